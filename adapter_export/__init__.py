@@ -1,0 +1,1 @@
+"""adapter-export: trained adapters to production inference."""

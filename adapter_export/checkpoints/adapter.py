@@ -1,0 +1,80 @@
+"""The in-memory form of an adapter, the same whatever format it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapter_export.methods.contract import Block
+from adapter_export.sites import Site
+
+
+@dataclass(frozen=True)
+class HeadLayer:
+    """One linear layer of a task head: weight (n, d), bias (n,) or None; as `torch.nn.Linear` keeps them."""
+
+    weight: np.ndarray
+    bias: np.ndarray | None
+
+
+# Some checkpoints of language models repeat the base model's own output layer under this name. It is no task head: it
+# is accepted when equal to the model's, and swapped never.
+LM_HEAD = "lm_head"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One trained set of tensors for a base model.
+
+    blocks: what stands at each site, in canonical names and layouts. head: layers by module path in the task model
+    (`classifier`, `classifier.out_proj`), empty without a task head. labels: class names in the head's order, or None
+    where the checkpoint has none. task: as in `tasks.TASKS`, or None where the checkpoint does not say.
+    base_sha256: digest of the base model's weights it was trained on, where the checkpoint recorded it.
+    """
+
+    method: str
+    blocks: Mapping[Site, Block]
+    head: Mapping[str, HeadLayer] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    task: str | None = None
+    source_format: str = "memory"
+    base_sha256: str | None = None
+
+    @property
+    def num_labels(self) -> int | None:
+        """Size of the task head's last layer, or None without one."""
+        layers = [layer for name, layer in self.head.items() if name != LM_HEAD]
+        return int(layers[-1].weight.shape[0]) if layers else None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels, or transformers' placeholders (`LABEL_0`, ...) where the checkpoint has none."""
+        return self.labels or tuple(f"LABEL_{i}" for i in range(self.num_labels or 0))
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values, head included."""
+        body = sum(tensor.size for block in self.blocks.values() for tensor in block.tensors.values())
+        head = sum(layer.weight.size + (0 if layer.bias is None else layer.bias.size) for layer in self.head.values())
+        return int(body + head)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder as read, before its names are resolved against a base model.
+
+    config: the adapter's config file. tensors: the adapter's tensors by the checkpoint's own names. head: likewise for
+    a head kept in a file of its own. sidecar: what this project adds beside the format's own files (labels, base hash).
+    """
+
+    folder: Path
+    format: str
+    config: dict[str, Any]
+    tensors: Mapping[str, np.ndarray]
+    head: Mapping[str, np.ndarray] = field(default_factory=dict)
+    head_config: dict[str, Any] = field(default_factory=dict)
+    sidecar: dict[str, Any] = field(default_factory=dict)

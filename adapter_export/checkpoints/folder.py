@@ -1,0 +1,63 @@
+"""Adapter checkpoint folders, whatever their format: recognised by their content, never asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from adapter_export.checkpoints import adapterhub, peft
+from adapter_export.checkpoints.adapter import Adapter, Checkpoint
+from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.errors import InputError
+from adapter_export.methods import registry
+from adapter_export.modelinfo import ModelInfo
+
+_FORMATS = {peft.FORMAT: peft, adapterhub.FORMAT: adapterhub}
+# What we add beside a format's own files: base_sha256, labels, and the modules of a custom placement.
+SIDECAR = "adapter_export.json"
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read an adapter folder without a model. Raises InputError naming the file and what is wrong with it."""
+    folder = existing_folder(path, "adapter")
+    config_path = folder / "adapter_config.json"
+    config = read_json(config_path)
+    if "peft_type" in config:
+        checkpoint = peft.read(folder, config)
+    elif isinstance(config.get("config"), dict):
+        checkpoint = adapterhub.read(folder, config)
+    else:
+        raise InputError(f"{config_path}: expected field 'peft_type' (PEFT) or 'config' (AdapterHub), found neither")
+    if (folder / SIDECAR).exists():
+        checkpoint.sidecar.update(read_json(folder / SIDECAR))
+    return checkpoint
+
+
+def load_adapter(path: str | Path, info: ModelInfo) -> Adapter:
+    """Read an adapter folder and place it in the model that `info` describes.
+
+    Raises InputError when anything of it does not fit: unknown modules, missing, surplus or misshapen tensors, values
+    that are not finite, a recorded base model other than this one.
+    """
+    checkpoint = read_checkpoint(path)
+    adapter = _FORMATS[checkpoint.format].resolve(checkpoint, info)
+    if adapter.base_sha256 and info.sha256 and adapter.base_sha256 != info.sha256:
+        raise InputError(
+            f"{checkpoint.folder / SIDECAR}: field 'base_sha256': trained on a base model with weights "
+            f"{adapter.base_sha256[:12]}..., but this one has {info.sha256[:12]}..."
+        )
+    if adapter.labels is not None and adapter.num_labels not in (None, len(adapter.labels)):
+        raise InputError(f"{checkpoint.folder}: {len(adapter.labels)} label names for a head of {adapter.num_labels}")
+    return adapter
+
+
+def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:
+    """Write `adapter` into the existing `folder` in its method's own format, with our file beside it."""
+    _FORMATS[registry.get(adapter.method).checkpoint_format].write(folder, adapter, info, base_name)
+    sidecar: dict[str, Any] = {"base_sha256": info.sha256 or None, "task": adapter.task}
+    if adapter.labels is not None:
+        sidecar["labels"] = list(adapter.labels)
+    if adapter.method == "bottleneck" and (modules := adapterhub.custom_modules(adapter, info)) is not None:
+        sidecar["modules"] = modules
+    (folder / SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")

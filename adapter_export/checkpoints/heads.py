@@ -1,0 +1,45 @@
+"""Task heads in checkpoints: linear layers outside the base model, by module path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from adapter_export.checkpoints.adapter import LM_HEAD, Checkpoint, HeadLayer
+from adapter_export.errors import InputError
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.sites import strip_prefix
+
+_WEIGHT_RANK = 2
+
+
+def head_layers(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], info: ModelInfo) -> dict[str, HeadLayer]:
+    """Group `<module>.weight` and `<module>.bias` into layers, in the model's order where the model has that head.
+
+    Raises InputError for anything that is no linear layer of a head: a stray tensor, a module inside the base model,
+    a missing weight, sizes that do not fit each other.
+    """
+    layers = {}
+    for module in {name.rpartition(".")[0] for name in tensors}:
+        kinds = {name.rpartition(".")[2] for name in tensors if name.rpartition(".")[0] == module}
+        if module != LM_HEAD and strip_prefix(module, info.prefix) in info.modules:
+            raise InputError(
+                f"{checkpoint.folder}: tensor {module + '.' + min(kinds)!r} replaces a module of the base model; only a "
+                "task head outside it can be swapped"
+            )
+        if "weight" not in kinds or not kinds <= {"weight", "bias"}:
+            raise InputError(
+                f"{checkpoint.folder}: module {module!r}: expected a task head's weight and bias, found {sorted(kinds)}"
+            )
+        weight, bias = tensors[f"{module}.weight"], tensors.get(f"{module}.bias")
+        if weight.ndim != _WEIGHT_RANK or (bias is not None and bias.shape != weight.shape[:1]):
+            found = f"weight {weight.shape}" + ("" if bias is None else f", bias {bias.shape}")
+            raise InputError(f"{checkpoint.folder}: module {module!r}: expected a linear layer, found {found}")
+        layers[module] = HeadLayer(weight, bias)
+    if info.head and layers and set(layers) != set(info.head):
+        raise InputError(
+            f"{checkpoint.folder}: task head: expected {', '.join(info.head)} for {info.architecture}, found "
+            f"{', '.join(sorted(layers))}"
+        )
+    return {module: layers[module] for module in info.head or sorted(layers)}

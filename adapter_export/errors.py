@@ -1,0 +1,30 @@
+"""Every error a caller can act on.
+
+AdapterExportError
+├── InputError          bad usage or bad input: names the file, the field, what was expected and what was found
+│   ├── OutputExists    the output folder already holds something
+│   └── CannotMerge     the maths does not allow this merge
+└── ProviderError       the execution provider asked for is not the one that runs
+"""
+
+from __future__ import annotations
+
+
+class AdapterExportError(Exception):
+    """Base of all errors raised on purpose; the command line prints it in one line."""
+
+
+class InputError(AdapterExportError):
+    """Bad usage or bad input."""
+
+
+class OutputExists(InputError):
+    """The output already holds something and was not to be replaced."""
+
+
+class CannotMerge(InputError):
+    """The adapter cannot be folded into these weights exactly."""
+
+
+class ProviderError(AdapterExportError):
+    """The execution provider asked for is not the one that would run."""

@@ -1,0 +1,171 @@
+"""Adapters inside a PyTorch model, without editing it: forward hooks at the sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
+from adapter_export.errors import InputError
+from adapter_export.methods.contract import Block, Operator
+from adapter_export.sites import Port, Site
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedModel
+
+    # out = act(u, y), see `Port`.
+    SiteFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> RemovableHandle:
+    """Let `act` replace y at `site`; the handle's `remove()` undoes it. Raises AttributeError without such a module."""
+    module = model.base_model.get_submodule(site.module)
+
+    def on_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (act(args[0], args[0]), *args[1:])
+
+    def before_norm(norm: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        # `forward` itself, not a call: the same frozen norm is used inside the adapter, without its hooks.
+        return (act(norm.forward(args[0]), args[0]), *args[1:])
+
+    def on_output(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (act(output[0], output[0]), *output[1:])
+        return act(output, output)
+
+    match site.port:
+        case Port.INPUT:
+            return module.register_forward_pre_hook(on_input)
+        case Port.NORM:
+            return module.register_forward_pre_hook(before_norm)
+        case Port.OUTPUT:
+            return module.register_forward_hook(on_output)
+
+
+class Injection:
+    """The adapter's blocks in a model, as trainable parameters, until `remove()`.
+
+    parameters: one `torch.nn.ParameterDict` a site, registered in the model as `adapter_sites`, so that the model's own
+    `.to()`, `.parameters()` and optimizers see them; the base model's modules and their names stay as they are.
+    """
+
+    NAME = "adapter_sites"
+
+    def __init__(self, model: PreTrainedModel, blocks: Mapping[Site, Block]) -> None:
+        import torch
+        from torch import nn
+
+        if hasattr(model, self.NAME):
+            raise InputError("the model already holds an adapter; remove it first")
+        self.model = model
+        self.enabled = True
+        self.operators: dict[Site, Operator] = {site: block.operator for site, block in blocks.items()}
+        self.parameters: dict[Site, nn.ParameterDict] = {}
+        reference = next(model.parameters())
+        for site, block in blocks.items():
+            self.parameters[site] = nn.ParameterDict(
+                {
+                    name: nn.Parameter(torch.tensor(tensor, dtype=reference.dtype, device=reference.device))
+                    for name, tensor in block.tensors.items()
+                }
+            )
+        # Module names may not contain dots, so sites are numbered in the order of `blocks`.
+        model.add_module(self.NAME, nn.ModuleList(self.parameters.values()))
+        self._handles = [attach(model, site, self._act(site)) for site in blocks]
+
+    def _act(self, site: Site) -> SiteFunction:
+        operator, parameters = self.operators[site], self.parameters[site]
+
+        def act(u: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return operator.forward(u, y, parameters) if self.enabled else y
+
+        return act
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The base model's own function inside the block."""
+        self.enabled = False
+        try:
+            yield
+        finally:
+            self.enabled = True
+
+    def blocks(self) -> dict[Site, Block]:
+        """The parameters as they are now, as float32 (or float64) numpy copies."""
+        return {
+            site: Block(self.operators[site], {name: to_numpy(value) for name, value in parameters.items()})
+            for site, parameters in self.parameters.items()
+        }
+
+    def remove(self) -> None:
+        """Take the adapter out again; the model is as it was."""
+        for handle in self._handles:
+            handle.remove()
+        delattr(self.model, self.NAME)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A copy as float32, or float64 where the tensor is."""
+    import torch
+
+    detached = tensor.detach().cpu()
+    array: np.ndarray = (detached if detached.dtype == torch.float64 else detached.float()).numpy().copy()
+    return array
+
+
+def read_head(model: PreTrainedModel, names: tuple[str, ...]) -> dict[str, HeadLayer]:
+    """The task head's linear layers as they are now."""
+    layers = {}
+    for name in names:
+        layer = model.get_submodule(name)
+        layers[name] = HeadLayer(to_numpy(layer.weight), None if layer.bias is None else to_numpy(layer.bias))
+    return layers
+
+
+def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
+    """Put the adapter's task head into the model, resizing its last layer to the adapter's labels.
+
+    A causal model's `lm_head`, which some checkpoints repeat, must equal the model's own. Raises InputError where the
+    head's layers do not fit the model's.
+    """
+    import torch
+
+    for name, layer in adapter.head.items():
+        try:
+            target = model.get_submodule(name)
+        except AttributeError:
+            raise InputError(f"task head {name!r}: {type(model).__name__} has no such module") from None
+        weight = torch.tensor(layer.weight, dtype=target.weight.dtype)
+        if name == LM_HEAD:
+            if not torch.equal(weight, target.weight.detach()):
+                raise InputError("task head 'lm_head': differs from the base model's own, which is not supported")
+            continue
+        if weight.shape[1] != target.weight.shape[1]:
+            raise InputError(
+                f"task head {name!r}: expected {target.weight.shape[1]} inputs for this base model, found {weight.shape[1]}"
+            )
+        bias = torch.zeros(weight.shape[0]) if layer.bias is None else torch.tensor(layer.bias)
+        if layer.bias is not None and target.bias is None:
+            raise InputError(f"task head {name!r}: has a bias, but the model's layer has none")
+        target.weight = torch.nn.Parameter(weight, requires_grad=False)
+        target.out_features = weight.shape[0]
+        if target.bias is not None:
+            target.bias = torch.nn.Parameter(bias.to(weight.dtype), requires_grad=False)
+    if adapter.num_labels is not None:
+        labels = adapter.label_names
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: i for i, label in enumerate(labels)}
+        if hasattr(model, "num_labels"):
+            model.num_labels = len(labels)
+
+
+def inject(model: PreTrainedModel, adapter: Adapter) -> Injection:
+    """Put a whole adapter into the model: its task head where it has one, and its blocks."""
+    load_head(model, adapter)
+    return Injection(model, adapter.blocks)

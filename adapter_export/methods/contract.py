@@ -1,0 +1,97 @@
+"""What a method is. A new method is one file in this folder that calls `register`.
+
+A method places *operators* at sites. An operator is one piece of arithmetic, `out = f(u, y, tensors)` (see `Port` for
+u and y), given three times in forms that must agree: PyTorch (`forward`), ONNX (`body`) and, where the maths allows,
+folded into the neighbouring weights (`merge`). The contract test checks that they do, for every registered method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from adapter_export.sites import Port, Site
+
+if TYPE_CHECKING:
+    import torch
+
+    from adapter_export.placement.architecture import Placement
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Dims and identity value of one tensor at a site.
+
+    An int dim is fixed by the site; a str dim is symbolic: adapters of one bundle may differ in it.
+    Filling the tensor with `identity` (symbolic dims taken as 1) makes the whole operator return y unchanged.
+    """
+
+    dims: tuple[int | str, ...]
+    identity: float
+
+
+class Operator(Protocol):
+    """One arithmetic at a site. Frozen and hashable: equal operators share one ONNX function."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def op_type(self) -> str:
+        """Name of the ONNX function, unique per arithmetic (`BottleneckRelu`)."""
+
+    @property
+    def slug(self) -> str:
+        """The middle part of tensor names, `<site>.<slug>.<tensor>`; unique per arithmetic (`bottleneck_relu`)."""
+
+    @property
+    def body(self) -> str:
+        """ONNX text (onnx.parser) that computes `out` from `u`, `y` and the tensors, by their names.
+
+        Tensors may come with a leading batch axis, matrices as [B, m, n] and vectors as [B, 1, n], so use
+        operators that broadcast (MatMul, Mul, Add).
+        """
+
+    def specs(self, features: int) -> dict[str, TensorSpec]:
+        """Tensors of this operator at a site with `features` features, in the order of the ONNX function's inputs."""
+
+    def forward(self, u: torch.Tensor, y: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The same arithmetic in PyTorch; u and y are (..., d)."""
+
+    def merge(
+        self, port: Port, weight: np.ndarray, bias: np.ndarray | None, tensors: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Fold into a linear layer: float64 weight (out, in) and bias (out,) in, the same out.
+
+        Raises CannotMerge, with the reason, where no weights give the same function.
+        """
+
+
+@dataclass(frozen=True)
+class Block:
+    """An operator with its tensors: what stands at one site. Tensors are numpy arrays shaped as `specs` says."""
+
+    operator: Operator
+    tensors: Mapping[str, np.ndarray]
+
+
+class Method(Protocol):
+    """A kind of adapter: where it goes, how it starts, and how it is best trained."""
+
+    name: ClassVar[str]
+    # The ecosystem's format that trained adapters are written in: "peft" or "adapterhub".
+    checkpoint_format: ClassVar[str]
+    learning_rate: ClassVar[float]
+    # A frozen dataclass of the method's own settings, each with its default.
+    Options: ClassVar[type[Any]]
+
+    def place(self, placement: Placement, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
+        """Sites among the base model's module paths, each with its operator. Raises InputError if there are none."""
+
+    def initial(
+        self, operator: Operator, features: int, options: Any, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """float32 tensors to start training from; together they are the identity."""

@@ -1,0 +1,77 @@
+"""(IA)^3: activations rescaled by learned vectors (Liu et al. 2022, arXiv:2205.05638, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from adapter_export.errors import CannotMerge
+from adapter_export.methods.contract import Operator, TensorSpec
+from adapter_export.methods.registry import register
+from adapter_export.sites import Port, Site
+
+if TYPE_CHECKING:
+    import torch
+
+    from adapter_export.placement.architecture import Placement
+
+
+@dataclass(frozen=True)
+class IA3Operator:
+    """Elementwise scaling: out = l * y.
+
+    Output side: y = l * (W x + b);  merged: W' = diag(l) W, b' = l * b.
+    Input side:  y = W (l * x) + b;  merged: W' = W diag(l), b' = b.
+    Shapes: y (B, T, d), l (d,). Identity: l = 1.
+    """
+
+    method: ClassVar[str] = "ia3"
+    op_type: ClassVar[str] = "IA3"
+    slug: ClassVar[str] = "ia3"
+    body: ClassVar[str] = "out = Mul (y, l)"
+
+    def specs(self, features: int) -> dict[str, TensorSpec]:
+        return {"l": TensorSpec((features,), 1.0)}
+
+    def forward(self, u: torch.Tensor, y: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return y * tensors["l"]
+
+    def merge(
+        self, port: Port, weight: np.ndarray, bias: np.ndarray | None, tensors: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        scale = tensors["l"].astype(np.float64)
+        match port:
+            case Port.OUTPUT:
+                return weight * scale[:, None], None if bias is None else bias * scale
+            case Port.INPUT:
+                return weight * scale[None, :], bias
+            case Port.NORM:
+                raise CannotMerge("a vector before a norm cannot be folded into the norm's weights")
+
+
+@dataclass(frozen=True)
+class IA3Options:
+    """IA3 has no settings of its own."""
+
+
+class IA3:
+    """Vectors on keys, values and the input of the feed-forward's second layer, as in the paper."""
+
+    name: ClassVar[str] = "ia3"
+    checkpoint_format: ClassVar[str] = "peft"
+    learning_rate: ClassVar[float] = 1e-2
+    Options: ClassVar[type[Any]] = IA3Options
+
+    def place(self, placement: Placement, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
+        return {site: IA3Operator() for site in placement.ia3_sites(modules)}
+
+    def initial(
+        self, operator: Operator, features: int, options: Any, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        return {"l": np.ones(features, np.float32)}
+
+
+register(IA3())

@@ -1,0 +1,48 @@
+"""What must be known of a base model to place adapters in it, without the model itself."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapter_export.errors import InputError
+from adapter_export.sites import Port, Site
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Names and sizes of a base model; made from the loaded model or read from a bundle's manifest.
+
+    model_type, architecture: as in the model's config (`bert`, `BertForSequenceClassification`).
+    prefix: what a task class puts before the base model's module paths (`bert`).
+    nested: whether the class described is such a task class (not so for a base class, nor for T5's generation class).
+    modules: every module path inside the base model (without the prefix) with its features, the size of the last axis
+        of its output (the hidden size for anything but linear layers and norms).
+    inputs: features of the input of the linear ones among them.
+    head: paths of the task head's linear layers in the task model, in the model's order; empty without a task head.
+    sha256: of the base model's weights; see `checkpoints.files.weights_sha256`. Empty for a model made in memory.
+    """
+
+    model_type: str
+    architecture: str
+    prefix: str
+    nested: bool
+    hidden_size: int
+    modules: Mapping[str, int]
+    inputs: Mapping[str, int]
+    head: tuple[str, ...] = ()
+    sha256: str = ""
+
+    def features(self, site: Site) -> int:
+        """Features d of the tensors at a site. Raises InputError when the model has no such module, or the module no
+        input of known size."""
+        if site.module not in self.modules:
+            close = difflib.get_close_matches(site.module, self.modules, n=3, cutoff=0.6)
+            hint = f"; close ones: {', '.join(close)}" if close else ""
+            raise InputError(f"module {site.module!r} is not in the {self.model_type} model{hint}")
+        if site.port is not Port.INPUT:
+            return self.modules[site.module]
+        if site.module not in self.inputs:
+            raise InputError(f"module {site.module!r}: expected a linear layer to scale the input of")
+        return self.inputs[site.module]

@@ -1,0 +1,33 @@
+"""Names that end up in file names and graphs."""
+
+from __future__ import annotations
+
+import re
+
+from adapter_export.errors import InputError
+
+# Portable file names on every system, and nothing that could leave the folder.
+_ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10))})
+
+# The private ONNX domain of adapter operators and its version.
+DOMAIN = "adapter_export"
+DOMAIN_VERSION = 1
+
+
+def check_adapter_name(name: str) -> str:
+    """Return `name` if it is safe as a file name and as an identifier; raise InputError otherwise."""
+    if not _ADAPTER_NAME.fullmatch(name) or name.endswith(".") or name.split(".")[0].lower() in _RESERVED:
+        raise InputError(
+            f"adapter name {name!r}: expected 1 to 64 of letters, digits, '.', '_', '-', starting with a letter or "
+            "digit, and no name reserved by an operating system"
+        )
+    return name
+
+
+def parse_named_path(text: str) -> tuple[str, str]:
+    """Split `NAME=DIR` as given to `--adapter`; raise InputError if either side is missing or the name is unsafe."""
+    name, separator, path = text.partition("=")
+    if not separator or not path:
+        raise InputError(f"--adapter {text!r}: expected NAME=DIR")
+    return check_adapter_name(name), path

@@ -1,0 +1,144 @@
+"""Where the methods' sites are in an architecture, as data. No torch: a table of names serves tracing and `add` alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from adapter_export.errors import InputError
+from adapter_export.sites import Port, Site
+
+# A module path with its layer numbers replaced, so that a list of candidates has one line a kind of module.
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stack of like layers. All fields but `layer` are module paths below the layer.
+
+    layer: regular expression of a layer's path in the base model; its first group is the layer's number.
+    scaled_outputs: IA3's output side (keys and values, or the fused projection that holds them).
+    scaled_inputs: IA3's input side (the feed-forward's second layer).
+    attention_output, ffn_output: the modules whose output is the sublayer's output h, just before the residual is added.
+    ffn_norm: post-norm stacks only, the norm that follows h + x after the feed-forward.
+    hub_attention, hub_output: where AdapterHub keeps the two adapters of a layer in its tensor names.
+    """
+
+    layer: str
+    scaled_outputs: tuple[str, ...]
+    scaled_inputs: tuple[str, ...]
+    attention_output: str
+    ffn_output: str
+    ffn_norm: str | None = None
+    hub_attention: str = "attention_adapters"
+    hub_output: str = "output_adapters"
+
+    def after_attention(self, layer: str) -> Site:
+        """Houlsby's first adapter: B(h) + h."""
+        return Site(f"{layer}.{self.attention_output}", Port.OUTPUT)
+
+    def after_ffn(self, layer: str) -> Site:
+        """Houlsby's second adapter: B(h) + h."""
+        return Site(f"{layer}.{self.ffn_output}", Port.OUTPUT)
+
+    def after_ffn_residual(self, layer: str) -> Site:
+        """Pfeiffer's adapter. Post-norm: LN(B(LN(z)) + z), z = h + x. Pre-norm: B(z) + z on the layer's output."""
+        return Site(layer, Port.OUTPUT) if self.ffn_norm is None else Site(f"{layer}.{self.ffn_norm}", Port.NORM)
+
+
+class Placement(Protocol):
+    """Answers which sites the methods use, given the base model's module paths."""
+
+    def ia3_sites(self, modules: Iterable[str]) -> list[Site]: ...
+
+    def bottleneck_sites(self, modules: Iterable[str], placement: str) -> list[Site]: ...
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A table entry: the stacks of one `model_type`."""
+
+    model_type: str
+    stacks: tuple[Stack, ...]
+
+    def layers(self, modules: Iterable[str]) -> Iterator[tuple[Stack, str]]:
+        """Every layer of every stack, by path, in the model's order. Raises InputError where there is none."""
+        modules = list(modules)
+        found = False
+        for stack in self.stacks:
+            for path in modules:
+                if re.fullmatch(stack.layer, path):
+                    found = True
+                    yield stack, path
+        if not found:
+            raise no_sites(f"no layer of a {self.model_type} model found", modules)
+
+    def ia3_sites(self, modules: Iterable[str]) -> list[Site]:
+        """The paper's placement: keys, values, and the input of the feed-forward's second layer."""
+        modules = list(modules)
+        sites = []
+        for stack, layer in self.layers(modules):
+            sites += [Site(f"{layer}.{name}", Port.OUTPUT) for name in stack.scaled_outputs]
+            sites += [Site(f"{layer}.{name}", Port.INPUT) for name in stack.scaled_inputs]
+        return _present(sites, modules)
+
+    def bottleneck_sites(self, modules: Iterable[str], placement: str) -> list[Site]:
+        """`houlsby`: after attention and after the feed-forward. `pfeiffer`: after the feed-forward's residual."""
+        modules = list(modules)
+        sites = []
+        for stack, layer in self.layers(modules):
+            if placement == "houlsby":
+                sites += [stack.after_attention(layer), stack.after_ffn(layer)]
+            else:
+                sites.append(stack.after_ffn_residual(layer))
+        return _present(sites, modules)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """Placement by regular expressions over module paths (full match), for architectures without a table entry.
+
+    target: modules whose output is adapted. feedforward: those of them (IA3 only) whose input is scaled instead.
+    """
+
+    target: str
+    feedforward: str | None = field(default=None)
+
+    def ia3_sites(self, modules: Iterable[str]) -> list[Site]:
+        sites = [
+            Site(path, Port.INPUT if self.feedforward and re.fullmatch(self.feedforward, path) else Port.OUTPUT)
+            for path in self._matches(modules)
+        ]
+        return sites
+
+    def bottleneck_sites(self, modules: Iterable[str], placement: str) -> list[Site]:
+        if self.feedforward is not None:
+            raise InputError("--feedforward: only IA3 scales the input of a feed-forward layer; leave it out")
+        return [Site(path, Port.OUTPUT) for path in self._matches(modules)]
+
+    def _matches(self, modules: Iterable[str]) -> list[str]:
+        modules = list(modules)
+        matches = [path for path in modules if re.fullmatch(self.target, path)]
+        if not matches:
+            raise no_sites(f"--target {self.target!r} matches no module", modules)
+        return matches
+
+
+def no_sites(problem: str, modules: Iterable[str]) -> InputError:
+    """An error that lists the candidates: the innermost modules, one line's worth per kind."""
+    paths = [path for path in modules if path]
+    inner = {path.rpartition(".")[0] for path in paths}
+    leaves = sorted({_NUMBER.sub("N", path) for path in paths if path not in inner})
+    return InputError(
+        f"{problem}; choose modules with --target REGEX (full match, and --feedforward REGEX for those scaled at their "
+        f"input); candidates: {', '.join(leaves)}"
+    )
+
+
+def _present(sites: list[Site], modules: list[str]) -> list[Site]:
+    known = set(modules)
+    if missing := [site.module for site in sites if site.module not in known]:
+        raise no_sites(f"the model has no module {missing[0]!r}, where its architecture should have one", modules)
+    return sites

@@ -1,0 +1,41 @@
+# `make demo` and `make test` are all a fresh clone needs: each sets up .venv first when that is missing or out of date.
+
+# The Python that .venv is made with; used only then. Example: make venv PYTHON=python3.12
+PYTHON ?= python3
+# Passed on to pytest. Example: make test ARGS="tests/cli -x"
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check venv clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: venv ## Train, merge, export and swap adapters on a real model
+	$(BIN)/python -m samples.demo
+
+test: venv ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: venv ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+venv: $(INSTALLED) ## Set up .venv with everything, in the tested versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: Python 3.10 or newer is needed and '$(PYTHON)' is not; name one: make venv PYTHON=python3.12" >&2; exit 1; }
+	@echo "Setting up .venv: some minutes and some GB, once"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]'
+	@touch $@
+
+clean: ## Remove everything made here: .venv, downloads, caches, outputs
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist out *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

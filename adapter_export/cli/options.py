@@ -1,0 +1,102 @@
+"""What every command shares: options, help with an example, exit codes, and how a result is printed.
+
+A command module reads:
+
+    @click.command("merge", cls=Command, epilog=EXAMPLE)
+    @click.option("--model", required=True, type=click.Path(path_type=Path))
+    @force_option
+    @json_option
+    @debug_option
+    def command(model: Path, force: bool, as_json: bool) -> None: ...
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+
+class ExitCode(IntEnum):
+    """How a command ends; `ctx.exit(ExitCode.PARITY)` from a command, the rest is set in one place, `cli.main`."""
+
+    DONE = 0
+    PARITY = 1  # failed or inconclusive
+    BAD_INPUT = 2
+    INTERNAL = 3
+    INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+@dataclass
+class Invocation:
+    """What one run of the command line must remember outside its commands."""
+
+    debug: bool = False
+    stdout: TextIO | None = None  # where the JSON object goes while other prints are sent to stderr
+
+
+class Command(click.Command):
+    """A command that prints its example as written and, under --json, keeps stdout for the result alone."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # click rewraps an epilog, which would break shell lines.
+        if self.epilog:
+            formatter.write("\n" + self.epilog.strip("\n") + "\n")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if not ctx.params.get("as_json"):
+            return super().invoke(ctx)
+        # Libraries print to stdout as they please (the ONNX exporter does): a script must still read one object.
+        ctx.ensure_object(Invocation).stdout = sys.stdout
+        with redirect_stdout(sys.stderr):
+            return super().invoke(ctx)
+
+
+def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool) -> None:
+    if debug:
+        ctx.ensure_object(Invocation).debug = True
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+force_option = click.option("--force", is_flag=True, help="Replace what the output folder already holds.")
+# Eager, so that it counts for errors in the options after it.
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember_debug,
+    help="Show the traceback of an error.",
+)
+
+
+def emit(result: Mapping[str, Any], as_json: bool, human: Callable[[Mapping[str, Any]], None]) -> None:
+    """Print a command's result: as exactly one JSON object on stdout, or by `human(result)`."""
+    if not as_json:
+        human(result)
+        return
+    ctx = click.get_current_context(silent=True)
+    invocation = ctx.find_object(Invocation) if ctx else None
+    stdout = invocation.stdout if invocation else None
+    click.echo(json.dumps(_jsonable(result), indent=2, allow_nan=False), file=stdout)
+
+
+def _jsonable(value: Any) -> Any:
+    """JSON has no NaN, no infinity and no paths: null for the first two, text for the third."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value

@@ -1,0 +1,1 @@
+"""Ready-to-run demonstrations, and the real models and data they use."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> RemovableHandle:
     """Let `act` replace y at `site`; the handle's `remove()` undoes it. Raises AttributeError without such a module."""
-    module = model.base_model.get_submodule(site.module)
+    module: nn.Module = model.base_model.get_submodule(site.module)
 
     def on_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (act(args[0], args[0]), *args[1:])
@@ -39,13 +39,15 @@ def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> RemovableHa
             return (act(output[0], output[0]), *output[1:])
         return act(output, output)
 
+    handle: RemovableHandle
     match site.port:
         case Port.INPUT:
-            return module.register_forward_pre_hook(on_input)
+            handle = module.register_forward_pre_hook(on_input)
         case Port.NORM:
-            return module.register_forward_pre_hook(before_norm)
+            handle = module.register_forward_pre_hook(before_norm)
         case Port.OUTPUT:
-            return module.register_forward_hook(on_output)
+            handle = module.register_forward_hook(on_output)
+    return handle
 
 
 class Injection:
@@ -83,7 +85,7 @@ class Injection:
         operator, parameters = self.operators[site], self.parameters[site]
 
         def act(u: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return operator.forward(u, y, parameters) if self.enabled else y
+            return operator.forward(u, y, dict(parameters.items())) if self.enabled else y
 
         return act
 
@@ -148,7 +150,8 @@ def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
             continue
         if weight.shape[1] != target.weight.shape[1]:
             raise InputError(
-                f"task head {name!r}: expected {target.weight.shape[1]} inputs for this base model, found {weight.shape[1]}"
+                f"task head {name!r}: expected {target.weight.shape[1]} inputs for this base model, found "
+                f"{weight.shape[1]}"
             )
         bias = torch.zeros(weight.shape[0]) if layer.bias is None else torch.tensor(layer.bias)
         if layer.bias is not None and target.bias is None:

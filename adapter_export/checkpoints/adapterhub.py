@@ -96,10 +96,14 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
         if not checkpoint.head_config.get("config")
         else _no_flex(path),
         labels=_labels(checkpoint),
-        task=tasks.of_architecture(str(checkpoint.head_config.get("model_class", ""))) if checkpoint.head else None,
         source_format=FORMAT,
         base_sha256=checkpoint.sidecar.get("base_sha256"),
     )
+
+
+def task_of(checkpoint: Checkpoint) -> str | None:
+    """The task of the class its head was saved from, or None without a head."""
+    return tasks.of_architecture(str(checkpoint.head_config.get("model_class", ""))) if checkpoint.head else None
 
 
 def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:
@@ -111,21 +115,16 @@ def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> No
     if len(operators) != 1 or not isinstance(operator, BottleneckOperator):
         raise InputError(f"method {adapter.method!r}: AdapterHub's format is written for one kind of bottleneck only")
     prefix = f"{info.prefix}." if info.nested else ""
-    places = _all_places(info)
-    inverse = {site: place for kinds in places.values() for place, site in kinds.items()}
+    custom = custom_modules(adapter, info) is not None
+    names = {site: place for kind in _all_places(info).values() for place, site in kind.items()}
     tensors = {}
     for site, block in adapter.blocks.items():
-        place = inverse.get(site, site.module)
+        place = site.module if custom else names[site]
         for part, name in _PARTS.items():
             tensors[f"{prefix}{place}.adapters.{_NAME}.{part}"] = np.ascontiguousarray(block.tensors[name].T)
-    used = {kind for kind, sites in places.items() if set(sites.values()) & set(adapter.blocks)}
     config = {
-        **_DEFAULTS,
-        "mh_adapter": "attention" in used,
-        "output_adapter": bool(used & {"ffn", "residual"}),
-        "original_ln_before": "residual" in used,
+        **_placement_config(adapter, info),
         "non_linearity": "swish" if operator.activation == "silu" else operator.activation,
-        "reduction_factor": _reduction_factor(adapter),
     }
     common = {
         "hidden_size": info.hidden_size,
@@ -152,9 +151,12 @@ def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> No
 
 
 def custom_modules(adapter: Adapter, info: ModelInfo) -> list[str] | None:
-    """Modules of a placement the library has no names for, which is to be recorded beside the checkpoint; else None."""
-    named = {site for kind in _all_places(info).values() for site in kind.values()}
-    return None if set(adapter.blocks) <= named else [site.module for site in adapter.blocks]
+    """Modules of a placement the library cannot express, which is to be recorded beside the checkpoint; else None."""
+    try:
+        expressed = set(_library_places(_placement_config(adapter, info), info, Path(_CONFIG)).values())
+    except InputError:
+        expressed = set()
+    return None if expressed == set(adapter.blocks) else [site.module for site in adapter.blocks]
 
 
 # Every setting the library writes, at the value that switches it off or leaves it as it is in the papers.
@@ -198,8 +200,8 @@ def _refuse_unsupported(config: dict[str, Any], path: Path) -> None:
 
 def _no_flex(path: Path) -> dict[str, Any]:
     raise InputError(
-        f"{path.with_name(_HEAD_CONFIG)}: field 'config': a flexible head (AutoAdapterModel) is not supported; train or "
-        "convert with a static head class such as BertForSequenceClassification"
+        f"{path.with_name(_HEAD_CONFIG)}: field 'config': a flexible head (AutoAdapterModel) is not supported; train "
+        "or convert with a static head class such as BertForSequenceClassification"
     )
 
 
@@ -218,8 +220,11 @@ def _places(checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo) -> 
     """The places this config fills. Custom placements are listed in our own file beside the checkpoint."""
     if (modules := checkpoint.sidecar.get("modules")) is not None:
         return {module: Site(module, Port.OUTPUT) for module in modules}
-    path = checkpoint.folder / _CONFIG
-    if (architecture := known(info.model_type)) is None:
+    return _library_places(config, info, checkpoint.folder / _CONFIG)
+
+
+def _library_places(config: dict[str, Any], info: ModelInfo, path: Path) -> dict[str, Site]:
+    if known(info.model_type) is None:
         raise InputError(f"{path}: field 'model_type': no placement table for {info.model_type!r}")
     kinds = _all_places(info)
     before_norm = field(config, path, "original_ln_before", bool, False)
@@ -231,11 +236,14 @@ def _places(checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo) -> 
     if field(config, path, "output_adapter", bool, False):
         places |= kinds["residual" if before_norm else "ffn"]
     left_out = {int(number) for number in field(config, path, "leave_out", list, None) or ()}
-    if left_out:
-        numbers = {layer: number for number, (_, layer) in enumerate(architecture.layers(info.modules))}
-        gone = tuple(f"{layer}." for layer, number in numbers.items() if number in left_out)
-        places = {place: site for place, site in places.items() if not place.startswith(gone)}
-    return places
+    gone = tuple(f"{layer}." for number, layer in enumerate(_layers(info)) if number in left_out)
+    return {place: site for place, site in places.items() if not place.startswith(gone)}
+
+
+def _layers(info: ModelInfo) -> list[str]:
+    """Layers in the library's numbering: a decoder's follow its encoder's."""
+    architecture = known(info.model_type)
+    return [] if architecture is None else [layer for _, layer in architecture.layers(info.modules)]
 
 
 def _tensors(
@@ -253,29 +261,51 @@ def _tensors(
                 f"{parts[part].shape}"
             )
     tensors = {name: np.ascontiguousarray(parts[part].T) for part, name in _PARTS.items()}
-    scale = _scaling(folder, place, parts, config)
+    scale = np.float32(_scaling(folder, place, parts, config))
     return {**tensors, "up": tensors["up"] * scale, "up_bias": tensors["up_bias"] * scale} if scale != 1 else tensors
 
 
-def _scaling(folder: Path, place: str, parts: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> np.float32:
+def _scaling(folder: Path, place: str, parts: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> float:
     scaling = config.get("scaling", 1.0)
     if scaling == "learned":
         if "scaling" not in parts or parts["scaling"].size != 1:
             raise InputError(f"{folder}: tensor '{place}.adapters.*.scaling': expected one learned value")
-        return np.float32(parts["scaling"].item())
+        return float(parts["scaling"].item())
     if isinstance(scaling, bool) or not isinstance(scaling, (int, float)):
         raise InputError(
             f"{folder / _CONFIG}: field 'scaling': {scaling!r} is not supported, expected a number or 'learned'"
         )
-    return np.float32(scaling)
+    return float(scaling)
 
 
-def _reduction_factor(adapter: Adapter) -> float | dict[str, float]:
+def _placement_config(adapter: Adapter, info: ModelInfo) -> dict[str, Any]:
+    """The library's settings that give these sites and widths, as far as it has any."""
+    used = {kind for kind, sites in _all_places(info).items() if set(sites.values()) & set(adapter.blocks)}
+    factors: dict[int, float] = {}
+    left_out = []
+    for number, layer in enumerate(_layers(info)):
+        blocks = [block for site, block in adapter.blocks.items() if f"{site.module}.".startswith(f"{layer}.")]
+        if blocks:
+            factors[number] = _reduction_factor(blocks[0])
+        else:
+            left_out.append(number)
+    default = list(factors.values())[-1] if factors else _reduction_factor(next(iter(adapter.blocks.values())))
+    others = {str(number): factor for number, factor in factors.items() if factor != default}
+    return {
+        **_DEFAULTS,
+        "mh_adapter": "attention" in used,
+        "output_adapter": bool(used & {"ffn", "residual"}),
+        "original_ln_before": "residual" in used,
+        "leave_out": left_out if factors else [],
+        "reduction_factor": {**others, "default": default} if others else default,
+    }
+
+
+def _reduction_factor(block: Block) -> float:
     """A factor r with int(d // r) = k, as the library computes the width."""
-    block = next(iter(adapter.blocks.values()))
     features, width = block.tensors["down"].shape
     exact = features / width
-    return exact if int(features // exact) == width else features / (width + 0.5)
+    return float(exact if int(features // exact) == width else features / (width + 0.5))
 
 
 def _labels(checkpoint: Checkpoint) -> tuple[str, ...] | None:

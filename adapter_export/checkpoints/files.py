@@ -113,7 +113,7 @@ def sha256(path: Path) -> str:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Digest of a model folder's weights: of the sorted (name, sha256) of its .safetensors files, else of its .bin ones.
+    """Digest of a model folder's weights: of sorted (name, sha256) of its .safetensors files, else of its .bin ones.
 
     Raises InputError when the folder holds neither.
     """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, read_json
@@ -13,7 +15,20 @@ from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.modelinfo import ModelInfo
 
-_FORMATS = {peft.FORMAT: peft, adapterhub.FORMAT: adapterhub}
+
+class Format(Protocol):
+    """What a checkpoint format's module provides."""
+
+    FORMAT: str
+
+    def resolve(self, checkpoint: Checkpoint, info: ModelInfo) -> Adapter: ...
+
+    def task_of(self, checkpoint: Checkpoint) -> str | None: ...
+
+    def write(self, folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None: ...
+
+
+_FORMATS: dict[str, Format] = {peft.FORMAT: peft, adapterhub.FORMAT: adapterhub}
 # What we add beside a format's own files: base_sha256, labels, and the modules of a custom placement.
 SIDECAR = "adapter_export.json"
 
@@ -34,6 +49,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return checkpoint
 
 
+def checkpoint_task(checkpoint: Checkpoint) -> str | None:
+    """The task the checkpoint was trained for, as in `tasks.TASKS`, or None where it does not say."""
+    recorded = checkpoint.sidecar.get("task")
+    if isinstance(recorded, str):
+        return tasks.get(recorded).name
+    return _FORMATS[checkpoint.format].task_of(checkpoint)
+
+
 def load_adapter(path: str | Path, info: ModelInfo) -> Adapter:
     """Read an adapter folder and place it in the model that `info` describes.
 
@@ -41,7 +64,7 @@ def load_adapter(path: str | Path, info: ModelInfo) -> Adapter:
     that are not finite, a recorded base model other than this one.
     """
     checkpoint = read_checkpoint(path)
-    adapter = _FORMATS[checkpoint.format].resolve(checkpoint, info)
+    adapter = replace(_FORMATS[checkpoint.format].resolve(checkpoint, info), task=checkpoint_task(checkpoint))
     if adapter.base_sha256 and info.sha256 and adapter.base_sha256 != info.sha256:
         raise InputError(
             f"{checkpoint.folder / SIDECAR}: field 'base_sha256': trained on a base model with weights "

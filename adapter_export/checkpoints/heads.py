@@ -25,8 +25,8 @@ def head_layers(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], info:
         kinds = {name.rpartition(".")[2] for name in tensors if name.rpartition(".")[0] == module}
         if module != LM_HEAD and strip_prefix(module, info.prefix) in info.modules:
             raise InputError(
-                f"{checkpoint.folder}: tensor {module + '.' + min(kinds)!r} replaces a module of the base model; only a "
-                "task head outside it can be swapped"
+                f"{checkpoint.folder}: tensor {module + '.' + min(kinds)!r} replaces a module of the base model; only "
+                "a task head outside it can be swapped"
             )
         if "weight" not in kinds or not kinds <= {"weight", "bias"}:
             raise InputError(

@@ -82,10 +82,14 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
         blocks=blocks,
         head=head_layers(checkpoint, _head(checkpoint), info),
         labels=_labels(checkpoint),
-        task=tasks.of_peft(config.get("task_type")),
         source_format=FORMAT,
         base_sha256=checkpoint.sidecar.get("base_sha256"),
     )
+
+
+def task_of(checkpoint: Checkpoint) -> str | None:
+    """The task by PEFT's `task_type`, or None."""
+    return tasks.of_peft(checkpoint.config.get("task_type"))
 
 
 def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:

@@ -129,7 +129,7 @@ class Bottleneck:
 
     def place(self, placement: Placement, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
         operator = BottleneckOperator(activation(options.activation or PLACEMENTS[options.placement]))
-        return {site: operator for site in placement.bottleneck_sites(modules, options.placement)}
+        return dict.fromkeys(placement.bottleneck_sites(modules, options.placement), operator)
 
     def initial(
         self, operator: Operator, features: int, options: Any, rng: np.random.Generator

@@ -1,4 +1,4 @@
-"""Where the methods' sites are in an architecture, as data. No torch: a table of names serves tracing and `add` alike."""
+"""Where the methods' sites are in an architecture, as data. Without torch: tracing and `add` share the tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Stack:
     layer: regular expression of a layer's path in the base model; its first group is the layer's number.
     scaled_outputs: IA3's output side (keys and values, or the fused projection that holds them).
     scaled_inputs: IA3's input side (the feed-forward's second layer).
-    attention_output, ffn_output: the modules whose output is the sublayer's output h, just before the residual is added.
+    attention_output, ffn_output: modules whose output is the sublayer's output h, just before the residual is added.
     ffn_norm: post-norm stacks only, the norm that follows h + x after the feed-forward.
     hub_attention, hub_output: where AdapterHub keeps the two adapters of a layer in its tensor names.
     """

@@ -17,7 +17,7 @@ DOMAIN_VERSION = 1
 
 def check_adapter_name(name: str) -> str:
     """Return `name` if it is safe as a file name and as an identifier; raise InputError otherwise."""
-    if not _ADAPTER_NAME.fullmatch(name) or name.endswith(".") or name.split(".")[0].lower() in _RESERVED:
+    if not _ADAPTER_NAME.fullmatch(name) or name.endswith(".") or name.partition(".")[0].lower() in _RESERVED:
         raise InputError(
             f"adapter name {name!r}: expected 1 to 64 of letters, digits, '.', '_', '-', starting with a letter or "
             "digit, and no name reserved by an operating system"
@@ -31,3 +31,8 @@ def parse_named_path(text: str) -> tuple[str, str]:
     if not separator or not path:
         raise InputError(f"--adapter {text!r}: expected NAME=DIR")
     return check_adapter_name(name), path
+
+
+def tensor_name(site: str, slug: str, tensor: str) -> str:
+    """The stable name of an adapter tensor in graphs, adapter files and manifests: `<site>.<slug>.<tensor>`."""
+    return f"{site}.{slug}.{tensor}"

@@ -1,0 +1,105 @@
+"""Adapters as ONNX Runtime's `.onnx_adapter` files: tensors by name, memory-mapped when loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from adapter_export.bundle.manifest import TensorInfo
+from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
+from adapter_export.errors import InputError
+from adapter_export.naming import tensor_name
+
+HEAD_SLUG = "head"
+# The file's own version fields: ours, and a fingerprint of the base model's weights (31 bits of its sha256), so that a
+# bare file without a manifest still tells which model it belongs to.
+_ADAPTER_VERSION = 1
+_FINGERPRINT_HEX_DIGITS = 8
+_FINGERPRINT_MASK = 0x7FFFFFFF
+
+
+def fingerprint(base_sha256: str) -> int:
+    """31 bits of the base model's digest; 0 where it is unknown."""
+    return int(base_sha256[:_FINGERPRINT_HEX_DIGITS] or "0", 16) & _FINGERPRINT_MASK
+
+
+def adapter_tensors(adapter: Adapter) -> dict[str, np.ndarray]:
+    """The adapter's tensors by their names in the graph: blocks by site, and the task head by module."""
+    tensors = {
+        tensor_name(site.name, block.operator.slug, name): tensor
+        for site, block in adapter.blocks.items()
+        for name, tensor in block.tensors.items()
+    }
+    for module, layer in adapter.head.items():
+        if module != LM_HEAD:
+            bias = np.zeros(layer.weight.shape[0], layer.weight.dtype) if layer.bias is None else layer.bias
+            tensors |= {
+                tensor_name(module, HEAD_SLUG, "weight"): layer.weight,
+                tensor_name(module, HEAD_SLUG, "bias"): bias,
+            }
+    return tensors
+
+
+def check_tensors(what: str, tensors: Mapping[str, np.ndarray], expected: Mapping[str, TensorInfo]) -> None:
+    """Raise InputError unless every tensor is one of the graph's, with its dtype and its fixed dims.
+
+    Named dims must agree among the tensors that share them. Tensors of other sites may be absent: there the adapter
+    does nothing. A site is filled whole or not at all.
+    """
+    sizes: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        if (info := expected.get(name)) is None:
+            raise InputError(f"{what}: tensor {name!r}: the graph has no such tensor")
+        if tensor.dtype.name != info.dtype:
+            raise InputError(f"{what}: tensor {name!r}: expected {info.dtype}, found {tensor.dtype}")
+        fits = len(tensor.shape) == len(info.shape) and all(
+            size == dim if isinstance(dim, int) else sizes.setdefault(dim, size) == size
+            for size, dim in zip(tensor.shape, info.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(f"{what}: tensor {name!r}: expected shape {list(info.shape)}, found {list(tensor.shape)}")
+        if not np.isfinite(tensor).all():
+            raise InputError(f"{what}: tensor {name!r}: expected finite values, found NaN or infinity")
+    filled = {name.rpartition(".")[0] for name in tensors}
+    if missing := [name for name in expected if name.rpartition(".")[0] in filled and name not in tensors]:
+        raise InputError(f"{what}: tensor {missing[0]!r} is missing")
+
+
+def write_adapter_file(path: Path, tensors: Mapping[str, np.ndarray], base_sha256: str) -> None:
+    """Write the file and read it back: the writer does not report a full disk. Raises OSError when it is not whole."""
+    import onnxruntime as ort
+
+    # The arrays must live until the file is written: the format object keeps no reference to them.
+    arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    file = ort.AdapterFormat()
+    file.set_adapter_version(_ADAPTER_VERSION)
+    file.set_model_version(fingerprint(base_sha256))
+    file.set_parameters({name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()})
+    try:
+        file.export_adapter(str(path))
+        written = read_adapter_file(path)
+    except (InputError, RuntimeError) as error:
+        raise OSError(f"{path}: could not be written whole: {error}") from error
+    if set(written) != set(arrays) or any(not np.array_equal(written[name], arrays[name]) for name in arrays):
+        raise OSError(f"{path}: could not be written whole: what was read back differs")
+
+
+def read_adapter_file(path: Path, base_sha256: str = "") -> dict[str, np.ndarray]:
+    """All tensors of the file. Raises InputError for a missing or broken file, or one of another base model."""
+    import onnxruntime as ort
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        file = ort.AdapterFormat.read_adapter(str(path))
+        tensors = {name: np.array(value.numpy()) for name, value in file.get_parameters().items()}
+    except Exception as error:  # ONNX Runtime raises a class per status code
+        raise InputError(f"{path}: not a readable .onnx_adapter file: {' '.join(str(error).split())[:200]}") from None
+    expected, found = fingerprint(base_sha256), file.get_model_version()
+    if expected and found and expected != found:
+        raise InputError(
+            f"{path}: belongs to another base model (fingerprint {found:#010x}, expected {expected:#010x})"
+        )
+    return tensors

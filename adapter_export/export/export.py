@@ -1,0 +1,156 @@
+"""`adapter-export onnx`: base model and adapters to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from adapter_export import tasks
+from adapter_export.basemodel import BaseModel, load_base
+from adapter_export.bundle.adapter_file import HEAD_SLUG, adapter_tensors
+from adapter_export.bundle.layout import atomic_folder, check_output
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.checkpoints.adapter import Adapter, Checkpoint
+from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.folder import checkpoint_task, load_adapter, read_checkpoint
+from adapter_export.errors import InputError
+from adapter_export.export.bundle import write_bundle
+from adapter_export.export.lower import Lowered, lower
+from adapter_export.export.storage import Constants, Overridable
+from adapter_export.export.trace import MIN_OPSET, trace
+from adapter_export.injection import load_head, read_head
+from adapter_export.merging.model import merge_into
+from adapter_export.methods.contract import Operator
+from adapter_export.naming import check_adapter_name, tensor_name
+from adapter_export.sites import Site
+
+MODES = ("merged", "embedded", "swappable")
+
+
+def export_onnx(
+    model: str | Path,
+    adapters: Mapping[str, str | Path],
+    output: str | Path,
+    *,
+    mode: str,
+    task: str = "auto",
+    cache: bool = True,
+    opset: int = MIN_OPSET,
+    force: bool = False,
+) -> Manifest:
+    """Export a bundle to the folder `output`; returns its manifest.
+
+    model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged and embedded take exactly
+    one adapter, swappable any number from one. task: `auto` takes the adapters' task where they tell one, else the base
+    model's. cache: decoders only; False exports a scoring graph without a key-value cache.
+
+    Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
+    """
+    folder = existing_folder(model, "model")
+    check_output(output, force, inputs=[folder, *adapters.values()])
+    _check_request(mode, adapters, opset)
+    checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
+    task = choose_task(folder, task, checkpoints)
+    _check_task(task, cache)
+    base = load_base(folder, task)
+    loaded = {name: load_adapter(path, base.info) for name, path in adapters.items()}
+    for name, adapter in loaded.items():
+        if base.untrained_head and not adapter.head:
+            raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")
+    base, lowered = lower_mode(base, loaded, mode, opset)
+    with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
+        return write_bundle(temporary, base, lowered, mode, loaded)
+
+
+def lower_mode(
+    base: BaseModel, adapters: Mapping[str, Adapter], mode: str, opset: int = MIN_OPSET
+) -> tuple[BaseModel, Lowered]:
+    """Trace the base model and lower it to `mode`. In modes merged and embedded the head becomes the adapter's."""
+    if mode == "swappable":
+        sites = union_of_sites(adapters.values())
+        head = base.info.head
+        defaults = head_defaults(base)
+        traced = trace(base, sites, head, opset)
+        return base, lower(traced, sites, Overridable(), defaults, head[-1] if head else None)
+    (adapter,) = adapters.values()
+    if adapter.head:
+        load_head(base.module, adapter)
+        base = replace(base, untrained_head=False)
+    if mode == "merged":
+        merge_into(base.module, adapter)
+        return base, lower(trace(base, {}, opset=opset), {})
+    sites = union_of_sites([adapter])
+    tensors = {name: array.astype(np.float32) for name, array in adapter_tensors(adapter).items()}
+    return base, lower(trace(base, sites, opset=opset), sites, Constants(tensors))
+
+
+def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
+    """Every site of any of the adapters, with each different operator that stands there, in a stable order."""
+    sites: dict[Site, list[Operator]] = {}
+    for adapter in adapters:
+        for site, block in adapter.blocks.items():
+            stack = sites.setdefault(site, [])
+            if block.operator not in stack:
+                stack.append(block.operator)
+    return {site: sorted(stack, key=lambda operator: operator.op_type) for site, stack in sites.items()}
+
+
+def head_defaults(base: BaseModel) -> dict[str, np.ndarray]:
+    """Head tensors of no adapter: the base model's own head; without one an empty head, which answers no labels."""
+    defaults: dict[str, np.ndarray] = {}
+    layers = read_head(base.module, base.info.head)
+    for name, layer in layers.items():
+        weight = layer.weight
+        bias = np.zeros(weight.shape[0], weight.dtype) if layer.bias is None else layer.bias
+        if base.untrained_head:
+            rows = 0 if name == base.info.head[-1] else weight.shape[0]
+            weight, bias = np.zeros((rows, weight.shape[1]), weight.dtype), np.zeros(rows, weight.dtype)
+        defaults |= {tensor_name(name, HEAD_SLUG, "weight"): weight, tensor_name(name, HEAD_SLUG, "bias"): bias}
+    return defaults
+
+
+def choose_task(folder: Path, task: str, checkpoints: Mapping[str, Checkpoint]) -> str:
+    """`task` itself, or for `auto` the one task the adapters were trained for, else the base model's.
+
+    Raises InputError when the adapters disagree or nothing tells.
+    """
+    if task != "auto":
+        return tasks.get(task).name
+    told = {name: found for name, checkpoint in checkpoints.items() if (found := checkpoint_task(checkpoint))}
+    if len(set(told.values())) > 1:
+        listed = ", ".join(f"{name}: {found}" for name, found in told.items())
+        raise InputError(
+            f"--task auto: the adapters were trained for different tasks ({listed}); choose one with --task"
+        )
+    if told:
+        return next(iter(told.values()))
+    config = read_json(folder / "config.json")
+    if (found := tasks.of_config(config)) is None:
+        raise InputError(
+            f"{folder / 'config.json'}: field 'architectures': {config.get('architectures')!r} does not tell the task; "
+            f"choose one with --task ({', '.join(tasks.TASKS)})"
+        )
+    return found
+
+
+def _check_request(mode: str, adapters: Mapping[str, object], opset: int) -> None:
+    if mode not in MODES:
+        raise InputError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
+    if not adapters:
+        raise InputError(f"mode {mode}: expected at least one --adapter NAME=DIR, found none")
+    if mode != "swappable" and len(adapters) != 1:
+        raise InputError(f"mode {mode}: expected exactly one adapter, found {len(adapters)}; swappable takes many")
+    if opset < MIN_OPSET:
+        raise InputError(f"opset {opset}: expected at least {MIN_OPSET}")
+
+
+def _check_task(task: str, cache: bool) -> None:
+    if task == "seq2seq-lm":
+        raise InputError("task seq2seq-lm: encoder-decoder models cannot be exported yet")
+    if task == "causal-lm" and cache:
+        raise InputError(
+            "task causal-lm: graphs with a key-value cache cannot be exported yet; --no-cache exports a scoring graph"
+        )

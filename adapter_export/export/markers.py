@@ -1,0 +1,70 @@
+"""Private nodes that stand for adapters and heads while tracing, to be lowered afterwards.
+
+A marker holds no tensors: the exporter, its optimizer and its fusions see an opaque node, so nothing can be folded,
+merged or renamed. Its attributes say what it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+from adapter_export.injection import attach
+from adapter_export.methods.contract import Operator
+from adapter_export.naming import DOMAIN, DOMAIN_VERSION
+from adapter_export.sites import Site
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from adapter_export.injection import SiteFunction
+
+SITE, HEAD = "Site", "Head"
+
+
+@contextmanager
+def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], head: Sequence[str]) -> Iterator[None]:
+    """Inside the block, every operator of `sites` and every head layer of `head` traces to one marker node.
+
+    Several operators of a site follow each other; at most one is ever active, the others are the identity.
+    """
+    handles = [attach(model, site, _site_marker(site, operator)) for site, stack in sites.items() for operator in stack]
+    layers = [cast("nn.Linear", model.get_submodule(name)) for name in head]
+    try:
+        for name, layer in zip(head, layers, strict=True):
+            layer.forward = _head_marker(name, layer)  # type: ignore[assignment]
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+        for handle in handles:
+            handle.remove()
+
+
+def _site_marker(site: Site, operator: Operator) -> SiteFunction:
+    def marker(u: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return _emit(
+            SITE, (u, y), {"module": site.module, "port": site.port.value, "op_type": operator.op_type}, y, y.shape
+        )
+
+    return marker
+
+
+def _head_marker(name: str, layer: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+    def marker(x: torch.Tensor) -> torch.Tensor:
+        return _emit(HEAD, (x,), {"module": name}, x, (*x.shape[:-1], layer.out_features))
+
+    return marker
+
+
+def _emit(
+    op: str, inputs: Sequence[torch.Tensor], attributes: Mapping[str, str], like: torch.Tensor, shape: Sequence[int]
+) -> torch.Tensor:
+    import torch
+
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{op}", inputs, dict(attributes), dtype=like.dtype, shape=shape, version=DOMAIN_VERSION
+    )

@@ -1,0 +1,162 @@
+"""Turn markers into function nodes with tensors of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from adapter_export.bundle.adapter_file import HEAD_SLUG
+from adapter_export.export.head import NUM_LABELS, head_operator
+from adapter_export.export.markers import HEAD, SITE
+from adapter_export.export.storage import Slot, Storage
+from adapter_export.methods.contract import Operator, TensorSpec
+from adapter_export.naming import DOMAIN, tensor_name
+from adapter_export.sites import Port, Site
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class Body(Protocol):
+    """What becomes an ONNX function: a name and the text of its body."""
+
+    @property
+    def op_type(self) -> str: ...
+
+    @property
+    def body(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A place of the graph after binding. default: see `bundle.manifest.SiteInfo`."""
+
+    name: str
+    module: str
+    port: str
+    method: str
+    function: Body
+    arguments: tuple[str, ...]
+    slots: Mapping[str, Slot]
+    default: float | None
+
+
+def bind(
+    graph: ir.Graph,
+    operators: Mapping[tuple[Site, str], Operator],
+    head_defaults: Mapping[str, np.ndarray],
+    last_head: str | None,
+    storage: Storage,
+) -> list[Bound]:
+    """Replace each marker by a node of its function, and store each site's tensors once.
+
+    operators: by site and op_type. head_defaults: tensors of no adapter for the head, by tensor name. last_head: the
+    head layer whose outputs are the labels. A site that acts several times (shared layers) gives several nodes that
+    read the same tensors.
+    Ensures: no marker is left; node names and tensor names are made of site names and are unique.
+    """
+    bound: dict[str, Bound] = {}
+    values: dict[str, list[ir.Value]] = {}
+    uses: dict[str, int] = {}
+    for node in list(graph):
+        if node.domain != DOMAIN or node.op_type not in (SITE, HEAD):
+            continue
+        place = _head(node, head_defaults, last_head) if node.op_type == HEAD else _site(node, operators)
+        if place.name not in bound:
+            bound[place.name] = place
+            values[place.name] = [storage.store(graph, slot) for slot in place.slots.values()]
+        uses[place.name] = uses.get(place.name, 0) + 1
+        count = uses[place.name]
+        _replace(graph, node, place, values[place.name], place.name if count == 1 else f"{place.name}#{count}")
+    return list(bound.values())
+
+
+def _site(node: ir.Node, operators: Mapping[tuple[Site, str], Operator]) -> Bound:
+    site = Site(_text(node, "module"), Port(_text(node, "port")))
+    operator = operators[site, _text(node, "op_type")]
+    y = node.inputs[1]
+    assert y is not None
+    assert y.shape is not None
+    assert y.dtype is not None
+    width = f"{site.name}.width"
+    slots = {
+        name: Slot(
+            tensor_name(site.name, operator.slug, name),
+            tuple(width if dim == "width" else dim for dim in spec.dims),
+            np.full([dim if isinstance(dim, int) else 1 for dim in spec.dims], spec.identity, y.dtype.numpy()),
+        )
+        for name, spec in operator.specs(int(y.shape[-1])).items()  # type: ignore[arg-type]
+    }
+    # An operator that reads and replaces the same value takes it once.
+    reads = tuple(name for name in ("u", "y") if _mentions(operator.body, name))
+    return Bound(
+        f"{site.name}.{operator.slug}",
+        site.module,
+        site.port.value,
+        operator.method,
+        operator,
+        (*reads, *slots),
+        slots,
+        _identity(operator.specs(1).values()),
+    )
+
+
+def _head(node: ir.Node, defaults: Mapping[str, np.ndarray], last_head: str | None) -> Bound:
+    module = _text(node, "module")
+    x = node.inputs[0]
+    assert x is not None
+    assert x.shape is not None
+    operator = head_operator(len(x.shape), labels=module == last_head)
+    slots = {}
+    for name in ("weight", "bias"):
+        full = tensor_name(module, HEAD_SLUG, name)
+        default = defaults[full]
+        dims: tuple[int | str, ...] = default.shape
+        if operator.labels:
+            dims = (NUM_LABELS, *default.shape[1:])
+        slots[name] = Slot(full, dims, default)
+    return Bound(f"{module}.{HEAD_SLUG}", module, "replace", HEAD_SLUG, operator, ("x", *slots), slots, None)
+
+
+def _replace(graph: ir.Graph, marker: ir.Node, place: Bound, tensors: list[ir.Value], name: str) -> None:
+    import onnx_ir as ir
+
+    named = {"u": marker.inputs[0], "x": marker.inputs[0], "y": marker.inputs[-1]}
+    read = [named[argument] for argument in place.arguments if argument not in place.slots]
+    node = ir.Node(DOMAIN, place.function.op_type, inputs=[*read, *tensors], num_outputs=1, name=name)
+    node.metadata_props.update(marker.metadata_props)
+    old, new = marker.outputs[0], node.outputs[0]
+    new.name, new.type, new.shape = old.name, old.type, old.shape
+    graph.insert_before(marker, node)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    graph.remove(marker, safe=True)
+
+
+def _text(node: ir.Node, name: str) -> str:
+    return str(node.attributes[name].value)
+
+
+def _mentions(body: str, name: str) -> bool:
+    words = body.replace("(", " ").replace(")", " ").replace(",", " ").split()
+    return name in words
+
+
+def _identity(specs: Iterable[TensorSpec]) -> float:
+    values = {spec.identity for spec in specs}
+    assert len(values) == 1, "tensors of one operator share their identity value"
+    return values.pop()
+
+
+def downstream(values: Iterable[ir.Value]) -> Iterator[ir.Value]:
+    """Every value computed from `values`, themselves included."""
+    queue, seen = list(values), set()
+    while queue:
+        value = queue.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        yield value
+        queue += [output for node in value.consumers() for output in node.outputs]

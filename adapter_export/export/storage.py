@@ -1,0 +1,72 @@
+"""Where an adapter tensor lives in the graph. A mode is a choice of storage; the nodes are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from adapter_export.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One adapter tensor to be stored. dims: ints, and names of dims that adapters may differ in. default: the values
+    of no adapter."""
+
+    name: str
+    dims: tuple[int | str, ...]
+    default: np.ndarray
+
+
+class Storage(Protocol):
+    """Makes the graph value that a function node reads."""
+
+    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value: ...
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Mode `embedded`: the tensors of one adapter, as plain initializers."""
+
+    tensors: Mapping[str, np.ndarray]
+
+    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
+        if slot.name not in self.tensors:
+            raise InputError(f"adapter: tensor {slot.name!r} is missing")
+        return _initializer(graph, slot.name, self.tensors[slot.name])
+
+
+@dataclass(frozen=True)
+class Overridable:
+    """Mode `swappable`: initializers that are graph inputs too, so that a run may replace them by name.
+
+    Their default is the identity, so a run that replaces none is the base model.
+    """
+
+    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
+        import onnx_ir as ir
+
+        value = _initializer(graph, slot.name, slot.default)
+        value.shape = ir.Shape(slot.dims)
+        graph.inputs.append(value)
+        return value
+
+
+def _initializer(graph: ir.Graph, name: str, tensor: np.ndarray) -> ir.Value:
+    import onnx_ir as ir
+
+    array = np.ascontiguousarray(tensor)
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        const_value=ir.Tensor(array, name=name),
+    )
+    graph.initializers[name] = value
+    return value

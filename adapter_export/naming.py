@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from adapter_export.errors import InputError
 
@@ -31,6 +32,16 @@ def parse_named_path(text: str) -> tuple[str, str]:
     if not separator or not path:
         raise InputError(f"--adapter {text!r}: expected NAME=DIR")
     return check_adapter_name(name), path
+
+
+def parse_adapters(texts: Iterable[str]) -> dict[str, str]:
+    """Paths by name of repeated `NAME=DIR`; raises InputError also for a name given twice."""
+    adapters: dict[str, str] = {}
+    for name, path in map(parse_named_path, texts):
+        if name in adapters:
+            raise InputError(f"--adapter {name}: given twice")
+        adapters[name] = path
+    return adapters
 
 
 def tensor_name(site: str, slug: str, tensor: str) -> str:

@@ -54,11 +54,12 @@ def atomic_folder(path: str | Path, force: bool = False, inputs: Sequence[str | 
     temporary: Path | None = None
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        temporary.chmod(0o777 & ~_umask())
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        mask = _umask()
+        for path in (temporary, *temporary.rglob("*")):
+            # Some writers make private files; an output has the permissions any new file has.
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+            _sync(path)
         _replace(temporary, target)
         _sync(target.parent)
     except BaseException:

@@ -29,6 +29,8 @@ def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
     users = _users(model)
     changes: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
     for site, block in adapter.blocks.items():
+        if (reason := block.operator.unmergeable(site.port)) is not None:
+            raise CannotMerge(f"method {adapter.method!r}: {reason}")
         module = model.base_model.get_submodule(site.module)
         weight, bias = _linear(site, module)
         transposed = _is_conv1d(module)

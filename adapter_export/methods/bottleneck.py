@@ -93,13 +93,16 @@ class BottleneckOperator:
         hidden = act(u @ tensors["down"] + tensors["down_bias"])
         return y + (hidden @ tensors["up"] + tensors["up_bias"])
 
-    def merge(
-        self, port: Port, weight: np.ndarray, bias: np.ndarray | None, tensors: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        raise CannotMerge(
+    def unmergeable(self, port: Port) -> str | None:
+        return (
             f"a bottleneck adapter is not linear ({self.activation} between its two layers), so no weights of the base "
             "model compute the same function; export it with --mode embedded or swappable instead"
         )
+
+    def merge(
+        self, port: Port, weight: np.ndarray, bias: np.ndarray | None, tensors: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        raise CannotMerge(self.unmergeable(port))
 
 
 @dataclass(frozen=True)

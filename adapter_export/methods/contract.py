@@ -61,12 +61,15 @@ class Operator(Protocol):
     def forward(self, u: torch.Tensor, y: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The same arithmetic in PyTorch; u and y are (..., d)."""
 
+    def unmergeable(self, port: Port) -> str | None:
+        """Why no weights compute the same function as this operator at such a site, or None where `merge` can."""
+
     def merge(
         self, port: Port, weight: np.ndarray, bias: np.ndarray | None, tensors: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Fold into a linear layer: float64 weight (out, in) and bias (out,) in, the same out.
 
-        Raises CannotMerge, with the reason, where no weights give the same function.
+        Raises CannotMerge, with the reason, where `unmergeable` gives one.
         """
 
 

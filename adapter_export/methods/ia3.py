@@ -39,17 +39,18 @@ class IA3Operator:
     def forward(self, u: torch.Tensor, y: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return y * tensors["l"]
 
+    def unmergeable(self, port: Port) -> str | None:
+        return "a vector before a norm cannot be folded into the norm's weights" if port is Port.NORM else None
+
     def merge(
         self, port: Port, weight: np.ndarray, bias: np.ndarray | None, tensors: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         scale = tensors["l"].astype(np.float64)
-        match port:
-            case Port.OUTPUT:
-                return weight * scale[:, None], None if bias is None else bias * scale
-            case Port.INPUT:
-                return weight * scale[None, :], bias
-            case Port.NORM:
-                raise CannotMerge("a vector before a norm cannot be folded into the norm's weights")
+        if (reason := self.unmergeable(port)) is not None:
+            raise CannotMerge(reason)
+        if port is Port.INPUT:
+            return weight * scale[None, :], bias
+        return weight * scale[:, None], None if bias is None else bias * scale
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""`adapter-export onnx`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option
+from adapter_export.cli.table import print_table
+from adapter_export.naming import parse_adapters
+
+EXAMPLE = """\
+Example:
+  adapter-export onnx --model MiniLM --mode swappable --output bundle \\
+      --adapter injection=adapters/injection --adapter sentiment=adapters/sentiment
+"""
+
+
+@click.command("onnx", cls=Command, epilog=EXAMPLE)
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="Base model folder.")
+@click.option("--adapter", "adapters", multiple=True, metavar="NAME=DIR", help="PEFT or AdapterHub folder; repeatable.")
+@click.option(
+    "--mode",
+    required=True,
+    type=click.Choice(["merged", "embedded", "swappable"]),
+    help="merged: folded into the weights (IA3). embedded: one adapter, constant. swappable: many, chosen per run.",
+)
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
+@click.option("--task", default="auto", show_default=True, help="auto takes the adapters' task, else the model's.")
+@click.option("--no-cache", is_flag=True, help="Decoders: a scoring graph without a key-value cache.")
+@click.option("--opset", default=20, show_default=True, type=click.IntRange(min=20), help="ONNX opset.")
+@force_option
+@json_option
+@debug_option
+def command(
+    model: Path,
+    adapters: tuple[str, ...],
+    mode: str,
+    output: Path,
+    task: str,
+    no_cache: bool,
+    opset: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export a base model with adapters to an ONNX bundle."""
+    from adapter_export.export.export import export_onnx
+
+    manifest = export_onnx(
+        model, parse_adapters(adapters), output, mode=mode, task=task, cache=not no_cache, opset=opset, force=force
+    )
+    result = {
+        "output": output,
+        "mode": manifest.mode,
+        "task": manifest.task,
+        "opset": manifest.opset,
+        "inputs": {name: list(info.shape) for name, info in manifest.inputs.items()},
+        "outputs": {name: list(info.shape) for name, info in manifest.outputs.items()},
+        "sites": len(manifest.sites),
+        "adapters": [
+            {"name": info.name, "method": info.method, "parameters": info.parameters, "labels": info.labels}
+            for info in manifest.adapters
+        ],
+        "bytes": sum(path.stat().st_size for path in output.rglob("*") if path.is_file()),
+    }
+    emit(result, as_json, _print)
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    print_table(
+        f"{result['output']}: {result['mode']}, {result['task']}, {result['sites']} sites, "
+        f"{result['bytes'] / 1e6:.1f} MB",
+        ("adapter", "method", "parameters", "labels"),
+        [
+            (item["name"], item["method"], f"{item['parameters']:,}", ", ".join(item["labels"] or ()) or "-")
+            for item in result["adapters"]
+        ],
+    )

@@ -1,0 +1,22 @@
+"""Tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a titled table on stdout; all but the first column are aligned right when they hold numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    body = [tuple(row) for row in rows]
+    for index, column in enumerate(columns):
+        numeric = index > 0 and bool(body) and all(row[index][:1].isdigit() or row[index] == "-" for row in body)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        table.add_row(*row)
+    console = Console()
+    console.print(title, soft_wrap=True, highlight=False)
+    console.print(table)

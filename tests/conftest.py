@@ -30,6 +30,9 @@ from adapter_export.methods.contract import Block
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.tables import placement_for
 
+# Exported bundles.
+pytest_plugins = ["tests.bundles"]
+
 # Sizes of the tiny models: d features in h heads, LAYERS layers, at most POSITIONS tokens; classes without num_labels.
 HIDDEN, HEADS, LAYERS, FFN, POSITIONS, LABELS = 32, 4, 2, 64, 64, 3
 

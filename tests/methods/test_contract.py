@@ -1,0 +1,390 @@
+"""What every registered method promises (see `methods/contract.py`). A new method is found and held to it by itself."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.errors import CannotMerge
+from adapter_export.injection import inject
+from adapter_export.methods import registry
+from adapter_export.methods.bottleneck import ACTIVATIONS
+from adapter_export.methods.contract import Operator
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.naming import DOMAIN, DOMAIN_VERSION
+from adapter_export.placement.architecture import Custom
+from adapter_export.placement.tables import placement_for
+from adapter_export.sites import Port
+
+# One layer of BERT, enough for a placement.
+LAYER = "encoder.layer.0"
+MODULES = (
+    LAYER,
+    f"{LAYER}.attention.self.key",
+    f"{LAYER}.attention.self.value",
+    f"{LAYER}.attention.output.dense",
+    f"{LAYER}.output.dense",
+    f"{LAYER}.output.LayerNorm",
+)
+# Settings to try beside the defaults, by method. A method that is not listed is tried with its defaults.
+VARIANTS: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "bottleneck": tuple(
+        {"placement": placement, "activation": activation, "reduction_factor": 4}
+        for placement in ("houlsby", "pfeiffer")
+        for activation in ACTIVATIONS
+    ),
+}
+# ONNX keeps a node's float settings (the slope of LeakyRelu) in single precision, so float64 runs agree to that only.
+REFERENCE_TOLERANCE = 1e-7
+# Features at a site, and values standing in for a symbolic dim.
+FEATURES, WIDTHS = 8, (1, 5)
+# As in graphs: the first opset with Gelu, and its IR version.
+OPSET, IR_VERSION = 20, 9
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator, the method it belongs to and the settings that chose it."""
+
+    method: str
+    settings: dict[str, Any]
+    operator: Operator
+
+    def __str__(self) -> str:
+        return f"{self.operator.slug}{'-' + self.settings['placement'] if 'placement' in self.settings else ''}"
+
+
+def cases() -> list[Case]:
+    found = []
+    for name in registry.names():
+        for settings in ({}, *VARIANTS.get(name, ())):
+            options = registry.get(name).Options(**settings)
+            for placement in (placement_for("bert", MODULES), Custom(r".*\.output\.dense")):
+                operators = set(registry.get(name).place(placement, MODULES, options).values())
+                found += [Case(name, settings, operator) for operator in operators]
+    return list({str(case): case for case in found}.values())
+
+
+CASES = cases()
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_method = pytest.mark.parametrize("method", registry.names())
+
+
+def shapes(operator: Operator, width: int) -> dict[str, tuple[int, ...]]:
+    """The operator's tensors with every symbolic dim taken as `width`."""
+    specs = operator.specs(FEATURES)
+    return {name: tuple(d if isinstance(d, int) else width for d in spec.dims) for name, spec in specs.items()}
+
+
+def random_tensors(operator: Operator, width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {name: rng.standard_normal(shape) for name, shape in shapes(operator, width).items()}
+
+
+def forward(
+    operator: Operator, u: np.ndarray, y: np.ndarray, tensors: Mapping[str, np.ndarray], dtype: str = "float64"
+) -> np.ndarray:
+    import torch
+
+    as_torch = {name: torch.from_numpy(tensor.astype(dtype)) for name, tensor in tensors.items()}
+    result: np.ndarray = operator.forward(
+        torch.from_numpy(u.astype(dtype)), torch.from_numpy(y.astype(dtype)), as_torch
+    ).numpy()
+    return result
+
+
+def function_of(operator: Operator, arguments: Iterable[str]) -> Any:
+    """The operator's body as an ONNX function, as exported graphs hold it."""
+    from onnx import parser
+
+    return parser.parse_function(
+        f'<opset_import: ["" : {OPSET}], domain: "{DOMAIN}"> {operator.op_type} '
+        f"({', '.join(arguments)}) => (out) {{ {operator.body} }}"
+    )
+
+
+def one_node_model(operator: Operator, arrays: Mapping[str, np.ndarray]) -> Any:
+    """An ONNX model that only calls the operator's function, on inputs typed as `arrays`."""
+    import onnx
+    from onnx import helper
+
+    def value(name: str, like: np.ndarray) -> Any:
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(like.dtype), like.shape)
+
+    node = helper.make_node(operator.op_type, list(arrays), ["out"], domain=DOMAIN)
+    inputs = [value(name, array) for name, array in arrays.items()]
+    model = helper.make_model(
+        helper.make_graph([node], "one_node", inputs, [value("out", arrays["y"])]),
+        functions=[function_of(operator, arrays)],
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def run_reference(operator: Operator, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+    class Gelu(OpRun):
+        """onnx has no reference of its own for this one; the formulas of its documentation."""
+
+        op_domain = ""
+
+        def _run(self, x: np.ndarray, approximate: str = "none") -> tuple[np.ndarray]:
+            if approximate == "tanh":
+                return (0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
+            return (0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),)
+
+    (out,) = ReferenceEvaluator(function_of(operator, arrays), new_ops=[Gelu]).run(None, dict(arrays), attributes={})
+    return np.asarray(out)
+
+
+def run_onnxruntime(operator: Operator, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    import onnxruntime
+
+    feeds = {name: array.astype(np.float32) for name, array in arrays.items()}
+    model = one_node_model(operator, feeds).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (out,) = session.run(None, feeds)
+    return np.asarray(out)
+
+
+def with_batch_axis(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors stacked per row: matrices are [B, m, n] already, vectors [B, n] become [B, 1, n]."""
+    return {name: tensor[:, None, :] if tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
+
+
+class TestOperators:
+    @every_case
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_identity_values_give_y_exactly(self, case: Case, width: int) -> None:
+        rng = np.random.default_rng(0)
+        u, y = rng.standard_normal((2, 2, 3, FEATURES)) * 10
+        specs = case.operator.specs(FEATURES)
+        identity = {name: np.full(shape, specs[name].identity) for name, shape in shapes(case.operator, width).items()}
+        assert np.array_equal(forward(case.operator, u, y, identity, "float32"), y.astype(np.float32))
+
+    @every_case
+    def test_random_values_do_not(self, case: Case) -> None:
+        rng = np.random.default_rng(0)
+        u, y = rng.standard_normal((2, 2, 3, FEATURES))
+        out = forward(case.operator, u, y, random_tensors(case.operator, 5, rng))
+        assert np.abs(out - y).min(axis=(1, 2)).max() > 1e-4
+
+    @every_case
+    def test_a_fresh_adapter_is_the_identity_and_shaped_as_specified(self, case: Case) -> None:
+        rng = np.random.default_rng(0)
+        method = registry.get(case.method)
+        tensors = method.initial(case.operator, FEATURES, method.Options(**case.settings), rng)
+
+        specs = case.operator.specs(FEATURES)
+        assert list(tensors) == list(specs)
+        symbols: dict[str, int] = {}
+        for name, tensor in tensors.items():
+            assert tensor.dtype == np.float32
+            assert tensor.ndim == len(specs[name].dims)
+            for size, dim in zip(tensor.shape, specs[name].dims, strict=True):
+                assert size == (dim if isinstance(dim, int) else symbols.setdefault(dim, size)), name
+        u, y = rng.standard_normal((2, 2, 3, FEATURES))
+        assert np.array_equal(forward(case.operator, u, y, tensors), y)
+
+    @every_case
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_pytorch_and_onnx_compute_the_same(self, case: Case, width: int) -> None:
+        rng = np.random.default_rng(width)
+        u, y = rng.standard_normal((2, 4, 3, FEATURES))
+        tensors = random_tensors(case.operator, width, rng)
+        expected = forward(case.operator, u, y, tensors)
+        arrays = {"u": u, "y": y, **tensors}
+        np.testing.assert_allclose(run_reference(case.operator, arrays), expected, rtol=0, atol=REFERENCE_TOLERANCE)
+        np.testing.assert_allclose(run_onnxruntime(case.operator, arrays), expected, rtol=2e-6, atol=2e-5)
+
+    @every_case
+    def test_each_row_may_have_tensors_of_its_own(self, case: Case) -> None:
+        rng = np.random.default_rng(2)
+        rows = 4
+        u, y = rng.standard_normal((2, rows, 3, FEATURES))
+        each = [random_tensors(case.operator, 5, rng) for _ in range(rows)]
+        expected = np.stack([forward(case.operator, u[i], y[i], each[i]) for i in range(rows)])
+        stacked = {name: np.stack([tensors[name] for tensors in each]) for name in each[0]}
+        arrays = {"u": u, "y": y, **with_batch_axis(stacked)}
+        np.testing.assert_allclose(run_reference(case.operator, arrays), expected, rtol=0, atol=REFERENCE_TOLERANCE)
+        np.testing.assert_allclose(run_onnxruntime(case.operator, arrays), expected, rtol=2e-6, atol=2e-5)
+
+    def test_names_are_unique_and_safe_in_graphs(self) -> None:
+        operators = {case.operator for case in CASES}
+        assert len({operator.op_type for operator in operators}) == len(operators)
+        assert len({operator.slug for operator in operators}) == len(operators)
+        for operator in operators:
+            assert operator.op_type.isidentifier()
+            assert operator.slug.isidentifier()
+            assert not {"u", "y", "out"} & set(operator.specs(FEATURES))
+
+    @every_case
+    def test_an_operator_is_a_value_and_knows_its_method(self, case: Case) -> None:
+        method = registry.get(case.method)
+        placement = placement_for("bert", MODULES)
+        again = set(method.place(placement, MODULES, method.Options(**case.settings)).values())
+        assert again == {case.operator}
+        assert case.operator.method == case.method
+
+    @every_case
+    @pytest.mark.parametrize("port", list(Port))
+    @pytest.mark.parametrize("with_bias", [True, False])
+    def test_merging_is_exact_or_refused_with_the_reason(self, case: Case, port: Port, with_bias: bool) -> None:
+        rng = np.random.default_rng(3)
+        tensors = random_tensors(case.operator, 5, rng)
+        x = rng.standard_normal((2, 3, FEATURES))
+        weight, bias = rng.standard_normal((FEATURES, FEATURES)), rng.standard_normal(FEATURES) if with_bias else None
+        before = weight.copy(), None if bias is None else bias.copy()
+        shift = 0.0 if bias is None else bias
+        refusal = ""
+        try:
+            new_weight, new_bias = case.operator.merge(port, weight, bias, tensors)
+        except CannotMerge as error:
+            refusal = str(error)
+        if refusal or port is Port.NORM:  # before a norm there is no linear layer to merge into
+            assert len(refusal.split()) > 5, "a refusal gives its reason"
+            return
+        if port is Port.OUTPUT:
+            y = x @ weight.T + shift
+            expected = forward(case.operator, y, y, tensors)
+        else:
+            expected = forward(case.operator, x, x, tensors) @ weight.T + shift
+        assert (new_bias is None) == (bias is None)
+        merged = x @ new_weight.T + (0.0 if new_bias is None else new_bias)
+        np.testing.assert_allclose(merged, expected, rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(weight, before[0])
+        if bias is not None:
+            np.testing.assert_array_equal(bias, before[1])
+
+
+def one_case_per_settings() -> list[Case]:
+    return list({json.dumps([case.method, case.settings]): case for case in CASES}.values())
+
+
+every_setting = pytest.mark.parametrize("case", one_case_per_settings(), ids=str)
+
+
+class TestAdapters:
+    @every_setting
+    def test_only_the_adapter_trains(
+        self,
+        case: Case,
+        tiny_base: Callable[..., BaseModel],
+        random_adapter: Callable[..., Adapter],
+        inputs_for: Callable[..., dict[str, np.ndarray]],
+    ) -> None:
+        import torch
+
+        base = tiny_base("bert")
+        injection = inject(base.module, random_adapter(base.info, case.method, **case.settings))
+        inputs = {name: torch.from_numpy(array) for name, array in inputs_for("bert").items()}
+        base.module(**inputs).last_hidden_state.square().sum().backward()
+
+        ours = {id(p): f"{s.name}.{n}" for s, dict_ in injection.parameters.items() for n, p in dict_.items()}
+        for name, parameter in base.module.named_parameters():
+            if id(parameter) not in ours:
+                assert parameter.grad is None, name
+            else:
+                assert parameter.grad is not None, ours[id(parameter)]
+                assert parameter.grad.abs().max() > 0, ours[id(parameter)]
+        assert len(ours) == len([p for p in base.module.parameters() if p.requires_grad]) > 0
+
+    @every_setting
+    def test_saving_and_loading_is_exact(
+        self,
+        case: Case,
+        tiny_info: Callable[..., ModelInfo],
+        random_adapter: Callable[..., Adapter],
+        save_checkpoint: Callable[..., Path],
+    ) -> None:
+        info = tiny_info("bert", "text-classification")
+        adapter = random_adapter(info, case.method, labels=("no", "yes"), **case.settings)
+        again = load_adapter(save_checkpoint(adapter, info), info)
+        assert_equal(again, adapter)
+        assert again.base_sha256 == info.sha256
+
+    @every_method
+    def test_a_custom_placement_survives_saving(
+        self,
+        method: str,
+        tiny_info: Callable[..., ModelInfo],
+        random_adapter: Callable[..., Adapter],
+        save_checkpoint: Callable[..., Path],
+    ) -> None:
+        info = tiny_info("bert")
+        for target in (
+            r"encoder\.layer\.1\.output\.dense",
+            r".*\.attention\.self\.query",
+            r"encoder\.layer\.(0\.output|1\.attention\.output)\.dense",
+            r".*\.(query|intermediate\.dense|output\.dense)",
+        ):
+            adapter = random_adapter(info, method, target=target)
+            assert_equal(load_adapter(save_checkpoint(adapter, info), info), adapter)
+
+    @every_method
+    def test_saving_twice_gives_the_same_bytes(
+        self,
+        method: str,
+        tiny_info: Callable[..., ModelInfo],
+        random_adapter: Callable[..., Adapter],
+        save_checkpoint: Callable[..., Path],
+    ) -> None:
+        info = tiny_info("bert", "text-classification")
+        first = save_checkpoint(random_adapter(info, method, labels=("no", "yes")), info)
+        second = save_checkpoint(load_adapter(first, info), info)
+        for file in first.iterdir():
+            assert file.read_bytes() == (second / file.name).read_bytes(), file.name
+
+    @every_method
+    def test_taking_an_adapter_out_leaves_the_model_as_it_was(
+        self,
+        method: str,
+        tiny_base: Callable[..., BaseModel],
+        random_adapter: Callable[..., Adapter],
+        inputs_for: Callable[..., dict[str, np.ndarray]],
+    ) -> None:
+        import torch
+
+        base = tiny_base("bert")
+        inputs = {name: torch.from_numpy(array) for name, array in inputs_for("bert").items()}
+        with torch.no_grad():
+            before = base.module(**inputs).last_hidden_state
+            injection = inject(base.module, random_adapter(base.info, method))
+            on = base.module(**inputs).last_hidden_state
+            with injection.disabled():
+                off = base.module(**inputs).last_hidden_state
+            injection.remove()
+            after = base.module(**inputs).last_hidden_state
+        assert (on - before).abs().max() > 0.1
+        assert torch.equal(off, before)
+        assert torch.equal(after, before)
+
+
+def assert_equal(found: Adapter, expected: Adapter) -> None:
+    assert found.method == expected.method
+    assert found.labels == expected.labels
+    assert found.task == expected.task
+    assert set(found.blocks) == set(expected.blocks)
+    for site, block in expected.blocks.items():
+        assert found.blocks[site].operator == block.operator
+        assert found.blocks[site].tensors.keys() == block.tensors.keys()
+        for name, tensor in block.tensors.items():
+            assert found.blocks[site].tensors[name].dtype == tensor.dtype
+            assert np.array_equal(found.blocks[site].tensors[name], tensor), (site, name)
+    assert list(found.head) == list(expected.head)
+    for name, layer in expected.head.items():
+        assert np.array_equal(found.head[name].weight, layer.weight)
+        assert np.array_equal(found.head[name].bias, layer.bias)

@@ -1,0 +1,78 @@
+"""`adapter-export train`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option
+
+EXAMPLE = """
+Example:
+  adapter-export train --model MiniLM --method ia3 --task text-classification \\
+      --train train.csv --eval test.csv --output adapters/topics
+
+On two processes (or GPUs), with the same result:
+  torchrun --nproc-per-node 2 -m adapter_export train ...
+"""
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("train", cls=Command, epilog=EXAMPLE)
+@click.option("--model", required=True, type=_PATH, help="Folder of the base model; its weights stay as they are.")
+@click.option("--method", required=True, help="Kind of adapter: ia3 or bottleneck.")
+@click.option("--task", required=True, help="text-classification, causal-lm or seq2seq-lm.")
+@click.option("--train", required=True, type=_PATH, help="Training data: csv, tsv, jsonl or parquet.")
+@click.option("--eval", type=_PATH, help="Evaluation data, likewise; reported after each epoch.")
+@click.option("--output", required=True, type=_PATH, help="Folder for the adapter.")
+@click.option("--text-column", default="text", show_default=True, help="Column with the input text.")
+@click.option("--label-column", default="label", show_default=True, help="Column with the class, or the target text.")
+@click.option("--epochs", type=int, help="Passes over the training data.  [default: 4]")
+@click.option("--max-steps", type=int, help="Updates, instead of epochs.")
+@click.option(
+    "--batch-size",
+    type=int,
+    default=32,
+    show_default=True,
+    help="Examples an update, over all processes and accumulation steps together.",
+)
+@click.option("--gradient-accumulation", type=int, default=1, show_default=True, help="Parts an update is run in.")
+@click.option("--learning-rate", type=float, help="Its peak.  [default: the method's own]")
+@click.option("--max-length", type=int, help="Tokens to cut texts to.  [default: 128, or the model's limit]")
+@click.option("--early-stopping", type=int, metavar="EPOCHS", help="End after so many without a lower --eval loss.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--reduction-factor", type=float, help="bottleneck: features over width.  [default: 16]")
+@click.option("--placement", help="bottleneck: houlsby or pfeiffer.  [default: houlsby]")
+@click.option("--activation", help="bottleneck: function between its layers.  [default: the placement's]")
+@click.option("--target", metavar="REGEX", help="Modules to adapt, by full path, instead of the method's own choice.")
+@click.option("--feedforward", metavar="REGEX", help="ia3: those of them scaled at their input.")
+@click.option("--resume", is_flag=True, help="Continue a killed run from OUTPUT.partial, where there is one.")
+@force_option
+@json_option
+@debug_option
+def command(as_json: bool, **arguments: Any) -> None:
+    """Train an adapter, and a task head where the task has one, on a frozen base model."""
+    from adapter_export.training.train import train
+
+    result = train(**arguments, progress=sys.stderr.isatty())
+    if os.environ.get("RANK", "0") != "0":
+        return
+    emit(asdict(result), as_json, _print)
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    if result["truncated"]:
+        click.echo(f"{result['truncated']} texts were cut to {result['max_length']} tokens", err=True)
+    click.echo(f"{result['output']}: {result['method']} adapter of {result['parameters']:,} values")
+    since = "" if result["resumed_from"] is None else f", resumed after {result['resumed_from']}"
+    kept = "" if result["kept_step"] == result["steps"] else f", kept the state after {result['kept_step']}"
+    click.echo(f"{result['steps']} updates{since}{kept}, {result['seconds']:.0f} s")
+    for name, value in result["metrics"].items():
+        click.echo(f"{name.replace('_', ' ')}: {value:.4f}")

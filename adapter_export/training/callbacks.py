@@ -1,0 +1,104 @@
+"""What happens beside the updates: checkpoints, early stopping, and the progress bar."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from adapter_export.errors import InputError
+from adapter_export.training.settings import CHECKPOINT_UPDATES, Settings
+from adapter_export.training.work import WorkFolder
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+def stopped_early(history: Sequence[dict[str, float]], patience: int | None) -> bool:
+    """Whether the last `patience` evaluations in a Trainer's log were all no better than an earlier one.
+
+    A function of the log alone, which checkpoints hold, so that a resumed run stops where the killed one would have.
+    """
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    return patience is not None and len(losses) - 1 - (losses.index(min(losses)) if losses else 0) >= patience
+
+
+def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
+    """Callback that asks for checkpoints, declares them complete, and ends a run early or when it diverges.
+
+    Its methods raise InputError once a loss is no longer finite.
+    """
+    from transformers import TrainerCallback
+
+    class Keeper(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            train_dataloader: Any = None,
+            **_: Any,
+        ) -> None:
+            # At an epoch's end the evaluation comes first: a checkpoint from before it would lose it on resuming.
+            updates_an_epoch = len(train_dataloader) // args.gradient_accumulation_steps
+            if state.global_step % CHECKPOINT_UPDATES == 0 and state.global_step % updates_an_epoch != 0:
+                control.should_save = state.global_step < state.max_steps
+
+        def on_log(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+        ) -> None:
+            for name in ("loss", "grad_norm", "eval_loss"):
+                if not math.isfinite((logs or {}).get(name, 0.0)):
+                    raise InputError(
+                        f"training diverged: {name} is {logs[name]} after {state.global_step} updates; "
+                        f"lower --learning-rate (it was {settings.learning_rate:g})"
+                    )
+
+        def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+            control.should_training_stop |= stopped_early(state.log_history, settings.patience)
+
+        def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+            args.distributed_state.wait_for_everyone()
+            if state.is_world_process_zero:
+                work.mark_complete(state.global_step)
+
+    return Keeper()
+
+
+def progress_bar() -> TrainerCallback:
+    """Callback that draws a bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from transformers import TrainerCallback
+
+    bar = Progress(
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+    class Bar(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        ) -> None:
+            bar.start()
+            self.task = bar.add_task("", total=state.max_steps, completed=state.global_step, note="")
+            self.notes: dict[str, float] = {}
+
+        def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+            bar.update(self.task, completed=state.global_step)
+
+        def on_log(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+        ) -> None:
+            shown = ("loss", "eval_accuracy", "eval_macro_f1", "eval_perplexity")
+            self.notes |= {name: logs[name] for name in shown if name in logs}
+            bar.update(self.task, note="  ".join(f"{name} {value:.4g}" for name, value in self.notes.items()))
+
+        def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+            bar.stop()
+
+    return Bar()

@@ -1,0 +1,221 @@
+"""From texts to batches: every text is tokenised once, and padded to the longest of its batch.
+
+Symbols: B batch, T sequence. Labels line up with the logits: `labels[:, t]` is the right answer to `logits[:, t]`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from adapter_export.basemodel import BaseModel, quiet
+from adapter_export.errors import InputError
+from adapter_export.training.metrics import IGNORED
+from adapter_export.training.tables import Table, label_ids
+
+if TYPE_CHECKING:
+    import torch
+
+    # One text: token ids and the like as lists; `labels` is an int for a class and a list of token ids for text.
+    Example = dict[str, Any]
+
+# Tokens a text is cut to, unless the caller says otherwise or the model takes fewer.
+DEFAULT_MAX_LENGTH = 128
+
+# Any of these beside a model means that it has a tokenizer: without them transformers may make up an empty one.
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "spm.model")
+# Tokenizers without a length limit of their own claim one of 10^30.
+_UNLIMITED = 10**9
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised rows. truncated: how many of them were cut to the maximum length."""
+
+    rows: Sequence[Example]
+    truncated: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row, input and target."""
+        return [len(row["input_ids"]) + _target_length(row) for row in self.rows]
+
+    def sorted_by_length(self) -> Examples:
+        """The same rows, longest first: for evaluation, where the order does not matter and padding costs time."""
+        return Examples(sorted(self.rows, key=lambda row: -len(row["input_ids"])), self.truncated)
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Turns tables into examples for one model and task. labels: of a text classification, else empty."""
+
+    base: BaseModel
+    tokenizer: Any
+    max_length: int
+    labels: tuple[str, ...] = ()
+
+    def __call__(self, table: Table) -> Examples:
+        """Raises InputError naming the first row that the tokenizer finds no tokens in, or a label not in `labels`."""
+        match self.base.task:
+            case "text-classification":
+                inputs, truncated = self._tokenise(table, table.texts)
+                return Examples(_with_labels(inputs, label_ids(table, self.labels)), truncated)
+            case "causal-lm":
+                inputs, truncated = self._tokenise(table, table.texts, end=True)
+                return Examples(_with_labels(inputs, [[*r["input_ids"][1:], IGNORED] for r in inputs]), truncated)
+            case _:
+                inputs, truncated = self._tokenise(table, table.texts)
+                targets, cut = self._tokenise(table, table.labels or (), target=True)
+                return Examples(_with_labels(inputs, [row["input_ids"] for row in targets]), truncated + cut)
+
+    def _tokenise(
+        self, table: Table, texts: Sequence[str], *, target: bool = False, end: bool = False
+    ) -> tuple[list[Example], int]:
+        """One row a text, and how many were cut. end: see that each ends with the end-of-text token, if any."""
+        eos = self.tokenizer.eos_token_id if end else None
+        limit = self.max_length - (eos is not None)
+        encoded = self.tokenizer(
+            **{"text_target" if target else "text": list(texts)}, truncation=True, max_length=limit
+        )
+        names = self._input_names(encoded)
+        rows = [{name: list(encoded[name][i]) for name in names} for i in range(len(texts))]
+        for row, place in zip(rows, table.places, strict=True):
+            if eos is not None and row["input_ids"][-1:] != [eos]:
+                for name, value in (("input_ids", eos), ("attention_mask", 1), ("token_type_ids", 0)):
+                    if name in row:
+                        row[name].append(value)
+            if not row["input_ids"]:
+                raise InputError(f"{table.path}: {place}: expected text, found nothing that the tokenizer knows")
+        self._check_ids(max(max(row["input_ids"]) for row in rows))
+        return rows, sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
+
+    def _input_names(self, encoded: Mapping[str, Any]) -> list[str]:
+        config = self.base.module.config.get_text_config()
+        wanted = ["input_ids", "attention_mask"]
+        # GPT-2 would look type ids up among its words.
+        if getattr(config, "type_vocab_size", 0):
+            wanted.append("token_type_ids")
+        accepted = inspect.signature(self.base.module.forward).parameters
+        return [name for name in wanted if name in encoded and name in accepted]
+
+    def _check_ids(self, largest: int) -> None:
+        known = self.base.module.get_input_embeddings().num_embeddings
+        if largest >= known:
+            raise InputError(
+                f"model {self.base.folder}: its tokenizer gives token {largest}, but its embeddings end at {known - 1}"
+            )
+
+
+@dataclass(frozen=True)
+class Data:
+    """All that training reads. collate: from examples to a batch, see `collator`."""
+
+    train: Examples
+    evaluation: Examples | None
+    collate: Callable[[Sequence[Example]], dict[str, torch.Tensor]]
+    max_length: int
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were cut."""
+        return self.train.truncated + (self.evaluation.truncated if self.evaluation else 0)
+
+
+def prepare(
+    base: BaseModel,
+    train: Table,
+    evaluation: Table | None = None,
+    *,
+    max_length: int | None = None,
+    labels: tuple[str, ...] = (),
+) -> Data:
+    """Tokenise with the tokenizer in the model's folder. max_length: None takes DEFAULT_MAX_LENGTH or, where that is
+    less, the model's limit.
+
+    Raises InputError without a readable tokenizer, for a length beyond the model's limit, and as `TextEncoder` does.
+    """
+    tokenizer = load_tokenizer(base)
+    limit = int(min(_positions(base), tokenizer.model_max_length, _UNLIMITED))
+    if max_length is None:
+        max_length = min(DEFAULT_MAX_LENGTH, limit)
+    if not 2 <= max_length <= limit:
+        upper = " or more" if limit == _UNLIMITED else f" to {limit}, the model's limit"
+        raise InputError(f"--max-length {max_length}: expected 2{upper}")
+    encode = TextEncoder(base, tokenizer, max_length, labels)
+    return Data(
+        train=encode(train),
+        evaluation=None if evaluation is None else encode(evaluation),
+        collate=collator(padding_id(base, tokenizer)),
+        max_length=max_length,
+    )
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """The tokenizer in the model's folder; raises InputError where there is none, or none that loads."""
+    from transformers import AutoTokenizer
+
+    if not any((base.folder / name).exists() for name in _TOKENIZER_FILES):
+        raise InputError(f"model {base.folder}: expected a tokenizer ({', '.join(_TOKENIZER_FILES)}), found none")
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"model {base.folder}: its tokenizer cannot be loaded: {reason[:300]}") from error
+
+
+def padding_id(base: BaseModel, tokenizer: Any) -> int:
+    """The token to pad with; a classifier that names none is told.
+
+    The model's own comes first: classifiers made of decoders look for it to find where a text ends.
+    """
+    config = base.module.config.get_text_config()
+    candidates = (config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    chosen = next((int(value) for value in candidates if value is not None), 0)
+    if base.task == "text-classification" and config.pad_token_id is None:
+        config.pad_token_id = chosen
+    return chosen
+
+
+def collator(pad_id: int) -> Callable[[Sequence[Example]], dict[str, torch.Tensor]]:
+    """A function from examples to a batch of int64 tensors, padded on the right to the longest of them."""
+    padding = {"input_ids": pad_id, "labels": IGNORED}
+
+    def collate(rows: Sequence[Example]) -> dict[str, torch.Tensor]:
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        batch = {}
+        for name in rows[0]:
+            values = [torch.tensor(row[name]) for row in rows]
+            batch[name] = (
+                torch.stack(values)
+                if values[0].ndim == 0
+                else pad_sequence(values, batch_first=True, padding_value=padding.get(name, 0))
+            )
+        return batch
+
+    return collate
+
+
+def _with_labels(inputs: Sequence[Example], labels: Sequence[Any]) -> list[Example]:
+    return [{**row, "labels": label} for row, label in zip(inputs, labels, strict=True)]
+
+
+def _target_length(row: Example) -> int:
+    labels = row["labels"]
+    return 0 if isinstance(labels, int) or len(labels) == len(row["input_ids"]) else len(labels)
+
+
+def _positions(base: BaseModel) -> int:
+    """How many positions the model has embeddings for or, where they are computed, was trained on."""
+    from torch import nn
+
+    for name, module in base.module.base_model.named_modules():
+        # RoBERTa and its kind count positions from behind the padding token's.
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    limit = getattr(base.module.config.get_text_config(), "max_position_embeddings", None)
+    return _UNLIMITED if limit is None else int(limit)

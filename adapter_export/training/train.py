@@ -1,0 +1,190 @@
+"""`adapter-export train`: from a model and a data file to an adapter in its method's own format."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapter_export import tasks
+from adapter_export.basemodel import BaseModel, load_base
+from adapter_export.bundle.layout import atomic_folder, check_output
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.folder import save_adapter
+from adapter_export.errors import InputError
+from adapter_export.methods import registry
+from adapter_export.methods.contract import Block, Method
+from adapter_export.placement.tables import placement_for
+from adapter_export.sites import Site
+from adapter_export.training.data import prepare
+from adapter_export.training.fit import fit
+from adapter_export.training.metrics import METRICS
+from adapter_export.training.settings import Settings
+from adapter_export.training.tables import label_set, read_table
+from adapter_export.training.work import WorkFolder
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What was trained, and how well it does.
+
+    parameters, steps, kept_step, loss, metrics, history: see `fit.Fitted`. max_length: tokens that texts were cut to;
+    truncated: how many texts were. resumed_from: updates that a killed run had done, or None.
+    """
+
+    output: Path
+    method: str
+    task: str
+    labels: tuple[str, ...]
+    parameters: int
+    steps: int
+    kept_step: int
+    loss: float | None
+    metrics: Mapping[str, float]
+    history: tuple[Mapping[str, float], ...]
+    max_length: int
+    truncated: int
+    resumed_from: int | None
+    seconds: float
+
+
+def train(
+    model: str | Path,
+    method: str,
+    task: str,
+    train: str | Path,
+    output: str | Path,
+    *,
+    eval: str | Path | None = None,  # noqa: A002
+    text_column: str = "text",
+    label_column: str = "label",
+    epochs: int | None = None,
+    max_steps: int | None = None,
+    batch_size: int = 32,
+    learning_rate: float | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+    gradient_accumulation: int = 1,
+    early_stopping: int | None = None,
+    target: str | None = None,
+    feedforward: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> TrainResult:
+    """Train an adapter, and the task head where the task has one, on a frozen base model; write it to `output`.
+
+    train, eval: csv, tsv, jsonl or parquet files. text-classification reads label_column as the class, seq2seq-lm as
+    the target text; causal-lm reads text_column only. epochs or max_steps (updates), else 4 epochs. batch_size: of an
+    update, shared by all processes and gradient_accumulation steps. learning_rate: None takes the method's own.
+    early_stopping: see `Settings.patience`. target, feedforward: regular expressions for a custom placement.
+    resume: continue a killed run of the same settings, where there is one. options: the method's own (placement,
+    reduction_factor, activation); None means its default.
+
+    In a process group (`torchrun`) every process calls this; the first one writes. Raises InputError for anything
+    unusable, before any training where it can be seen before; OutputExists for an output that holds something.
+    """
+    started = time.monotonic()
+    chosen = registry.get(method)
+    method_options = _method_options(chosen, options)
+    settings = Settings(
+        learning_rate=chosen.learning_rate if learning_rate is None else learning_rate,
+        batch_size=batch_size,
+        epochs=epochs,
+        max_steps=max_steps,
+        gradient_accumulation=gradient_accumulation,
+        patience=early_stopping,
+        seed=seed,
+    )
+    if task not in METRICS:
+        raise InputError(f"task {task!r}: expected one of {', '.join(METRICS)}")
+    if early_stopping is not None and eval is None:
+        raise InputError("--early-stopping: needs --eval, to see on when to stop")
+    files = [Path(path) for path in (train, eval) if path is not None]
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        check_output(output, force, [model, *files])
+
+    train_table, *eval_tables = (
+        read_table(path, text_column, None if task == "causal-lm" else label_column) for path in files
+    )
+    labels = label_set(train_table) if tasks.get(task).labelled else ()
+    base = _seeded_base(model, task, labels, seed)
+    data = prepare(base, train_table, *eval_tables, max_length=max_length, labels=labels)
+    blocks = _initial_blocks(base, chosen, method_options, target, feedforward, seed)
+
+    work = WorkFolder.beside(Path(output))
+    run = {
+        "model": base.info.sha256,
+        **{name: sha256(path) for name, path in zip(("train", "eval"), files, strict=False)},
+        "columns": [text_column, label_column],
+        "method": method,
+        "options": asdict(method_options),
+        "sites": [target, feedforward],
+        "task": task,
+        "max_length": data.max_length,
+        **asdict(settings),
+    }
+    if first:
+        work.check(run, resume=resume, force=force)
+    resumed_from = work.last_step() if resume else None
+    with work.opened(run, resume=resume) if first else nullcontext():
+        fitted = fit(base, blocks, data, settings, work, resume=resume, progress=progress and first)
+        if first:
+            adapter = Adapter(method, fitted.blocks, fitted.head, labels or None, task)
+            with atomic_folder(output, force, [model, *files]) as folder:
+                save_adapter(folder, adapter, base.info, str(base.folder))
+    return TrainResult(
+        output=Path(output),
+        method=method,
+        task=task,
+        labels=labels,
+        parameters=fitted.parameters,
+        steps=fitted.steps,
+        kept_step=fitted.kept_step,
+        loss=fitted.loss,
+        metrics=fitted.metrics,
+        history=fitted.history,
+        max_length=data.max_length,
+        truncated=data.truncated,
+        resumed_from=resumed_from,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _method_options(method: Method, options: Mapping[str, Any]) -> Any:
+    """The method's options, from those that were given; raises InputError for one it does not have."""
+    given = {name: value for name, value in options.items() if value is not None}
+    known = [field.name for field in fields(method.Options)]
+    if unknown := sorted(set(given) - set(known)):
+        option = unknown[0].replace("_", "-")
+        raise InputError(f"--{option}: method {method.name!r} has no such setting, only: {', '.join(known) or 'none'}")
+    return method.Options(**given)
+
+
+def _seeded_base(model: str | Path, task: str, labels: tuple[str, ...], seed: int) -> BaseModel:
+    """The base model; a task head that its checkpoint lacks is random, and the same for the same seed."""
+    from transformers import set_seed
+
+    set_seed(seed)
+    return load_base(model, task, labels=labels or None)
+
+
+def _initial_blocks(
+    base: BaseModel, method: Method, options: Any, target: str | None, feedforward: str | None, seed: int
+) -> dict[Site, Block]:
+    info = base.info
+    placement = placement_for(info.model_type, info.modules, target, feedforward)
+    rng = np.random.default_rng(seed)
+    return {
+        site: Block(operator, method.initial(operator, info.features(site), options, rng))
+        for site, operator in method.place(placement, info.modules, options).items()
+    }

@@ -1,0 +1,65 @@
+"""The module that training runs: a frozen base model, and the few parameters in it that learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.errors import InputError
+from adapter_export.training.metrics import row_statistics
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def trainee(base: BaseModel) -> nn.Module:
+    """Wrap a model whose trainable parameters are those with `requires_grad`.
+
+    forward(labels, num_items_in_batch=None, **inputs) -> {"loss": scalar, "rows": see `row_statistics`}, where
+    loss = sum of -log p(label) / num_items_in_batch (by default the batch's own number of labels).
+    Two things differ from other modules. It is always in eval mode: the adapter learns on the very function that will
+    be served, without dropout, which also makes a run repeatable and equal for any number of processes. And its state
+    is what learns, nothing else: base weights are in no checkpoint.
+    """
+    from torch import nn
+    from torch.nn.modules.module import _IncompatibleKeys
+
+    class Trainee(nn.Module):
+        # The Trainer then passes num_items_in_batch, counted over all processes and accumulation steps.
+        accepts_loss_kwargs = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = base.module
+            super().train(False)
+
+        def train(self, mode: bool = True) -> Trainee:
+            return super().train(False)
+
+        def forward(
+            self, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None, **inputs: Any
+        ) -> dict[str, torch.Tensor]:
+            if base.task != "text-classification":
+                inputs = {**inputs, "use_cache": False}
+            if base.task == "seq2seq-lm":
+                inputs["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(labels=labels)
+            rows = row_statistics(self.model(**inputs).logits, labels)
+            count = rows[:, 1].sum() if num_items_in_batch is None else num_items_in_batch
+            return {"loss": rows[:, 0].sum() / count.clamp(min=1), "rows": rows}
+
+        def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
+
+        def load_state_dict(
+            self, state_dict: Mapping[str, torch.Tensor], strict: bool = True, assign: bool = False
+        ) -> _IncompatibleKeys:
+            own = self.state_dict()
+            if {name: value.shape for name, value in state_dict.items()} != {n: t.shape for n, t in own.items()}:
+                raise InputError("training checkpoint: its tensors are not those of this adapter and model")
+            for name, value in own.items():
+                value.copy_(state_dict[name])
+            return _IncompatibleKeys([], [])
+
+    return Trainee()

@@ -1,0 +1,118 @@
+"""The training loop: transformers' Trainer, told what a step is, in which order examples come, and what to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapter_export.training.data import Data
+from adapter_export.training.metrics import METRICS
+from adapter_export.training.order import BatchOrder
+from adapter_export.training.settings import DEFAULT_EPOCHS, WARMUP_FRACTION, Settings
+from adapter_export.training.work import WorkFolder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+
+def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> TrainingArguments:
+    """The Trainer's arguments for a run; making them also joins the process group that `torchrun` announces."""
+    from transformers import TrainingArguments
+
+    # A last checkpoint and the one before, in case of a kill while it is written; the best is kept besides.
+    made = TrainingArguments(
+        output_dir=str(work.path),
+        per_device_eval_batch_size=settings.batch_size,
+        num_train_epochs=settings.epochs or DEFAULT_EPOCHS,
+        max_steps=settings.max_steps or -1,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        optim="adamw_torch",
+        seed=settings.seed,
+        logging_steps=10,
+        eval_strategy="epoch" if evaluates else "no",
+        metric_for_best_model="loss" if settings.patience else None,
+        greater_is_better=False,
+        save_strategy="epoch",
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="critical",
+        log_level_replica="critical",
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+    )
+    # Several GPUs and one process would mean DataParallel, whose replicas the adapter's hooks do not reach. One process
+    # a GPU (torchrun) is the way to use them all.
+    made._n_gpu = min(made.n_gpu, 1)
+    return made
+
+
+def make_trainer(
+    module: nn.Module,
+    arguments: TrainingArguments,
+    data: Data,
+    task: str,
+    settings: Settings,
+    callbacks: Iterable[TrainerCallback],
+) -> Trainer:
+    """A Trainer for a `trainee`. Raises InputError for batches that cannot be divided among the processes."""
+    import torch
+    from safetensors.torch import save_file
+    from torch.utils.data import DataLoader
+    from transformers import PrinterCallback, Trainer
+
+    order = BatchOrder(
+        data.train.lengths,
+        settings.batch_size,
+        seed=settings.seed,
+        parts=settings.gradient_accumulation,
+        rank=arguments.process_index,
+        processes=arguments.world_size,
+    )
+    updates = settings.max_steps or order.updates * (settings.epochs or DEFAULT_EPOCHS)
+    arguments.warmup_steps = int(WARMUP_FRACTION * updates)
+
+    class EpochLoader(DataLoader[Any]):
+        def set_epoch(self, epoch: int) -> None:
+            order.set_epoch(epoch)
+
+    class AdapterTrainer(Trainer):  # type: ignore[misc]
+        def get_train_dataloader(self) -> DataLoader[Any]:
+            return EpochLoader(data.train.rows, batch_sampler=order, collate_fn=data.collate)  # type: ignore[arg-type]
+
+        def prediction_step(
+            self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+        ) -> tuple[None, torch.Tensor, torch.Tensor]:
+            """Rows in place of logits and labels: a few numbers to gather, whatever the size of the vocabulary."""
+            with torch.no_grad():
+                rows = model(**self._prepare_inputs(inputs))["rows"]
+            return None, rows, rows
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            """Only what learns, as safetensors; no config, no tokenizer, no pickled arguments."""
+            if self.args.should_save:
+                folder = Path(output_dir or self.args.output_dir)
+                folder.mkdir(parents=True, exist_ok=True)
+                state = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+                save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+    trainer = AdapterTrainer(
+        model=module,
+        args=arguments,
+        train_dataset=data.train.rows,
+        eval_dataset=data.evaluation.sorted_by_length().rows if data.evaluation else None,
+        data_collator=data.collate,
+        compute_metrics=lambda gathered: METRICS[task](gathered.predictions),
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer

@@ -1,0 +1,103 @@
+"""The working folder of a run, `OUTPUT.partial`: checkpoints to resume from, gone when the run has ended well.
+
+`settings.json` is what the run was started with: a run with anything else does not resume it. `checkpoint-N/` is the
+state after N updates, and usable once it holds the file `complete`, which is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapter_export.bundle.layout import write_json
+from adapter_export.checkpoints.files import read_json
+from adapter_export.errors import InputError, OutputExists
+
+_SETTINGS = "settings.json"
+_COMPLETE = "complete"
+_PREFIX = "checkpoint-"
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """A folder for the checkpoints of one run."""
+
+    path: Path
+
+    @staticmethod
+    def beside(output: Path) -> WorkFolder:
+        """The working folder of a run that writes to `output`."""
+        output = output.resolve()
+        return WorkFolder(output.with_name(f"{output.name}.partial"))
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the state after `step` updates is kept."""
+        return self.path / f"{_PREFIX}{step}"
+
+    def mark_complete(self, step: int) -> None:
+        """Declare a checkpoint usable, once every process has written its part."""
+        (self.checkpoint(step) / _COMPLETE).touch()
+
+    def last_step(self) -> int | None:
+        """How many updates the newest usable checkpoint holds, or None without one."""
+        marks = self.path.glob(f"{_PREFIX}*/{_COMPLETE}")
+        return max((int(mark.parent.name.removeprefix(_PREFIX)) for mark in marks), default=None)
+
+    def check(self, settings: Mapping[str, Any], *, resume: bool, force: bool) -> None:
+        """Raise before any work is done if the folder stands in the way of a run with these settings.
+
+        OutputExists: a killed run's checkpoints, to be neither resumed nor discarded. InputError: they are of other
+        settings, or the folder is none of ours.
+        """
+        if not self.path.exists():
+            return
+        if not (self.path / _SETTINGS).is_file():
+            raise InputError(f"{self.path}: expected the checkpoints of a killed run, found something else")
+        if not resume and not force:
+            raise OutputExists(f"{self.path}: holds a run that was killed; continue it with --resume, or pass --force")
+        if resume:
+            _compare(self.path / _SETTINGS, settings)
+
+    @contextmanager
+    def opened(self, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+        """The folder, made ready, for one run; removed at the end of the block.
+
+        When the block raises, a folder that was there before stays, and a new one stays only if it has a complete
+        checkpoint to resume from and the error is not one of bad input, which would come again.
+        """
+        was_there = resume and self.path.exists()
+        made = self._prepare(settings, keep=was_there)
+        try:
+            yield
+        except BaseException as error:
+            if not was_there and (isinstance(error, InputError) or self.last_step() is None):
+                shutil.rmtree(made, ignore_errors=True)
+            raise
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _prepare(self, settings: Mapping[str, Any], *, keep: bool) -> Path:
+        """Make the folder, or clear what a killed run left half-written; returns the outermost folder made."""
+        if not keep:
+            shutil.rmtree(self.path, ignore_errors=True)
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        for checkpoint in self.path.glob(f"{_PREFIX}*"):
+            if not (checkpoint / _COMPLETE).exists():
+                shutil.rmtree(checkpoint)
+        write_json(self.path / _SETTINGS, settings)
+        return missing[-1] if missing else self.path
+
+
+def _compare(path: Path, settings: Mapping[str, Any]) -> None:
+    old, new = read_json(path), json.loads(json.dumps(settings))
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            raise InputError(
+                f"{path}: field {name!r}: the killed run had {old.get(name)!r}, this one has {new.get(name)!r}; "
+                "resume with the same settings, or start again with --force"
+            )

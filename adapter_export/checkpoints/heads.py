@@ -42,4 +42,4 @@ def head_layers(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], info:
             f"{checkpoint.folder}: task head: expected {', '.join(info.head)} for {info.architecture}, found "
             f"{', '.join(sorted(layers))}"
         )
-    return {module: layers[module] for module in info.head or sorted(layers)}
+    return {module: layers[module] for module in (info.head if layers else ()) or sorted(layers)}

@@ -28,6 +28,8 @@ FORMAT = "peft"
 _KEY_PREFIX = "base_model.model."
 _VECTOR = ".ia3_l"
 _CONFIG = "adapter_config.json"
+# Models made of transformers' Conv1D, which keeps weights as (in, out): a setting PEFT corrects, with a warning.
+_TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt"})
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -111,7 +113,7 @@ def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> No
     config = {
         "base_model_name_or_path": base_name,
         "exclude_modules": None,
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": info.model_type in _TRANSPOSED,
         "feedforward_modules": sorted(site.module for site in adapter.blocks if site.port is Port.INPUT),
         "inference_mode": True,
         "init_ia3_weights": True,

@@ -23,4 +23,4 @@ def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
 def test_a_name_is_taken_once() -> None:
     registry.names()
     with pytest.raises(ValueError, match="'ia3' is registered twice"):
-        registry.register(cast(Any, SimpleNamespace(name="ia3")))
+        registry.register(cast("Any", SimpleNamespace(name="ia3")))

@@ -19,6 +19,7 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.injection import inject
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.tables import model_types
 from adapter_export.sites import Port, Site
 
 WEIGHTS = "adapter_model.safetensors"
@@ -165,26 +166,9 @@ def test_peft_loads_what_we_write_and_the_tensors_are_its_own(
     np.testing.assert_allclose(run(again, case, inputs_for), expected, rtol=0, atol=TOLERANCE["float32"])
 
 
-@pytest.mark.parametrize(
-    ("model_type", "task"),
-    [
-        ("albert", "text-classification"),
-        ("bert", "text-classification"),
-        ("distilbert", "text-classification"),
-        ("electra", "text-classification"),
-        ("gemma3_text", "causal-lm"),
-        ("gpt2", "text-classification"),
-        ("llama", "causal-lm"),
-        ("mpnet", "features"),
-        ("roberta", "text-classification"),
-        ("t5", "seq2seq-lm"),
-        ("vit", "image-classification"),
-        ("xlm-roberta", "text-classification"),
-    ],
-)
+@pytest.mark.parametrize("model_type", model_types())
 def test_peft_computes_the_same_with_our_placement(
     model_type: str,
-    task: str,
     tiny_base: TinyBase,
     inputs_for: InputsFor,
     random_adapter: Callable[..., Adapter],
@@ -193,6 +177,7 @@ def test_peft_computes_the_same_with_our_placement(
     import peft
     import torch
 
+    task = {"vit": "image-classification", "t5": "seq2seq-lm"}.get(model_type, "text-classification")
     case = Case(model_type, task)
     base = tiny_base(model_type, task, dtype=torch.float64)
     adapter = random_adapter(base.info, "ia3")

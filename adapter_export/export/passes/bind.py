@@ -53,7 +53,8 @@ def bind(
 ) -> list[Bound]:
     """Replace each marker by a node of its function, and store each site's tensors once.
 
-    operators: by site and op_type. head_defaults: tensors of no adapter for the head, by tensor name. last_head: the
+    operators: by site and op_type; a marker of any other is taken out, so one trace serves every choice of adapters
+    among those it was made for. head_defaults: tensors of no adapter for the head, by tensor name. last_head: the
     head layer whose outputs are the labels. A site that acts several times (shared layers) gives several nodes that
     read the same tensors.
     Ensures: no marker is left; node names and tensor names are made of site names and are unique.
@@ -65,6 +66,9 @@ def bind(
         if node.domain != DOMAIN or node.op_type not in (SITE, HEAD):
             continue
         place = _head(node, head_defaults, last_head) if node.op_type == HEAD else _site(node, operators)
+        if place is None:
+            _bypass(graph, node)
+            continue
         if place.name not in bound:
             bound[place.name] = place
             values[place.name] = [storage.store(graph, slot) for slot in place.slots.values()]
@@ -74,9 +78,10 @@ def bind(
     return list(bound.values())
 
 
-def _site(node: ir.Node, operators: Mapping[tuple[Site, str], Operator]) -> Bound:
+def _site(node: ir.Node, operators: Mapping[tuple[Site, str], Operator]) -> Bound | None:
     site = Site(_text(node, "module"), Port(_text(node, "port")))
-    operator = operators[site, _text(node, "op_type")]
+    if (operator := operators.get((site, _text(node, "op_type")))) is None:
+        return None
     y = node.inputs[1]
     assert y is not None
     assert y.shape is not None
@@ -132,6 +137,16 @@ def _replace(graph: ir.Graph, marker: ir.Node, place: Bound, tensors: list[ir.Va
     new.name, new.type, new.shape = old.name, old.type, old.shape
     graph.insert_before(marker, node)
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    graph.remove(marker, safe=True)
+
+
+def _bypass(graph: ir.Graph, marker: ir.Node) -> None:
+    """Take a marker out: what it would have replaced goes on unchanged."""
+    import onnx_ir as ir
+
+    y = marker.inputs[-1]
+    assert y is not None
+    ir.convenience.replace_all_uses_with(marker.outputs[0], y, replace_graph_outputs=True)
     graph.remove(marker, safe=True)
 
 

@@ -1,0 +1,121 @@
+"""Every architecture's graph, in plain ONNX Runtime, against float64 PyTorch with the adapter unmerged.
+
+One trace an architecture, with the sites of three adapters, lowered to a swappable and to an embedded graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.bundle.adapter_file import adapter_tensors
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.export.export import head_defaults, union_of_sites
+from adapter_export.export.lower import Lowered, lower
+from adapter_export.export.storage import Constants, Overridable
+from adapter_export.export.trace import trace
+from adapter_export.injection import inject
+
+# float32 against float64, relative to the output's size; seen: 2e-7 to 3e-6.
+TOLERANCE = 2e-5
+
+# Rows and tokens; the trace has 3 and 9.
+SHAPES = ((1, 5), (2, 17))
+
+ENCODERS = ["albert", "distilbert", "electra", "mpnet", "roberta", "bert"]
+DECODERS = ["gpt2", "llama", "qwen3", "gemma2"]
+CASES = [
+    *[(model_type, "text-classification") for model_type in (*ENCODERS, *DECODERS)],
+    ("vit", "image-classification"),
+    ("bert", "features"),
+    ("llama", "causal-lm"),
+]
+
+
+def expected(base: BaseModel, adapter: Adapter, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
+    import torch
+
+    base.module.double()
+    injection = inject(base.module, adapter)
+    floats = {
+        name: torch.tensor(array).double() if array.dtype.kind == "f" else torch.tensor(array)
+        for name, array in inputs.items()
+    }
+    with torch.no_grad():
+        result: np.ndarray = base.module(**floats)[output].numpy()
+    injection.remove()
+    return result
+
+
+def session(lowered: Lowered) -> Any:
+    import onnx_ir as ir
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        ir.serde.serialize_model(lowered.model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+@pytest.mark.parametrize(("model_type", "task"), CASES)
+def test_graphs_match_pytorch(
+    model_type: str,
+    task: str,
+    tiny_base: Callable[..., BaseModel],
+    random_adapter: Callable[..., Adapter],
+    inputs_for: Callable[..., dict[str, np.ndarray]],
+) -> None:
+    base = tiny_base(model_type, task)
+    output = "last_hidden_state" if task == "features" else "logits"
+    adapters = {
+        "ia3": random_adapter(base.info, "ia3", 1, labels=("a", "b")),
+        "houlsby": random_adapter(base.info, "bottleneck", 2, labels=("a", "b", "c", "d", "e"), reduction_factor=4),
+        "pfeiffer": random_adapter(base.info, "bottleneck", 3, placement="pfeiffer", reduction_factor=8),
+    }
+    sites = union_of_sites(adapters.values())
+    traced = trace(base, sites, base.info.head)
+    last = base.info.head[-1] if base.info.head else None
+    defaults = head_defaults(base)
+    swappable = session(lower(traced, sites, Overridable(), defaults, last))
+    names = {value.name for value in swappable.get_inputs()}
+    batches = [batch(inputs_for(model_type, rows=rows, length=length, seed=rows), names) for rows, length in SHAPES]
+    for name, adapter in adapters.items():
+        tensors = adapter_tensors(adapter)
+        assert tensors.keys() <= {value.name for value in swappable.get_overridable_initializers()}
+        only = union_of_sites([adapter])
+        embedded = session(lower(traced, only, Constants(tensors), defaults, last))
+        assert not embedded.get_overridable_initializers()
+        for inputs in batches:
+            reference = expected(tiny_base(model_type, task), adapter, inputs, output)
+            mask = unpadded(inputs, reference)
+            scale = np.sqrt(np.mean(reference[mask] ** 2))
+            for mode, actual in (
+                ("swappable", swappable.run([output], {**inputs, **tensors})[0]),
+                ("embedded", embedded.run([output], inputs)[0]),
+            ):
+                assert actual.shape == reference.shape, (name, mode)
+                assert np.abs(actual - reference)[mask].max() <= TOLERANCE * scale, (name, mode)
+            plain = swappable.run([output], inputs)[0]
+            assert plain.shape != reference.shape or np.abs(plain - reference)[mask].max() > 0.01 * scale, name
+
+
+def batch(inputs: Mapping[str, np.ndarray], names: set[str]) -> dict[str, np.ndarray]:
+    """`inputs` as the graph takes them; segments alternate, so that a graph that ignores them is seen."""
+    if "token_type_ids" in names:
+        ids = inputs["input_ids"]
+        inputs = {**inputs, "token_type_ids": np.arange(ids.size).reshape(ids.shape) % 2}
+    assert set(inputs) >= names
+    return {name: inputs[name] for name in names}
+
+
+def unpadded(inputs: Mapping[str, np.ndarray], output: np.ndarray) -> np.ndarray:
+    """Which entries of the output's leading axes count: per token where there is a token axis, else all."""
+    mask = inputs.get("attention_mask")
+    if mask is None or output.shape[: mask.ndim] != mask.shape:
+        return np.ones(output.shape[:1], bool)
+    return mask.astype(bool)

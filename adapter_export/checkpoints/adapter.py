@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
+from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Site
 
 
@@ -78,3 +80,11 @@ class Checkpoint:
     head: Mapping[str, np.ndarray] = field(default_factory=dict)
     head_config: dict[str, Any] = field(default_factory=dict)
     sidecar: dict[str, Any] = field(default_factory=dict)
+
+
+def site_features(checkpoint: Checkpoint, info: ModelInfo, site: Site) -> int:
+    """Features at a site that a checkpoint names; raises InputError, naming the checkpoint, when there is no such."""
+    try:
+        return info.features(site)
+    except InputError as error:
+        raise InputError(f"{checkpoint.folder}: {error}") from None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from adapter_export import tasks
-from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
+from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint, HeadLayer, site_features
 from adapter_export.checkpoints.files import field, read_json, read_tensors
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.errors import InputError
@@ -34,7 +34,10 @@ _VERSION = "adapters.1.3.0"
 _NAME = "default"
 _PARTS = {"adapter_down.0.weight": "down", "adapter_down.0.bias": "down_bias", "adapter_up.weight": "up",
           "adapter_up.bias": "up_bias"}  # fmt: skip
-_KEY = re.compile(r"(?P<place>.+)\.adapters\.[^.]+\.(?P<part>.+)")
+# Older versions of the library wrote `attention_text_task_adapters`, `layer_text_lang_adapters` and the like.
+_KEY = re.compile(
+    r"(?P<place>.+)\.(?:(?:attention|layer)_text_(?:task|lang)_)?adapters\.(?P<name>[^.]+)\.(?P<part>.+)"
+)
 
 # Settings whose effect is not implemented, with the one value that means they have none.
 _UNSUPPORTED: Mapping[str, Any] = {
@@ -48,18 +51,21 @@ _UNSUPPORTED: Mapping[str, Any] = {
     "original_ln_after": True,
     "residual_before_ln": True,
     "adapter_residual_before_ln": False,
+    "cross_adapter": False,
 }
 
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
     """Read the folder; raises InputError for a missing or unreadable file."""
+    # Either file alone is an error, so that no head is dropped silently.
+    has_head = any((folder / name).exists() for name in (_HEAD_CONFIG, *_HEADS))
     return Checkpoint(
         folder,
         FORMAT,
         config,
         read_tensors(_first(folder, _WEIGHTS)),
-        read_tensors(_first(folder, _HEADS)) if (folder / _HEAD_CONFIG).exists() else {},
-        read_json(folder / _HEAD_CONFIG) if (folder / _HEAD_CONFIG).exists() else {},
+        read_tensors(_first(folder, _HEADS)) if has_head else {},
+        read_json(folder / _HEAD_CONFIG) if has_head else {},
     )
 
 
@@ -70,14 +76,8 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     _refuse_unsupported(config, path)
     if (model_type := checkpoint.config.get("model_type", info.model_type)) != info.model_type:
         raise InputError(f"{path}: field 'model_type': expected {info.model_type!r}, found {model_type!r}")
-    operator = BottleneckOperator(activation(field(config, path, "non_linearity", str)))
-
-    parts: dict[str, dict[str, np.ndarray]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        if (match := _KEY.fullmatch(name)) is None or match["part"] not in {*_PARTS, "scaling"}:
-            raise InputError(f"{checkpoint.folder}: tensor {name!r}: not a tensor of a bottleneck adapter")
-        parts.setdefault(strip_prefix(match["place"], info.prefix), {})[match["part"]] = tensor
-
+    operator = BottleneckOperator(_activation(checkpoint.config, config, path))
+    parts = _parts(checkpoint, info)
     expected = _places(checkpoint, config, info)
     if unknown := sorted(set(parts) - set(expected)):
         raise InputError(
@@ -89,12 +89,12 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     return Adapter(
         method="bottleneck",
         blocks={
-            site: Block(operator, _tensors(checkpoint.folder, place, parts[place], config, info.features(site)))
+            site: Block(
+                operator, _tensors(checkpoint, place, parts[place], config, site_features(checkpoint, info, site))
+            )
             for place, site in expected.items()
         },
-        head=head_layers(checkpoint, checkpoint.head, info)
-        if not checkpoint.head_config.get("config")
-        else _no_flex(path),
+        head=_head(checkpoint, info),
         labels=_labels(checkpoint),
         source_format=FORMAT,
         base_sha256=checkpoint.sidecar.get("base_sha256"),
@@ -162,7 +162,6 @@ def custom_modules(adapter: Adapter, info: ModelInfo) -> list[str] | None:
 # Every setting the library writes, at the value that switches it off or leaves it as it is in the papers.
 _DEFAULTS: Mapping[str, Any] = {
     **{name: value for name, value in _UNSUPPORTED.items() if name != "architecture"},
-    "cross_adapter": False,
     "dropout": 0.0,
     "factorized_phm_W": True,
     "factorized_phm_rule": False,
@@ -198,11 +197,40 @@ def _refuse_unsupported(config: dict[str, Any], path: Path) -> None:
             raise InputError(f"{path}: field {name!r}: {value!r} is not supported, expected {neutral!r}")
 
 
-def _no_flex(path: Path) -> dict[str, Any]:
-    raise InputError(
-        f"{path.with_name(_HEAD_CONFIG)}: field 'config': a flexible head (AutoAdapterModel) is not supported; train "
-        "or convert with a static head class such as BertForSequenceClassification"
-    )
+def _activation(checkpoint_config: dict[str, Any], config: dict[str, Any], path: Path) -> str:
+    name = field(config, path, "non_linearity", str).lower()
+    if "version" not in checkpoint_config:
+        # Before versions were recorded, the library's "gelu" was another function than it is now.
+        name = {"gelu": "gelu_new", "gelu_orig": "gelu"}.get(name, name)
+    try:
+        return activation(name)
+    except InputError as error:
+        raise InputError(f"{path}: field 'non_linearity': {error}") from None
+
+
+def _parts(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, dict[str, np.ndarray]]:
+    """The tensors by place, without the model's prefix, and part (`adapter_up.bias`)."""
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    first = None
+    for name, tensor in checkpoint.tensors.items():
+        if (match := _KEY.fullmatch(name)) is None or match["part"] not in {*_PARTS, "scaling"}:
+            raise InputError(f"{checkpoint.folder}: tensor {name!r}: not a tensor of a bottleneck adapter")
+        if (first := first or match["name"]) != match["name"]:
+            raise InputError(
+                f"{checkpoint.folder}: tensor {name!r}: expected one adapter in the file, found {first!r} and "
+                f"{match['name']!r}"
+            )
+        parts.setdefault(strip_prefix(match["place"], info.prefix), {})[match["part"]] = tensor
+    return parts
+
+
+def _head(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, HeadLayer]:
+    if checkpoint.head_config.get("config"):
+        raise InputError(
+            f"{checkpoint.folder / _HEAD_CONFIG}: field 'config': a flexible head (AutoAdapterModel) is not supported; "
+            "train or convert with a static head class such as BertForSequenceClassification"
+        )
+    return head_layers(checkpoint, checkpoint.head, info)
 
 
 def _all_places(info: ModelInfo) -> dict[str, dict[str, Site]]:
@@ -235,7 +263,9 @@ def _library_places(config: dict[str, Any], info: ModelInfo, path: Path) -> dict
         places |= kinds["attention"]
     if field(config, path, "output_adapter", bool, False):
         places |= kinds["residual" if before_norm else "ffn"]
-    left_out = {int(number) for number in field(config, path, "leave_out", list, None) or ()}
+    left_out = field(config, path, "leave_out", list, None) or []
+    if not all(isinstance(number, int) for number in left_out):
+        raise InputError(f"{path}: field 'leave_out': expected a list of layer numbers, found {left_out!r}")
     gone = tuple(f"{layer}." for number, layer in enumerate(_layers(info)) if number in left_out)
     return {place: site for place, site in places.items() if not place.startswith(gone)}
 
@@ -247,11 +277,12 @@ def _layers(info: ModelInfo) -> list[str]:
 
 
 def _tensors(
-    folder: Path, place: str, parts: Mapping[str, np.ndarray], config: Mapping[str, Any], features: int
+    checkpoint: Checkpoint, place: str, parts: Mapping[str, np.ndarray], config: Mapping[str, Any], features: int
 ) -> dict[str, np.ndarray]:
+    folder = checkpoint.folder
     if missing := [part for part in _PARTS if part not in parts]:
         raise InputError(f"{folder}: tensor '{place}.adapters.*.{missing[0]}' is missing")
-    width = parts["adapter_down.0.weight"].shape[0]
+    width = len(np.atleast_1d(parts["adapter_down.0.weight"]))
     shapes = {"adapter_down.0.weight": (width, features), "adapter_down.0.bias": (width,),
               "adapter_up.weight": (features, width), "adapter_up.bias": (features,)}  # fmt: skip
     for part, shape in shapes.items():
@@ -271,7 +302,7 @@ def _scaling(folder: Path, place: str, parts: Mapping[str, np.ndarray], config: 
         if "scaling" not in parts or parts["scaling"].size != 1:
             raise InputError(f"{folder}: tensor '{place}.adapters.*.scaling': expected one learned value")
         return float(parts["scaling"].item())
-    if isinstance(scaling, bool) or not isinstance(scaling, (int, float)):
+    if isinstance(scaling, bool) or not isinstance(scaling, (int, float)) or not np.isfinite(scaling):
         raise InputError(
             f"{folder / _CONFIG}: field 'scaling': {scaling!r} is not supported, expected a number or 'learned'"
         )
@@ -313,6 +344,10 @@ def _labels(checkpoint: Checkpoint) -> tuple[str, ...] | None:
     # The library writes label names for language models too, where they mean nothing.
     if set(checkpoint.head) <= {f"{LM_HEAD}.weight", f"{LM_HEAD}.bias"} or not isinstance(label2id, dict):
         return None
+    ids = list(label2id.values())
+    if not all(isinstance(number, int) for number in ids) or sorted(ids) != list(range(len(ids))):
+        path = checkpoint.folder / _HEAD_CONFIG
+        raise InputError(f"{path}: field 'label2id': expected the numbers 0 to {len(ids) - 1}, found {ids}")
     return tuple(sorted(label2id, key=lambda label: int(label2id[label])))
 
 

@@ -34,7 +34,9 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # broken syntax or encoding, nested too deep, or a number too long
         raise InputError(f"{path}: expected JSON, found: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
@@ -68,30 +70,38 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a readable safetensors file: {error}") from None
+        raise InputError(f"{path}: not a readable safetensors file: {_one_line(error)}") from None
+    except AttributeError as error:  # how the library meets a type that numpy has not
+        raise InputError(f"{path}: expected floating point, found a type that is none: {_one_line(error)}") from None
 
 
 def _read_bin(path: Path) -> dict[str, np.ndarray]:
-    import pickle
-
     import torch
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not readable as tensors only (weights_only=True): {reason}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise InputError(f"{path}: not readable as tensors only (weights_only=True): {_one_line(error)}") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise InputError(f"{path}: expected a mapping of names to tensors")
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or tensor.layout is not torch.strided:
+            found = f"{tensor.dtype} ({tensor.layout})"
+            raise InputError(f"{path}: tensor {name!r}: expected floating point, found {found}")
     return {
-        str(name): tensor.double().numpy() if tensor.dtype == torch.float64 else tensor.float().numpy()
+        str(name): (tensor if tensor.dtype == torch.float64 else tensor.float()).detach().numpy()
         for name, tensor in state.items()
     }
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _as_float(path: Path, name: str, tensor: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
-from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.modelinfo import ModelInfo
@@ -45,16 +45,26 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     else:
         raise InputError(f"{config_path}: expected field 'peft_type' (PEFT) or 'config' (AdapterHub), found neither")
     if (folder / SIDECAR).exists():
-        checkpoint.sidecar.update(read_json(folder / SIDECAR))
+        checkpoint.sidecar.update(_read_sidecar(folder / SIDECAR))
     return checkpoint
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    sidecar = read_json(path)
+    for name in ("base_sha256", "task"):
+        field(sidecar, path, name, str, None)
+    for name in ("labels", "modules"):
+        values = field(sidecar, path, name, list, None)
+        if values is not None and not all(isinstance(value, str) for value in values):
+            raise InputError(f"{path}: field {name!r}: expected a list of strings, found {values!r}")
+    if sidecar.get("task") not in (None, *tasks.TASKS):
+        raise InputError(f"{path}: field 'task': expected one of {', '.join(tasks.TASKS)}, found {sidecar['task']!r}")
+    return sidecar
 
 
 def checkpoint_task(checkpoint: Checkpoint) -> str | None:
     """The task the checkpoint was trained for, as in `tasks.TASKS`, or None where it does not say."""
-    recorded = checkpoint.sidecar.get("task")
-    if isinstance(recorded, str):
-        return tasks.get(recorded).name
-    return _FORMATS[checkpoint.format].task_of(checkpoint)
+    return checkpoint.sidecar.get("task") or _FORMATS[checkpoint.format].task_of(checkpoint)
 
 
 def load_adapter(path: str | Path, info: ModelInfo) -> Adapter:

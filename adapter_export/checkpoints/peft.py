@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from adapter_export import tasks
-from adapter_export.checkpoints.adapter import Adapter, Checkpoint
+from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
 from adapter_export.checkpoints.files import field, read_tensors
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.errors import InputError
@@ -63,7 +63,7 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     for name, vector in vectors.items():
         inner = _matches_feedforward(name, feedforward or ())
         site = Site(strip_prefix(name, info.prefix), Port.INPUT if inner else Port.OUTPUT)
-        features = info.features(site)
+        features = site_features(checkpoint, info, site)
         shape = (1, features) if inner else (features, 1)
         if vector.shape != shape:
             raise InputError(
@@ -74,6 +74,11 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     if targets is not None:
         names = [f"{info.prefix}.{module}" if nested else module for module in info.inputs]
         expected = {n for n in names if _matches_target(n, targets) and not _matches_target(n, excluded)}
+        if surplus := sorted(set(vectors) - expected):
+            raise InputError(
+                f"{checkpoint.folder}: tensor {surplus[0] + _VECTOR!r}: 'target_modules' does not name its module "
+                f"({len(surplus)} such tensors)"
+            )
         if missing := sorted(expected - set(vectors)):
             raise InputError(
                 f"{checkpoint.folder}: tensor {missing[0] + _VECTOR!r} is missing ({len(missing)} in all), but "

@@ -1,0 +1,109 @@
+"""`.bin` files are pickles: tensors are read, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.modelinfo import ModelInfo
+
+# See the fixtures of this folder.
+Good = Callable[[str], Path]
+Refused = Callable[..., str]
+
+
+class Bomb:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+def converted(folder: Path, kind: Any) -> dict[str, Any]:
+    """The folder's tensors for torch, their safetensors file removed."""
+    import torch
+
+    tensors = load_file(folder / kind.weights)
+    (folder / kind.weights).unlink()
+    return {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+
+
+def test_tensors_are_read(info: ModelInfo, kind: Any, good: Good) -> None:
+    import torch
+
+    folder = good(kind.name)
+    before = load_adapter(folder, info)
+    state = converted(folder, kind)
+    state[kind.tensor] = torch.nn.Parameter(state[kind.tensor])
+    torch.save(state, folder / kind.bin)
+    after = load_adapter(folder, info)
+    for site, block in before.blocks.items():
+        for name, tensor in block.tensors.items():
+            np.testing.assert_array_equal(after.blocks[site].tensors[name], tensor)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_code_is_never_run(how: str, kind: Any, good: Good, tmp_path: Path, refused: Refused) -> None:
+    import torch
+
+    folder = good(kind.name)
+    state = {**converted(folder, kind), "bomb": Bomb(tmp_path / "ran")}
+    if how == "torch":
+        torch.save(state, folder / kind.bin)
+    else:
+        (folder / kind.bin).write_bytes(pickle.dumps({"bomb": state["bomb"]}))
+    message = refused(folder)
+    assert f"{kind.bin}: not readable as tensors only (weights_only=True): " in message
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_bomb_would_go_off(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x04", b"hello", bytes(100)])
+def test_files_that_are_none(content: bytes, kind: Any, good: Good, refused: Refused) -> None:
+    folder = good(kind.name)
+    converted(folder, kind)
+    (folder / kind.bin).write_bytes(content)
+    assert "not readable as tensors only" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("torch.ones(32, 1, dtype=torch.int64)", "expected floating point, found torch.int64"),
+        ("torch.ones(32, 1, dtype=torch.complex64)", "expected floating point, found torch.complex64"),
+        ("torch.ones(32, 1).to_sparse()", "expected floating point, found torch.float32 (torch.sparse_coo)"),
+        ("torch.full((32, 1), torch.nan)", "expected finite values, found NaN or infinity"),
+        ("[1.0]", "expected a mapping of names to tensors"),
+    ],
+)
+def test_values_that_are_no_numbers(value: str, message: str, kind: Any, good: Good, refused: Refused) -> None:
+    import torch
+
+    folder = good(kind.name)
+    state = converted(folder, kind)
+    state[kind.tensor] = eval(value, {"torch": torch})
+    torch.save(state, folder / kind.bin)
+    assert message in refused(folder)
+
+
+def test_a_list_is_no_mapping(kind: Any, good: Good, refused: Refused) -> None:
+    import torch
+
+    folder = good(kind.name)
+    torch.save(list(converted(folder, kind).values()), folder / kind.bin)
+    assert "expected a mapping of names to tensors" in refused(folder)

@@ -37,6 +37,9 @@ def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> RemovableHa
     def on_output(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):
             return (act(output[0], output[0]), *output[1:])
+        if not hasattr(output, "ndim"):
+            found = type(output).__name__
+            raise InputError(f"module {site.module!r}: expected one that returns a tensor, found {found}")
         return act(output, output)
 
     handle: RemovableHandle
@@ -92,11 +95,11 @@ class Injection:
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The base model's own function inside the block."""
-        self.enabled = False
+        before, self.enabled = self.enabled, False
         try:
             yield
         finally:
-            self.enabled = True
+            self.enabled = before
 
     def blocks(self) -> dict[Site, Block]:
         """The parameters as they are now, as float32 (or float64) numpy copies."""
@@ -106,7 +109,7 @@ class Injection:
         }
 
     def remove(self) -> None:
-        """Take the adapter out again; the model is as it was."""
+        """Take the blocks out again. A task head that `inject` put in stays."""
         for handle in self._handles:
             handle.remove()
         delattr(self.model, self.NAME)
@@ -138,12 +141,13 @@ def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
     """
     import torch
 
+    last = next(reversed(list(adapter.head)), None)
     for name, layer in adapter.head.items():
         try:
             target = model.get_submodule(name)
         except AttributeError:
             raise InputError(f"task head {name!r}: {type(model).__name__} has no such module") from None
-        weight = torch.tensor(layer.weight, dtype=target.weight.dtype)
+        weight = torch.tensor(layer.weight, dtype=target.weight.dtype, device=target.weight.device)
         if name == LM_HEAD:
             if not torch.equal(weight, target.weight.detach()):
                 raise InputError("task head 'lm_head': differs from the base model's own, which is not supported")
@@ -153,13 +157,18 @@ def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
                 f"task head {name!r}: expected {target.weight.shape[1]} inputs for this base model, found "
                 f"{weight.shape[1]}"
             )
+        if name != last and weight.shape != target.weight.shape:
+            raise InputError(
+                f"task head {name!r}: expected {target.weight.shape[0]} outputs for this base model, found "
+                f"{weight.shape[0]}"
+            )
         bias = torch.zeros(weight.shape[0]) if layer.bias is None else torch.tensor(layer.bias)
         if layer.bias is not None and target.bias is None:
             raise InputError(f"task head {name!r}: has a bias, but the model's layer has none")
         target.weight = torch.nn.Parameter(weight, requires_grad=False)
         target.out_features = weight.shape[0]
         if target.bias is not None:
-            target.bias = torch.nn.Parameter(bias.to(weight.dtype), requires_grad=False)
+            target.bias = torch.nn.Parameter(bias.to(weight), requires_grad=False)
     if adapter.num_labels is not None:
         labels = adapter.label_names
         model.config.id2label = dict(enumerate(labels))

@@ -1,1 +1,66 @@
-"""adapter-export: trained adapters to production inference."""
+"""adapter-export: trained adapters to production inference.
+
+    train(model, method, task, train, output)   a checkpoint folder
+    merge(model, adapter, output)               a model folder with the adapter folded in
+    export_onnx(model, adapters, output, mode=) a bundle
+    add_adapter(bundle, adapters)               more adapters in a bundle
+    check_parity(bundle, model, adapters)       a report whether the numbers match
+    AdapterSession(bundle)                      runs it; needs no torch
+
+Each name is imported when it is first used: `import adapter_export` itself loads nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adapter_export.bundle.add import add_adapter
+    from adapter_export.errors import AdapterExportError, CannotMerge, InputError, OutputExists, ProviderError
+    from adapter_export.export.export import export_onnx
+    from adapter_export.merging.merge import merge
+    from adapter_export.parity.check import check_parity
+    from adapter_export.runtime.session import AdapterSession
+    from adapter_export.training.train import train
+
+__all__ = [
+    "AdapterExportError",
+    "AdapterSession",
+    "CannotMerge",
+    "InputError",
+    "OutputExists",
+    "ProviderError",
+    "add_adapter",
+    "check_parity",
+    "export_onnx",
+    "merge",
+    "train",
+]
+
+# Name -> the module it lives in.
+_HOMES = {
+    "AdapterExportError": "errors",
+    "AdapterSession": "runtime.session",
+    "CannotMerge": "errors",
+    "InputError": "errors",
+    "OutputExists": "errors",
+    "ProviderError": "errors",
+    "add_adapter": "bundle.add",
+    "check_parity": "parity.check",
+    "export_onnx": "export.export",
+    "merge": "merging.merge",
+    "train": "training.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

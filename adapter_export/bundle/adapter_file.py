@@ -1,13 +1,15 @@
-"""Adapters as ONNX Runtime's `.onnx_adapter` files: tensors by name, memory-mapped when loaded."""
+"""Adapters as ONNX Runtime's `.onnx_adapter` files: tensors by their names in the graph."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from adapter_export.bundle.manifest import TensorInfo
+from adapter_export.bundle.adapter_format import parse_adapter
+from adapter_export.bundle.manifest import Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.errors import InputError
 from adapter_export.naming import tensor_name
@@ -42,8 +44,25 @@ def adapter_tensors(adapter: Adapter) -> dict[str, np.ndarray]:
     return tensors
 
 
+def check_adapter(what: str, tensors: Mapping[str, np.ndarray], manifest: Manifest) -> None:
+    """Raise InputError unless the tensors are an adapter of the manifest's graph: see `check_tensors`, and a task head
+    whole or not at all, and whole where the base model has none of its own.
+
+    Sites may be left out, as adapters leave out layers; no check can tell such a one from one that lost them.
+    """
+    if not tensors:
+        raise InputError(f"{what}: expected tensors, found none")
+    check_tensors(what, tensors, manifest.tensors)
+    heads = [site for site in manifest.sites if site.method == HEAD_SLUG]
+    absent = [name for site in heads for name in site.tensors if name not in tensors]
+    if absent and (manifest.labels is None or any(name in tensors for site in heads for name in site.tensors)):
+        found = "none" if all(name not in tensors for site in heads for name in site.tensors) else f"no {absent[0]!r}"
+        reason = ", as the base model has none" if manifest.labels is None else ""
+        raise InputError(f"{what}: expected a task head ({manifest.task}){reason}; found {found}")
+
+
 def check_tensors(what: str, tensors: Mapping[str, np.ndarray], expected: Mapping[str, TensorInfo]) -> None:
-    """Raise InputError unless every tensor is one of the graph's, with its dtype and its fixed dims.
+    """Raise InputError unless every tensor is one of the graph's, with its dtype and its fixed dims, finite, not empty.
 
     Named dims must agree among the tensors that share them. Tensors of other sites may be absent: there the adapter
     does nothing. A site is filled whole or not at all.
@@ -55,11 +74,12 @@ def check_tensors(what: str, tensors: Mapping[str, np.ndarray], expected: Mappin
         if tensor.dtype.name != info.dtype:
             raise InputError(f"{what}: tensor {name!r}: expected {info.dtype}, found {tensor.dtype}")
         fits = len(tensor.shape) == len(info.shape) and all(
-            size == dim if isinstance(dim, int) else sizes.setdefault(dim, size) == size
+            size == dim if isinstance(dim, int) else size > 0 and sizes.setdefault(dim, size) == size
             for size, dim in zip(tensor.shape, info.shape, strict=True)
         )
         if not fits:
-            raise InputError(f"{what}: tensor {name!r}: expected shape {list(info.shape)}, found {list(tensor.shape)}")
+            known = [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in info.shape]
+            raise InputError(f"{what}: tensor {name!r}: expected shape {known}, found {list(tensor.shape)}")
         if not np.isfinite(tensor).all():
             raise InputError(f"{what}: tensor {name!r}: expected finite values, found NaN or infinity")
     filled = {name.rpartition(".")[0] for name in tensors}
@@ -86,20 +106,25 @@ def write_adapter_file(path: Path, tensors: Mapping[str, np.ndarray], base_sha25
         raise OSError(f"{path}: could not be written whole: what was read back differs")
 
 
-def read_adapter_file(path: Path, base_sha256: str = "") -> dict[str, np.ndarray]:
-    """All tensors of the file. Raises InputError for a missing or broken file, or one of another base model."""
-    import onnxruntime as ort
+def read_adapter_file(path: Path, base_sha256: str = "", sha256: str = "") -> dict[str, np.ndarray]:
+    """All tensors of the file, read-only; a file written over later does not change them.
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    Raises InputError for a missing or broken file, one of another base model, and, where `sha256` tells the digest it
+    must have, one with another. Without a digest a changed number in it cannot be seen.
+    """
     try:
-        file = ort.AdapterFormat.read_adapter(str(path))
-        tensors = {name: np.array(value.numpy()) for name, value in file.get_parameters().items()}
-    except Exception as error:  # ONNX Runtime raises a class per status code
-        raise InputError(f"{path}: not a readable .onnx_adapter file: {' '.join(str(error).split())[:200]}") from None
-    expected, found = fingerprint(base_sha256), file.get_model_version()
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{path}: no such file") from None
+    if sha256 and (digest := hashlib.sha256(data).hexdigest()) != sha256:
+        raise InputError(f"{path}: expected a file with sha256 {sha256[:12]}..., found {digest[:12]}...")
+    try:
+        content = parse_adapter(data)
+    except ValueError as error:
+        raise InputError(f"{path}: not a readable .onnx_adapter file: {error}") from None
+    expected, found = fingerprint(base_sha256), content.model_version & _FINGERPRINT_MASK
     if expected and found and expected != found:
         raise InputError(
             f"{path}: belongs to another base model (fingerprint {found:#010x}, expected {expected:#010x})"
         )
-    return tensors
+    return dict(content.tensors)

@@ -5,17 +5,33 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import HEAD_SLUG, adapter_tensors, check_tensors, write_adapter_file
-from adapter_export.bundle.manifest import ADAPTERS, AdapterInfo, Manifest, read_manifest, write_manifest
+from adapter_export.bundle.adapter_file import HEAD_SLUG, adapter_tensors, check_adapter, write_adapter_file
+from adapter_export.bundle.layout import atomic_file, one_writer, sync
+from adapter_export.bundle.manifest import (
+    ADAPTER_SUFFIX,
+    ADAPTERS,
+    AdapterInfo,
+    Manifest,
+    adapter_path,
+    read_manifest,
+    write_manifest,
+)
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
-from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.files import existing_folder, sha256
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.naming import check_adapter_name
+
+_STAGING = ".adding."
+# Between name and digest in the file of a replaced adapter. Names have no such character, so none can collide.
+_VERSION_MARK = "@"
+_DIGEST_DIGITS = 12
 
 
 def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -24,68 +40,132 @@ def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, 
     A task head is left out where the graph has none (task `features`), and required where the base model has none.
     """
     tensors = adapter_tensors(adapter)
-    heads = [site for site in manifest.sites if site.method == HEAD_SLUG]
-    if not heads:
+    if all(site.method != HEAD_SLUG for site in manifest.sites):
         tensors = {name: tensor for name, tensor in tensors.items() if name.split(".")[-2] != HEAD_SLUG}
-    elif not adapter.head and manifest.labels is None:
-        raise InputError(f"{what}: expected a task head ({manifest.task}), as the base model has none; found none")
-    tensors = {name: np.ascontiguousarray(tensor, manifest.dtype) for name, tensor in tensors.items()}
-    check_tensors(what, tensors, manifest.tensors)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        tensors = {name: np.ascontiguousarray(tensor, manifest.dtype) for name, tensor in tensors.items()}
+    check_adapter(what, tensors, manifest)
     return tensors
 
 
 def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest) -> AdapterInfo:
     """Write `folder/NAME.onnx_adapter` for the graph that `manifest` describes."""
-    path = folder / f"{name}.onnx_adapter"
+    path = folder / f"{name}{ADAPTER_SUFFIX}"
     write_adapter_file(path, graph_tensors(f"adapter {name}", adapter, manifest), manifest.base.sha256)
     labels = adapter.label_names if adapter.num_labels is not None else None
-    return AdapterInfo(name, adapter.method, adapter.source_format, sha256(path), adapter.parameters, labels)
+    digest = sha256(path)
+    return AdapterInfo(
+        name, adapter.method, adapter.source_format, digest, adapter.parameters, labels, file=adapter_path(name)
+    )
 
 
 def add_adapter(bundle: str | Path, adapters: Mapping[str, str | Path], force: bool = False) -> Manifest:
     """Add adapter checkpoints to a swappable bundle; all of them, or none. Returns the new manifest.
 
+    Whenever this ends, by an error or a power cut, the manifest and the files it names belong together: the bundle is
+    the old one or the new one. Sessions that have it open go on, and see the new adapters when asked to load them.
+
     Raises InputError for a bundle of another mode, an adapter that does not fit its graph or its base model, and
     OutputExists for a name in use, unless `force` replaces it.
     """
-    folder = Path(bundle)
-    manifest = read_manifest(folder)
+    folder = existing_folder(bundle, "bundle")
+    with one_writer(folder):
+        before = read_manifest(folder)
+        _check_request(folder, before, adapters, force)
+        _remove_leftovers(folder)
+        # Complete files are made beside the bundle's, then moved in.
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
+        try:
+            after = before
+            for name, path in adapters.items():
+                adapter = load_adapter(path, before.base)
+                if LM_HEAD in adapter.head and before.task == "causal-lm":
+                    raise InputError(
+                        f"adapter {name}: carries {LM_HEAD!r}, which only an export beside the base model can compare; "
+                        "export the bundle anew with this adapter"
+                    )
+                info = write_adapter(staging, name, adapter, before)
+                after = after.with_adapter(_beside_the_old(info, before))
+            _commit(folder, staging, adapters, after)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return _at_their_places(folder, before, after)
+
+
+def _check_request(folder: Path, manifest: Manifest, adapters: Mapping[str, object], force: bool) -> None:
+    if not adapters:
+        raise InputError("expected at least one adapter to add, found none")
     if manifest.mode != "swappable":
         raise InputError(
             f"bundle {folder}: mode {manifest.mode!r} holds its adapter in the graph; expected 'swappable'"
         )
+    taken = [info.name for info in manifest.adapters]
     for name in map(check_adapter_name, adapters):
-        if not force and any(name == info.name for info in manifest.adapters):
+        if name in taken and not force:
             raise OutputExists(f"bundle {folder}: already has an adapter {name!r}; pass --force to replace it")
+        # On some systems the two names would be one file.
+        if alike := [other for other in taken if other != name and other.casefold() == name.casefold()]:
+            raise InputError(f"adapter name {name!r}: differs from {alike[0]!r} in upper and lower case only")
+        taken.append(name)
 
-    # Complete files are made beside the bundle's, then moved in; the manifest, which makes them count, comes last.
-    staging = Path(tempfile.mkdtemp(prefix=".adding.", dir=folder))
-    replaced: dict[Path, Path] = {}
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a killed process left; nobody else is at work, and no manifest names these folders."""
+    for path in folder.glob(f"{_STAGING}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _beside_the_old(info: AdapterInfo, before: Manifest) -> AdapterInfo:
+    """A replaced adapter's new file gets a name of its own: the old manifest needs the old file until it is gone."""
+    if info.file not in before.files:
+        return info
+    path = f"{ADAPTERS}/{info.name}{_VERSION_MARK}{info.sha256[:_DIGEST_DIGITS]}{ADAPTER_SUFFIX}"
+    return replace(info, file=path)
+
+
+def _commit(folder: Path, staging: Path, names: Mapping[str, object], manifest: Manifest) -> None:
+    """Move the new files in, then replace the manifest, which makes them count in one step."""
+    (folder / ADAPTERS).mkdir(exist_ok=True)
+    targets = {name: _file(folder, manifest, name) for name in names}
+    kept = {path for path in targets.values() if path.exists()}
     try:
-        for name, path in adapters.items():
-            adapter = load_adapter(path, manifest.base)
-            if LM_HEAD in adapter.head and manifest.task == "causal-lm":
-                raise InputError(
-                    f"adapter {name}: carries {LM_HEAD!r}, which only an export beside the base model can compare; "
-                    "export the bundle anew with this adapter"
-                )
-            manifest = manifest.with_adapter(write_adapter(staging, name, adapter, manifest))
-        (folder / ADAPTERS).mkdir(exist_ok=True)
-        for name in adapters:
-            target = folder / manifest.adapter(name).file
-            if target.exists():
-                replaced[target] = target.rename(staging / f"{name}.replaced")
-            (staging / target.name).rename(target)
+        for name, target in targets.items():
+            staged = staging / f"{name}{ADAPTER_SUFFIX}"
+            sync(staged)
+            staged.replace(target)
+        sync(folder / ADAPTERS)
         write_manifest(folder, manifest)
     except BaseException:
-        for target, old in replaced.items():
-            old.replace(target)
-        before = read_manifest(folder)
-        for name in adapters:
-            target = folder / ADAPTERS / f"{name}.onnx_adapter"
-            if all(info.name != name for info in before.adapters):
-                target.unlink(missing_ok=True)
+        # An interrupt may come after the manifest was replaced: it alone tells.
+        if read_manifest(folder) != manifest:
+            for target in targets.values():
+                if target not in kept:
+                    target.unlink(missing_ok=True)
         raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return manifest
+
+
+def _at_their_places(folder: Path, before: Manifest, after: Manifest) -> Manifest:
+    """Give replaced adapters the usual names of their files again, now that no manifest needs the old ones.
+
+    The adapters are in already: where this fails, the manifest goes on naming the files they have.
+    """
+    moved = after
+    try:
+        for info in after.adapters:
+            if info.file is not None and info.file != adapter_path(info.name):
+                atomic_file(folder / adapter_path(info.name), (folder / info.file).read_bytes())
+                moved = moved.with_adapter(replace(info, file=adapter_path(info.name)))
+        if moved != after:
+            write_manifest(folder, moved)
+    except OSError:
+        return after
+    for path in {*before.files, *after.files} - {*moved.files}:
+        with suppress(OSError):
+            (folder / path).unlink()
+    return moved
+
+
+def _file(folder: Path, manifest: Manifest, name: str) -> Path:
+    file = manifest.adapter(name).file
+    assert file is not None
+    return folder / file

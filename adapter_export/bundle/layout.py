@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,12 +57,12 @@ def atomic_folder(path: str | Path, force: bool = False, inputs: Sequence[str | 
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         yield temporary
         mask = _umask()
-        for path in (temporary, *temporary.rglob("*")):
+        for item in (temporary, *temporary.rglob("*")):
             # Some writers make private files; an output has the permissions any new file has.
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-            _sync(path)
+            item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
+            sync(item)
         _replace(temporary, target)
-        _sync(target.parent)
+        sync(target.parent)
     except BaseException:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -80,11 +81,28 @@ def atomic_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Let one process at a time change the existing `folder`; the others wait. On Windows nobody waits."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _replace(temporary: Path, target: Path) -> None:
@@ -121,9 +139,9 @@ def _umask() -> int:
     return mask
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make a file or folder durable, where the system can do that for it."""
-    if path.is_dir() and os.name == "nt":
+    if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from adapter_export.bundle.layout import write_json
+from adapter_export.bundle.typed import build
 from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
@@ -45,7 +45,9 @@ class SiteInfo:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """One adapter of the bundle. labels: class names of its task head, None without one. slot: its place in a bank."""
+    """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
+    an adapter inside the graph. labels: class names of its task head, None without one. slot: its place in a bank.
+    """
 
     name: str
     method: str
@@ -54,11 +56,7 @@ class AdapterInfo:
     parameters: int
     labels: tuple[str, ...] | None = None
     slot: int | None = None
-
-    @property
-    def file(self) -> str:
-        """Path in the bundle, with forward slashes."""
-        return f"{ADAPTERS}/{self.name}{ADAPTER_SUFFIX}"
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,17 @@ class Manifest:
 
     def with_adapter(self, adapter: AdapterInfo) -> Manifest:
         """The same manifest with `adapter` added, or put in the place of the one of its name."""
-        others = tuple(info for info in self.adapters if info.name != adapter.name)
-        return replace(self, adapters=(*others, adapter), files={**self.files, adapter.file: adapter.sha256})
+        old = next((info for info in self.adapters if info.name == adapter.name), None)
+        files = {path: digest for path, digest in self.files.items() if old is None or path != old.file}
+        if adapter.file is not None:
+            files[adapter.file] = adapter.sha256
+        kept = self.adapters if old is not None else (*self.adapters, adapter)
+        return replace(self, adapters=tuple(adapter if info is old else info for info in kept), files=files)
+
+
+def adapter_path(name: str) -> str:
+    """Where the file of an adapter stands in a bundle."""
+    return f"{ADAPTERS}/{name}{ADAPTER_SUFFIX}"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -118,30 +125,20 @@ def read_manifest(path: str | Path) -> Manifest:
     if version != FORMAT_VERSION:
         raise InputError(f"{file}: field 'format_version': expected {FORMAT_VERSION}, found {version!r}")
     try:
-        return _parse(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{file}: not a manifest of this format: {type(error).__name__}: {error}") from None
+        manifest: Manifest = build(Manifest, value)
+        _check_paths(manifest)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None
+    return manifest
 
 
-def _parse(value: dict[str, Any]) -> Manifest:
-    def tensors(items: dict[str, Any]) -> dict[str, TensorInfo]:
-        return {name: TensorInfo(item["dtype"], tuple(item["shape"])) for name, item in items.items()}
-
-    def labels(items: list[str] | None) -> tuple[str, ...] | None:
-        return None if items is None else tuple(items)
-
-    base = dict(value["base"])
-    return Manifest(
-        **{
-            **value,
-            "base": ModelInfo(**{**base, "head": tuple(base["head"])}),
-            "inputs": tensors(value["inputs"]),
-            "outputs": tensors(value["outputs"]),
-            "sites": tuple(SiteInfo(**{**site, "tensors": tensors(site["tensors"])}) for site in value["sites"]),
-            "adapters": tuple(
-                AdapterInfo(**{**item, "name": check_adapter_name(item["name"]), "labels": labels(item["labels"])})
-                for item in value["adapters"]
-            ),
-            "labels": labels(value["labels"]),
-        }
-    )
+def _check_paths(manifest: Manifest) -> None:
+    """A manifest may come from anywhere: nothing in it may lead out of the bundle."""
+    for path in [*manifest.files, *(info.file for info in manifest.adapters if info.file is not None)]:
+        parts = path.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or "\\" in path or ":" in path:
+            raise ValueError(f"path {path!r}: expected a path inside the bundle")
+    for info in manifest.adapters:
+        check_adapter_name(info.name)
+    if len({info.name for info in manifest.adapters}) != len(manifest.adapters):
+        raise ValueError("field 'adapters': a name is there twice")

@@ -17,6 +17,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in body:
         table.add_row(*row)
-    console = Console()
+    # Cells are data: "[b]" and ":x:" in them are text.
+    console = Console(markup=False, emoji=False)
     console.print(title, soft_wrap=True, highlight=False)
     console.print(table)

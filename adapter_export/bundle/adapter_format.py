@@ -1,0 +1,138 @@
+"""Reading the bytes of an `.onnx_adapter` file, each offset checked before it is followed.
+
+The format is a FlatBuffer (schema: onnxruntime/lora/adapter_format/adapter_schema.fbs), little-endian:
+    Adapter: format_version, adapter_version, model_version, parameters; Parameter: name, dims, data_type, raw_data.
+ONNX Runtime has a reader of its own, but up to 1.24 one changed byte can make it read outside the file and crash the
+process, and it maps the file, which somebody may change later. What is read here is checked, and owned by the caller.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+_IDENTIFIER = b"TORT"
+_FORMAT_VERSION = 1
+# Numbers of the fields of the two tables.
+_FORMAT, _ADAPTER, _MODEL, _PARAMETERS = range(4)
+_NAME, _DIMS, _TYPE, _DATA = range(4)
+_VTABLE_HEADER_BYTES = 4
+_MAX_RANK = 8
+
+# ONNX's numbers of the data types that have one fixed size and a numpy name.
+_DTYPES: Mapping[int, str] = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 10: "float16", 11: "float64",
+    12: "uint32", 13: "uint64", 16: "bfloat16",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AdapterContent:
+    """What a file holds. adapter_version, model_version: set freely by its writer. tensors: read-only."""
+
+    adapter_version: int
+    model_version: int
+    tensors: Mapping[str, np.ndarray]
+
+
+def parse_adapter(data: bytes) -> AdapterContent:
+    """The content of a file's bytes; raises ValueError saying what is wrong with them."""
+    if data[4:8] != _IDENTIFIER:
+        raise ValueError("no adapter file: its mark TORT is missing")
+    try:
+        return _parse(_Buffer(data))
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"broken structure: {error}") from None
+
+
+def _parse(buffer: _Buffer) -> AdapterContent:
+    root = _Table(buffer, buffer.offset(0))
+    if (version := root.int32(_FORMAT)) != _FORMAT_VERSION:
+        raise ValueError(f"format version {version}, expected {_FORMAT_VERSION}")
+    tensors: dict[str, np.ndarray] = {}
+    for at in buffer.offsets(*root.vector(_PARAMETERS, 4)):
+        name, tensor = _parameter(_Table(buffer, at))
+        if name in tensors:
+            raise ValueError(f"tensor {name!r} is there twice")
+        tensors[name] = tensor
+    return AdapterContent(root.int32(_ADAPTER), root.int32(_MODEL), tensors)
+
+
+def _parameter(table: _Table) -> tuple[str, np.ndarray]:
+    start, length = table.vector(_NAME, 1)
+    name = table.buffer.data[start : start + length].decode()
+    if not name:
+        raise ValueError("a tensor without a name")
+    start, rank = table.vector(_DIMS, 8)
+    if rank > _MAX_RANK:
+        raise ValueError(f"tensor {name!r}: {rank} dims, expected at most {_MAX_RANK}")
+    dims = struct.unpack_from(f"<{rank}q", table.buffer.data, start)
+    if (code := table.int32(_TYPE)) not in _DTYPES:
+        raise ValueError(f"tensor {name!r}: data type {code} is not supported")
+    dtype = _dtype(_DTYPES[code])
+    start, size = table.vector(_DATA, 1)
+    if any(dim < 0 for dim in dims) or math.prod(dims) * dtype.itemsize != size:
+        raise ValueError(f"tensor {name!r}: {size} bytes do not hold {list(dims)} of {dtype}")
+    # A copy: the file's own bytes may lie unaligned, and need not stay in memory.
+    tensor = np.frombuffer(table.buffer.data, dtype, math.prod(dims), start).reshape(dims).copy()
+    tensor.setflags(write=False)
+    return name, tensor
+
+
+def _dtype(name: str) -> np.dtype[np.generic]:
+    if name == "bfloat16":
+        import ml_dtypes  # noqa: F401 (lets numpy know bfloat16)
+    return np.dtype(name)
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """Bytes that are read only where they are: struct takes a negative offset for one from the end."""
+
+    data: bytes
+
+    def read(self, code: str, at: int) -> int:
+        if at < 0:
+            raise ValueError("broken structure: an offset points before the file")
+        return int(struct.unpack_from(code, self.data, at)[0])
+
+    def offset(self, at: int) -> int:
+        """Follow the unsigned offset stored at `at`, which counts from there."""
+        return at + self.read("<I", at)
+
+    def offsets(self, start: int, count: int) -> Iterator[int]:
+        return (self.offset(start + 4 * index) for index in range(count))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A FlatBuffers table at `at`: a signed distance back to its vtable, which lists where each field is."""
+
+    buffer: _Buffer
+    at: int
+
+    def _field(self, index: int) -> int | None:
+        vtable = self.at - self.buffer.read("<i", self.at)
+        entry = _VTABLE_HEADER_BYTES + 2 * index
+        if entry + 2 > self.buffer.read("<H", vtable):
+            return None
+        distance = self.buffer.read("<H", vtable + entry)
+        return self.at + distance if distance else None
+
+    def int32(self, index: int) -> int:
+        place = self._field(index)
+        return 0 if place is None else self.buffer.read("<i", place)
+
+    def vector(self, index: int, itemsize: int) -> tuple[int, int]:
+        """Start and number of items of a vector, all of them inside the file; it must be there."""
+        if (place := self._field(index)) is None:
+            raise ValueError("broken structure: a field is missing")
+        place = self.buffer.offset(place)
+        count = self.buffer.read("<I", place)
+        if place + 4 + count * itemsize > len(self.buffer.data):
+            raise ValueError("broken structure: a field reaches beyond the end of the file")
+        return place + 4, count

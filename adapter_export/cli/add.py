@@ -1,0 +1,75 @@
+"""`adapter-export add`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapter_export.cli.options import Command, debug_option, emit, json_option
+from adapter_export.cli.table import print_table
+from adapter_export.naming import parse_adapters
+
+EXAMPLE = """\
+Example:
+  adapter-export add --bundle bundle --adapter spam=adapters/spam --adapter topic=adapters/topic
+"""
+
+
+@click.command("add", cls=Command, epilog=EXAMPLE)
+@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Swappable bundle to add to.")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    required=True,
+    metavar="NAME=DIR",
+    help="PEFT or AdapterHub folder; repeatable.",
+)
+@click.option("--force", is_flag=True, help="Replace adapters that the bundle has under the same names.")
+@json_option
+@debug_option
+def command(bundle: Path, adapters: tuple[str, ...], force: bool, as_json: bool) -> None:
+    """Add adapters to a bundle, all or none: nothing is traced, it takes seconds.
+
+    The bundle's graph decides what fits: adapters at the sites, with the activations, that it was exported with.
+    """
+    from adapter_export.bundle.add import add_adapter
+
+    wanted = parse_adapters(adapters)
+    manifest = add_adapter(bundle, wanted, force=force)
+    result = {
+        "bundle": bundle,
+        "adapters": [
+            {
+                "name": info.name,
+                "added": info.name in wanted,
+                "method": info.method,
+                "parameters": info.parameters,
+                "labels": info.labels,
+                "file": info.file,
+                "sha256": info.sha256,
+            }
+            for info in manifest.adapters
+        ],
+    }
+    emit(result, as_json, _print)
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    print_table(
+        f"{result['bundle']}: {len(result['adapters'])} adapters",
+        ("adapter", "method", "parameters", "labels", ""),
+        [
+            (
+                item["name"],
+                item["method"],
+                f"{item['parameters']:,}",
+                ", ".join(item["labels"] or ()) or "-",
+                "added" if item["added"] else "",
+            )
+            for item in result["adapters"]
+        ],
+    )

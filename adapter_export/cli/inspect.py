@@ -1,0 +1,74 @@
+"""`adapter-export inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapter_export.cli.options import Command, debug_option, emit, json_option
+from adapter_export.cli.table import print_table
+from adapter_export.errors import InputError
+
+EXAMPLE = """\
+Example:
+  adapter-export inspect bundle
+  adapter-export inspect --json bundle/adapters/sentiment.onnx_adapter
+"""
+
+
+@click.command("inspect", cls=Command, epilog=EXAMPLE)
+@click.argument("path", type=click.Path(path_type=Path))
+@json_option
+@debug_option
+def command(path: Path, as_json: bool) -> None:
+    """Describe what PATH holds.
+
+    An adapter checkpoint (PEFT or AdapterHub), a base or merged model, a bundle, an .onnx or an .onnx_adapter file. A
+    bundle's files are compared with its manifest; if one is missing or changed, the exit code is 2.
+    """
+    from adapter_export.inspection.bundles import CHANGED, MISSING
+    from adapter_export.inspection.describe import describe
+
+    result = describe(path)
+    emit(result, as_json, _print)
+    if bad := [item for item in result.get("files", []) if item.get("status") in (CHANGED, MISSING)]:
+        raise InputError(f"{path / bad[0]['file']}: {bad[0]['status']}, against the bundle's manifest")
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    facts = {name: value for name, value in result.items() if name not in ("path", "kind") and not _is_table(value)}
+    rows = [(name, _text(value)) for name, value in _flat(facts) if value not in (None, [], {})]
+    print_table(f"{result['path']}: {result['kind']}", ("", "value"), rows)
+    for name, value in result.items():
+        if _is_table(value):
+            columns = list(value[0])
+            print_table(name.replace("_", " "), columns, [[_text(item.get(key)) for key in columns] for item in value])
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def _flat(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            flat += [(f"{name}.{key}", inner) for key, inner in value.items()]
+        else:
+            flat.append((name, value))
+    return flat
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value)
+    return str(value)

@@ -1,0 +1,77 @@
+"""A bundle by its manifest, and whether its files are still those the manifest was written for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adapter_export.bundle.manifest import MANIFEST, Manifest, TensorInfo, read_manifest
+from adapter_export.checkpoints.files import sha256
+from adapter_export.inspection.tensors import Tensor, families, grouped
+
+# What a file of the bundle can be, against the manifest.
+OK, CHANGED, MISSING, UNLISTED = "ok", "changed", "missing", "not listed"
+
+
+def describe_bundle(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    return {
+        "kind": "bundle",
+        "mode": manifest.mode,
+        "task": manifest.task,
+        "dtype": manifest.dtype,
+        "opset": manifest.opset,
+        "labels": list(manifest.labels) if manifest.labels is not None else None,
+        "project_version": manifest.project_version,
+        "base": {
+            "model_type": manifest.base.model_type,
+            "architecture": manifest.base.architecture,
+            "hidden_size": manifest.base.hidden_size,
+            "sha256": manifest.base.sha256,
+        },
+        "sites_total": len(manifest.sites),
+        "inputs": [_boundary(name, info) for name, info in manifest.inputs.items()],
+        "outputs": [_boundary(name, info) for name, info in manifest.outputs.items()],
+        "adapters": [
+            {
+                "name": info.name,
+                "method": info.method,
+                "source_format": info.source_format,
+                "parameters": info.parameters,
+                "labels": list(info.labels) if info.labels is not None else None,
+                "file": info.file,
+                "sha256": info.sha256 or None,
+            }
+            for info in manifest.adapters
+        ],
+        "sites": _sites(manifest),
+        "tensors": grouped(Tensor(name, info.dtype, info.shape) for name, info in manifest.tensors.items()),
+        "files": _files(folder, manifest),
+    }
+
+
+def _boundary(name: str, info: TensorInfo) -> dict[str, Any]:
+    return {"name": name, "dtype": info.dtype, "shape": list(info.shape)}
+
+
+def _sites(manifest: Manifest) -> list[dict[str, Any]]:
+    """Sites that differ in numbers only, with the same operator, are one entry."""
+    operators: dict[tuple[str, str, str], list[str]] = {}
+    for site in manifest.sites:
+        operators.setdefault((site.port, site.method, site.op_type), []).append(site.module)
+    return [
+        {"modules": family, "port": port, "method": method, "operator": op_type}
+        for (port, method, op_type), modules in operators.items()
+        for family in families(modules)
+    ]
+
+
+def _files(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    found.pop(MANIFEST, None)
+    result = []
+    for name, digest in manifest.files.items():
+        path = found.pop(name, None)
+        status = MISSING if path is None else OK if sha256(path) == digest else CHANGED
+        result.append({"file": name, "bytes": path.stat().st_size if path else None, "status": status})
+    return result + [{"file": name, "bytes": path.stat().st_size, "status": UNLISTED} for name, path in found.items()]

@@ -1,0 +1,33 @@
+"""`adapter-export inspect`: what a path holds, recognised by its content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adapter_export.bundle.manifest import ADAPTER_SUFFIX, MANIFEST
+from adapter_export.errors import InputError
+from adapter_export.inspection.bundles import describe_bundle
+from adapter_export.inspection.folders import ADAPTER_CONFIG, MODEL_CONFIG, describe_adapter, describe_model
+from adapter_export.inspection.onnx_files import describe_adapter_file, describe_onnx
+
+_FOLDERS = {MANIFEST: describe_bundle, ADAPTER_CONFIG: describe_adapter, MODEL_CONFIG: describe_model}
+_FILES = {ADAPTER_SUFFIX: describe_adapter_file, ".onnx": describe_onnx}
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What `path` holds, as plain values; `kind` says what it is. No model is loaded, no torch is imported.
+
+    Raises InputError for a path that is nothing known here, and for one that is broken.
+    """
+    target = Path(path)
+    if target.is_dir():
+        for name, reader in _FOLDERS.items():
+            if (target / name).is_file():
+                return {"path": target, **reader(target)}
+        raise InputError(f"{target}: expected a folder with {', '.join(_FOLDERS)}; it has none of them")
+    if not target.is_file():
+        raise InputError(f"{target}: no such file or folder")
+    if target.suffix not in _FILES:
+        raise InputError(f"{target}: expected a folder, or a file ending in {' or '.join(_FILES)}")
+    return {"path": target, **_FILES[target.suffix](target)}

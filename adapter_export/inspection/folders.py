@@ -1,0 +1,96 @@
+"""Adapter checkpoints and model folders, by their configs and the headers of their tensor files; nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adapter_export import tasks
+from adapter_export.checkpoints.files import read_json, sha256, weights_sha256
+from adapter_export.checkpoints.folder import SIDECAR
+from adapter_export.inspection.tensors import Tensor, families, grouped, read_header, total
+
+ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
+# Settings worth a line, of PEFT's config and of AdapterHub's.
+_PEFT_SETTINGS = ("task_type", "target_modules", "feedforward_modules", "modules_to_save", "r", "lora_alpha")
+_HUB_SETTINGS = ("mh_adapter", "output_adapter", "original_ln_before", "non_linearity", "reduction_factor", "scaling")
+
+_MODEL_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "dtype")
+
+
+def describe_adapter(folder: Path) -> dict[str, Any]:
+    """An adapter folder as PEFT or AdapterHub write it, also of a method this project cannot load."""
+    config = read_json(folder / ADAPTER_CONFIG)
+    sidecar = _json(folder / SIDECAR)
+    if "peft_type" in config:
+        known = {
+            "format": "peft",
+            "method": str(config["peft_type"]).lower(),
+            "base_model": config.get("base_model_name_or_path"),
+            "task": sidecar.get("task") or tasks.of_peft(config.get("task_type")),
+            "labels": sidecar.get("labels"),
+            "settings": _settings(config, _PEFT_SETTINGS),
+        }
+        files = sorted([*folder.glob("adapter_model.safetensors"), *folder.glob("adapter_model.bin")])
+    else:
+        inner = config["config"] if isinstance(config.get("config"), dict) else {}
+        head = _json(folder / "head_config.json")
+        label2id = head.get("label2id") if isinstance(head.get("label2id"), dict) else None
+        known = {
+            "format": "adapterhub",
+            "method": "bottleneck" if {"mh_adapter", "output_adapter"} & set(inner) else "unknown",
+            "base_model": config.get("model_name"),
+            "task": sidecar.get("task") or tasks.of_architecture(str(head.get("model_class", ""))),
+            "labels": sidecar.get("labels") or (list(label2id) if label2id else None),
+            "settings": _settings(inner, _HUB_SETTINGS),
+        }
+        names = ("adapter.safetensors", "pytorch_adapter.bin", "model_head.safetensors", "pytorch_model_head.bin")
+        files = [folder / name for name in names if (folder / name).exists()]
+    base = {"base_sha256": sidecar["base_sha256"]} if sidecar.get("base_sha256") else {}
+    return {"kind": "adapter checkpoint", **known, **base, **_weights(files)}
+
+
+def describe_model(folder: Path) -> dict[str, Any]:
+    """A model folder, and what was merged into it."""
+    config = read_json(folder / MODEL_CONFIG)
+    merged = _json(folder / SIDECAR).get("merged")
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    known = {
+        "kind": "merged model" if merged else "base model",
+        "model_type": config.get("model_type"),
+        "architectures": config.get("architectures"),
+        "task": tasks.of_config(config),
+        "settings": _settings(config, _MODEL_SETTINGS),
+    }
+    if files:
+        known["weights_sha256"] = weights_sha256(folder)
+    if isinstance(merged, list):
+        keys = ("method", "source_format", "adapter_sha256", "base_sha256", "project_version")
+        known["merged"] = [{key: item.get(key) for key in keys} for item in merged if isinstance(item, Mapping)]
+    return {**known, **_weights(files)}
+
+
+def _weights(files: Iterable[Path]) -> dict[str, Any]:
+    tensors: list[Tensor] = []
+    listed = []
+    readable = True
+    for path in files:
+        listed.append({"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)})
+        if path.suffix == ".safetensors":
+            tensors += read_header(path)
+        else:
+            readable = False
+    if not readable:
+        return {"files": listed, "note": ".bin files list no tensors without loading them"}
+    return {"parameters": total(tensors), "files": listed, "tensors": grouped(tensors)}
+
+
+def _settings(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Those of the settings that are there; lists of modules in short."""
+    found = {name: config[name] for name in names if config.get(name) is not None}
+    return {name: families(map(str, value)) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}

@@ -1,0 +1,94 @@
+"""Single files: an .onnx graph, without its external data, and an .onnx_adapter."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapter_export.bundle.adapter_format import parse_adapter
+from adapter_export.checkpoints.files import sha256
+from adapter_export.errors import InputError
+from adapter_export.inspection.tensors import Tensor, grouped, total
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def describe_adapter_file(path: Path) -> dict[str, Any]:
+    try:
+        content = parse_adapter(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: not a readable .onnx_adapter file: {error}") from None
+    tensors = [Tensor(name, array.dtype.name, array.shape) for name, array in content.tensors.items()]
+    return {
+        "kind": "adapter file",
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "adapter_version": content.adapter_version,
+        "base_fingerprint": f"{content.model_version & 0xFFFFFFFF:#010x}",
+        "parameters": total(tensors),
+        "tensors": grouped(tensors),
+    }
+
+
+def describe_onnx(path: Path) -> dict[str, Any]:
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's own, by back end
+        raise InputError(f"{path}: not a readable ONNX file: {type(error).__name__}: {error}") from None
+    if not model.ir_version or not model.graph.node:
+        raise InputError(f"{path}: not an ONNX model: it holds no graph")
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    operators: dict[tuple[str, str], int] = {}
+    for node in graph.node:
+        operators[node.domain, node.op_type] = operators.get((node.domain, node.op_type), 0) + 1
+    overridable = [value for value in graph.input if value.name in weights]
+    return {
+        "kind": "ONNX graph",
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "ir_version": model.ir_version,
+        "opsets": {item.domain or "ai.onnx": item.version for item in model.opset_import},
+        "producer": model.producer_name,
+        "nodes": len(graph.node),
+        "parameters": sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        "inputs": [_value(value) for value in graph.input if value.name not in weights],
+        "outputs": [_value(value) for value in graph.output],
+        "operators": [
+            {"domain": domain or "ai.onnx", "operator": name, "count": count}
+            for (domain, name), count in sorted(operators.items(), key=lambda item: -item[1])
+        ],
+        "functions": [f"{function.domain}::{function.name}" for function in model.functions],
+        "external_data": _external(path, graph),
+        "overridable_initializers": grouped(_tensor(value) for value in overridable),
+    }
+
+
+def _value(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    tensor = _tensor(value)
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def _tensor(value: onnx.ValueInfoProto) -> Tensor:
+    import onnx
+
+    kind = value.type.tensor_type
+    dims = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim)
+    return Tensor(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, dims)
+
+
+def _external(path: Path, graph: onnx.GraphProto) -> list[dict[str, Any]]:
+    names: dict[str, int] = {}
+    for tensor in graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                names[entry.value] = names.get(entry.value, 0) + 1
+    files = {name: path.parent / name for name in names}
+    return [
+        {"file": name, "tensors": names[name], "bytes": file.stat().st_size if file.is_file() else None}
+        for name, file in files.items()
+    ]

@@ -1,0 +1,94 @@
+"""Many tensors in few lines: names that differ in numbers only, with the same shape, are one group."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapter_export.errors import InputError
+
+# A part of a dotted name that is a number: `encoder.layer.3.output`.
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Name, dtype and shape of a tensor; a named dim is one that adapters may differ in."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of values; None with a named dim."""
+        sizes = [dim for dim in self.shape if isinstance(dim, int)]
+        return math.prod(sizes) if len(sizes) == len(self.shape) else None
+
+
+def read_header(path: Path) -> list[Tensor]:
+    """The tensors of a .safetensors file, without their values. Raises InputError for a file that is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            return [Tensor(name, s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()]
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def grouped(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:
+    """One entry a group: `name` with {0-5} in the place of numbers that differ, count, dtype, shape, parameters."""
+    groups: dict[tuple[Any, ...], list[Tensor]] = {}
+    for tensor in tensors:
+        # A named dim carries the site's name: it tells groups apart by nothing but its numbers.
+        dims = tuple(_NUMBER.sub("#", dim) if isinstance(dim, str) else dim for dim in tensor.shape)
+        groups.setdefault((_NUMBER.sub("#", tensor.name), tensor.dtype, dims), []).append(tensor)
+    return [
+        {
+            "name": collapsed([tensor.name for tensor in members]),
+            "count": len(members),
+            "dtype": members[0].dtype,
+            "shape": [dim.rpartition(".")[2] if isinstance(dim, str) else dim for dim in members[0].shape],
+            "parameters": total(members),
+        }
+        for members in groups.values()
+    ]
+
+
+def total(tensors: Iterable[Tensor]) -> int | None:
+    """Number of values of all of them; None when one has a named dim."""
+    counts = [tensor.parameters for tensor in tensors]
+    return sum(count for count in counts if count is not None) if None not in counts else None
+
+
+def families(names: Iterable[str]) -> list[str]:
+    """The names, those that differ in numbers only as one."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_NUMBER.sub("#", name), []).append(name)
+    return [collapsed(members) for members in groups.values()]
+
+
+def collapsed(names: Sequence[str]) -> str:
+    """One name for names that differ in numbers only: `layer.{0-2,5}.output`."""
+    columns = zip(*(_NUMBER.findall(name) for name in names), strict=True)
+    shown = iter([_ranges({int(number) for number in column}) for column in columns])
+    return _NUMBER.sub(lambda _: next(shown), names[0])
+
+
+def _ranges(numbers: set[int]) -> str:
+    if len(numbers) == 1:
+        return str(min(numbers))
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return "{" + ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs) + "}"

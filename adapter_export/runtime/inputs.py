@@ -1,0 +1,43 @@
+"""Checking what a caller feeds: ONNX Runtime broadcasts, or answers with the name of some node inside the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from adapter_export.bundle.manifest import TensorInfo
+from adapter_export.errors import InputError
+
+
+def check_inputs(
+    inputs: Mapping[str, np.ndarray], expected: Mapping[str, TensorInfo], adapter_tensors: Collection[str] = ()
+) -> None:
+    """Raise InputError unless the inputs are those expected: names, dtypes, ranks, fixed dims, and named dims that
+    agree with each other. Tensors of an adapter are refused: they are chosen by `adapter=`."""
+    if fed := [name for name in inputs if name in adapter_tensors]:
+        raise InputError(f"input {fed[0]!r}: is a tensor of an adapter; choose an adapter by its name instead")
+    if unknown := [name for name in inputs if name not in expected]:
+        raise InputError(f"input {unknown[0]!r}: not an input of this graph; expected {', '.join(expected)}")
+    if missing := [name for name in expected if name not in inputs]:
+        raise InputError(f"input {missing[0]!r} is missing; expected {', '.join(expected)}")
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, info in expected.items():
+        _check(name, inputs[name], info, sizes)
+
+
+def _check(name: str, value: np.ndarray, info: TensorInfo, sizes: dict[str, tuple[int, str]]) -> None:
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"input {name!r}: expected a numpy array, found {type(value).__name__}")
+    if value.dtype.name != info.dtype or not value.dtype.isnative:
+        raise InputError(f"input {name!r}: expected {info.dtype}, found {value.dtype}")
+    if value.ndim != len(info.shape):
+        raise InputError(f"input {name!r}: expected {len(info.shape)} dims {list(info.shape)}, found {value.shape}")
+    for size, dim in zip(value.shape, info.shape, strict=True):
+        if isinstance(dim, int):
+            if size != dim:
+                raise InputError(f"input {name!r}: expected shape {list(info.shape)}, found {list(value.shape)}")
+            continue
+        known, other = sizes.setdefault(dim, (size, name))
+        if size != known:
+            raise InputError(f"input {name!r}: {dim} is {size}, but {known} in input {other!r}")

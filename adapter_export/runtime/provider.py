@@ -1,0 +1,83 @@
+"""ONNX Runtime sessions that run on the provider asked for, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapter_export.errors import InputError, ProviderError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+# TF32 keeps 10 bits of a float32's 23, and CUDA would use it for every MatMul: off, so that fp32 means fp32.
+_CUDA_OPTIONS = {"use_tf32": "0"}
+_PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    # The CPU takes the few nodes that CUDA does not have, such as those that compute shapes.
+    "cuda": [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
+}
+PROVIDERS = tuple(_PROVIDERS)
+# Of ONNX Runtime's log. Errors reach the caller as exceptions; its warnings name every overridable initializer.
+_FATAL_ONLY = 4
+
+
+def quiet_log() -> None:
+    """Keep ONNX Runtime's own lines off stderr for the whole process, as a command line wants it."""
+    import onnxruntime as ort
+
+    ort.set_default_logger_severity(_FATAL_ONLY)
+
+
+def quiet_options() -> ort.SessionOptions:
+    """Session options with all defaults but the log."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    return options
+
+
+def open_model(model: Path, provider: str, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
+    """A session of the file `model`.
+
+    Raises InputError for an unknown provider or a file that does not load, and ProviderError when the session would
+    run somewhere else: ONNX Runtime itself falls back to the CPU, at creation and after a failed run.
+    """
+    import onnxruntime as ort
+
+    if provider not in _PROVIDERS:
+        raise InputError(f"provider {provider!r}: expected one of {', '.join(PROVIDERS)}")
+    wanted = _name(_PROVIDERS[provider][0])
+    available = ort.get_available_providers()
+    if wanted not in available:
+        raise ProviderError(f"provider {provider!r}: this build of ONNX Runtime has only {', '.join(available)}")
+    try:
+        session = ort.InferenceSession(
+            str(model), options or quiet_options(), providers=_PROVIDERS[provider], enable_fallback=False
+        )
+    except Exception as error:  # ONNX Runtime raises a class per status code
+        raise InputError(f"{model}: ONNX Runtime cannot load it: {reason_of(error)}") from error
+    session.disable_fallback()
+    check_provider(provider, session.get_providers())
+    return session
+
+
+def check_provider(provider: str, running: Sequence[str]) -> None:
+    """Raise ProviderError unless `running`, of a created session, starts with the provider asked for."""
+    if running[0] != _name(_PROVIDERS[provider][0]):
+        raise ProviderError(
+            f"provider {provider!r}: the session would run on {running[0]}, though this build of ONNX Runtime lists "
+            f"{_name(_PROVIDERS[provider][0])}; it needs a GPU, its driver, and the CUDA and cuDNN libraries"
+        )
+
+
+def reason_of(error: Exception) -> str:
+    """What ONNX Runtime says, on one line and without its prefix."""
+    text = " ".join(str(error).split())
+    return text.removeprefix("[ONNXRuntimeError] : ").rpartition("Status Message: ")[2][:300] or type(error).__name__
+
+
+def _name(entry: Any) -> str:
+    return str(entry if isinstance(entry, str) else entry[0])

@@ -1,0 +1,258 @@
+"""Running a bundle: one ONNX Runtime session, any number of adapters. Needs numpy and onnxruntime, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapter_export.bundle.adapter_file import HEAD_SLUG, check_adapter, read_adapter_file
+from adapter_export.bundle.manifest import MANIFEST, MODEL, Manifest, read_manifest
+from adapter_export.checkpoints.files import sha256
+from adapter_export.errors import InputError, ProviderError
+from adapter_export.naming import check_adapter_name
+from adapter_export.runtime.inputs import check_inputs
+from adapter_export.runtime.provider import open_model, reason_of
+from adapter_export.runtime.store import AdapterStore, LoadedAdapter
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_MODES = ("merged", "embedded", "swappable")
+# A bundle may be added to while it is read: its manifest is read again, this many times in all.
+_ATTEMPTS = 3
+
+
+class AdapterSession:
+    """A bundle, ready to run with any of its adapters, from any number of threads.
+
+        with AdapterSession("bundle") as session:
+            session.run({"input_ids": ids, "attention_mask": mask}, adapter="sentiment")["logits"]
+
+    The bundle's own adapters are loaded on first use, or by `load(name)`; `load(name, path)` takes any other
+    `.onnx_adapter` file. An adapter in memory is a copy of its own: no file that changes, and no adapter replaced or
+    unloaded meanwhile, changes a run that has begun. In modes merged and embedded the one adapter is in the graph and
+    always runs.
+
+    What is checked when: on opening, the sha256 of the graph and its weights, unless `verify=False` (some 0.6 s a GB),
+    and that graph and manifest name the same tensors; on loading, the sha256 of an adapter of the bundle, and of every
+    adapter the names, shapes, dtypes and finite values of its tensors. A foreign file is also refused when it says that
+    it belongs to another base model; a number changed in it cannot be seen.
+
+    Adapters travel as the run's inputs, which override the graph's defaults. ONNX Runtime's own LoraAdapter does the
+    same at the same speed, but falls back to the base model without a word when the object is collected too early, and
+    in `run_async` and `run_with_iobinding`; and it keeps the file mapped.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        provider: str = "cpu",
+        *,
+        options: ort.SessionOptions | None = None,
+        verify: bool = True,
+    ) -> None:
+        """Open a bundle. provider: `cpu` or `cuda`. options: for ONNX Runtime, threads for example.
+
+        Raises InputError for a bundle that is broken or of a mode this version cannot run, and ProviderError when the
+        provider asked for is not the one that would run.
+        """
+        self.bundle = Path(bundle)
+        self.provider = provider
+        self._manifest = read_manifest(self.bundle)
+        if self._manifest.mode not in _MODES:
+            raise InputError(f"bundle {bundle}: mode {self._manifest.mode!r}: expected one of {', '.join(_MODES)}")
+        if verify:
+            _verify(self.bundle, self._manifest)
+        self._session: ort.InferenceSession | None = open_model(self.bundle / MODEL, provider, options)
+        _check_graph(self.bundle, self._manifest, self._session)
+        self._tensors = self._manifest.tensors if self._swappable else {}
+        self._outputs = list(self._manifest.outputs)
+        self._store = AdapterStore()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest as last read."""
+        return self._manifest
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that `run` takes: the bundle's adapters, and the files loaded beside them."""
+        own = tuple(info.name for info in self._manifest.adapters)
+        return (*own, *(name for name in self._store.names if name not in own))
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the adapters in memory now; those in the graph of mode merged or embedded always are."""
+        return self._store.names if self._swappable else self.adapters
+
+    def labels(self, adapter: str | None = None) -> tuple[str, ...] | None:
+        """Class names of the outputs of a run with `adapter`; None where there are none.
+
+        A foreign file holds no names: transformers' placeholders (`LABEL_0`, ...) stand in for them.
+        """
+        if not self._swappable:
+            adapter = self._in_graph(adapter)
+            return self._manifest.adapter(adapter).labels or self._manifest.labels
+        if adapter is None:
+            return self._manifest.labels
+        loaded = self._store.get(adapter)
+        own = self._manifest.adapter(adapter).labels if loaded is None else loaded.labels
+        return own or self._manifest.labels
+
+    def load(self, name: str, path: str | Path | None = None) -> None:
+        """Bring an adapter into memory; in place of one of that name, at once for all runs that begin afterwards.
+
+        Without `path` it is read from the bundle as it is now, with what was added since it was opened. A file may not
+        take the name of an adapter of the bundle. Raises InputError for an adapter that is unknown or does not fit;
+        then what was loaded stays.
+        """
+        self._refuse_in_graph()
+        if path is None:
+            self._load_own(name)
+            return
+        check_adapter_name(name)
+        if any(info.name == name for info in self._manifest.adapters):
+            raise InputError(f"adapter {name!r}: the bundle has one of that name; load the file under another")
+        tensors = read_adapter_file(Path(path), self._manifest.base.sha256)
+        check_adapter(str(path), tensors, self._manifest)
+        self._store.put(LoadedAdapter(name, tensors, self._placeholders(tensors)))
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter in memory; runs under way finish with it. One of the bundle is loaded again when next used.
+
+        Raises InputError when no adapter of that name is loaded.
+        """
+        self._refuse_in_graph()
+        if not self._store.remove(name):
+            raise InputError(f"adapter {name!r}: not loaded (loaded: {', '.join(self._store.names) or 'none'})")
+
+    def run(self, inputs: Mapping[str, np.ndarray], adapter: str | None = None) -> dict[str, np.ndarray]:
+        """Outputs by name, of the graph with `adapter`; without one, of the base model.
+
+        Raises InputError for an unknown adapter, and for inputs that are not the graph's in name, dtype or shape.
+        """
+        session = self._session
+        if session is None:
+            raise InputError(f"bundle {self.bundle}: the session is closed")
+        check_inputs(inputs, self._manifest.inputs, self._tensors)
+        tensors: Mapping[str, np.ndarray] = {}
+        if not self._swappable:
+            self._in_graph(adapter)
+        elif adapter is not None:
+            tensors = (self._store.get(adapter) or self._load_own(adapter)).tensors
+        # These dictionaries hold every array until the run is over.
+        return dict(zip(self._outputs, _run(session, self._outputs, {**inputs, **tensors}), strict=True))
+
+    def close(self) -> None:
+        """Free the graph and the adapters; runs under way finish."""
+        self._session = None
+        self._store.clear()
+
+    def __enter__(self) -> AdapterSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _swappable(self) -> bool:
+        return self._manifest.mode == "swappable"
+
+    def _in_graph(self, adapter: str | None) -> str:
+        """The name of the adapter in the graph; raises InputError when `adapter` asks for another."""
+        (name,) = self.adapters
+        if adapter not in (None, name):
+            raise InputError(
+                f"adapter {adapter!r}: mode {self._manifest.mode!r} holds one adapter in the graph: {name!r}"
+            )
+        return name
+
+    def _refuse_in_graph(self) -> None:
+        if not self._swappable:
+            raise InputError(
+                f"bundle {self.bundle}: mode {self._manifest.mode!r} holds its adapter in the graph; only 'swappable' "
+                "loads and unloads"
+            )
+
+    def _load_own(self, name: str) -> LoadedAdapter:
+        for attempt in range(1, _ATTEMPTS + 1):
+            manifest = self._reread(name)
+            info = manifest.adapter(name)
+            if info.file is None:
+                raise InputError(f"bundle {self.bundle}: adapter {name!r} has no file")
+            try:
+                tensors = read_adapter_file(self.bundle / info.file, manifest.base.sha256, info.sha256)
+                break
+            except InputError:
+                # `add` replaced the adapter between the two reads, if the manifest says something else now.
+                if attempt == _ATTEMPTS or self._reread(name).adapter(name) == info:
+                    raise
+        check_adapter(f"bundle {self.bundle}: adapter {name}", tensors, manifest)
+        adapter = LoadedAdapter(name, tensors, info.labels)
+        self._store.put(adapter)
+        return adapter
+
+    def _reread(self, name: str) -> Manifest:
+        """The bundle's manifest now. Raises InputError when it has no adapter `name`, or is of another graph."""
+        manifest = read_manifest(self.bundle)
+        if (manifest.sites, manifest.base, manifest.files.get(MODEL)) != (
+            self._manifest.sites,
+            self._manifest.base,
+            self._manifest.files.get(MODEL),
+        ):
+            raise InputError(f"bundle {self.bundle}: holds another graph than when it was opened; open it anew")
+        if all(info.name != name for info in manifest.adapters):
+            raise InputError(f"adapter {name!r}: expected one of {', '.join(self.adapters) or 'none'}")
+        self._manifest = manifest
+        return manifest
+
+    def _placeholders(self, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...] | None:
+        heads = [site for site in self._manifest.sites if site.method == HEAD_SLUG]
+        weights = [
+            tensors[name] for site in heads for name in site.tensors if name in tensors and tensors[name].ndim > 1
+        ]
+        return tuple(f"LABEL_{i}" for i in range(len(weights[-1]))) if weights else None
+
+
+def _run(session: ort.InferenceSession, outputs: list[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as status
+
+    try:
+        result: list[np.ndarray] = session.run(outputs, feeds)
+    except status.EPFail as error:
+        raise ProviderError(f"the execution provider failed: {reason_of(error)}") from error
+    except (status.InvalidArgument, status.Fail, status.RuntimeException) as error:
+        raise InputError(f"ONNX Runtime cannot run these inputs: {reason_of(error)}") from error
+    return result
+
+
+def _verify(bundle: Path, manifest: Manifest) -> None:
+    """Raise InputError unless the graph and its weights are the files the manifest was written for."""
+    if MODEL not in manifest.files:
+        raise InputError(f"{bundle / MANIFEST}: field 'files': expected {MODEL!r} among them")
+    for name, digest in manifest.files.items():
+        if name == MODEL or name.startswith(f"{MODEL}."):
+            path = bundle / name
+            if not path.is_file():
+                raise InputError(f"{path}: no such file, though the bundle's manifest lists it")
+            if (found := sha256(path)) != digest:
+                raise InputError(f"{path}: expected a file with sha256 {digest[:12]}..., found {found[:12]}...")
+
+
+def _check_graph(bundle: Path, manifest: Manifest, session: ort.InferenceSession) -> None:
+    """Raise InputError unless graph and manifest name the same inputs, outputs and adapter tensors."""
+    swappable = manifest.tensors if manifest.mode == "swappable" else {}
+    for what, listed, found in (
+        ("input", manifest.inputs, session.get_inputs()),
+        ("output", manifest.outputs, session.get_outputs()),
+        ("adapter tensor", swappable, session.get_overridable_initializers()),
+    ):
+        if odd := {*listed} ^ {value.name for value in found}:
+            side = "the manifest lists, the graph lacks" if min(odd) in listed else "the manifest does not list"
+            raise InputError(f"{bundle / MODEL}: {what} {min(odd)!r}: {side}")

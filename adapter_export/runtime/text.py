@@ -1,0 +1,137 @@
+"""Texts to a bundle's inputs and its outputs to answers, by the tokenizer files in the bundle; no transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.checkpoints.files import read_json
+from adapter_export.errors import InputError
+
+_TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# transformers writes 1e30 for "no limit".
+_NO_LIMIT = 1 << 30
+# Position tables of these keep rows for padding: their first position is pad_token_id + 1.
+_OFFSET_MODELS = ("roberta", "xlm-roberta", "mpnet", "camembert")
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """inputs: for `AdapterSession.run`. mask: [texts, tokens], False at padding. truncated: which texts were cut."""
+
+    inputs: dict[str, np.ndarray]
+    mask: np.ndarray
+    truncated: tuple[bool, ...]
+
+
+class TextEncoder:
+    """The bundle's tokenizer, with padding and truncation as the graph needs them, whatever its file says.
+
+    Padding goes on the right: a position is then counted as in the text alone, and no token attends to padding behind
+    it. pad_id: None when the model has no padding token; then only texts of equal length can share a batch.
+    max_length: longest sequence the model takes, None without a limit.
+    """
+
+    def __init__(self, bundle: Path, manifest: Manifest) -> None:
+        """Raises InputError for a bundle without a tokenizer.json, or whose graph takes more than text."""
+        from tokenizers import Tokenizer
+
+        wanted = tuple(manifest.inputs)
+        if "input_ids" not in wanted or set(wanted) - set(_TEXT_INPUTS):
+            raise InputError(f"bundle {bundle}: takes {', '.join(wanted)}, which no text gives")
+        path = bundle / "tokenizer.json"
+        if not path.is_file():
+            raise InputError(f"bundle {bundle}: expected tokenizer.json to encode texts with, found none")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise InputError(f"{path}: not a readable tokenizer: {error}") from None
+        self._inputs = wanted
+        settings = _optional_json(bundle / "tokenizer_config.json")
+        config = _optional_json(bundle / "config.json")
+        text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+        assert isinstance(text, dict)
+        self.pad_id = self._pad_id(text, settings) if "attention_mask" in wanted else None
+        self.max_length = _max_length(text, settings)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        if self.max_length is not None:
+            self._tokenizer.enable_truncation(self.max_length, direction=str(settings.get("truncation_side", "right")))
+        if self.pad_id is not None:
+            self._tokenizer.enable_padding(
+                direction="right", pad_id=self.pad_id, pad_type_id=int(settings.get("pad_token_type_id") or 0)
+            )
+
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
+        """One batch of all texts. Raises InputError for a text without tokens, and for padding without a token."""
+        encodings = self._tokenizer.encode_batch(list(texts))
+        mask = [encoding.attention_mask for encoding in encodings]
+        for text, row in zip(texts, mask, strict=True):
+            if not any(row):
+                raise InputError(f"text {text!r}: the tokenizer makes no token of it")
+        if len({len(row) for row in mask}) > 1:
+            raise InputError("texts of different lengths in one batch: this model has no padding token")
+        arrays = {
+            "input_ids": [encoding.ids for encoding in encodings],
+            "attention_mask": mask,
+            "token_type_ids": [encoding.type_ids for encoding in encodings],
+        }
+        return EncodedTexts(
+            {name: np.array(arrays[name], np.int64) for name in self._inputs},
+            np.array(mask, bool),
+            tuple(bool(encoding.overflowing) for encoding in encodings),
+        )
+
+    def decode(self, token: int) -> str:
+        """The text of one token."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+
+    def _pad_id(self, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+        # The config's comes first: a decoder's graph looks for it to find each text's last token.
+        if isinstance(config.get("pad_token_id"), int):
+            return int(config["pad_token_id"])
+        token = settings.get("pad_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        found = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
+        return None if found is None else int(found)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponents = np.exp(shifted)
+    result: np.ndarray = exponents / exponents.sum(axis=-1, keepdims=True)
+    return result
+
+
+def mean_pooled(hidden: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Mean over the tokens that are no padding: hidden (B, T, d), mask (B, T) -> (B, d)."""
+    weights = mask[:, :, None].astype(np.float64)
+    result: np.ndarray = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
+    return result
+
+
+def at_last_token(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Each row's values at its last token that is no padding: logits (B, T, n), mask (B, T) -> (B, n)."""
+    last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)
+    result: np.ndarray = logits[np.arange(len(logits)), last]
+    return result
+
+
+def _max_length(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+    limits = [settings.get("model_max_length")]
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if isinstance(positions, int):
+        reserved = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_MODELS else 0
+        limits.append(positions - reserved)
+    known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT]
+    return min(known) if known else None
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}

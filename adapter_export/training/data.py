@@ -32,19 +32,15 @@ _UNLIMITED = 10**9
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised rows. truncated: how many of them were cut to the maximum length."""
+    """Tokenised rows. lengths: tokens of each, input and target. truncated: how many texts were cut."""
 
     rows: Sequence[Example]
+    lengths: Sequence[int]
     truncated: int
 
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each row, input and target."""
-        return [len(row["input_ids"]) + _target_length(row) for row in self.rows]
-
-    def sorted_by_length(self) -> Examples:
-        """The same rows, longest first: for evaluation, where the order does not matter and padding costs time."""
-        return Examples(sorted(self.rows, key=lambda row: -len(row["input_ids"])), self.truncated)
+    def longest_first(self) -> list[Example]:
+        """The rows for evaluation, where the order does not matter and padding costs time."""
+        return [self.rows[i] for i in sorted(range(len(self.rows)), key=lambda i: -self.lengths[i])]
 
 
 @dataclass(frozen=True)
@@ -60,15 +56,16 @@ class TextEncoder:
         """Raises InputError naming the first row that the tokenizer finds no tokens in, or a label not in `labels`."""
         match self.base.task:
             case "text-classification":
-                inputs, truncated = self._tokenise(table, table.texts)
-                return Examples(_with_labels(inputs, label_ids(table, self.labels)), truncated)
+                inputs, cut = self._tokenise(table, table.texts)
+                return _examples(inputs, label_ids(table, self.labels), cut)
             case "causal-lm":
-                inputs, truncated = self._tokenise(table, table.texts, end=True)
-                return Examples(_with_labels(inputs, [[*r["input_ids"][1:], IGNORED] for r in inputs]), truncated)
+                inputs, cut = self._tokenise(table, table.texts, end=True)
+                return _examples(inputs, [[*row["input_ids"][1:], IGNORED] for row in inputs], cut)
             case _:
-                inputs, truncated = self._tokenise(table, table.texts)
-                targets, cut = self._tokenise(table, table.labels or (), target=True)
-                return Examples(_with_labels(inputs, [row["input_ids"] for row in targets]), truncated + cut)
+                inputs, cut = self._tokenise(table, table.texts)
+                targets, cut_targets = self._tokenise(table, table.labels or (), target=True)
+                labels = [row["input_ids"] for row in targets]
+                return _examples(inputs, labels, cut + cut_targets, [len(target) for target in labels])
 
     def _tokenise(
         self, table: Table, texts: Sequence[str], *, target: bool = False, end: bool = False
@@ -200,13 +197,14 @@ def collator(pad_id: int) -> Callable[[Sequence[Example]], dict[str, torch.Tenso
     return collate
 
 
-def _with_labels(inputs: Sequence[Example], labels: Sequence[Any]) -> list[Example]:
-    return [{**row, "labels": label} for row, label in zip(inputs, labels, strict=True)]
-
-
-def _target_length(row: Example) -> int:
-    labels = row["labels"]
-    return 0 if isinstance(labels, int) or len(labels) == len(row["input_ids"]) else len(labels)
+def _examples(
+    inputs: Sequence[Example], labels: Sequence[Any], truncated: int, target_lengths: Sequence[int] | None = None
+) -> Examples:
+    rows = [{**row, "labels": label} for row, label in zip(inputs, labels, strict=True)]
+    lengths = [len(row["input_ids"]) for row in inputs]
+    if target_lengths is not None:
+        lengths = [length + target for length, target in zip(lengths, target_lengths, strict=True)]
+    return Examples(rows, lengths, truncated)
 
 
 def _positions(base: BaseModel) -> int:

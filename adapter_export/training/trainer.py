@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapter_export.errors import InputError
 from adapter_export.training.data import Data
 from adapter_export.training.metrics import METRICS
 from adapter_export.training.order import BatchOrder
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> TrainingArguments:
-    """The Trainer's arguments for a run; making them also joins the process group that `torchrun` announces."""
+    """The Trainer's arguments for a run; making them also joins the process group that `torchrun` announces.
+
+    Raises InputError when that does not give a group of all its processes.
+    """
+    import torch
     from transformers import TrainingArguments
 
     # A last checkpoint and the one before, in case of a kill while it is written; the best is kept besides.
@@ -43,16 +49,19 @@ def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> Training
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
+        # Without it, and without a GPU, the processes of torchrun would each train alone.
+        use_cpu=not torch.accelerator.is_available(),
         log_level="critical",
         log_level_replica="critical",
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
     )
     # Several GPUs and one process would mean DataParallel, whose replicas the adapter's hooks do not reach. One process
     # a GPU (torchrun) is the way to use them all.
     made._n_gpu = min(made.n_gpu, 1)
+    if made.world_size != (announced := int(os.environ.get("WORLD_SIZE", "1"))):
+        raise InputError(f"WORLD_SIZE={announced}: expected a process group of that size, found {made.world_size}")
     return made
 
 
@@ -109,7 +118,7 @@ def make_trainer(
         model=module,
         args=arguments,
         train_dataset=data.train.rows,
-        eval_dataset=data.evaluation.sorted_by_length().rows if data.evaluation else None,
+        eval_dataset=data.evaluation.longest_first() if data.evaluation else None,
         data_collator=data.collate,
         compute_metrics=lambda gathered: METRICS[task](gathered.predictions),
         callbacks=list(callbacks),

@@ -95,7 +95,7 @@ class WorkFolder:
 
 def _compare(path: Path, settings: Mapping[str, Any]) -> None:
     old, new = read_json(path), json.loads(json.dumps(settings))
-    for name in sorted({*old, *new}):
+    for name in dict.fromkeys([*new, *old]):
         if old.get(name) != new.get(name):
             raise InputError(
                 f"{path}: field {name!r}: the killed run had {old.get(name)!r}, this one has {new.get(name)!r}; "

@@ -117,10 +117,15 @@ class TestLoading:
     def test_quiet_restores_settings_after_an_error(self) -> None:
         from transformers.utils import logging
 
-        before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        with pytest.raises(KeyError), basemodel.quiet():
-            raise KeyError
-        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+        before = logging.get_verbosity()
+        logging.set_verbosity_info()
+        try:
+            with pytest.raises(KeyError), basemodel.quiet():
+                raise KeyError
+            assert logging.get_verbosity() == logging.INFO
+            assert logging.is_progress_bar_enabled()
+        finally:
+            logging.set_verbosity(before)
 
 
 class TestHeads:
@@ -333,3 +338,14 @@ class TestDescription:
             base.module(**{name: torch.from_numpy(array) for name, array in inputs_for(model_type).items()})
         assert seen == {path: base.info.modules[path] for path in seen}
         assert len(seen) > len(base.info.inputs) // 2
+
+
+def test_a_real_model(minilm: Path) -> None:
+    from adapter_export.placement.tables import placement_for
+
+    base = load_base(minilm)
+    assert (base.task, base.info.architecture, base.info.hidden_size) == ("features", "BertModel", 384)
+    placement = placement_for(base.info.model_type, base.info.modules)
+    assert len(placement.ia3_sites(base.info.modules)) == 6 * 3
+    assert len(placement.bottleneck_sites(base.info.modules, "houlsby")) == 6 * 2
+    assert len(placement.bottleneck_sites(base.info.modules, "pfeiffer")) == 6

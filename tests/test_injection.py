@@ -131,6 +131,7 @@ class TestHeads:
         assert base.module.config.id2label == dict(enumerate(labels))
         assert base.module.config.label2id == {label: i for i, label in enumerate(labels)}
         assert base.module.config.num_labels == base.module.num_labels == 5
+        assert base.module.get_submodule(HEADS[model_type][-1]).out_features == 5
         found = read_head(base.module, HEADS[model_type])
         assert list(found) == list(adapter.head)
         for name, layer in adapter.head.items():

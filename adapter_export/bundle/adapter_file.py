@@ -102,7 +102,7 @@ def write_adapter_file(path: Path, tensors: Mapping[str, np.ndarray], base_sha25
         written = read_adapter_file(path)
     except (InputError, RuntimeError) as error:
         raise OSError(f"{path}: could not be written whole: {error}") from error
-    if set(written) != set(arrays) or any(not np.array_equal(written[name], arrays[name]) for name in arrays):
+    if {name: tensor.tobytes() for name, tensor in written.items()} != {n: a.tobytes() for n, a in arrays.items()}:
         raise OSError(f"{path}: could not be written whole: what was read back differs")
 
 

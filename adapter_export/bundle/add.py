@@ -16,6 +16,7 @@ from adapter_export.bundle.layout import atomic_file, one_writer, sync
 from adapter_export.bundle.manifest import (
     ADAPTER_SUFFIX,
     ADAPTERS,
+    MANIFEST,
     AdapterInfo,
     Manifest,
     adapter_path,
@@ -72,7 +73,7 @@ def add_adapter(bundle: str | Path, adapters: Mapping[str, str | Path], force: b
     with one_writer(folder):
         before = read_manifest(folder)
         _check_request(folder, before, adapters, force)
-        _remove_leftovers(folder)
+        _remove_leftovers(folder, before)
         # Complete files are made beside the bundle's, then moved in.
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
         try:
@@ -109,10 +110,14 @@ def _check_request(folder: Path, manifest: Manifest, adapters: Mapping[str, obje
         taken.append(name)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """What a killed process left; nobody else is at work, and no manifest names these folders."""
+def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
+    """What a killed process left behind: nobody else is at work here now. Files a user may have put there stay."""
     for path in folder.glob(f"{_STAGING}*"):
         shutil.rmtree(path, ignore_errors=True)
+    stray = [*folder.glob(f".{MANIFEST}.*.tmp"), *(folder / ADAPTERS).glob(".*.tmp")]
+    versions = (folder / ADAPTERS).glob(f"*{_VERSION_MARK}*{ADAPTER_SUFFIX}")
+    for path in [*stray, *(path for path in versions if f"{ADAPTERS}/{path.name}" not in manifest.files)]:
+        path.unlink(missing_ok=True)
 
 
 def _beside_the_old(info: AdapterInfo, before: Manifest) -> AdapterInfo:

@@ -50,7 +50,7 @@ def atomic_folder(path: str | Path, force: bool = False, inputs: Sequence[str | 
     When the block raises, nothing of it stays and what was at `path` is untouched. Raises as `check_output`, and
     OSError for an output that cannot be written.
     """
-    target = check_output(path, force, inputs)
+    target = check_output(path, force, inputs).resolve()
     made = _make_parents(target.parent)
     temporary: Path | None = None
     try:
@@ -61,6 +61,8 @@ def atomic_folder(path: str | Path, force: bool = False, inputs: Sequence[str | 
             # Some writers make private files; an output has the permissions any new file has.
             item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
             sync(item)
+        # Another process may have put something there meanwhile.
+        check_output(path, force, inputs)
         _replace(temporary, target)
         sync(target.parent)
     except BaseException:

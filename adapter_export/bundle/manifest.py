@@ -127,7 +127,7 @@ def read_manifest(path: str | Path) -> Manifest:
     try:
         manifest: Manifest = build(Manifest, value)
         _check_paths(manifest)
-    except ValueError as error:
+    except (ValueError, InputError) as error:
         raise InputError(f"{file}: {error}") from None
     return manifest
 

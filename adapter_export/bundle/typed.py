@@ -23,7 +23,7 @@ def build(kind: Any, value: Any, field: str = "") -> Any:
         return tuple(build(item, element, f"{field}[{i}]") for i, element in enumerate(_expect(list, value, field)))
     if origin is Mapping:
         item = get_args(kind)[1]
-        return {key: build(item, element, f"{field}[{key!r}]") for key, element in _expect(dict, value, field).items()}
+        return {key: build(item, element, f"{field}.{key}") for key, element in _expect(dict, value, field).items()}
     if kind is float and type(value) is int:
         return float(value)
     return _expect(kind, value, field)

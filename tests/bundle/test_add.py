@@ -1,0 +1,325 @@
+"""Adding adapters: the same files as an export makes, all or none, whatever happens."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapter_export.basemodel import load_base
+from adapter_export.bundle import add as module
+from adapter_export.bundle.add import add_adapter
+from adapter_export.bundle.layout import atomic_file
+from adapter_export.bundle.manifest import ADAPTERS, MANIFEST, MODEL, Manifest, adapter_path, read_manifest
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.files import sha256
+from adapter_export.errors import InputError, OutputExists
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.runtime.session import AdapterSession
+from tests.bundles import Exported
+
+
+@pytest.fixture
+def bundle(swappable_bundle: Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(swappable_bundle.bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def info(swappable_bundle: Exported) -> ModelInfo:
+    return load_base(swappable_bundle.base, "text-classification").info
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_whole(folder: Path) -> Manifest:
+    """The manifest and the files it names belong together."""
+    manifest = read_manifest(folder)
+    for path, digest in manifest.files.items():
+        assert sha256(folder / path) == digest, path
+    for info in manifest.adapters:
+        assert manifest.files[info.file or ""] == info.sha256
+    return manifest
+
+
+def assert_tidy(folder: Path) -> None:
+    """Besides what the manifest names there is nothing."""
+    manifest = assert_whole(folder)
+    assert set(content(folder)) == {MANIFEST, *manifest.files}
+    assert [info.file for info in manifest.adapters] == [adapter_path(info.name) for info in manifest.adapters]
+    assert not list(folder.glob(".*"))
+
+
+def test_adding_gives_the_file_that_exporting_gives(bundle: Path, swappable_bundle: Exported) -> None:
+    before = read_manifest(bundle)
+    manifest = add_adapter(bundle, {"again": swappable_bundle.adapters["pfeiffer_five"]})
+    assert manifest == read_manifest(bundle)
+    new, old = manifest.adapter("again"), manifest.adapter("pfeiffer_five")
+    assert replace(new, name=old.name, file=old.file) == old
+    assert manifest.adapters[:-1] == before.adapters
+    assert (bundle / adapter_path("again")).read_bytes() == (bundle / adapter_path("pfeiffer_five")).read_bytes()
+    assert_tidy(bundle)
+
+
+def test_a_width_the_graph_was_not_exported_with(
+    bundle: Path,
+    info: ModelInfo,
+    random_adapter: Callable[..., Adapter],
+    save_checkpoint: Callable[..., Path],
+    inputs_for: Callable[..., dict[str, np.ndarray]],
+) -> None:
+    adapter = random_adapter(info, "bottleneck", 9, labels=tuple("uvwxyz"), reduction_factor=1)
+    add_adapter(bundle, {"wide": save_checkpoint(adapter, info)})
+    with AdapterSession(bundle) as session:
+        batch = {name: value for name, value in inputs_for("bert").items() if name in session.manifest.inputs}
+        for name in set(session.manifest.inputs) - set(batch):
+            batch[name] = np.zeros_like(batch["input_ids"])
+        assert session.run(batch, adapter="wide")["logits"].shape == (3, 6)
+        assert session.labels("wide") == tuple("uvwxyz")
+
+
+def test_a_replaced_adapter(bundle: Path, swappable_bundle: Exported) -> None:
+    before = read_manifest(bundle)
+    with pytest.raises(OutputExists, match="already has an adapter 'ia3_two'; pass --force to replace it"):
+        add_adapter(bundle, {"new": swappable_bundle.adapters["ia3_two"], "ia3_two": swappable_bundle.base})
+    for source in ("houlsby_two", "houlsby_two", "ia3_two"):
+        manifest = add_adapter(bundle, {"ia3_two": swappable_bundle.adapters[source]}, force=True)
+        assert manifest == read_manifest(bundle)
+        assert manifest.adapter("ia3_two").sha256 == before.adapter(source).sha256
+        assert [info.name for info in manifest.adapters] == [info.name for info in before.adapters]
+        assert_tidy(bundle)
+    assert read_manifest(bundle) == before
+
+
+def test_nothing_is_added_when_one_does_not_fit(bundle: Path, swappable_bundle: Exported, tmp_path: Path) -> None:
+    before = content(bundle)
+    broken = Path(shutil.copytree(swappable_bundle.adapters["houlsby_two"], tmp_path / "broken"))
+    (broken / "adapter.safetensors").write_bytes(b"broken")
+    good = swappable_bundle.adapters["ia3_two"]
+    for adapters in ({"a": good, "b": broken}, {"ia3_three": good, "b": broken}, {"a": good, "b": tmp_path / "no"}):
+        with pytest.raises(InputError):
+            add_adapter(bundle, adapters, force=True)
+        assert content(bundle) == before
+        assert not list(bundle.glob(".*"))
+
+
+@pytest.mark.parametrize("failing", ["write_manifest", "sync"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_changes_when_a_write_fails(
+    bundle: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch, failing: str, error: BaseException
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    before = content(bundle)
+    monkeypatch.setattr(module, failing, fail)
+    good = swappable_bundle.adapters["ia3_two"]
+    with pytest.raises(type(error)):
+        add_adapter(bundle, {"a": good, "houlsby_two": good}, force=True)
+    assert content(bundle) == before
+    assert not list(bundle.glob(".*"))
+
+
+def test_an_interrupt_after_the_manifest_took_effect(
+    bundle: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapter_export.bundle.manifest import write_manifest
+
+    def interrupted(folder: Path, manifest: Manifest) -> None:
+        write_manifest(folder, manifest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_manifest", interrupted)
+    good = swappable_bundle.adapters["ia3_two"]
+    with pytest.raises(KeyboardInterrupt):
+        add_adapter(bundle, {"a": good, "houlsby_two": good}, force=True)
+    assert [info.name for info in assert_whole(bundle).adapters][-1] == "a"
+    monkeypatch.undo()
+    add_adapter(bundle, {"b": good})
+    assert_tidy(bundle)
+
+
+def test_where_tidying_fails_the_adapters_are_in(
+    bundle: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    digest = read_manifest(bundle).adapter("ia3_two").sha256
+    good = swappable_bundle.adapters["ia3_two"]
+    monkeypatch.setattr(module, "atomic_file", fail)
+    manifest = add_adapter(bundle, {"houlsby_two": good}, force=True)
+    assert manifest == assert_whole(bundle)
+    assert manifest.adapter("houlsby_two").sha256 == digest
+    assert manifest.adapter("houlsby_two").file == f"{ADAPTERS}/houlsby_two@{digest[:12]}.onnx_adapter"
+    monkeypatch.setattr(module, "atomic_file", atomic_file)
+    add_adapter(bundle, {"b": good})
+    assert_tidy(bundle)
+
+
+@pytest.mark.skipif(not hasattr(sys, "addaudithook") or sys.platform == "win32", reason="kills forked processes")
+@pytest.mark.slow
+def test_killed_at_any_moment_the_bundle_is_the_old_or_the_new_one(swappable_bundle: Exported, tmp_path: Path) -> None:
+    before = read_manifest(swappable_bundle.bundle)
+    shutil.copytree(swappable_bundle.bundle, tmp_path / "given" / "bundle")
+    adapters = swappable_bundle.adapters
+    arguments = [
+        f"new={adapters['ia3_two']}",
+        f"houlsby_two={adapters['pfeiffer_five']}",
+        f"ia3_two={adapters['ia3_two']}",
+    ]
+    script = Path(__file__).with_name("killed.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "add", str(tmp_path), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    last = int(done.stdout)
+    assert last > 15
+    outcomes = []
+    for count in range(1, last + 1):
+        folder = tmp_path / f"after-{count}" / "bundle"
+        manifest = assert_whole(folder)
+        old = manifest == before
+        if not old:
+            assert manifest.adapter("new").sha256 == before.adapter("ia3_two").sha256
+            assert manifest.adapter("houlsby_two").sha256 == before.adapter("pfeiffer_five").sha256
+            assert manifest.adapter("houlsby_two").labels == before.adapter("pfeiffer_five").labels
+        outcomes.append(old)
+        # Whatever was left lying there does not hinder the next one.
+        manifest = add_adapter(folder, {"later": adapters["ia3_three"]})
+        assert set(content(folder)) - {MANIFEST, *manifest.files} <= {adapter_path("new")}
+        assert_whole(folder)
+    assert outcomes == sorted(outcomes, reverse=True)
+    assert outcomes[0]
+    assert not outcomes[-1]
+    assert_tidy(tmp_path / f"after-{last}" / "bundle")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no lock there")
+def test_two_at_once_are_both_added(bundle: Path, swappable_bundle: Exported) -> None:
+    code = "import sys, adapter_export as a; a.add_adapter(sys.argv[1], {sys.argv[2]: sys.argv[3]})"
+    checkpoint = str(swappable_bundle.adapters["ia3_two"])
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(bundle), name, checkpoint], stderr=subprocess.PIPE)
+        for name in ("x", "y", "z")
+    ]
+    for process in running:
+        _, error = process.communicate()
+        assert process.returncode == 0, error
+    assert {"x", "y", "z"} <= {info.name for info in read_manifest(bundle).adapters}
+    assert_tidy(bundle)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("mode", ["embedded", "merged"])
+    def test_an_adapter_in_the_graph(
+        self, request: pytest.FixtureRequest, swappable_bundle: Exported, mode: str
+    ) -> None:
+        exported: Exported = request.getfixturevalue(f"{mode}_bundle")
+        with pytest.raises(InputError, match=f"mode '{mode}' holds its adapter in the graph; expected 'swappable'"):
+            add_adapter(exported.bundle, {"x": swappable_bundle.adapters["ia3_two"]})
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            ((), "expected at least one adapter"),
+            (("../x",), "adapter name '../x'"),
+            (("IA3_two",), "'IA3_two': differs from 'ia3_two' in upper and lower case only"),
+            (("x", "X"), "'X': differs from 'x' in upper and lower case only"),
+        ],
+    )
+    def test_names(self, bundle: Path, swappable_bundle: Exported, names: tuple[str, ...], message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            add_adapter(bundle, dict.fromkeys(names, swappable_bundle.adapters["ia3_two"]))
+
+    def test_a_place_the_graph_does_not_have(
+        self,
+        bundle: Path,
+        info: ModelInfo,
+        random_adapter: Callable[..., Adapter],
+        save_checkpoint: Callable[..., Path],
+    ) -> None:
+        adapter = random_adapter(info, "bottleneck", placement="houlsby", activation="gelu")
+        with pytest.raises(
+            InputError, match=r"adapter x: tensor '.*bottleneck_gelu\.down': the graph has no such tens"
+        ):
+            add_adapter(bundle, {"x": save_checkpoint(adapter, info)})
+
+    def test_no_head_where_the_base_model_has_none(
+        self,
+        bundle: Path,
+        info: ModelInfo,
+        random_adapter: Callable[..., Adapter],
+        save_checkpoint: Callable[..., Path],
+    ) -> None:
+        adapter = replace(random_adapter(info, "ia3"), head={}, labels=None)
+        with pytest.raises(InputError, match=r"adapter x: expected a task head \(text-classification\), as the base"):
+            add_adapter(bundle, {"x": save_checkpoint(adapter, info)})
+
+    def test_another_base_model(
+        self,
+        bundle: Path,
+        tiny_info: Callable[..., ModelInfo],
+        random_adapter: Callable[..., Adapter],
+        save_checkpoint: Callable[..., Path],
+    ) -> None:
+        other = tiny_info("bert", "text-classification")
+        with pytest.raises(InputError, match="field 'base_sha256': trained on a base model with weights"):
+            add_adapter(bundle, {"x": save_checkpoint(random_adapter(other, "ia3"), other)})
+
+    def test_a_folder_that_is_no_bundle(self, tmp_path: Path, swappable_bundle: Exported) -> None:
+        with pytest.raises(InputError, match="the folder is not a bundle"):
+            add_adapter(tmp_path, {"x": swappable_bundle.adapters["ia3_two"]})
+
+    def test_a_language_model_head_cannot_be_compared_here(
+        self, bundle: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from adapter_export.checkpoints.adapter import LM_HEAD, HeadLayer
+
+        def load(path: Path, info: ModelInfo) -> Adapter:
+            return Adapter("ia3", {}, {LM_HEAD: HeadLayer(np.ones((2, 2), "f4"), None)})
+
+        monkeypatch.setattr(module, "load_adapter", load)
+        monkeypatch.setattr(module, "read_manifest", lambda folder: replace(read_manifest(folder), task="causal-lm"))
+        with pytest.raises(InputError, match="adapter x: carries 'lm_head', which only an export"):
+            add_adapter(bundle, {"x": swappable_bundle.adapters["ia3_two"]})
+
+
+def test_a_head_is_left_out_where_the_graph_has_none(
+    features_bundle: Exported,
+    tmp_path: Path,
+    random_adapter: Callable[..., Adapter],
+    save_checkpoint: Callable[..., Path],
+) -> None:
+    bundle = Path(shutil.copytree(features_bundle.bundle, tmp_path / "bundle"))
+    info = load_base(features_bundle.base, "text-classification").info
+    adapter = random_adapter(info, "ia3", labels=("a", "b"))
+    assert adapter.head
+    manifest = add_adapter(bundle, {"x": save_checkpoint(adapter, info)})
+    tensors = module.graph_tensors("x", adapter, manifest)
+    assert tensors
+    assert not any(".head." in name for name in tensors)
+    assert (bundle / MODEL).exists()
+
+
+def test_needs_neither_torch_nor_transformers(bundle: Path, swappable_bundle: Exported) -> None:
+    code = (
+        "import sys\n"
+        "from adapter_export import add_adapter\n"
+        "add_adapter(sys.argv[1], {'x': sys.argv[2], 'y': sys.argv[3]})\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    adapters = [str(swappable_bundle.adapters[name]) for name in ("ia3_two", "houlsby_two")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bundle), *adapters], capture_output=True, text=True, check=True
+    )
+    assert "onnxruntime" in done.stdout.split()
+    assert not {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "peft"} & set(done.stdout.split())

@@ -1,0 +1,145 @@
+"""Manifests: what is written is read, and everything else is one error that names the field."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter_export.bundle.manifest import (
+    MANIFEST,
+    AdapterInfo,
+    Manifest,
+    SiteInfo,
+    TensorInfo,
+    adapter_path,
+    read_manifest,
+    write_manifest,
+)
+from adapter_export.errors import InputError
+from adapter_export.modelinfo import ModelInfo
+
+
+def manifest() -> Manifest:
+    digest = "0" * 64
+    return Manifest(
+        project_version="1.0",
+        mode="swappable",
+        task="text-classification",
+        dtype="float32",
+        opset=20,
+        base=ModelInfo("bert", "BertModel", "bert", False, 8, {"layer": 8}, {"layer": 8}, ("classifier",), digest),
+        inputs={"input_ids": TensorInfo("int64", ("batch", "sequence"))},
+        outputs={"logits": TensorInfo("float32", ("batch", 3))},
+        sites=(
+            SiteInfo("layer", "output", "IA3", "ia3", {"layer.ia3.l": TensorInfo("float32", (8,))}, 1.0),
+            SiteInfo("classifier", "replace", "Head", "head", {"c.head.bias": TensorInfo("float32", ("n",))}, None),
+        ),
+        adapters=(
+            AdapterInfo("one", "ia3", "peft", digest, 8, ("no", "yes"), file=adapter_path("one")),
+            AdapterInfo("two", "ia3", "peft", digest, 8, file=adapter_path("two")),
+        ),
+        files={"model.onnx": digest, adapter_path("one"): digest, adapter_path("two"): digest},
+        labels=None,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_manifest(tmp_path, manifest())
+    return tmp_path
+
+
+def test_what_is_written_is_read(folder: Path) -> None:
+    assert read_manifest(folder) == manifest()
+    assert set(manifest().tensors) == {"layer.ia3.l", "c.head.bias"}
+
+
+def test_an_adapter_is_added_or_takes_the_place_of_its_name() -> None:
+    new = AdapterInfo("one", "bottleneck", "adapterhub", "1" * 64, 9, file="adapters/one@11.onnx_adapter")
+    changed = manifest().with_adapter(new)
+    assert [info.name for info in changed.adapters] == ["one", "two"]
+    assert changed.adapter("one") == new
+    assert set(changed.files) == {"model.onnx", "adapters/one@11.onnx_adapter", adapter_path("two")}
+    third = AdapterInfo("three", "ia3", "peft", "2" * 64, 9, file=adapter_path("three"))
+    assert [info.name for info in changed.with_adapter(third).adapters] == ["one", "two", "three"]
+    with pytest.raises(InputError, match=r"adapter 'four': not in the bundle \(it has: one, two\)"):
+        changed.adapter("four")
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a folder, found nothing"):
+        read_manifest(tmp_path / "nope")
+    with pytest.raises(InputError, match=r"expected manifest\.json, found none; the folder is not a bundle"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format_version=2), "field 'format_version': expected 1, found 2"),
+        (lambda m: m.pop("format_version"), "field 'format_version': expected 1, found None"),
+        (lambda m: m.pop("sites"), "field 'sites' is missing"),
+        (lambda m: m.update(new=1), "field 'new' is not known"),
+        (lambda m: m["base"].update(hidden_size="8"), "field 'base.hidden_size': expected int, found str"),
+        (lambda m: m["base"].update(hidden_size=True), "field 'base.hidden_size': expected int, found bool"),
+        (lambda m: m["sites"][1].pop("port"), r"field 'sites\[1\].port' is missing"),
+        (lambda m: m["inputs"]["input_ids"].update(shape="ab"), "field 'inputs.input_ids.shape': expected list, found"),
+        (lambda m: m["adapters"][0].update(name="../one"), "adapter name '../one'"),
+        (lambda m: m["adapters"][1].update(name="one"), "field 'adapters': a name is there twice"),
+        (lambda m: m["adapters"][0].update(file="../one"), "path '../one': expected a path inside the bundle"),
+        (lambda m: m["adapters"][0].update(file="/one"), "path '/one': expected a path inside"),
+        (lambda m: m["files"].update({"a/../../b": ""}), "path 'a/../../b': expected a path inside"),
+        (lambda m: m["files"].update({"c:\\b": ""}), "expected a path inside"),
+        (lambda m: m["files"].update({"": ""}), "expected a path inside"),
+    ],
+)
+def test_what_is_wrong_is_named(folder: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    value = json.loads((folder / MANIFEST).read_text())
+    change(value)
+    (folder / MANIFEST).write_text(json.dumps(value))
+    with pytest.raises(InputError, match=message) as raised:
+        read_manifest(folder)
+    assert str(raised.value).startswith(str(folder / MANIFEST))
+
+
+def test_whatever_stands_in_a_field_it_is_read_or_refused(folder: Path) -> None:
+    good = json.loads((folder / MANIFEST).read_text())
+    refused = read = 0
+    for place in places(good):
+        for value in (None, True, -1, 1.5, "x", [], {}, [None], {"x": None}, ...):
+            changed = copy.deepcopy(good)
+            target = changed
+            for key in place[:-1]:
+                target = target[key]
+            if value is ...:
+                del target[place[-1]]
+            else:
+                target[place[-1]] = value
+            (folder / MANIFEST).write_text(json.dumps(changed))
+            try:
+                read_manifest(folder)
+                read += 1
+            except InputError:
+                refused += 1
+    assert refused > 300
+    assert read > 50
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths to everything inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json(folder: Path, content: bytes) -> None:
+    (folder / MANIFEST).write_bytes(content)
+    with pytest.raises(InputError, match=r"manifest\.json: expected"):
+        read_manifest(folder)

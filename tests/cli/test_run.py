@@ -1,0 +1,227 @@
+"""`adapter-export run`, against the session itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from adapter_export.bundle.manifest import read_manifest
+from adapter_export.cli import main
+from adapter_export.runtime.session import AdapterSession
+from adapter_export.runtime.text import TextEncoder, probabilities
+from tests.bundles import Exported
+
+
+def invoke(*args: Any) -> Result:
+    return CliRunner(env={"COLUMNS": "160"}).invoke(main, ["run", *map(str, args)])
+
+
+def results(*args: Any) -> list[dict[str, Any]]:
+    result = invoke(*args, "--json")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    found: list[dict[str, Any]] = json.loads(result.stdout)["results"]
+    return found
+
+
+def one(bundle: Path, text: str, adapter: str | None) -> np.ndarray:
+    """Probabilities of one text alone."""
+    with AdapterSession(bundle) as session:
+        encoded = TextEncoder(bundle, session.manifest).encode([text])
+        found: np.ndarray = probabilities(session.run(encoded.inputs, adapter)["logits"])[0]
+        return found
+
+
+def test_each_text_with_each_adapter(swappable_bundle: Exported) -> None:
+    texts = ["a good movie", "bad", "the dark house was not for me"]
+    names = ["houlsby_four", "ia3_two"]
+    options = [part for name in names for part in ("--adapter", name)]
+    found = results("--bundle", swappable_bundle.bundle, *options, *(part for t in texts for part in ("--text", t)))
+    assert [(item["text"], item["adapter"]) for item in found] == [(text, name) for text in texts for name in names]
+    for item in found:
+        wanted = one(swappable_bundle.bundle, item["text"], item["adapter"])
+        labels = read_manifest(swappable_bundle.bundle).adapter(item["adapter"]).labels
+        assert labels is not None
+        assert list(item["probabilities"]) == list(labels)
+        assert np.allclose(list(item["probabilities"].values()), wanted, atol=1e-6)
+        assert item["label"] == labels[int(wanted.argmax())]
+        assert item["probability"] == max(item["probabilities"].values())
+        assert item["tokens"] == len(item["text"].split()) + 2
+        assert item["truncated"] is False
+
+
+def test_lines_of_a_file(swappable_bundle: Exported, tmp_path: Path) -> None:
+    lines = [{"text": "good", "adapter": "pfeiffer_five"}, {"text": "bad day", "other": 1}]
+    path = tmp_path / "texts.jsonl"
+    # With a byte order mark and an empty line, and more of them than fit in a batch.
+    path.write_text("\ufeff" + "\n\n".join(json.dumps(line) for line in lines * 20) + "\n", encoding="utf-8")
+    found = results("--bundle", swappable_bundle.bundle, "--input", path, "--adapter", "ia3_two")
+    assert [(item["text"], item["adapter"]) for item in found] == [
+        ("good", "pfeiffer_five"),
+        ("bad day", "ia3_two"),
+    ] * 20
+    assert np.allclose(list(found[-1]["probabilities"].values()), one(swappable_bundle.bundle, "bad day", "ia3_two"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "a"}\nno json\n', "line 2: expected a JSON object, found: Expecting value"),
+        (b'["a"]\n', "line 1: expected an object with a field 'text' that is a string"),
+        (b'{"text": 3}\n', "line 1: expected an object with a field 'text'"),
+        (b'{"text": "a", "adapter": 3}\n', "line 1: field 'adapter': expected a string, found 3"),
+        (b"\xff\xfe", "expected UTF-8, found"),
+        (b"\n", "expected lines with texts, found none"),
+    ],
+)
+def test_a_file_that_holds_something_else(
+    swappable_bundle: Exported, tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_bytes(content)
+    result = invoke("--bundle", swappable_bundle.bundle, "--input", path, "--adapter", "ia3_two")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {path}: {message}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_table_shows_texts_as_they_are(swappable_bundle: Exported) -> None:
+    text = "a [bold]good[/bold] :smile:\n movie [/]"
+    result = invoke("--bundle", swappable_bundle.bundle, "--adapter", "ia3_three", "--text", text)
+    assert result.exit_code == 0, result.output
+    assert "│ a [bold]good[/bold] :smile: movie [/] │ ia3_three │" in result.stdout
+    rows = [line.split("│")[3:5] for line in result.stdout.splitlines() if line.startswith("│")]
+    wanted = sorted(zip(one(swappable_bundle.bundle, text, "ia3_three"), ("bad", "so so", "good"), strict=True))
+    assert [(a.strip(), b.strip()) for a, b in rows] == [(label, f"{p:.4f}") for p, label in reversed(wanted)]
+
+
+def test_a_text_that_is_too_long(swappable_bundle: Exported) -> None:
+    args = ("--bundle", swappable_bundle.bundle, "--adapter", "ia3_two", "--text", "good " * 100, "--text", "bad")
+    assert [item["truncated"] for item in results(*args)] == [True, False]
+    assert invoke(*args).stderr == "note: 1 of the texts were longer than the model takes, and were cut\n"
+
+
+@pytest.mark.parametrize(("fixture", "name"), [("embedded_bundle", "houlsby_four"), ("merged_bundle", "ia3_three")])
+def test_an_adapter_in_the_graph(request: pytest.FixtureRequest, fixture: str, name: str) -> None:
+    bundle = request.getfixturevalue(fixture).bundle
+    (found,) = results("--bundle", bundle, "--text", "good")
+    assert found["adapter"] == name
+    assert results("--bundle", bundle, "--text", "good", "--adapter", name) == [found]
+    assert invoke("--bundle", bundle, "--text", "good", "--adapter", "other").exit_code == 2
+
+
+def test_the_base_model_itself(headed_bundle: Exported, swappable_bundle: Exported) -> None:
+    (found,) = results("--bundle", headed_bundle.bundle, "--text", "good")
+    assert found["adapter"] is None
+    assert list(found["probabilities"]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert np.allclose(list(found["probabilities"].values()), one(headed_bundle.bundle, "good", None))
+    refused = invoke("--bundle", swappable_bundle.bundle, "--text", "good")
+    assert refused.exit_code == 2
+    assert "its base model has no labels of its own; choose an adapter with --adapter (ia3_two, " in refused.stderr
+
+
+def test_features(features_bundle: Exported) -> None:
+    args = ("--bundle", features_bundle.bundle, "--text", "a good day", "--text", "bad", "--adapter", "ia3")
+    found = results(*args)
+    with AdapterSession(features_bundle.bundle) as session:
+        encoder = TextEncoder(features_bundle.bundle, session.manifest)
+        for item in found:
+            hidden = session.run(encoder.encode([item["text"]]).inputs, "ia3")["last_hidden_state"][0]
+            assert item["shape"] == list(hidden.shape)
+            assert np.allclose(item["embedding"], hidden.mean(axis=0), atol=1e-5)
+            assert np.isclose(item["norm"], np.linalg.norm(hidden.mean(axis=0)), rtol=1e-5)
+    table = invoke(*args).stdout
+    assert f"{found[0]['norm']:.4f}" in table
+    assert "...] of 32" in table
+
+
+def test_a_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapter_export.cli import run
+
+    class Session:
+        class manifest:  # noqa: N801
+            task = "causal-lm"
+
+        def labels(self, adapter: str | None) -> None:
+            return None
+
+    class Encoder:
+        def decode(self, token: int) -> str:
+            return f"<{token}>"
+
+    logits = np.zeros((2, 3, 8), np.float32)
+    logits[0, 1, 4] = logits[1, 2, 6] = 3
+    mask = np.array([[True, True, False], [True, True, True]])
+    found = run._answers(Session(), Encoder(), None, logits, mask)  # type: ignore[arg-type]
+    assert [item["next"][0]["token"] for item in found] == ["<4>", "<6>"]
+    assert np.isclose(found[0]["next"][0]["probability"], np.exp(3) / (np.exp(3) + 7))
+    assert [len(item["next"]) for item in found] == [5, 5]
+    assert run._cells(found[0])[0].splitlines()[0] == "'<4>'"
+
+
+def test_a_regression_has_a_value_and_no_probability() -> None:
+    from adapter_export.cli import run
+
+    class Session:
+        class manifest:  # noqa: N801
+            task = "text-classification"
+
+        def labels(self, adapter: str | None) -> tuple[str, ...]:
+            return ("score",)
+
+    found = run._answers(Session(), None, None, np.array([[2.5]], np.float32), np.ones((1, 1), bool))  # type: ignore[arg-type]
+    assert found == [{"label": "score", "value": 2.5}]
+    assert run._cells(found[0]) == ("score", "2.5000")
+
+
+@pytest.mark.parametrize("args", [(), ("--text", "a", "--input", "b")])
+def test_text_or_input(swappable_bundle: Exported, args: tuple[str, ...]) -> None:
+    result = invoke("--bundle", swappable_bundle.bundle, *args)
+    assert result.exit_code == 2
+    assert "expected --text TEXT or --input FILE, one of the two" in result.stderr
+
+
+def test_bad_input_is_one_line(swappable_bundle: Exported, tmp_path: Path) -> None:
+    bundle = swappable_bundle.bundle
+    without = Path(shutil.copytree(bundle, tmp_path / "without"))
+    (without / "tokenizer.json").unlink()
+    for args, message in (
+        (("--bundle", bundle, "--adapter", "nope"), "adapter 'nope'"),
+        (("--bundle", tmp_path / "nope"), "expected a folder, found nothing"),
+        (("--bundle", without, "--adapter", "ia3_two"), "expected tokenizer.json to encode texts with, found none"),
+        (("--bundle", bundle, "--adapter", "ia3_two", "--input", tmp_path / "nope"), "No such file"),
+    ):
+        result = invoke(*args, *(() if "--input" in args else ("--text", "good")))
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert result.stdout == ""
+
+
+def test_a_process_of_its_own_says_nothing_but_the_answer(swappable_bundle: Exported) -> None:
+    """No torch, and no line of ONNX Runtime's own, not even where there is no GPU for --provider cuda."""
+    command = [sys.executable, "-X", "importtime", "-m", "adapter_export", "run", "--bundle", swappable_bundle.bundle]
+    command += ["--adapter", "ia3_two", "--text", "good", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["results"][0]["text"] == "good"
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("import time:") for line in lines)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+    assert {"onnxruntime", "tokenizers"} <= imported
+    assert not {"torch", "transformers", "onnx"} & imported
+    command[1:3] = []
+    done = subprocess.run([*command, "--provider", "cuda"], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        assert json.loads(done.stdout)["provider"] == "cuda"
+    else:
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: provider 'cuda': ")
+        assert done.stderr.count("\n") == 1

@@ -15,10 +15,10 @@ from adapter_export.training.metrics import IGNORED, classification_metrics, lan
 
 
 def test_classification_by_hand() -> None:
-    # True classes 0 0 0 1 2, predicted 0 0 1 1 1: F1 of 0 is 4/5, of 1 is 2/4, of 2 is 0.
-    rows = np.array([[0.5, 1, p, t] for p, t in zip((0, 0, 1, 1, 1), (0, 0, 0, 1, 2), strict=True)], np.float32)
+    # F1 of 0 is 4/5 and of 1 is 2/3; 2 is only predicted and 3 only true, so theirs are 0.
+    rows = np.array([[0.5, 1, p, t] for p, t in zip((0, 0, 1, 1, 2), (0, 0, 0, 1, 3), strict=True)], np.float32)
     assert classification_metrics(rows) == pytest.approx(
-        {"loss": 0.5, "accuracy": 3 / 5, "macro_f1": (4 / 5 + 2 / 4 + 0) / 3}
+        {"loss": 0.5, "accuracy": 3 / 5, "macro_f1": (4 / 5 + 2 / 3) / 4}
     )
 
 

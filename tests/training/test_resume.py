@@ -35,19 +35,19 @@ main()
 """
 
 
-def stopping(step: int, stop: Callable[[], Any]) -> Callable[..., Any]:
-    """As `keeper`, but calls `stop` after the update `step`, before anything else is done there."""
+def stopping(step: int, stop: Callable[[], Any], event: str = "on_step_end") -> Callable[..., Any]:
+    """As `keeper`, but calls `stop` at the event after the update `step`, before anything else is done there."""
 
     def make(*args: Any) -> Any:
         made = keeper(*args)
-        then = made.on_step_end
+        then = getattr(made, event)
 
-        def on_step_end(args: Any, state: Any, control: Any, **rest: Any) -> None:
+        def stop_or_go_on(args: Any, state: Any, control: Any, **rest: Any) -> None:
             if state.global_step == step:
                 stop()
             then(args, state, control, **rest)
 
-        made.on_step_end = on_step_end
+        setattr(made, event, stop_or_go_on)
         return made
 
     return make
@@ -131,6 +131,19 @@ def test_resuming_from_anywhere(
     whole = train(**arguments, output=tmp_path / "whole")
     assert tensors(resumed) == tensors(whole)
     assert (resumed.steps, resumed.kept_step, resumed.history) == (whole.steps, whole.kept_step, whole.history)
+
+
+def test_an_epochs_evaluation_is_not_lost(
+    arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 50 updates an epoch, where a checkpoint amid an epoch would be due: it must not come before the evaluation.
+    arguments |= {"train": write_jsonl(tmp_path / "train.jsonl", texts(100)), "batch_size": 2, "early_stopping": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "keeper", stopping(50, interrupt, "on_evaluate"))
+        with pytest.raises(KeyboardInterrupt):
+            train(**arguments, output=tmp_path / "out")
+    resumed = train(**arguments, output=tmp_path / "out", resume=True)
+    assert [entry["step"] for entry in resumed.history] == [50, 100]
 
 
 @pytest.mark.parametrize(

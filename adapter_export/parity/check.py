@@ -1,0 +1,147 @@
+"""`adapter-export parity`: judge every adapter of a bundle at every shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from adapter_export import tasks
+from adapter_export.basemodel import BaseModel, load_base
+from adapter_export.bundle.adapter_file import HEAD_SLUG
+from adapter_export.bundle.manifest import Manifest, read_manifest
+from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
+from adapter_export.checkpoints.files import existing_folder, weights_sha256
+from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.errors import InputError
+from adapter_export.export.samples import max_sequence
+from adapter_export.parity.cases import TextLimits, image_cases, make_inputs, text_cases
+from adapter_export.parity.checks import check_files, check_labels, check_repeats, repeat_case
+from adapter_export.parity.judge import LIMITS, Verdict, judge
+from adapter_export.parity.measure import Measure
+from adapter_export.parity.placement import check_provider
+from adapter_export.parity.reference import Reference
+from adapter_export.parity.report import ParityReport, Result
+from adapter_export.parity.runner import open_runner
+from adapter_export.parity.trial import Trial
+
+Progress = Callable[[int, int], None]
+
+
+def check_parity(
+    bundle: str | Path,
+    model: str | Path,
+    adapters: Mapping[str, str | Path],
+    provider: str = "cpu",
+    progress: Progress | None = None,
+) -> ParityReport:
+    """Judge a bundle against the model folder and the adapter checkpoints it was made from.
+
+    adapters: the checkpoint of every adapter of the bundle, by name. provider: `cpu` or `cuda`. progress: called with
+    (cases done, cases in all). A bundle whose files are not those of its manifest fails without being run.
+
+    Raises InputError for adapters that only one of `bundle` and `adapters` has, and for another base model;
+    ProviderError when the provider is not to be had.
+    """
+    folder = Path(bundle)
+    manifest = read_manifest(folder)
+    if manifest.dtype not in LIMITS:
+        raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(LIMITS)}")
+    _check_names(folder, manifest, adapters)
+    _check_base(model, manifest)
+    files = check_files(manifest, folder)
+    report = ParityReport(folder, manifest.mode, manifest.task, manifest.dtype, provider, (files,))
+    if files.verdict is Verdict.FAIL:
+        return report
+
+    exact, target = _load(model, manifest, "float64"), _load(model, manifest, manifest.dtype)
+    loaded = {name: _for_task(load_adapter(path, exact.info), manifest.task) for name, path in adapters.items()}
+    limits = _text_limits(exact, manifest)
+    cases = text_cases(limits) if limits else image_cases()
+    checks = [files, check_labels(manifest, loaded)]
+    measured: dict[tuple[str, str], list[Measure]] = {}
+    with open_runner(folder, manifest, loaded, provider) as runner:
+        trial = Trial(manifest, Reference(exact), Reference(target), runner, loaded)
+        for number, case in enumerate(cases):
+            if progress:
+                progress(number, len(cases))
+            for key, item in trial.run(make_inputs(case, manifest.inputs, limits, seed=number)).items():
+                measured.setdefault(key, []).append(item)
+        repeated = make_inputs(repeat_case(cases), manifest.inputs, limits, seed=len(cases))
+        checks.append(check_repeats(runner, repeated, list(loaded)))
+    placement, check = check_provider(folder, provider, repeated, next(iter(loaded), None))
+    checks.append(check)
+    results = [
+        Result(adapter, case, output, judgement)
+        for (adapter, output), items in measured.items()
+        for case, judgement in zip(cases, judge(items, LIMITS[manifest.dtype]), strict=True)
+    ]
+    return replace(
+        report,
+        checks=tuple(checks),
+        results=tuple(results),
+        notes=tuple(_notes(manifest, limits)),
+        placement=placement,
+    )
+
+
+def _check_names(folder: Path, manifest: Manifest, adapters: Mapping[str, object]) -> None:
+    has = {info.name for info in manifest.adapters}
+    if missing := sorted(has - set(adapters)):
+        raise InputError(f"bundle {folder}: holds adapter {missing[0]!r}: expected --adapter {missing[0]}=DIR for it")
+    if extra := sorted(set(adapters) - has):
+        raise InputError(f"--adapter {extra[0]}: not in bundle {folder} (it has: {', '.join(sorted(has)) or 'none'})")
+
+
+def _check_base(model: str | Path, manifest: Manifest) -> None:
+    found = weights_sha256(existing_folder(model, "model"))
+    if found != manifest.base.sha256:
+        raise InputError(
+            f"model {model}: weights are {found[:12]}..., but the bundle was made from {manifest.base.sha256[:12]}..."
+        )
+
+
+def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
+    import torch
+
+    return load_base(model, manifest.task, dtype=getattr(torch, dtype))
+
+
+def _for_task(adapter: Adapter, task: str) -> Adapter:
+    """The adapter with the head that this task's graph has: its own for labels, else at most a repeated `lm_head`."""
+    if tasks.get(task).labelled:
+        return adapter
+    kept = {name: layer for name, layer in adapter.head.items() if name == LM_HEAD and task == "causal-lm"}
+    return replace(adapter, head=kept, labels=None)
+
+
+def _text_limits(base: BaseModel, manifest: Manifest) -> TextLimits | None:
+    """What texts the model takes; None for images."""
+    if "input_ids" not in manifest.inputs:
+        return None
+    config = base.module.config.get_text_config()
+    pad = getattr(config, "pad_token_id", None)
+    return TextLimits(
+        vocabulary=config.vocab_size,
+        pad=0 if pad is None else pad,
+        types=getattr(config, "type_vocab_size", 0) or 0,
+        longest=max_sequence(config),
+        values=config.vocab_size if manifest.task == "causal-lm" else config.hidden_size,
+    )
+
+
+def _notes(manifest: Manifest, limits: TextLimits | None) -> list[str]:
+    notes = []
+    if limits and limits.judged < limits.longest:
+        notes.append(f"sequences were judged up to {limits.judged} of the {limits.longest} tokens the model takes")
+    if manifest.mode != "swappable":
+        notes.append(
+            f"the graph ({manifest.mode}) has no state without its adapter: the change it makes was measured from "
+            f"PyTorch at {manifest.dtype}"
+        )
+    elif manifest.labels is None and any(site.method == HEAD_SLUG for site in manifest.sites):
+        notes.append(
+            "the base model has no task head, so without an adapter there are no labels to compare; its body was "
+            "judged through the head of each adapter"
+        )
+    return notes

@@ -1,0 +1,67 @@
+"""Checks of a bundle as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.files import sha256
+from adapter_export.export.samples import SEQUENCE
+from adapter_export.parity.cases import Case
+from adapter_export.parity.judge import Verdict
+from adapter_export.parity.report import Check
+from adapter_export.parity.runner import Runner, attempt
+
+
+def check_files(manifest: Manifest, folder: Path) -> Check:
+    """Every file the manifest names is there, with the bytes it names."""
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            return Check("files", Verdict.FAIL, f"{path}: named by the manifest, but missing")
+        if (found := sha256(path)) != expected:
+            return Check("files", Verdict.FAIL, f"{path}: sha256 {found[:12]}..., expected {expected[:12]}...")
+    for info in manifest.adapters:
+        if info.file is not None and manifest.files.get(info.file) != info.sha256:
+            return Check(
+                "files", Verdict.FAIL, f"{folder / info.file}: the manifest has two digests for it, or one only"
+            )
+    return Check("files", Verdict.PASS, f"{len(manifest.files)} files as the manifest has them")
+
+
+def check_labels(manifest: Manifest, adapters: Mapping[str, Adapter]) -> Check:
+    """Class names are the checkpoints', in their order: right numbers under wrong names are wrong answers."""
+    for name, adapter in adapters.items():
+        info = manifest.adapter(name)
+        expected = adapter.label_names if adapter.num_labels is not None else None
+        if expected is not None and info.labels != expected:
+            found = ", ".join(info.labels or ()) or "none"
+            return Check("labels", Verdict.FAIL, f"adapter {name}: expected {', '.join(expected)}, found {found}")
+    return Check("labels", Verdict.PASS, "as in the checkpoints")
+
+
+def repeat_case(cases: Sequence[Case]) -> Case:
+    """A case with several rows, of the traced length or one near it."""
+    return min(cases, key=lambda case: (-case.batch, abs(case.length - SEQUENCE), case.padding == "none"))
+
+
+def check_repeats(runner: Runner, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> Check:
+    """A -> B -> nothing -> A gives A again bit for bit, for every adapter A and the one after it as B."""
+    for index, name in enumerate(names):
+        runs = [attempt(runner.on, inputs, name)]
+        if runner.has_off_state:
+            runs.append(attempt(runner.on, inputs, names[(index + 1) % len(names)]))
+            runs.append(attempt(runner.off, inputs, None))
+        runs.append(attempt(runner.on, inputs, name))
+        first, last = runs[0], runs[-1]
+        if isinstance(first, str) or isinstance(last, str):
+            return Check(
+                "swap", Verdict.FAIL, f"adapter {name}: did not run: {first if isinstance(first, str) else last}"
+            )
+        if any(first[output].tobytes() != last[output].tobytes() for output in first):
+            return Check("swap", Verdict.FAIL, f"adapter {name}: other bits after another adapter ran")
+    return Check("swap", Verdict.PASS, "each adapter gives the same bits after another one and after none")

@@ -1,0 +1,163 @@
+"""What one output of one case gave, in numbers. Pure numpy: arrays in, numbers out.
+
+R PyTorch in float64 with the adapter unmerged, T PyTorch at the graph's dtype, O ONNX Runtime, for the same inputs.
+`on` and `off`: with and without the adapter's body; its task head stays in both (see `docs/parity.md`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """R, T and O of one output, on or off; O is None where the graph cannot run like that."""
+
+    reference: np.ndarray
+    target: np.ndarray
+    actual: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one output of one case gave.
+
+    off: None where there is no adapter to speak of. kept: which leading positions (B, T) count; None means all.
+    dtype: of the output, as the graph promises it.
+    """
+
+    on: Outputs
+    off: Outputs | None
+    kept: np.ndarray | None
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Error:
+    """Differences from R: the largest, the 99.9th percentile, and the mean."""
+
+    max: float
+    p999: float
+    mean: float
+
+    def relative(self, rms: float) -> Error:
+        return Error(self.max / rms, self.p999 / rms, self.mean / rms)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How far O and T are from R, in R's units. squares, count: sum of R^2 and number of values, for its rms."""
+
+    actual: Error
+    target: Error
+    squares: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    """fails, doubts: what is wrong with the form of the outputs, or with what they are compared with; then there are no
+    numbers. change: max|R_on - R_off|. cosine: of O_on - O_off and R_on - R_off; None where one of them is zero.
+    """
+
+    fails: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    on: Fit | None = None
+    off: Fit | None = None
+    change: float | None = None
+    cosine: float | None = None
+
+
+# Before what concerns the run without the adapter.
+OFF = "without the adapter: "
+
+
+def measure(evidence: Evidence) -> Measure:
+    """Check the form of the outputs and, where nothing is wrong with it, measure them.
+
+    For a graph without an off state T_off stands in for O_off: it has the rounding errors of the graph's dtype too,
+    which in half precision are mostly common to both states and cancel.
+    """
+    on, off = (_select(outputs, evidence.kept) for outputs in (evidence.on, evidence.off))
+    assert on is not None
+    assert on.actual is not None
+    fails, doubts = _form("", evidence.on, on, evidence.dtype)
+    if off is not None and evidence.off is not None and off.actual is not None:
+        more = _form(OFF, evidence.off, off, evidence.dtype)
+        fails, doubts = fails + more[0], doubts + more[1]
+    if fails or doubts:
+        return Measure(tuple(fails), tuple(doubts))
+    if off is None:
+        return Measure(on=_fit(on))
+    expected = on.reference - off.reference
+    changed = on.actual - (off.target if off.actual is None else off.actual)
+    return Measure(
+        on=_fit(on),
+        off=None if off.actual is None else _fit(off),
+        change=float(np.abs(expected).max()),
+        cosine=_cosine(changed, expected),
+    )
+
+
+def _select(outputs: Outputs | None, kept: np.ndarray | None) -> Outputs | None:
+    """The positions that count, as float64; O as it is where its shape is wrong."""
+    if outputs is None:
+        return None
+    shape = outputs.reference.shape
+
+    def select(array: np.ndarray) -> np.ndarray:
+        whole = kept is None or array.shape != shape
+        selected: np.ndarray = (array if whole else array[kept]).astype(np.float64)
+        return selected
+
+    actual = None if outputs.actual is None else select(outputs.actual)
+    return Outputs(select(outputs.reference), select(outputs.target), actual)
+
+
+def _form(prefix: str, whole: Outputs, kept: Outputs, dtype: str) -> tuple[list[str], list[str]]:
+    """Shape, dtype, finite, neither constant nor all zero: what fails, and what makes the comparison worthless."""
+    reference, actual = kept.reference, kept.actual
+    assert whole.actual is not None
+    assert actual is not None
+    if whole.actual.shape != whole.reference.shape:
+        found = f"expected {list(whole.reference.shape)}, found {list(whole.actual.shape)}"
+        return [f"{prefix}shape: {found}"], []
+    fails, doubts = [], []
+    if whole.actual.dtype.name != dtype:
+        fails.append(f"{prefix}dtype: expected {dtype}, found {whole.actual.dtype.name}")
+    if not actual.size:
+        return fails, [f"{prefix}the output is empty: nothing to compare"]
+    if not np.isfinite(reference).all() or not np.isfinite(kept.target).all():
+        doubts.append(f"{prefix}PyTorch itself gives NaN or infinity: nothing to compare with")
+    elif not reference.any() or (reference.size > 1 and np.ptp(reference) == 0):
+        doubts.append(f"{prefix}the model's own output is constant: it would not show a mistake")
+    if not np.isfinite(actual).all():
+        fails.append(f"{prefix}{np.count_nonzero(~np.isfinite(actual))} of {actual.size} values are not finite")
+    elif not actual.any():
+        fails.append(f"{prefix}the output is all zero")
+    elif actual.size > 1 and np.ptp(actual) == 0:
+        fails.append(f"{prefix}the output is constant: {actual.flat[0]:.4g}")
+    return fails, doubts
+
+
+def _fit(outputs: Outputs) -> Fit:
+    assert outputs.actual is not None
+    reference = outputs.reference
+    return Fit(
+        _error(outputs.actual - reference),
+        _error(outputs.target - reference),
+        float(np.square(reference).sum()),
+        reference.size,
+    )
+
+
+def _error(difference: np.ndarray) -> Error:
+    size = np.abs(difference)
+    return Error(float(size.max()), float(np.quantile(size, 0.999)), float(size.mean()))
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float | None:
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(np.vdot(a, b) / norms) if norms > 0 else None

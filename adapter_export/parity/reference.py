@@ -1,0 +1,130 @@
+"""What the outputs should be: the model in PyTorch, with each adapter unmerged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.errors import InputError
+from adapter_export.injection import inject, load_head, read_head
+
+if TYPE_CHECKING:
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+Outputs = dict[str, np.ndarray]
+
+
+class Reference:
+    """The base model at its module's dtype; `case` gives its outputs for one set of inputs.
+
+    With a float64 module this is R. Loading in float64 is not enough for that: norms, rotary positions and softmax of
+    many models cast to float32 by themselves (errors of 5e-7, as large as what is to be judged, and masks of -inf that
+    give NaN), so every such cast is lifted to float64 too.
+    """
+
+    def __init__(self, base: BaseModel) -> None:
+        import torch
+
+        self.base = base
+        self.exact = base.module.dtype == torch.float64
+        # Adapters bring heads of their own; this one goes back in for what has none.
+        own = base.module.config.id2label if base.info.head else {}
+        head = read_head(base.module, base.info.head)
+        self.own_head = Adapter("none", {}, head, tuple(str(own[i]) for i in sorted(own)) or None)
+
+    def case(self, inputs: Mapping[str, np.ndarray]) -> CaseReference:
+        return CaseReference(self, inputs)
+
+
+class CaseReference:
+    """Outputs for one set of inputs. What the base model's body computes is computed once, whatever head follows."""
+
+    def __init__(self, reference: Reference, inputs: Mapping[str, np.ndarray]) -> None:
+        import torch
+
+        self._reference = reference
+        dtype = reference.base.module.dtype
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
+        self._inputs = {n: tensor.to(dtype) if tensor.is_floating_point() else tensor for n, tensor in tensors.items()}
+        self._body: Any = None
+
+    def on(self, adapter: Adapter) -> Outputs:
+        """With the whole adapter: its blocks unmerged, and its task head where it has one."""
+        self._load_head(adapter)
+        injection = inject(self._reference.base.module, adapter)
+        try:
+            return self._run()
+        finally:
+            injection.remove()
+
+    def off(self, adapter: Adapter | None = None) -> Outputs:
+        """Without any adapter; with the task head of `adapter` where one is given and has one."""
+        self._load_head(adapter)
+        with self._body_once():
+            return self._run()
+
+    def _load_head(self, adapter: Adapter | None) -> None:
+        load_head(self._reference.base.module, adapter if adapter and adapter.head else self._reference.own_head)
+
+    @contextmanager
+    def _body_once(self) -> Iterator[None]:
+        """Inside the block the base model under the task class is run at most once a case, and then remembered."""
+        body = self._reference.base.module.base_model
+        forward = body.forward
+
+        def once(*args: Any, **kwargs: Any) -> Any:
+            if self._body is None:
+                self._body = forward(*args, **kwargs)
+            return self._body
+
+        body.forward = once
+        try:
+            yield
+        finally:
+            del body.forward
+
+    def _run(self) -> Outputs:
+        import torch
+
+        module = self._reference.base.module
+        # A cache is no output of a graph that scores or classifies.
+        extra = {"use_cache": False} if getattr(module.config, "use_cache", False) else {}
+        try:
+            with torch.inference_mode(), everything_in_float64() if self._reference.exact else nullcontext():
+                result = module(**self._inputs, **extra)
+        except Exception as error:  # a model raises what it likes
+            folder = self._reference.base.folder
+            shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in self._inputs.items())
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"model {folder}: PyTorch itself cannot run {shapes}: {reason}") from error
+        return {name: _numpy(value) for name, value in result.items() if isinstance(value, torch.Tensor)}
+
+
+def everything_in_float64() -> TorchFunctionMode:
+    """A context in which no PyTorch function is asked for float32: it is given float64 in its place."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    def widened(value: Any) -> Any:
+        return torch.float64 if isinstance(value, torch.dtype) and value is torch.float32 else value
+
+    class Float64(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            func = torch.Tensor.double if func is torch.Tensor.float else func
+            return func(*map(widened, args), **{name: widened(value) for name, value in (kwargs or {}).items()})
+
+    return Float64()
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    import torch
+
+    # numpy has no bfloat16; float32 holds every value of it.
+    array: np.ndarray = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
+    return array

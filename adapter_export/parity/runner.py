@@ -1,0 +1,85 @@
+"""The bundle in ONNX Runtime, as production runs it, and each adapter's task head without its body."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from adapter_export.bundle.adapter_file import HEAD_SLUG, write_adapter_file
+from adapter_export.bundle.add import graph_tensors
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.errors import AdapterExportError
+from adapter_export.runtime.provider import quiet_options
+from adapter_export.runtime.session import AdapterSession
+
+T = TypeVar("T")
+
+
+class Runner:
+    """Runs the bundle with an adapter (`on`), with only its task head (`off`), or with nothing at all (`off(None)`).
+
+    Outputs come by name, in the graph's order. What ONNX Runtime raises is passed on.
+    """
+
+    def __init__(self, session: AdapterSession, manifest: Manifest, heads: Mapping[str, str]) -> None:
+        self._session = session
+        self._swappable = manifest.mode == "swappable"
+        self._heads = heads
+
+    @property
+    def has_off_state(self) -> bool:
+        """Whether the graph can run without an adapter: a merged or embedded one cannot."""
+        return self._swappable
+
+    def on(self, inputs: Mapping[str, np.ndarray], adapter: str) -> dict[str, np.ndarray]:
+        return self._session.run(inputs, adapter)
+
+    def off(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> dict[str, np.ndarray]:
+        return self._session.run(inputs, self._heads.get(adapter or ""))
+
+
+@contextmanager
+def open_runner(bundle: Path, manifest: Manifest, adapters: Mapping[str, Adapter], provider: str) -> Iterator[Runner]:
+    """A session of the bundle, with one more adapter for each that brings a task head: the head alone.
+
+    The head comes from the checkpoint, not from the bundle's own file, and goes through the same calls as any adapter.
+    Raises ProviderError when the provider is not to be had.
+    """
+    options = quiet_options()
+    # Idle threads of ONNX Runtime would otherwise spin while PyTorch works, on the same cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    heads: dict[str, str] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="adapter-export-", ignore_cleanup_errors=True) as folder,
+        AdapterSession(bundle, provider, options=options, verify=False) as session,
+    ):
+        if manifest.mode == "swappable" and any(site.method == HEAD_SLUG for site in manifest.sites):
+            for name, adapter in adapters.items():
+                if adapter.num_labels is not None:
+                    heads[name] = _unused(f"head-of-{len(heads)}", adapters)
+                    path = Path(folder) / f"{heads[name]}.onnx_adapter"
+                    tensors = graph_tensors(f"adapter {name}", replace(adapter, blocks={}), manifest)
+                    write_adapter_file(path, tensors, manifest.base.sha256)
+                    session.load(heads[name], path)
+        yield Runner(session, manifest, heads)
+
+
+def attempt(run: Callable[..., T], *args: Any) -> T | str:
+    """What `run` returns, or why it did not: a graph that cannot run a shape fails that case, not the whole check."""
+    try:
+        return run(*args)
+    except AdapterExportError as error:
+        return " ".join(str(error).split())
+
+
+def _unused(name: str, taken: Mapping[str, Adapter]) -> str:
+    while name in taken:
+        name += "-"
+    return name

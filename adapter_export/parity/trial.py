@@ -1,0 +1,93 @@
+"""One case: every reference and every run of it, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from adapter_export.bundle.adapter_file import HEAD_SLUG
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.parity.cases import kept_positions
+from adapter_export.parity.measure import Evidence, Measure, Outputs, measure
+from adapter_export.parity.reference import Reference
+from adapter_export.parity.report import NO_ADAPTER
+from adapter_export.parity.runner import Runner, attempt
+
+Arrays = Mapping[str, np.ndarray]
+# R, T and O by output name; a text in place of O says why it did not run, None that the graph cannot run like that.
+Runs = tuple[Arrays, Arrays, Arrays | str | None]
+
+
+class Trial:
+    """Measures all adapters, and the graph without any, one case at a time.
+
+    exact, target: PyTorch in float64 (R) and at the graph's dtype (T). runner: ONNX Runtime (O).
+    """
+
+    def __init__(
+        self, manifest: Manifest, exact: Reference, target: Reference, runner: Runner, adapters: Mapping[str, Adapter]
+    ) -> None:
+        self._manifest = manifest
+        self._exact = exact
+        self._target = target
+        self._runner = runner
+        self._adapters = adapters
+        # A base model without a task head of its own answers no labels: the last axis is empty.
+        self._headless = manifest.labels is None and any(site.method == HEAD_SLUG for site in manifest.sites)
+
+    def run(self, inputs: Arrays) -> dict[tuple[str, str], Measure]:
+        """Measures by adapter and output; NO_ADAPTER comes first, where the graph has that state."""
+        exact, target, runner = self._exact.case(inputs), self._target.case(inputs), self._runner
+        found: dict[str, dict[str, Measure]] = {}
+        if runner.has_off_state:
+            base = exact.off(None), target.off(None), attempt(runner.off, inputs, None)
+            found[NO_ADAPTER] = _measure_empty(base) if self._headless else self._measure(inputs, base)
+        for name, adapter in self._adapters.items():
+            on = exact.on(adapter), target.on(adapter), attempt(runner.on, inputs, name)
+            off_actual = attempt(runner.off, inputs, name) if runner.has_off_state else None
+            found[name] = self._measure(inputs, on, (exact.off(adapter), target.off(adapter), off_actual))
+        return {(name, output): item for name, outputs in found.items() for output, item in outputs.items()}
+
+    def _measure(self, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measure]:
+        """Measures by output, those being the ones PyTorch gives."""
+        expected = list(on[0])
+        for actual in (on[2], off[2] if off else None):
+            if isinstance(actual, str):
+                return _failed(expected, f"did not run: {actual}")
+            if actual is not None and sorted(actual) != sorted(expected):
+                return _failed(expected, f"outputs: expected {', '.join(expected)}, found {', '.join(actual)}")
+        return {
+            name: measure(
+                Evidence(
+                    on=_of(on, name),
+                    off=None if off is None else _of(off, name),
+                    kept=kept_positions(inputs, on[0][name]),
+                    dtype=self._manifest.outputs[name].dtype,
+                )
+            )
+            for name in expected
+        }
+
+
+def _of(runs: Runs, name: str) -> Outputs:
+    reference, target, actual = runs
+    assert not isinstance(actual, str)
+    return Outputs(reference[name], target[name], None if actual is None else actual[name])
+
+
+def _failed(outputs: list[str], reason: str) -> dict[str, Measure]:
+    return {name: Measure(fails=(reason,)) for name in outputs}
+
+
+def _measure_empty(runs: Runs) -> dict[str, Measure]:
+    """Point 1 where there are no labels to compare."""
+    reference, _, actual = runs
+    if not isinstance(actual, Mapping):
+        return _failed(list(reference), f"did not run: {actual}")
+    expected = {name: [*array.shape[:-1], 0] for name, array in reference.items()}
+    found = {name: list(array.shape) for name, array in actual.items()}
+    if found != expected:
+        return _failed(list(reference), f"without an adapter: expected no labels, shapes {expected}, found {found}")
+    return {name: Measure() for name in expected}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
@@ -39,8 +40,8 @@ def _expect(kind: type, value: Any, field: str) -> Any:
 
 
 def _union(kinds: tuple[Any, ...], value: Any, field: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
+    if type(value) in kinds:
+        return value
     kinds = tuple(kind for kind in kinds if kind is not type(None))
     for kind in kinds[:-1]:
         try:
@@ -50,9 +51,13 @@ def _union(kinds: tuple[Any, ...], value: Any, field: str) -> Any:
     return build(kinds[-1], value, field)
 
 
+# Evaluating annotations takes most of the time of reading a manifest, whose sites are many.
+_hints = functools.cache(get_type_hints)
+
+
 def _dataclass(kind: Any, value: Any, field: str) -> Any:
     given = _expect(dict, value, field)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     prefix = f"{field}." if field else ""
     known = {item.name: item for item in dataclasses.fields(kind)}
     if unknown := [name for name in given if name not in known]:

@@ -62,6 +62,7 @@ class AdapterSession:
         """
         self.bundle = Path(bundle)
         self.provider = provider
+        self._stamp = _stamp(self.bundle)
         self._manifest = read_manifest(self.bundle)
         if self._manifest.mode not in _MODES:
             raise InputError(f"bundle {bundle}: mode {self._manifest.mode!r}: expected one of {', '.join(_MODES)}")
@@ -200,7 +201,8 @@ class AdapterSession:
 
     def _reread(self, name: str) -> Manifest:
         """The bundle's manifest now. Raises InputError when it has no adapter `name`, or is of another graph."""
-        manifest = read_manifest(self.bundle)
+        stamp = _stamp(self.bundle)
+        manifest = self._manifest if stamp == self._stamp else read_manifest(self.bundle)
         if (manifest.sites, manifest.base, manifest.files.get(MODEL)) != (
             self._manifest.sites,
             self._manifest.base,
@@ -209,7 +211,7 @@ class AdapterSession:
             raise InputError(f"bundle {self.bundle}: holds another graph than when it was opened; open it anew")
         if all(info.name != name for info in manifest.adapters):
             raise InputError(f"adapter {name!r}: expected one of {', '.join(self.adapters) or 'none'}")
-        self._manifest = manifest
+        self._manifest, self._stamp = manifest, stamp
         return manifest
 
     def _placeholders(self, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...] | None:
@@ -230,6 +232,15 @@ def _run(session: ort.InferenceSession, outputs: list[str], feeds: Mapping[str, 
     except (status.InvalidArgument, status.Fail, status.RuntimeException) as error:
         raise InputError(f"ONNX Runtime cannot run these inputs: {reason_of(error)}") from error
     return result
+
+
+def _stamp(bundle: Path) -> tuple[int, ...] | None:
+    """Changes whenever the manifest does: it is never written in place. None when it is gone."""
+    try:
+        found = (bundle / MANIFEST).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _verify(bundle: Path, manifest: Manifest) -> None:

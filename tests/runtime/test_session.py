@@ -510,24 +510,23 @@ class TestSession:
         AdapterSession(swappable_bundle.bundle, options=options).close()
         assert (tmp_path / "optimized.onnx").exists()
 
-    def test_neither_torch_nor_transformers_nor_a_word_on_stderr(
+    def test_needs_numpy_and_onnxruntime_only_and_says_nothing_on_stderr(
         self, swappable_bundle: Exported, inputs: dict[str, np.ndarray], tmp_path: Path
     ) -> None:
         np.savez(tmp_path / "inputs.npz", **inputs)
+        # A production image has numpy, onnxruntime and tokenizers: nothing else of ours may be needed.
+        absent = ["torch", "transformers", "onnx", "onnx_ir", "accelerate", "ml_dtypes", "safetensors", "click", "rich"]
         code = (
-            "import sys, numpy as np\n"
+            f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+            "import numpy as np\n"
             "from adapter_export import AdapterSession\n"
             f"session = AdapterSession({str(swappable_bundle.bundle)!r})\n"
             f"inputs = dict(np.load({str(tmp_path / 'inputs.npz')!r}))\n"
             "print(session.run(inputs, adapter='houlsby_four')['logits'].shape)\n"
-            "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        shape, modules = done.stdout.splitlines()
-        assert shape == "(4, 4)"
+        assert done.stdout == "(4, 4)\n"
         assert done.stderr == ""
-        assert "onnxruntime" in modules.split()
-        assert not {"torch", "transformers", "onnx", "onnx_ir", "accelerate"} & set(modules.split())
 
 
 class TestProvider:

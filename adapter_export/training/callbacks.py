@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.errors import InputError
@@ -26,9 +27,15 @@ def stopped_early(history: Sequence[dict[str, float]], patience: int | None) -> 
 def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
     """Callback that asks for checkpoints, declares them complete, and ends a run early or when it diverges.
 
-    Its methods raise InputError once a loss is no longer finite.
+    Its methods raise InputError once the loss, or what is to be saved, is no longer finite.
     """
     from transformers import TrainerCallback
+
+    def diverged(step: int) -> InputError:
+        return InputError(
+            f"training diverged: no finite numbers after {step} updates; lower --learning-rate "
+            f"(it was {settings.learning_rate:g})"
+        )
 
     class Keeper(TrainerCallback):  # type: ignore[misc]
         def on_step_end(
@@ -47,17 +54,17 @@ def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
         def on_log(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
         ) -> None:
-            for name in ("loss", "grad_norm", "eval_loss"):
-                if not math.isfinite((logs or {}).get(name, 0.0)):
-                    raise InputError(
-                        f"training diverged: {name} is {logs[name]} after {state.global_step} updates; "
-                        f"lower --learning-rate (it was {settings.learning_rate:g})"
-                    )
+            if not all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "grad_norm", "eval_loss")):
+                raise diverged(state.global_step)
 
         def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
             control.should_training_stop |= stopped_early(state.log_history, settings.patience)
 
-        def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        def on_save(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+        ) -> None:
+            if not all(value.isfinite().all() for value in model.state_dict().values()):
+                raise diverged(state.global_step)
             args.distributed_state.wait_for_everyone()
             if state.is_world_process_zero:
                 work.mark_complete(state.global_step)
@@ -65,40 +72,33 @@ def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
     return Keeper()
 
 
-def progress_bar() -> TrainerCallback:
-    """Callback that draws a bar on stderr."""
+@contextmanager
+def progress_bar() -> Iterator[TrainerCallback]:
+    """Callback that draws a bar on stderr, until the end of the block."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from transformers import TrainerCallback
 
-    bar = Progress(
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-    )
+    notes: dict[str, float] = {}
 
     class Bar(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
         ) -> None:
-            bar.start()
-            self.task = bar.add_task("", total=state.max_steps, completed=state.global_step, note="")
-            self.notes: dict[str, float] = {}
+            bar.update(task, total=state.max_steps, completed=state.global_step)
 
         def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-            bar.update(self.task, completed=state.global_step)
+            bar.update(task, completed=state.global_step)
 
         def on_log(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
         ) -> None:
             shown = ("loss", "eval_accuracy", "eval_macro_f1", "eval_perplexity")
-            self.notes |= {name: logs[name] for name in shown if name in logs}
-            bar.update(self.task, note="  ".join(f"{name} {value:.4g}" for name, value in self.notes.items()))
+            notes.update({name: logs[name] for name in shown if name in logs})
+            text = "  ".join(f"{name.removeprefix('eval_').replace('_', ' ')} {n:.4g}" for name, n in notes.items())
+            bar.update(task, note=text)
 
-        def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-            bar.stop()
-
-    return Bar()
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None, note="")
+        yield Bar()

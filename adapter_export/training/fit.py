@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -58,14 +58,14 @@ def fit(
     work: an open folder for checkpoints. resume: continue from its last complete one, where there is one.
     Raises InputError for batches that cannot be divided among the processes, and when the loss is no longer finite.
     """
-    with quiet(), _learning(base, blocks) as injection:
+    with quiet(), _learning(base, blocks) as injection, progress_bar() if progress else nullcontext() as bar:
         trainer = make_trainer(
             trainee(base),
             arguments(settings, work, evaluates=data.evaluation is not None),
             data,
             base.task,
             settings,
-            [keeper(settings, work), *([progress_bar()] if progress else [])],
+            [keeper(settings, work), *([bar] if bar else [])],
         )
         step = work.last_step() if resume else None
         _run(trainer, None if step is None else work.checkpoint(step), settings)

@@ -42,6 +42,7 @@ def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> Training
         optim="adamw_torch",
         seed=settings.seed,
         logging_steps=10,
+        logging_nan_inf_filter=False,
         eval_strategy="epoch" if evaluates else "no",
         metric_for_best_model="loss" if settings.patience else None,
         greater_is_better=False,

@@ -202,9 +202,10 @@ def test_an_evaluation_label_that_training_has_not(tiny_model: TinyModel, tmp_pa
         train(tiny_model("bert"), "ia3", "text-classification", data, tmp_path / "out", eval=other)
 
 
-def test_divergence_is_an_error_not_an_adapter(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_divergence_is_an_error_not_an_adapter(trained: Trained, tmp_path: Path, evaluates: bool) -> None:
     with pytest.raises(InputError, match=r"training diverged: .* lower --learning-rate \(it was 1e\+30\)"):
-        trained("bert", epochs=3, learning_rate=1e30, method="bottleneck", eval=True)
+        trained("bert", epochs=3, learning_rate=1e30, method="bottleneck", eval=evaluates)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 

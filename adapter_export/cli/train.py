@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -59,12 +58,13 @@ _PATH = click.Path(path_type=Path)
 @debug_option
 def command(as_json: bool, **arguments: Any) -> None:
     """Train an adapter, and a task head where the task has one, on a frozen base model."""
+    from adapter_export.training import processes
     from adapter_export.training.train import train
 
     result = train(**arguments, progress=sys.stderr.isatty())
-    if os.environ.get("RANK", "0") != "0":
-        return
-    emit(asdict(result), as_json, _print)
+    if processes.is_first():
+        emit(asdict(result), as_json, _print)
+    processes.leave()
 
 
 def _print(result: Mapping[str, Any]) -> None:

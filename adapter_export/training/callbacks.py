@@ -50,6 +50,7 @@ def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
             updates_an_epoch = len(train_dataloader) // args.gradient_accumulation_steps
             if state.global_step % CHECKPOINT_UPDATES == 0 and state.global_step % updates_an_epoch != 0:
                 control.should_save = state.global_step < state.max_steps
+            control.should_log |= state.global_step >= state.max_steps
 
         def on_log(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any

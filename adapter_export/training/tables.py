@@ -44,11 +44,14 @@ def read_table(path: str | Path, text_column: str, label_column: str | None) -> 
         raise InputError(f"{path}: expected a file, found {'a folder' if path.is_dir() else 'nothing'}")
     columns = (text_column,) if label_column is None else (text_column, label_column)
     texts, labels, places = [], [], []
-    for place, row in _READERS[ending](path, columns):
-        texts.append(_value(path, place, row, text_column, str))
-        if label_column is not None:
-            labels.append(_value(path, place, row, label_column, (str, int)))
-        places.append(place)
+    try:
+        for place, row in _READERS[ending](path, columns):
+            texts.append(_value(path, place, row, text_column, str))
+            if label_column is not None:
+                labels.append(_value(path, place, row, label_column, (str, int)))
+            places.append(place)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not texts:
         raise InputError(f"{path}: expected rows, found none")
     return Table(path, texts, None if label_column is None else labels, places)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -26,6 +25,7 @@ from adapter_export.sites import Site
 from adapter_export.training.data import prepare
 from adapter_export.training.fit import fit
 from adapter_export.training.metrics import METRICS
+from adapter_export.training.processes import is_first
 from adapter_export.training.settings import Settings
 from adapter_export.training.tables import label_set, read_table
 from adapter_export.training.work import WorkFolder
@@ -109,7 +109,7 @@ def train(
     if early_stopping is not None and eval is None:
         raise InputError("--early-stopping: needs --eval, to see on when to stop")
     files = [Path(path) for path in (train, eval) if path is not None]
-    first = os.environ.get("RANK", "0") == "0"
+    first = is_first()
     if first:
         check_output(output, force, [model, *files])
 

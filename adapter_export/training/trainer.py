@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.errors import InputError
+from adapter_export.training import processes
 from adapter_export.training.data import Data
 from adapter_export.training.metrics import METRICS
 from adapter_export.training.order import BatchOrder
@@ -61,8 +61,8 @@ def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> Training
     # Several GPUs and one process would mean DataParallel, whose replicas the adapter's hooks do not reach. One process
     # a GPU (torchrun) is the way to use them all.
     made._n_gpu = min(made.n_gpu, 1)
-    if made.world_size != (announced := int(os.environ.get("WORLD_SIZE", "1"))):
-        raise InputError(f"WORLD_SIZE={announced}: expected a process group of that size, found {made.world_size}")
+    if made.world_size != (expected := processes.announced()):
+        raise InputError(f"WORLD_SIZE={expected}: expected a process group of that size, found {made.world_size}")
     return made
 
 

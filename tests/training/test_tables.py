@@ -104,6 +104,17 @@ def test_a_null_in_parquet_is_named_by_its_row(tmp_path: Path) -> None:
         read_table(path, "text", "label")
 
 
+def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "data.csv")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"data\.csv: cannot be read: Permission denied"):
+        read_table(path, "text", "label")
+
+
 def test_a_folder_is_no_data_file(tmp_path: Path) -> None:
     (tmp_path / "data.csv").mkdir()
     with pytest.raises(InputError, match="expected a file, found a folder"):

@@ -97,6 +97,7 @@ def test_every_task_learns_and_leaves_the_base_as_it_was(
         {"loss", "accuracy", "macro_f1"} if task == "text-classification" else {"loss", "perplexity"}
     )
     assert (result.steps, result.kept_step) == (36, 36)
+    assert result.loss is not None
 
 
 def test_classes_are_learned(trained: Trained) -> None:

@@ -59,7 +59,6 @@ def open_model(model: Path, provider: str, options: ort.SessionOptions | None = 
         )
     except Exception as error:  # ONNX Runtime raises a class per status code
         raise InputError(f"{model}: ONNX Runtime cannot load it: {reason_of(error)}") from error
-    session.disable_fallback()
     check_provider(provider, session.get_providers())
     return session
 

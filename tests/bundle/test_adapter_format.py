@@ -97,11 +97,26 @@ def test_sizes_that_lie(good: bytes, tensors: dict[str, np.ndarray]) -> None:
         struct.pack_into("<q", data, dims, value)
         with pytest.raises(ValueError, match=r"48 bytes do not hold \["):
             parse_adapter(bytes(data))
+    data = bytearray(good)
+    struct.pack_into("<qq", data, dims, -4, -3)
+    with pytest.raises(ValueError, match=r"48 bytes do not hold \[-4, -3\]"):
+        parse_adapter(bytes(data))
     for size in (0, 47, 49, 1 << 20, (1 << 32) - 1):
         data = bytearray(good)
         struct.pack_into("<I", data, length, size)
         with pytest.raises(ValueError, match=r"bytes do not hold \[|beyond the end"):
             parse_adapter(bytes(data))
+
+
+def test_an_offset_to_before_the_file(good: bytes) -> None:
+    """Python would read from the end, where a copy of what belongs there stands."""
+    (root,) = struct.unpack_from("<I", good)
+    vtable = root - struct.unpack_from("<i", good, root)[0]
+    (size,) = struct.unpack_from("<H", good, vtable)
+    data = bytearray(good + good[vtable : vtable + size])
+    struct.pack_into("<i", data, root, root + size)
+    with pytest.raises(ValueError, match="an offset points before the file"):
+        parse_adapter(bytes(data))
 
 
 def test_a_wrong_format_version(good: bytes) -> None:

@@ -403,6 +403,8 @@ class TestLoading:
             add_adapter(copied, {"late": swappable_bundle.adapters["houlsby_two"]})
             assert np.array_equal(session.run(inputs, adapter="late")["logits"], expected["houlsby_two"])
             assert session.adapters == (*NAMES, "late")
+            session.unload("late")
+            assert session.adapters == (*NAMES, "late")
             assert session.labels("late") == ("off", "on")
             add_adapter(copied, {"ia3_two": swappable_bundle.adapters["pfeiffer_five"]}, force=True)
             assert np.array_equal(session.run(inputs, adapter="ia3_two")["logits"], expected["ia3_two"])
@@ -452,6 +454,14 @@ class TestFiles:
             AdapterSession(copied)
         with pytest.raises(InputError, match=r"model.onnx: adapter tensor '.*': the manifest lists, the graph lacks"):
             AdapterSession(copied, verify=False)
+
+    def test_files_beside_the_graph_may_be_gone_but_not_changed(self, copied: Path) -> None:
+        (copied / "tokenizer.json").unlink()
+        AdapterSession(copied).close()
+        (copied / "tokenizer_config.json").write_text("{}")
+        with pytest.raises(InputError, match=r"tokenizer_config\.json: expected a file with sha256"):
+            AdapterSession(copied)
+        AdapterSession(copied, verify=False).close()
 
     def test_another_graph_while_the_session_is_open(
         self, copied: Path, headed_bundle: Exported, inputs: dict[str, np.ndarray]

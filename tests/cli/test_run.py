@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from adapter_export.bundle.manifest import read_manifest
+from adapter_export.bundle.manifest import read_manifest, write_manifest
+from adapter_export.checkpoints.files import sha256
 from adapter_export.cli import main
 from adapter_export.runtime.session import AdapterSession
 from adapter_export.runtime.text import TextEncoder, probabilities
@@ -107,6 +109,22 @@ def test_a_text_that_is_too_long(swappable_bundle: Exported) -> None:
     args = ("--bundle", swappable_bundle.bundle, "--adapter", "ia3_two", "--text", "good " * 100, "--text", "bad")
     assert [item["truncated"] for item in results(*args)] == [True, False]
     assert invoke(*args).stderr == "note: 1 of the texts were longer than the model takes, and were cut\n"
+
+
+def test_a_model_without_a_padding_token(swappable_bundle: Exported, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(swappable_bundle.bundle, tmp_path / "bundle"))
+    for name, field in (("config.json", "pad_token_id"), ("tokenizer_config.json", "pad_token")):
+        content = json.loads((bundle / name).read_text())
+        del content[field]
+        (bundle / name).write_text(json.dumps(content))
+    manifest = read_manifest(bundle)
+    write_manifest(bundle, replace(manifest, files={name: sha256(bundle / name) for name in manifest.files}))
+    args = ("--adapter", "ia3_two", "--text", "good", "--text", "the dark house")
+    found = results("--bundle", bundle, *args)
+    wanted = results("--bundle", swappable_bundle.bundle, *args)
+    for alone, padded in zip(found, wanted, strict=True):
+        assert alone["tokens"] == padded["tokens"]
+        assert np.isclose(alone["probability"], padded["probability"], atol=1e-6)
 
 
 @pytest.mark.parametrize(("fixture", "name"), [("embedded_bundle", "houlsby_four"), ("merged_bundle", "ia3_three")])

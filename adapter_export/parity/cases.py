@@ -55,14 +55,14 @@ class TextLimits:
 def text_cases(limits: TextLimits) -> list[Case]:
     """Batch 1 to 3; sequence 1, the traced length and its neighbours, a prime, the maximum; left, right and no padding.
 
-    The longest ones cost most of the time, so they are two: one full row, and two rows of which one is padded.
+    The longest ones cost most of the time, so they are two, of three rows in all, of which one is full.
     """
     lengths = [n for n in (SEQUENCE - 1, SEQUENCE, SEQUENCE + 1, PRIME) if n < limits.judged]
     cases = [Case(batch, 1) for batch in BATCHES]
     cases += [Case(batch, n, side) for n in lengths for batch in BATCHES for side in ("left", "right")]
     cases += [Case(batch, SEQUENCE) for batch in BATCHES if SEQUENCE in lengths]
     if limits.judged > 1:
-        cases += [Case(1, limits.judged), Case(2, limits.judged, "left"), Case(2, limits.judged, "right")]
+        cases += [Case(1, limits.judged, "left"), Case(2, limits.judged, "right")]
     return cases
 
 

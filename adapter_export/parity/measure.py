@@ -131,15 +131,18 @@ def _form(prefix: str, whole: Outputs, kept: Outputs, dtype: str) -> tuple[list[
         return fails, [f"{prefix}the output is empty: nothing to compare"]
     if not np.isfinite(reference).all() or not np.isfinite(kept.target).all():
         doubts.append(f"{prefix}PyTorch itself gives NaN or infinity: nothing to compare with")
-    elif not reference.any() or (reference.size > 1 and np.ptp(reference) == 0):
+    elif _constant(reference):
         doubts.append(f"{prefix}the model's own output is constant: it would not show a mistake")
     if not np.isfinite(actual).all():
         fails.append(f"{prefix}{np.count_nonzero(~np.isfinite(actual))} of {actual.size} values are not finite")
-    elif not actual.any():
-        fails.append(f"{prefix}the output is all zero")
-    elif actual.size > 1 and np.ptp(actual) == 0:
-        fails.append(f"{prefix}the output is constant: {actual.flat[0]:.4g}")
+    elif _constant(actual) and not doubts:
+        fails.append(f"{prefix}the output is {'all zero' if not actual.any() else f'constant: {actual.flat[0]:.4g}'}")
     return fails, doubts
+
+
+def _constant(values: np.ndarray) -> bool:
+    """Whether all values are equal; of a single one, whether it is zero."""
+    return bool(np.ptp(values) == 0 and (values.size > 1 or not values.any()))
 
 
 def _fit(outputs: Outputs) -> Fit:

@@ -1,0 +1,94 @@
+"""`adapter-export parity`: exit codes, one JSON object, and a report for people."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from adapter_export.cli import main
+from adapter_export.cli import parity as module
+from adapter_export.cli.options import ExitCode
+from tests.bundles import Exported
+from tests.parity.mutants import Mutant, make, with_faint, without
+
+
+def run(exported: Exported, *more: str, bundle: Path | None = None, only: str | None = None) -> Result:
+    given = [f"--adapter={name}={path}" for name, path in exported.adapters.items() if only in (None, name)]
+    return CliRunner().invoke(
+        main, ["parity", "--bundle", str(bundle or exported.bundle), "--model", str(exported.base), *given, *more]
+    )
+
+
+def test_a_right_bundle(merged_bundle: Exported) -> None:
+    result = run(merged_bundle)
+    assert result.exit_code == ExitCode.DONE, result.output
+    assert result.stdout.splitlines()[-1] == "parity: pass"
+    assert result.stderr == ""
+
+
+def test_json_is_one_object(merged_bundle: Exported) -> None:
+    result = run(merged_bundle, "--json")
+    assert result.exit_code == ExitCode.DONE
+    found = json.loads(result.stdout)
+    assert found["verdict"] == "pass"
+    assert [row["adapter"] for row in found["adapters"]] == ["ia3_three"]
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_wrong_bundle(more: tuple[str, ...], swappable_bundle: Exported, tmp_path: Path) -> None:
+    mutant = Mutant("dropped", "swappable_bundle", "ia3_two", without("encoder.layer.0.", ".ia3."))
+    bundle = make(mutant, swappable_bundle, tmp_path / "bundle")
+    result = run(swappable_bundle, *more, bundle=bundle, only="ia3_two")
+    assert result.exit_code == ExitCode.PARITY
+    if more:
+        assert json.loads(result.stdout)["verdict"] == "fail"
+    else:
+        assert result.stdout.splitlines()[-1] == "parity: fail"
+        assert "fail: ia3_two, case 1 x 1, logits: e(O) = " in result.stdout
+
+
+def test_an_adapter_without_effect(swappable_bundle: Exported, tmp_path: Path) -> None:
+    result = run(with_faint(1e-6, swappable_bundle, "ia3_two", tmp_path))
+    assert result.exit_code == ExitCode.PARITY
+    assert result.stdout.splitlines()[-1] == "parity: inconclusive"
+    assert "the adapter changes the output too little to tell" in result.stdout
+
+
+def test_a_flipped_file(merged_bundle: Exported, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(merged_bundle.bundle, tmp_path / "bundle"))
+    (bundle / "config.json").write_text("{}")
+    result = run(merged_bundle, "--json", bundle=bundle)
+    assert result.exit_code == ExitCode.PARITY
+    found = json.loads(result.stdout)
+    assert found["verdict"] == "fail"
+    assert found["checks"][0]["detail"].startswith(f"{bundle / 'config.json'}: sha256 ")
+
+
+def test_bad_input_is_one_line(swappable_bundle: Exported) -> None:
+    result = run(swappable_bundle, only="ia3_two")
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: bundle ")
+    assert "holds adapter 'houlsby_four': expected --adapter houlsby_four=DIR for it" in line
+
+
+def test_a_name_given_twice(merged_bundle: Exported) -> None:
+    result = run(merged_bundle, f"--adapter=ia3_three={merged_bundle.base}")
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert result.stderr == "error: --adapter ia3_three: given twice\n"
+
+
+def test_the_bar_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with module._progress() as progress:
+        assert progress is None
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with module._progress() as progress:
+        assert progress is not None
+        progress(1, 3)
+    assert capsys.readouterr().out == ""

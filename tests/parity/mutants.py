@@ -1,0 +1,209 @@
+"""Wrong bundles, each wrong in one way, made from a right one without tracing again.
+
+A mutant changes the tensors of an adapter's file, or the graph; the manifest's digests are brought up to date, so that
+only the numbers can tell.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from safetensors.numpy import load_file
+
+from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_file
+from adapter_export.bundle.add import add_adapter
+from adapter_export.bundle.manifest import read_manifest
+from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.folder import load_adapter, save_adapter
+from adapter_export.export.passes.functions import function_text
+from adapter_export.methods.contract import Block
+from adapter_export.naming import DOMAIN
+from tests.bundles import Exported
+
+Tensors = dict[str, np.ndarray]
+ChangeTensors = Callable[[Tensors], Tensors]
+# Called as (graph, tensors of the base model by their names in its file).
+ChangeGraph = Callable[[ir.Model, Tensors], None]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """name: what is wrong. bundle: fixture it is made from. adapter: the one of its adapters that is judged."""
+
+    name: str
+    bundle: str
+    adapter: str
+    tensors: ChangeTensors | None = None
+    graph: ChangeGraph | None = None
+
+
+def make(mutant: Mutant, exported: Exported, target: Path) -> Path:
+    """The mutated copy of the bundle at `target`, with no other adapter in it."""
+    shutil.copytree(exported.bundle, target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    manifest["adapters"] = [info for info in manifest["adapters"] if info["name"] == mutant.adapter]
+    (info,) = manifest["adapters"]
+    for name in [name for name in manifest["files"] if name.startswith("adapters/") and name != info["file"]]:
+        del manifest["files"][name]
+    if mutant.tensors:
+        path = target / info["file"]
+        before = dict(read_adapter_file(path))
+        after = mutant.tensors(before)
+        assert not same(before, after), f"{mutant.name}: changes nothing"
+        write_adapter_file(path, after, manifest["base"]["sha256"])
+        info["sha256"] = manifest["files"][info["file"]] = sha256(path)
+    if mutant.graph:
+        path = target / "model.onnx"
+        model = ir.load(path)
+        mutant.graph(model, load_file(exported.base / "model.safetensors"))
+        ir.save(model, path)
+        onnx.checker.check_model(str(path))
+        manifest["files"]["model.onnx"] = sha256(path)
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return target
+
+
+def same(a: Tensors, b: Tensors) -> bool:
+    return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def with_faint(size: float, exported: Exported, name: str, folder: Path) -> Exported:
+    """A bundle with one adapter `faint`: the IA3 adapter `name`, its vectors off one by `size` times what they were."""
+    info = read_manifest(exported.bundle).base
+    adapter = load_adapter(exported.adapters[name], info)
+    blocks = {
+        site: Block(block.operator, {key: np.float32(1 + size * tensor) for key, tensor in block.tensors.items()})
+        for site, block in adapter.blocks.items()
+    }
+    checkpoint = folder / "faint"
+    checkpoint.mkdir()
+    save_adapter(checkpoint, replace(adapter, blocks=blocks), info, "base")
+    copied = Path(shutil.copytree(exported.bundle, folder / "copied"))
+    add_adapter(copied, {"faint": checkpoint})
+    bundle = make(Mutant("nothing", "", "faint"), replace(exported, bundle=copied), folder / "bundle")
+    return Exported(bundle, exported.base, {"faint": checkpoint})
+
+
+# Adapter tensors
+
+
+def without(*parts: str) -> ChangeTensors:
+    """Tensors whose names have all of `parts` are not there: their defaults, the identity, take their place."""
+    return lambda tensors: {n: t for n, t in tensors.items() if not all(part in n for part in parts)}
+
+
+def swapped(first: str, second: str) -> ChangeTensors:
+    """What belongs to `first` stands at `second`, and the reverse."""
+
+    def other(name: str) -> str:
+        return name.replace(first, second) if first in name else name.replace(second, first)
+
+    return lambda tensors: {name: tensors[other(name)] for name in tensors}
+
+
+def changed(part: str, change: Callable[[np.ndarray], np.ndarray]) -> ChangeTensors:
+    """`change` applied to every tensor whose name has `part`."""
+    return lambda tensors: {
+        name: np.ascontiguousarray(change(tensor), tensor.dtype) if part in name else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def of_another(part: str, seed: int = 0) -> ChangeTensors:
+    """Other random values of the same kind, as of another adapter, in every tensor whose name has `part`."""
+    rng = np.random.default_rng(seed)
+    return changed(part, lambda tensor: rng.permutation(tensor.reshape(-1)).reshape(tensor.shape))
+
+
+# Graphs, changed by texts in ONNX's own language
+
+
+def function(op_type: str, old: str, new: str) -> ChangeGraph:
+    """`old` replaced by `new` in the text of a function's body."""
+
+    def apply(model: ir.Model, _: Tensors) -> None:
+        text = onnx.printer.to_text(ir.to_proto(model.functions[DOMAIN, op_type, ""]))
+        assert old in text, text
+        _define(model, op_type, text.replace(old, new))
+
+    return apply
+
+
+def input_through(name: str, text: str) -> ChangeGraph:
+    """Every node that reads the input `name` as x reads `out` of `text` instead."""
+
+    def apply(model: ir.Model, _: Tensors) -> None:
+        _define(model, "Mutant", function_text("Mutant", ["x"], text, model.graph.opset_imports[""]))
+        value = next(value for value in model.graph.inputs if value.name == name)
+        node = ir.node("Mutant", [value], domain=DOMAIN)
+        for reader, index in list(value.uses()):
+            if reader is not node:
+                reader.replace_input_with(index, node.outputs[0])
+        model.graph.insert_before(model.graph[0], node)
+
+    return apply
+
+
+def output_through(text: str) -> ChangeGraph:
+    """The output as x gives `out` of `text`."""
+
+    def apply(model: ir.Model, _: Tensors) -> None:
+        _define(model, "Mutant", function_text("Mutant", ["x"], text, model.graph.opset_imports[""]))
+        value = model.graph.outputs[0]
+        node = ir.node("Mutant", [value], domain=DOMAIN)
+        new = node.outputs[0]
+        new.type, new.shape, new.name, value.name = value.type, value.shape, value.name, f"{value.name}.inner"
+        model.graph.append(node)
+        model.graph.outputs[0] = new
+
+    return apply
+
+
+def initializer(name: str, change: Callable[[np.ndarray], np.ndarray]) -> ChangeGraph:
+    """`change` applied to one initializer."""
+    return lambda model, _: _put(model, name, change)
+
+
+def bias_unscaled(module: str) -> ChangeGraph:
+    """The bias of a merged linear layer is still the base model's."""
+    return lambda model, base: _put(model, f"bert.{module}.bias", lambda _: base[f"{module}.bias"])
+
+
+def merged_again(module: str) -> ChangeGraph:
+    """The vector, known from the biases, scales weight and bias of a merged linear layer once more."""
+
+    def apply(model: ir.Model, base: Tensors) -> None:
+        bias = model.graph.initializers[f"bert.{module}.bias"]
+        (addition,) = bias.consumers()
+        product = next(value.producer() for value in addition.inputs if value is not bias and value is not None)
+        assert product is not None
+        weight = product.inputs[1]
+        assert weight is not None
+        assert weight.name is not None
+        assert bias.const_value is not None
+        vector = bias.const_value.numpy() / base[f"{module}.bias"]
+        _put(model, weight.name, lambda array: array * vector)
+        _put(model, f"bert.{module}.bias", lambda array: array * vector)
+
+    return apply
+
+
+def _put(model: ir.Model, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    value = model.graph.initializers[name]
+    assert value.const_value is not None
+    old = value.const_value.numpy()
+    new = np.ascontiguousarray(change(old), old.dtype)
+    assert not np.array_equal(old, new)
+    value.const_value = ir.tensor(new, name=name)
+
+
+def _define(model: ir.Model, op_type: str, text: str) -> None:
+    model.functions[DOMAIN, op_type, ""] = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+    model.graph.opset_imports.setdefault(DOMAIN, 1)

@@ -1,0 +1,106 @@
+"""The shapes cover what is promised, and the inputs are what their names say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adapter_export.bundle.manifest import TensorInfo
+from adapter_export.errors import InputError
+from adapter_export.export.samples import SEQUENCE
+from adapter_export.parity.cases import (
+    LONGEST,
+    PRIME,
+    Case,
+    TextLimits,
+    image_cases,
+    kept_positions,
+    make_inputs,
+    text_cases,
+)
+
+LIMITS = TextLimits(vocabulary=50, pad=3, types=2, longest=64, values=32)
+TEXT = {name: TensorInfo("int64", ("batch", "sequence")) for name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def test_every_shape_of_the_law() -> None:
+    cases = text_cases(LIMITS)
+    assert len(cases) == len(set(cases)) == len({case.name for case in cases})
+    assert {case.batch for case in cases} == {1, 2, 3}
+    assert {case.length for case in cases} == {1, SEQUENCE - 1, SEQUENCE, SEQUENCE + 1, PRIME, 64}
+    assert {case.padding for case in cases} == {"none", "left", "right"}
+    assert all(PRIME % divisor for divisor in range(2, PRIME))
+    for length in (SEQUENCE - 1, SEQUENCE, SEQUENCE + 1, PRIME):
+        for batch in (1, 2, 3):
+            assert {Case(batch, length, "left"), Case(batch, length, "right")} <= set(cases)
+
+
+def test_long_models_are_judged_up_to_a_limit() -> None:
+    assert max(case.length for case in text_cases(TextLimits(50, 0, 0, 131_072, 32))) == LONGEST
+    # One output of the longest case: 2 rows of 1 << 17 values a token.
+    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).judged == 64
+
+
+def test_short_models() -> None:
+    assert {case.length for case in text_cases(TextLimits(50, 0, 0, 8, 32))} == {1, 8}
+    assert {case.length for case in text_cases(TextLimits(50, 0, 0, 1, 32))} == {1}
+
+
+@pytest.mark.parametrize("case", text_cases(LIMITS), ids=lambda case: case.name)
+def test_inputs_are_texts_with_padding(case: Case) -> None:
+    inputs = make_inputs(case, TEXT, LIMITS, seed=1)
+    ids, mask, types = (inputs[name] for name in TEXT)
+    assert ids.shape == mask.shape == types.shape == (case.batch, case.length)
+    assert {array.dtype for array in inputs.values()} == {np.dtype(np.int64)}
+    np.testing.assert_array_equal(ids != LIMITS.pad, mask.astype(bool))
+    assert ids.min() >= 0
+    assert ids.max() < LIMITS.vocabulary
+    assert set(np.unique(types)) <= {0, 1}
+    assert not types[mask == 0].any()
+    lengths = mask.sum(1)
+    assert lengths.min() >= 1
+    expected_full = case.padding == "none" or case.batch > 1
+    assert (lengths[0] == case.length) == expected_full
+    if case.padding != "none":
+        assert lengths.min() < case.length
+        edge = -1 if case.padding == "left" else 0
+        assert mask[:, edge].all()
+        assert (np.diff(mask, axis=1) != 0).sum(1).max() == 1
+
+
+def test_inputs_are_the_same_again_and_differ_by_seed() -> None:
+    case = Case(3, 13, "left")
+    first, again, other = (make_inputs(case, TEXT, LIMITS, seed)["input_ids"] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_every_token_but_padding_is_drawn() -> None:
+    ids = make_inputs(Case(3, 512), TEXT, LIMITS, seed=1)["input_ids"]
+    assert set(np.unique(ids)) == set(range(50)) - {LIMITS.pad}
+    assert set(np.unique(make_inputs(Case(3, 512), TEXT, LIMITS, seed=1)["token_type_ids"])) == {0, 1}
+
+
+def test_images() -> None:
+    assert image_cases() == [Case(1), Case(2), Case(3)]
+    inputs = make_inputs(Case(2), {"pixel_values": TensorInfo("float32", ("batch", 3, 16, 8))}, None, seed=0)
+    assert inputs["pixel_values"].shape == (2, 3, 16, 8)
+    assert inputs["pixel_values"].dtype == np.float32
+
+
+@pytest.mark.parametrize("limits", [LIMITS, None])
+def test_an_input_of_another_kind_is_refused(limits: TextLimits | None) -> None:
+    with pytest.raises(InputError, match="graph input 'bbox': parity can make"):
+        make_inputs(Case(1, 4), {"bbox": TensorInfo("int64", ("batch", "sequence", 4))}, limits, seed=0)
+
+
+def test_positions_that_count() -> None:
+    inputs = make_inputs(Case(2, 9, "left"), TEXT, LIMITS, seed=0)
+    kept = kept_positions(inputs, np.zeros((2, 9, 4)))
+    assert kept is not None
+    np.testing.assert_array_equal(kept, inputs["attention_mask"] == 1)
+    assert kept_positions(inputs, np.zeros((2, 4))) is None
+    # Two labels for each of nine images would not be taken for tokens.
+    assert kept_positions({"pixel_values": np.zeros((2, 3, 8, 8))}, np.zeros((2, 9, 4))) is None
+    # As many labels as tokens are not tokens either.
+    assert kept_positions(inputs, np.zeros((2, 9))) is None

@@ -1,0 +1,196 @@
+"""The judge is judged: it must kill every one of these, and let the unchanged bundles live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapter_export.parity.check import check_parity
+from adapter_export.parity.judge import Verdict
+from adapter_export.parity.report import ParityReport
+from tests.bundles import Exported
+from tests.parity.mutants import (
+    Mutant,
+    bias_unscaled,
+    changed,
+    function,
+    initializer,
+    input_through,
+    make,
+    merged_again,
+    of_another,
+    output_through,
+    swapped,
+    without,
+)
+
+SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED = (
+    f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed")
+)
+L0, L1 = "encoder.layer.0.", "encoder.layer.1."
+IA3_SITES = [
+    f"{layer}{site}"
+    for layer in (L0, L1)
+    for site in ("attention.self.key", "attention.self.value", "output.dense.input")
+]
+BOTTLENECK = f"{L1}output.dense.bottleneck_silu"
+
+# Texts of ONNX. ONES: integers of the shape of x.
+ONES = "one = Constant <value_int: int = 1> ()  zeros = Sub (x, x)  ones = Add (zeros, one)"
+ROW_0 = (
+    "zeros = Sub (x, x)  first = Constant <value_ints: ints = [0]> ()  row = Gather (x, first)  out = Add (zeros, row)"
+)
+
+
+def one_percent(tensor: np.ndarray) -> np.ndarray:
+    return tensor * 1.01
+
+
+MUTANTS = [
+    # an adapter dropped
+    Mutant("IA3 dropped in one layer", SWAPPABLE, "ia3_three", without(L1, ".ia3.")),
+    Mutant("IA3 dropped at one site", SWAPPABLE, "ia3_three", without(f"{L0}output.dense.input.ia3.")),
+    Mutant("IA3 dropped, its head not", SWAPPABLE, "ia3_three", without(".ia3.")),
+    Mutant("bottleneck dropped in one layer", SWAPPABLE, "houlsby_four", without(L0, ".bottleneck")),
+    Mutant("bottleneck dropped, its head not", SWAPPABLE, "pfeiffer_five", without(".bottleneck")),
+    Mutant("dropped in one layer, no task head", FEATURES, "pfeiffer", without(L0, ".bottleneck")),
+    # another adapter, or in another place
+    Mutant("two layers swapped, IA3", SWAPPABLE, "ia3_three", swapped(L0, L1)),
+    Mutant("two layers swapped, bottleneck", SWAPPABLE, "houlsby_four", swapped(L0, L1)),
+    Mutant("keys and values swapped", SWAPPABLE, "ia3_two", swapped("self.key", "self.value")),
+    Mutant("stale file: another body", SWAPPABLE, "ia3_three", of_another(".ia3.")),
+    Mutant("stale file: another head", SWAPPABLE, "ia3_three", of_another(".head.")),
+    Mutant("stale file: fewer labels", SWAPPABLE, "ia3_three", changed(".head.", lambda tensor: tensor[:2])),
+    Mutant("adapter of another base model", SWAPPABLE, "houlsby_four", of_another(".bottleneck")),
+    Mutant("labels in another order", SWAPPABLE, "houlsby_four", changed(".head.", lambda tensor: tensor[::-1])),
+    # numbers slightly off
+    *(
+        Mutant(f"one vector off by 1%: {site}", SWAPPABLE, "ia3_three", changed(f"{site}.ia3.", one_percent))
+        for site in IA3_SITES
+    ),
+    *(
+        Mutant(f"{name} off by 1%", SWAPPABLE, "houlsby_four", changed(f"{BOTTLENECK}.{name}", one_percent))
+        for name in ("down", "down_bias", "up", "up_bias")
+    ),
+    Mutant("vectors rounded to float16", SWAPPABLE, "ia3_three", changed(".ia3.", lambda t: t.astype(np.float16))),
+    Mutant("bottleneck's scaling forgotten", SWAPPABLE, "houlsby_two", changed(".up", lambda tensor: tensor / 2)),
+    # the wrong arithmetic
+    Mutant(
+        "IA3 applied twice",
+        SWAPPABLE,
+        "ia3_three",
+        graph=function("IA3", "out = Mul (y, l)", "once = Mul (y, l)  out = Mul (once, l)"),
+    ),
+    Mutant(
+        "residual dropped",
+        SWAPPABLE,
+        "houlsby_four",
+        graph=function("BottleneckSilu", "Add (y, delta)", "Identity (delta)"),
+    ),
+    Mutant(
+        "residual dropped, embedded",
+        EMBEDDED,
+        "houlsby_four",
+        graph=function("BottleneckSilu", "Add (y, delta)", "Identity (delta)"),
+    ),
+    Mutant(
+        "wrong activation: relu for silu",
+        SWAPPABLE,
+        "houlsby_four",
+        graph=function("BottleneckSilu", "Mul (a, sigma)", "Relu (a)"),
+    ),
+    Mutant(
+        "wrong activation: gelu for relu",
+        SWAPPABLE,
+        "pfeiffer_five",
+        graph=function("BottleneckRelu", "Relu (a)", "Gelu (a)"),
+    ),
+    Mutant(
+        "wrong activation: hard sigmoid in silu",
+        EMBEDDED,
+        "houlsby_four",
+        graph=function("BottleneckSilu", "Sigmoid (a)", "HardSigmoid <alpha: float = 0.1666667> (a)"),
+    ),
+    Mutant(
+        "bias of the bottleneck dropped",
+        SWAPPABLE,
+        "houlsby_two",
+        graph=function("BottleneckSilu", "Add (projected, down_bias)", "Identity (projected)"),
+    ),
+    Mutant("constant of an embedded adapter off by 1%", EMBEDDED, "houlsby_four",
+           graph=initializer(f"{L0}output.dense.bottleneck_silu.up", one_percent)),
+    # the merge
+    Mutant("bias left unscaled", MERGED, "ia3_three", graph=bias_unscaled(f"{L0}attention.self.value")),
+    Mutant("merged twice", MERGED, "ia3_three", graph=merged_again(f"{L1}attention.self.value")),
+    # the base model
+    Mutant("a default that is not the identity", SWAPPABLE, "ia3_three",
+           graph=initializer(f"{L0}attention.self.value.ia3.l", one_percent)),
+    Mutant("a base weight off by 1%", SWAPPABLE, "ia3_three",
+           graph=initializer(f"bert.{L1}output.LayerNorm.weight", one_percent)),
+    Mutant("positions off by one", MERGED, "ia3_three",
+           graph=initializer("bert.embeddings.position_embeddings.weight", lambda table: np.roll(table, 1, 0))),
+    Mutant("the base model's own head lost", HEADED, "ia3", graph=initializer("classifier.head.bias", np.zeros_like)),
+    # inputs and shapes
+    Mutant("mask ignored", SWAPPABLE, "ia3_three",
+           graph=input_through("attention_mask", f"{ONES}  out = Identity (ones)")),
+    Mutant("token types baked in", SWAPPABLE, "ia3_three", graph=input_through("token_type_ids", "out = Sub (x, x)")),
+    Mutant("sequence baked in", MERGED, "ia3_three", graph=input_through("attention_mask", f"""{ONES}
+           traced = Constant <value_int: int = 9> ()  position = CumSum (ones, one)
+           near = LessOrEqual (position, traced)  kept = Cast <to: int = 7> (near)  out = Mul (x, kept)""")),
+    Mutant("batch baked in", SWAPPABLE, "ia3_three", graph=output_through(
+        "rows = Constant <value_ints: ints = [3, -1]> ()  out = Reshape (x, rows)")),
+    Mutant("every row is the first", SWAPPABLE, "ia3_three", graph=output_through(ROW_0)),
+    # outputs
+    Mutant("all zero", SWAPPABLE, "ia3_three", graph=output_through("out = Sub (x, x)")),
+    Mutant("constant", SWAPPABLE, "ia3_three", graph=output_through(
+        "zeros = Sub (x, x)  number = Constant <value_float: float = 0.3> ()  out = Add (zeros, number)")),
+    Mutant("the same for every input", SWAPPABLE, "ia3_three", graph=output_through(
+        "zeros = Sub (x, x)  number = Constant <value_float: float = 0.3> ()  axis = Constant <value_int: int = 1> ()  "
+        "numbers = Add (zeros, number)  out = CumSum (numbers, axis)")),
+    Mutant("not a number", SWAPPABLE, "ia3_three", graph=output_through("zero = Sub (x, x)  out = Div (zero, zero)")),
+]  # fmt: skip
+
+
+def report_of(mutant: Mutant, request: pytest.FixtureRequest, folder: Path) -> ParityReport:
+    exported: Exported = request.getfixturevalue(mutant.bundle)
+    bundle = make(mutant, exported, folder / "bundle")
+    return check_parity(bundle, exported.base, {mutant.adapter: exported.adapters[mutant.adapter]})
+
+
+@pytest.mark.parametrize(
+    ("bundle", "adapter"),
+    [
+        (SWAPPABLE, "ia3_three"),
+        (SWAPPABLE, "pfeiffer_five"),
+        (MERGED, "ia3_three"),
+        (EMBEDDED, "houlsby_four"),
+        (FEATURES, "pfeiffer"),
+        (HEADED, "ia3"),
+    ],
+)
+def test_unchanged_bundles_live(bundle: str, adapter: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    report = report_of(Mutant("nothing", bundle, adapter), request, tmp_path)
+    assert report.verdict is Verdict.PASS, [(item.case, item.judgement.reasons) for item in report.results]
+
+
+@pytest.mark.slow
+def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    alive = []
+    print(f"\n{'mutant':<58} verdict      cases      e(O)   cosine")
+    for number, mutant in enumerate(MUTANTS):
+        report = report_of(mutant, request, tmp_path / str(number))
+        judged = [item.judgement for item in report.results]
+        killing = [item for item in judged if item.verdict is Verdict.FAIL]
+        errors = [item.error.max for item in judged if item.error]
+        cosines = [item.cosine for item in judged if item.cosine is not None]
+        print(
+            f"{mutant.name:<58} {report.verdict.value:<12} {len(killing):>2} of {len(judged):>2} "
+            f"{max(errors, default=np.nan):>9.1e} {min(cosines, default=np.nan):>8.4f}"
+        )
+        # A failed check of the whole bundle would not do: the numbers of the cases must tell.
+        if not killing:
+            alive.append(mutant.name)
+    print(f"killed: {len(MUTANTS) - len(alive)} of {len(MUTANTS)}")
+    assert not alive

@@ -1,0 +1,164 @@
+"""R is float64 throughout and unmerged; heads come and go; nothing of one run stays for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.errors import InputError
+from adapter_export.injection import Injection
+from adapter_export.parity.reference import Reference, everything_in_float64
+
+# Models whose own code casts to float32, and what stays in it: RMSNorm, rotary positions, softmax, ALiBi, buckets.
+CASTING = ["llama", "qwen3", "gemma2", "gemma3_text", "gpt_neox", "phi3", "bloom", "mpnet"]
+
+
+class Narrow(TorchDispatchMode):
+    """Collects the operators that gave floating point other than float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        if any(leaf.is_floating_point() and leaf.dtype != torch.float64 for leaf in leaves):
+            self.seen.add(str(func))
+        return result
+
+
+@pytest.fixture
+def batch(inputs_for: Callable[..., dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return inputs_for("bert", 3, 7, "left")
+
+
+@pytest.mark.parametrize("model_type", ["bert", *CASTING])
+def test_everything_is_computed_in_float64(
+    model_type: str, tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]
+) -> None:
+    base = tiny_base(model_type, "features", dtype=torch.float64)
+    with Narrow() as narrow:
+        outputs = Reference(base).case(batch).off()
+    assert narrow.seen == set()
+    # Rows padded on the left are fully masked: float64's smallest number, cast to float32, is an infinity there.
+    assert all(np.isfinite(array).all() and array.dtype == np.float64 for array in outputs.values())
+
+
+def test_loading_in_float64_is_not_enough(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
+    module = tiny_base("llama", "features", dtype=torch.float64).module
+    inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
+    results = {}
+    for context in (nullcontext, everything_in_float64):
+        with Narrow() as narrow, torch.inference_mode(), context():
+            results[context] = module(**inputs, use_cache=False).last_hidden_state
+        assert bool(narrow.seen) == (context is nullcontext)
+    difference = (results[nullcontext] - results[everything_in_float64])[inputs["attention_mask"].bool()].abs().max()
+    assert 1e-8 < difference < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_target_is_left_at_its_dtype(
+    dtype: torch.dtype, tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]
+) -> None:
+    exact = Reference(tiny_base("bert", dtype=torch.float64)).case(batch).off()
+    found = Reference(tiny_base("bert", dtype=dtype)).case(batch).off()
+    # numpy has no bfloat16.
+    assert {array.dtype for array in found.values()} == {np.dtype("float16" if dtype is torch.float16 else "float32")}
+    error = np.abs(found["last_hidden_state"] - exact["last_hidden_state"]).max()
+    assert torch.finfo(dtype).eps / 10 < error < torch.finfo(dtype).eps * 100
+
+
+def logits(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    assert list(outputs) == ["logits"]
+    return outputs["logits"]
+
+
+def test_heads_come_and_go(
+    tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], batch: dict[str, np.ndarray]
+) -> None:
+    base = tiny_base("bert", "text-classification", dtype=torch.float64)
+    before = {name: tensor.clone() for name, tensor in base.module.state_dict().items()}
+    adapters = [
+        random_adapter(base.info, "ia3", 1, labels=("a", "b")),
+        random_adapter(base.info, "bottleneck", 2, labels=("a", "b", "c", "d")),
+    ]
+    inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
+    pooled = base.module.bert(**inputs).pooler_output.detach().numpy()
+    case = Reference(base).case(batch)
+    own = logits(case.off())
+    ons = []
+    for adapter in adapters:
+        head = adapter.head["classifier"]
+        assert head.bias is not None
+        ons.append(logits(case.on(adapter)))
+        np.testing.assert_allclose(logits(case.off(adapter)), pooled @ head.weight.T + head.bias, rtol=1e-13)
+        assert np.abs(ons[-1] - logits(case.off(adapter))).max() > 0.01
+    np.testing.assert_array_equal(logits(case.off()), own)
+    np.testing.assert_array_equal(logits(case.on(adapters[0])), ons[0])
+    case.off()
+    after = base.module.state_dict()
+    assert {name: tensor.shape for name, tensor in after.items()} == {n: tensor.shape for n, tensor in before.items()}
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert not hasattr(base.module, Injection.NAME)
+
+
+def test_the_body_without_adapters_runs_once_a_case(
+    tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], batch: dict[str, np.ndarray]
+) -> None:
+    base = tiny_base("bert", "text-classification", dtype=torch.float64)
+    adapter = random_adapter(base.info, "ia3", 1)
+    runs = []
+    base.module.bert.encoder.register_forward_hook(lambda *_: runs.append(1))
+    reference = Reference(base)
+    case = reference.case(batch)
+    case.off()
+    case.off(adapter)
+    case.off()
+    assert len(runs) == 1
+    case.on(adapter)
+    case.on(adapter)
+    assert len(runs) == 3
+    other = reference.case({name: array[:, ::-1] for name, array in batch.items()})
+    assert np.abs(logits(other.off()) - logits(case.off())).max() > 0.01
+    assert len(runs) == 4
+
+
+def test_small_work_has_one_thread(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
+    base = tiny_base("bert")
+    before, seen = torch.get_num_threads(), []
+    base.module.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        reference = Reference(base)
+        reference.case(batch).off()
+        reference.parameters = 10**9
+        reference.case(batch).off()
+        assert seen == [1, 2]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_cache_is_no_output(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
+    for task in ("text-classification", "causal-lm"):
+        assert list(Reference(tiny_base("gpt2", task)).case(batch).off()) == ["logits"]
+
+
+def test_what_pytorch_cannot_run_names_the_shapes(
+    tiny_base: Callable[..., BaseModel], inputs_for: Callable[..., dict[str, np.ndarray]]
+) -> None:
+    case = Reference(tiny_base("bert")).case(inputs_for("bert", 1, 65))
+    with pytest.raises(
+        InputError, match=r"PyTorch itself cannot run input_ids \[1, 65\], .*: (RuntimeError|IndexError)"
+    ):
+        case.off()

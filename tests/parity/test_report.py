@@ -1,0 +1,124 @@
+"""The record as JSON and as tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapter_export.cli.options import emit
+from adapter_export.parity.cases import Case
+from adapter_export.parity.judge import Judgement, Verdict
+from adapter_export.parity.measure import Error
+from adapter_export.parity.report import NO_ADAPTER, Check, ParityReport, Result, as_dict, print_report, summary
+
+PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
+
+
+def error(value: float) -> Error:
+    return Error(value, value / 2, value / 4)
+
+
+def result(adapter: str, verdict: Verdict, size: float = 1e-6, *reasons: str) -> Result:
+    judgement = Judgement(
+        verdict, reasons, error(size), error(2 * size), error(3 * size), effect=1 / size, cosine=1 - size
+    )
+    return Result(adapter, Case(3, 9, "left"), "logits", judgement)
+
+
+FILES = Check("files", PASS, "5 files")
+REPORT = ParityReport(
+    Path("bundle"),
+    "swappable",
+    "text-classification",
+    "float32",
+    "cpu",
+    (FILES,),
+    (
+        Result(NO_ADAPTER, Case(3, 9, "left"), "logits", Judgement(PASS)),
+        result("calm", PASS, 1e-6),
+        result("calm", PASS, 2e-6),
+        result("wild", FAIL, 0.5, "e(O) = 5.00e-01 is above [it all]", "and more"),
+        result("wild", INCONCLUSIVE, 0.25, "too little"),
+    ),
+    notes=("a note",),
+    placement={"CPUExecutionProvider": 1.0},
+)
+
+
+def test_the_verdict_is_the_worst() -> None:
+    def verdict(*results: Result, checks: tuple[Check, ...] = (FILES,)) -> Verdict:
+        return ParityReport(Path(), "", "", "", "", checks, results).verdict
+
+    assert verdict(result("a", PASS)) is PASS
+    assert verdict(result("a", PASS), result("b", INCONCLUSIVE)) is INCONCLUSIVE
+    assert verdict(result("a", INCONCLUSIVE), result("b", FAIL)) is FAIL
+    assert verdict(result("a", PASS), checks=(FILES, Check("swap", FAIL, ""))) is FAIL
+
+
+def test_nothing_judged_is_no_pass() -> None:
+    assert ParityReport(Path(), "", "", "", "", (FILES,)).verdict is INCONCLUSIVE
+    assert ParityReport(Path(), "", "", "", "", (Check("files", FAIL, ""),)).verdict is FAIL
+
+
+def test_a_row_an_adapter_with_its_worst_numbers() -> None:
+    none, calm, wild = summary(REPORT)
+    assert none == {
+        "adapter": NO_ADAPTER,
+        "verdict": "pass",
+        "cases": {"pass": 1, "inconclusive": 0, "fail": 0},
+        "error": None,
+        "target_error": None,
+        "off_error": None,
+        "effect": None,
+        "cosine": None,
+    }
+    assert (calm["error"], calm["target_error"], calm["off_error"]) == pytest.approx((2e-6, 4e-6, 6e-6))
+    assert (calm["effect"], calm["cosine"]) == pytest.approx((0.5e6, 1 - 2e-6))
+    assert wild["verdict"] == "fail"
+    assert wild["cases"] == {"pass": 0, "inconclusive": 1, "fail": 1}
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    emit(as_dict(REPORT), True, pytest.fail)
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "fail"
+    assert found["checks"] == [{"name": "files", "verdict": "pass", "detail": "5 files"}]
+    assert found["adapters"] == summary(REPORT)
+    assert len(found["cases"]) == 5
+    assert found["cases"][3] == {
+        "adapter": "wild",
+        "case": "3 x 9 left",
+        "output": "logits",
+        "verdict": "fail",
+        "reasons": ["e(O) = 5.00e-01 is above [it all]", "and more"],
+        "error": {"max": 0.5, "p999": 0.25, "mean": 0.125},
+        "target_error": {"max": 1.0, "p999": 0.5, "mean": 0.25},
+        "off_error": {"max": 1.5, "p999": 0.75, "mean": 0.375},
+        "effect": 2.0,
+        "cosine": 0.5,
+    }
+    assert found["notes"] == ["a note"]
+
+
+def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(REPORT)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines[:-3])
+    (calm,) = (line.split() for line in lines if line.startswith(" calm"))
+    assert calm == ["calm", "pass", "2/2", "2.0e-06", "4.0e-06", "6.0e-06", "5.0e+05", "2.0e-06"]
+    (none,) = (line for line in lines if NO_ADAPTER in line)
+    assert none.split()[-6:] == ["1/1", "-", "-", "-", "-", "-"]
+    assert "fail: wild, case 3 x 9 left, logits: e(O) = 5.00e-01 is above [it all]" in lines
+    assert "inconclusive: wild, case 3 x 9 left, logits: too little" in lines
+    assert lines[-2:] == ["note: a note", "parity: fail"]
+
+
+def test_many_reasons_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    many = ParityReport(Path(), "", "", "", "", (FILES,), tuple(result("a", FAIL, 1, f"reason {n}") for n in range(40)))
+    print_report(many)
+    out = capsys.readouterr().out
+    assert "reason 11" in out
+    assert "reason 12" not in out
+    assert "... and 28 more; --json has all of them" in out

@@ -171,6 +171,16 @@ def initializer(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Change
     return lambda model, _: _put(model, name, change)
 
 
+def together(*changes: ChangeGraph) -> ChangeGraph:
+    """All of `changes`."""
+
+    def apply(model: ir.Model, base: Tensors) -> None:
+        for change in changes:
+            change(model, base)
+
+    return apply
+
+
 def bias_unscaled(module: str) -> ChangeGraph:
     """The bias of a merged linear layer is still the base model's."""
     return lambda model, base: _put(model, f"bert.{module}.bias", lambda _: base[f"{module}.bias"])

@@ -23,6 +23,7 @@ from tests.parity.mutants import (
     of_another,
     output_through,
     swapped,
+    together,
     without,
 )
 
@@ -131,6 +132,9 @@ MUTANTS = [
            graph=initializer(f"bert.{L1}output.LayerNorm.weight", one_percent)),
     Mutant("positions off by one", MERGED, "ia3_three",
            graph=initializer("bert.embeddings.position_embeddings.weight", lambda table: np.roll(table, 1, 0))),
+    Mutant("somebody's labels without an adapter", SWAPPABLE, "ia3_three", graph=together(
+           initializer("classifier.head.weight", lambda empty: np.ones((2, empty.shape[1]))),
+           initializer("classifier.head.bias", lambda _: np.ones(2)))),
     Mutant("the base model's own head lost", HEADED, "ia3", graph=initializer("classifier.head.bias", np.zeros_like)),
     # inputs and shapes
     Mutant("mask ignored", SWAPPABLE, "ia3_three",

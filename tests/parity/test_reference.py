@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,11 @@ def test_heads_come_and_go(
         ons.append(logits(case.on(adapter)))
         np.testing.assert_allclose(logits(case.off(adapter)), pooled @ head.weight.T + head.bias, rtol=1e-13)
         assert np.abs(ons[-1] - logits(case.off(adapter))).max() > 0.01
+    # An adapter without a head of its own goes with the base model's, whatever was there before.
+    bare = replace(adapters[0], head={}, labels=None)
+    np.testing.assert_array_equal(logits(case.off(bare)), own)
+    logits(case.on(adapters[1]))
+    assert logits(case.on(bare)).shape == own.shape
     np.testing.assert_array_equal(logits(case.off()), own)
     np.testing.assert_array_equal(logits(case.on(adapters[0])), ons[0])
     case.off()

@@ -1,0 +1,45 @@
+"""What the benchmarks run on: MiniLM with random adapters of the usual sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.checkpoints.adapter import Adapter, HeadLayer
+from adapter_export.checkpoints.folder import save_adapter
+from adapter_export.methods import registry
+from adapter_export.methods.contract import Block
+from adapter_export.placement.tables import placement_for
+
+
+def random_adapter(base: BaseModel, method: str, labels: int = 2, **options: object) -> Adapter:
+    """An adapter whose every tensor is random, with a random head."""
+    rng = np.random.default_rng(0)
+    chosen = registry.get(method)
+    settings = chosen.Options(**options)
+    blocks = {}
+    for site, operator in chosen.place(
+        placement_for(base.info.model_type, base.info.modules), base.info.modules, settings
+    ).items():
+        tensors = chosen.initial(operator, base.info.features(site), settings, rng)
+        blocks[site] = Block(
+            operator, {k: (v + rng.normal(0, 0.1, v.shape)).astype(np.float32) for k, v in tensors.items()}
+        )
+    head = {
+        name: HeadLayer(
+            rng.normal(0, 0.1, (labels, base.info.hidden_size)).astype(np.float32), np.zeros(labels, np.float32)
+        )
+        for name in base.info.head
+    }
+    return Adapter(
+        method, blocks, head, tuple(f"class {i}" for i in range(labels)) if head else None, "text-classification"
+    )
+
+
+def saved(folder: Path, adapter: Adapter, base: BaseModel) -> Path:
+    """Write the adapter's checkpoint into a new folder."""
+    folder.mkdir(parents=True)
+    save_adapter(folder, adapter, base.info, "all-MiniLM-L6-v2")
+    return folder

@@ -76,7 +76,8 @@ def lower_mode(
         traced = trace(base, sites, head, opset)
         return base, lower(traced, sites, Overridable(), defaults, head[-1] if head else None)
     (adapter,) = adapters.values()
-    if adapter.head:
+    # Task `features` has no place for a head; an adapter that brings one is used without it.
+    if adapter.head and base.info.head:
         load_head(base.module, adapter)
         base = replace(base, untrained_head=False)
     if mode == "merged":

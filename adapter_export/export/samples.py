@@ -64,7 +64,12 @@ def sample_for(base: BaseModel) -> Sample:
 
 
 def max_sequence(config: Any) -> int:
-    """Longest sequence the model takes: its position table less the rows that RoBERTa and MPNet keep for padding."""
-    positions = getattr(config, "max_position_embeddings", None) or _MAX_SEQUENCE
-    offset_models = ("roberta", "xlm-roberta", "mpnet", "camembert")
-    return positions - (config.pad_token_id or 0) - 1 if config.model_type in offset_models else positions
+    """Longest sequence the model takes: its position table, less the rows that some models keep for padding."""
+    positions = int(getattr(config, "max_position_embeddings", None) or _MAX_SEQUENCE)
+    match config.model_type:
+        case "mpnet":
+            return positions - 2  # its padding row is 1, whatever the config says
+        case "roberta" | "xlm-roberta" | "camembert":
+            return positions - int(config.pad_token_id or 0) - 1
+        case _:
+            return positions

@@ -51,16 +51,27 @@ def trace(
     dims = {name: Dim(name, min=1, max=limit) for name, limit in sample.limits.items()}
     shapes = {name: {axis: dims[dim] for axis, dim in axes.items()} for name, axes in sample.axes.items()}
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=opset)
-    inputs: dict[str, object] = dict(sample.inputs)
-    if base.task == "causal-lm":
-        inputs["use_cache"] = False
     try:
-        with markers(base.module, sites, head), _silence():
-            exported = OnnxExporter().export(base.module, inputs, config)
+        with markers(base.module, sites, head), _without_cache(base), _silence():
+            exported = OnnxExporter().export(base.module, dict(sample.inputs), config)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model {base.folder}: {base.info.architecture} cannot be traced: {reason[:500]}") from error
     return Trace(exported.program, sample)
+
+
+@contextmanager
+def _without_cache(base: BaseModel) -> Iterator[None]:
+    """Decoders, classifiers made of them included, return their key-value cache unless their config says otherwise."""
+    config = base.module.config.get_text_config()
+    before = getattr(config, "use_cache", None)
+    if before is not None:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        if before is not None:
+            config.use_cache = before
 
 
 @contextmanager

@@ -83,6 +83,8 @@ def test_graphs_match_pytorch(
     defaults = head_defaults(base)
     swappable = session(lower(traced, sites, Overridable(), defaults, last))
     names = {value.name for value in swappable.get_inputs()}
+    assert output in {value.name for value in swappable.get_outputs()}
+    assert not [value.name for value in swappable.get_outputs() if "past" in value.name or "present" in value.name]
     batches = [batch(inputs_for(model_type, rows=rows, length=length, seed=rows), names) for rows, length in SHAPES]
     for name, adapter in adapters.items():
         tensors = adapter_tensors(adapter)

@@ -1,0 +1,254 @@
+"""The whole way on a real model: train, merge, export, swap, prove. `make demo` runs it; results lie in `out/demo`.
+
+MiniLM, two tasks (prompt injection with 2 labels, sentiment with 3), two methods (IA3 and bottlenecks): four adapters
+in one swappable bundle, and the two IA3 ones merged as well.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samples.assets import minilm, prompt_injection, sentiment
+
+OUT = Path(__file__).resolve().parent.parent / "out" / "demo"
+# Enough to beat the head alone by far, few enough for some minutes on two cores.
+TRAIN_ROWS, TEST_ROWS, EPOCHS, MAX_LENGTH = 2400, 800, 3, 64
+METHODS = {"ia3": {}, "bottleneck": {"reduction_factor": 8}}
+TASKS = ("injection", "sentiment")
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts with their labels."""
+
+    texts: list[str]
+    labels: list[str]
+
+    def write(self, path: Path) -> Path:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("text", "label"))
+            writer.writerows(zip(self.texts, self.labels, strict=True))
+        return path
+
+
+def rows_of(path: Path, text: str, label: str, names: dict[str, str]) -> list[tuple[str, str]]:
+    """(text, label name) rows of a csv file, without empty texts; `names` renames labels."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        return [(row[text], names.get(row[label], row[label])) for row in csv.DictReader(file) if row[text].strip()]
+
+
+def split(rows: list[tuple[str, str]], count: int, seed: int) -> Split:
+    """`count` rows, drawn at random."""
+    drawn = random.Random(seed).sample(rows, count)
+    return Split([text for text, _ in drawn], [label for _, label in drawn])
+
+
+def data() -> dict[str, tuple[Split, Split]]:
+    """Training and test split of each task."""
+    names = {"0": "harmless", "1": "injection"}
+    folder = prompt_injection()
+    injection = [rows_of(folder / f"{part}.csv", "text", "label", names) for part in ("train", "test")]
+    opinions = rows_of(sentiment(), "text", "sentiment", {})
+    random.Random(0).shuffle(opinions)
+    return {
+        "injection": (split(injection[0], TRAIN_ROWS, 1), split(injection[1], TEST_ROWS, 2)),
+        "sentiment": (split(opinions[:-TEST_ROWS], TRAIN_ROWS, 3), split(opinions[-TEST_ROWS:], TEST_ROWS, 4)),
+    }
+
+
+def train_head_only(train_file: Path, test_file: Path, labels: Sequence[str]) -> float:
+    """Test accuracy of a task head trained the same way on the base model as it is: what adapters must beat."""
+    from adapter_export.basemodel import load_base
+    from adapter_export.training.data import prepare
+    from adapter_export.training.fit import fit
+    from adapter_export.training.settings import Settings
+    from adapter_export.training.tables import read_table
+    from adapter_export.training.work import WorkFolder
+
+    base = load_base(minilm(), "text-classification", labels=labels)
+    tables = [read_table(path, "text", "label") for path in (train_file, test_file)]
+    examples = prepare(base, *tables, max_length=MAX_LENGTH, labels=tuple(labels))
+    work = WorkFolder.beside(OUT / "head-only")
+    with work.opened({}, resume=False):
+        return fit(base, {}, examples, Settings(learning_rate=1e-2, epochs=EPOCHS), work).metrics["accuracy"]
+
+
+def classify(texts: Sequence[str], run: Callable[[dict[str, np.ndarray]], np.ndarray], bundle: Path) -> np.ndarray:
+    """Logits of all texts, in batches, with the bundle's own tokenizer."""
+    from adapter_export.bundle.manifest import read_manifest
+    from adapter_export.runtime.text import TextEncoder
+
+    encoder = TextEncoder(bundle, read_manifest(bundle))
+    return np.concatenate(
+        [run(encoder.encode(texts[start : start + BATCH]).inputs) for start in range(0, len(texts), BATCH)]
+    )
+
+
+def torch_runner(module: Any) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """A runner of a PyTorch model."""
+    import torch
+
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            return module(**{name: torch.from_numpy(array) for name, array in inputs.items()}).logits.numpy()
+
+    return run
+
+
+def accuracy(logits: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> float:
+    """Share of rows whose largest logit is the label's."""
+    return float(np.mean([names[index] == label for index, label in zip(logits.argmax(-1), labels, strict=True)]))
+
+
+def latency(run: Callable[[str | None], Any], names: Sequence[str], rounds: int = 15) -> dict[str, float]:
+    """CPU time of each adapter's run against the run without one; `again` is that run against itself."""
+    order: list[tuple[str, str | None]] = [("base", None), ("again", None), *((name, name) for name in names)]
+    seconds: dict[str, list[float]] = {title: [] for title, _ in order}
+    for number in range(rounds):
+        for title, name in order[number % len(order) :] + order[: number % len(order)]:
+            start = time.process_time()
+            run(name)
+            seconds[title].append(time.process_time() - start)
+    return {
+        title: statistics.median(a / b for a, b in zip(times, seconds["base"], strict=True))
+        for title, times in seconds.items()
+    }
+
+
+def say(text: str) -> None:
+    print(f"[{time.process_time():5.0f} s CPU] {text}", flush=True)
+
+
+def main() -> None:
+    import transformers
+
+    from adapter_export.basemodel import load_base
+    from adapter_export.bundle.manifest import read_manifest
+    from adapter_export.checkpoints.folder import load_adapter
+    from adapter_export.cli.table import print_table
+    from adapter_export.export.export import export_onnx
+    from adapter_export.injection import inject
+    from adapter_export.merging.merge import merge
+    from adapter_export.parity.check import check_parity
+    from adapter_export.parity.report import print_report, summary
+    from adapter_export.runtime.session import AdapterSession
+    from adapter_export.training.train import train
+
+    started = time.monotonic()
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    splits = data()
+    adapters: dict[str, Path] = {}
+    baseline: dict[str, float] = {}
+    for task in TASKS:
+        files = [
+            part.write(OUT / f"{task}-{kind}.csv") for part, kind in zip(splits[task], ("train", "test"), strict=True)
+        ]
+        labels = sorted(set(splits[task][0].labels))
+        baseline[task] = train_head_only(*files, labels)
+        say(f"{task}: head alone reaches {baseline[task]:.3f}")
+        for method, options in METHODS.items():
+            name = f"{task}-{method}"
+            result = train(
+                minilm(), method, "text-classification", files[0], OUT / "adapters" / name,
+                eval=files[1], epochs=EPOCHS, max_length=MAX_LENGTH, **options,
+            )  # fmt: skip
+            adapters[name] = result.output
+            say(f"{task}: {method} reaches {result.metrics['accuracy']:.3f} with {result.parameters:,} parameters")
+
+    merged = {name: OUT / "merged" / name for name in adapters if name.endswith("ia3")}
+    for name, folder in merged.items():
+        merge(minilm(), adapters[name], folder)
+    say(f"merged {len(merged)} IA3 adapters into copies of the model")
+
+    bundle = OUT / "bundle"
+    export_onnx(minilm(), adapters, bundle, mode="swappable")
+    say("exported one swappable bundle with all four")
+
+    start = time.perf_counter()
+    session = AdapterSession(bundle)
+    session_seconds = time.perf_counter() - start
+    manifest = read_manifest(bundle)
+    rows = []
+    for name, checkpoint in adapters.items():
+        start = time.perf_counter()
+        session.load(name)
+        swap_seconds = time.perf_counter() - start
+        test = splits[name.split("-")[0]][1]
+        names = session.labels(name)
+        base = load_base(minilm(), "text-classification", labels=names)
+        inject(base.module, load_adapter(checkpoint, base.info))
+        in_torch = classify(test.texts, torch_runner(base.module), bundle)
+        in_onnx = classify(test.texts, lambda batch, n=name: session.run(batch, adapter=n)["logits"], bundle)
+        merged_accuracy = "-"
+        if name in merged:
+            module = transformers.AutoModelForSequenceClassification.from_pretrained(merged[name]).eval()
+            merged_accuracy = f"{accuracy(classify(test.texts, torch_runner(module), bundle), test.labels, names):.3f}"
+        rows.append((name, names, test, in_torch, in_onnx, merged_accuracy, session_seconds / swap_seconds))
+    say("ran every adapter on its test split in PyTorch, merged, and swapped in one ONNX Runtime session")
+
+    ids = np.random.default_rng(0).integers(1000, 20000, (8, 64))
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    ratios = latency(lambda name: session.run(inputs, adapter=name), list(adapters))
+    session.close()
+
+    report = check_parity(bundle, minilm(), adapters)
+    judged = {item["adapter"]: item for item in summary(report)}
+    say("checked parity against float64 PyTorch")
+    print_report(report)
+    print_table(
+        f"{len(adapters)} adapters, one bundle, {TRAIN_ROWS} training and {TEST_ROWS} test texts a task, "
+        f"{time.monotonic() - started:.0f} s in all",
+        (
+            "adapter",
+            "trained",
+            "file kB",
+            "head alone",
+            "PyTorch",
+            "merged",
+            "ONNX Runtime",
+            "same answers",
+            "error",
+            "effect",
+            "latency",
+            "load : session",
+        ),
+        [
+            (
+                name,
+                f"{manifest.adapter(name).parameters:,}",
+                f"{(bundle / manifest.adapter(name).file).stat().st_size / 1e3:,.0f}",
+                f"{baseline[name.split('-')[0]]:.3f}",
+                f"{accuracy(in_torch, test.labels, names):.3f}",
+                merged_accuracy,
+                f"{accuracy(in_onnx, test.labels, names):.3f}",
+                f"{np.sum(in_torch.argmax(-1) == in_onnx.argmax(-1))}/{len(test.texts)}",
+                f"{judged[name]['error']:.1e}",
+                f"{judged[name]['effect']:.2f}",
+                f"{ratios[name]:.3f}",
+                f"1 : {swap:,.0f}",
+            )
+            for name, names, test, in_torch, in_onnx, merged_accuracy, swap in rows
+        ],
+    )
+    print(
+        f"latency: CPU time of 8 x 64 tokens against the session without an adapter (to itself {ratios['again']:.3f})"
+    )
+    if report.verdict.value != "pass":
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -35,9 +35,7 @@ _NAME = "default"
 _PARTS = {"adapter_down.0.weight": "down", "adapter_down.0.bias": "down_bias", "adapter_up.weight": "up",
           "adapter_up.bias": "up_bias"}  # fmt: skip
 # Older versions of the library wrote `attention_text_task_adapters`, `layer_text_lang_adapters` and the like.
-_KEY = re.compile(
-    r"(?P<place>.+)\.(?:(?:attention|layer)_text_(?:task|lang)_)?adapters\.(?P<name>[^.]+)\.(?P<part>.+)"
-)
+_KEY = re.compile(r"(?P<place>.+)\.(?:(?:attention|layer)_text_(?:task|lang)_)?adapters\.(?P<name>[^.]+)\.(?P<part>.+)")
 
 # Settings whose effect is not implemented, with the one value that means they have none.
 _UNSUPPORTED: Mapping[str, Any] = {

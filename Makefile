@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check venv clean
+.PHONY: help demo test bench check venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ demo: venv ## Train, merge, export and swap adapters on a real model
 
 test: venv ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: venv ## Measure latency, swapping and export side by side
+	$(BIN)/python -m benchmarks
 
 check: venv ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from samples.assets import minilm, prompt_injection, sentiment
 
 OUT = Path(__file__).resolve().parent.parent / "out" / "demo"
 # Enough to beat the head alone by far, few enough for some minutes on two cores.
-TRAIN_ROWS, TEST_ROWS, EPOCHS, MAX_LENGTH = 2400, 800, 3, 64
+TRAIN_ROWS, TEST_ROWS, EPOCHS, MAX_LENGTH = 1600, 600, 3, 64
 METHODS = {"ia3": {}, "bottleneck": {"reduction_factor": 8}}
 TASKS = ("injection", "sentiment")
 BATCH = 64
@@ -163,10 +163,10 @@ def main() -> None:
             name = f"{task}-{method}"
             result = train(
                 minilm(), method, "text-classification", files[0], OUT / "adapters" / name,
-                eval=files[1], epochs=EPOCHS, max_length=MAX_LENGTH, **options,
+                epochs=EPOCHS, max_length=MAX_LENGTH, **options,
             )  # fmt: skip
             adapters[name] = result.output
-            say(f"{task}: {method} reaches {result.metrics['accuracy']:.3f} with {result.parameters:,} parameters")
+            say(f"{task}: {method} trained, {result.parameters:,} parameters")
 
     merged = {name: OUT / "merged" / name for name in adapters if name.endswith("ia3")}
     for name, folder in merged.items():

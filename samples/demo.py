@@ -134,7 +134,7 @@ def say(text: str) -> None:
 def main() -> None:
     import transformers
 
-    from adapter_export.basemodel import load_base
+    from adapter_export.basemodel import load_base, quiet
     from adapter_export.bundle.manifest import read_manifest
     from adapter_export.checkpoints.folder import load_adapter
     from adapter_export.cli.table import print_table
@@ -194,7 +194,8 @@ def main() -> None:
         in_onnx = classify(test.texts, lambda batch, n=name: session.run(batch, adapter=n)["logits"], bundle)
         merged_accuracy = "-"
         if name in merged:
-            module = transformers.AutoModelForSequenceClassification.from_pretrained(merged[name]).eval()
+            with quiet():
+                module = transformers.AutoModelForSequenceClassification.from_pretrained(merged[name]).eval()
             merged_accuracy = f"{accuracy(classify(test.texts, torch_runner(module), bundle), test.labels, names):.3f}"
         rows.append((name, names, test, in_torch, in_onnx, merged_accuracy, session_seconds / swap_seconds))
     say("ran every adapter on its test split in PyTorch, merged, and swapped in one ONNX Runtime session")

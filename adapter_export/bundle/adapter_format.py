@@ -77,9 +77,11 @@ def _parameter(table: _Table) -> tuple[str, np.ndarray]:
     start, size = table.vector(_DATA, 1)
     if any(dim < 0 for dim in dims) or math.prod(dims) * dtype.itemsize != size:
         raise ValueError(f"tensor {name!r}: {size} bytes do not hold {list(dims)} of {dtype}")
-    # A copy: the file's own bytes may lie unaligned, and need not stay in memory.
-    tensor = np.frombuffer(table.buffer.data, dtype, math.prod(dims), start).reshape(dims).copy()
-    tensor.setflags(write=False)
+    # A view of the file's bytes, read-only as they are; only a tensor that lies unaligned there is copied.
+    tensor = np.frombuffer(table.buffer.data, dtype, math.prod(dims), start).reshape(dims)
+    if not tensor.flags.aligned:
+        tensor = tensor.copy()
+        tensor.setflags(write=False)
     return name, tensor
 
 

@@ -65,11 +65,14 @@ def atomic_folder(path: str | Path, force: bool = False, inputs: Sequence[str | 
         check_output(path, force, inputs)
         _replace(temporary, target)
         sync(target.parent)
-    except BaseException:
+    except BaseException as error:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
+        # The safetensors writer has an error class of its own for a disk that is full or gone.
+        if type(error).__name__ == "SafetensorError":
+            raise OSError(f"output {target}: could not be written: {error}") from error
         raise
 
 

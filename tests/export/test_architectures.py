@@ -1,6 +1,6 @@
 """Every architecture's graph, in plain ONNX Runtime, against float64 PyTorch with the adapter unmerged.
 
-One trace an architecture, with the sites of three adapters, lowered to a swappable and to an embedded graph.
+One trace an architecture, with the sites of all adapters, lowered to a swappable graph and to an embedded one for each.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from adapter_export.export.lower import Lowered, lower
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import trace
 from adapter_export.injection import inject
+from adapter_export.methods import registry
 
 # float32 against float64, relative to the output's size; seen: 2e-7 to 3e-6.
 TOLERANCE = 2e-5
@@ -72,10 +73,13 @@ def test_graphs_match_pytorch(
 ) -> None:
     base = tiny_base(model_type, task)
     output = "last_hidden_state" if task == "features" else "logits"
+    # Every registered method, as it comes; and bottlenecks of another width and placement.
     adapters = {
-        "ia3": random_adapter(base.info, "ia3", 1, labels=("a", "b")),
-        "houlsby": random_adapter(base.info, "bottleneck", 2, labels=("a", "b", "c", "d", "e"), reduction_factor=4),
-        "pfeiffer": random_adapter(base.info, "bottleneck", 3, placement="pfeiffer", reduction_factor=8),
+        **{
+            name: random_adapter(base.info, name, seed, labels=("a", "b")) for seed, name in enumerate(registry.names())
+        },
+        "wide": random_adapter(base.info, "bottleneck", 7, labels=("a", "b", "c", "d", "e"), reduction_factor=4),
+        "pfeiffer": random_adapter(base.info, "bottleneck", 8, placement="pfeiffer", reduction_factor=8),
     }
     sites = union_of_sites(adapters.values())
     traced = trace(base, sites, base.info.head)

@@ -22,7 +22,7 @@ from samples.assets import minilm, prompt_injection, sentiment
 
 OUT = Path(__file__).resolve().parent.parent / "out" / "demo"
 # Enough to beat the head alone by far, few enough for some minutes on two cores.
-TRAIN_ROWS, TEST_ROWS, EPOCHS, MAX_LENGTH = 1600, 600, 3, 64
+TRAIN_ROWS, TEST_ROWS, EPOCHS, MAX_LENGTH = 1200, 600, 3, 64
 METHODS = {"ia3": {}, "bottleneck": {"reduction_factor": 8}}
 TASKS = ("injection", "sentiment")
 BATCH = 64

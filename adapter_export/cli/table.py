@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+
+# Width of tables in files and pipes, which have none of their own.
+_FILE_COLUMNS = 140
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -19,5 +23,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_row(*row)
     # Cells are data: "[b]" and ":x:" in them are text.
     console = Console(markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_COLUMNS
     console.print(title, soft_wrap=True, highlight=False)
     console.print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,38 +19,72 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
-    # out = act(u, y), see `Port`.
-    SiteFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    # out = act(values): y, what it replaces, and what else there is to read, by name; see `Port` and `Site`.
+    SiteFunction = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
-def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> RemovableHandle:
-    """Let `act` replace y at `site`; the handle's `remove()` undoes it. Raises AttributeError without such a module."""
-    module: nn.Module = model.base_model.get_submodule(site.module)
+def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> list[RemovableHandle]:
+    """Let `act` replace y at `site`; removing all handles undoes it. Raises AttributeError without such a module."""
+    module = model.base_model.get_submodule(site.module)
+    norm = model.base_model.get_submodule(site.norm) if site.norm else None
+    seen, handles = _watch(model, site)
+
+    def replaced(u: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        values = {"u": u, "y": y, **seen}
+        # Values seen are of this pass only, and no longer needed.
+        seen.clear()
+        if norm is not None:
+            values["n"] = norm.forward(y + values["x"])
+        return act(values)
 
     def on_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (act(args[0], args[0]), *args[1:])
+        return (replaced(args[0], args[0]), *args[1:])
 
     def before_norm(norm: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         # `forward` itself, not a call: the same frozen norm is used inside the adapter, without its hooks.
-        return (act(norm.forward(args[0]), args[0]), *args[1:])
+        return (replaced(norm.forward(args[0]), args[0]), *args[1:])
 
     def on_output(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):
-            return (act(output[0], output[0]), *output[1:])
+            return (replaced(output[0], output[0]), *output[1:])
         if not hasattr(output, "ndim"):
             found = type(output).__name__
             raise InputError(f"module {site.module!r}: expected one that returns a tensor, found {found}")
-        return act(output, output)
+        return replaced(output, output)
 
-    handle: RemovableHandle
     match site.port:
         case Port.INPUT:
-            handle = module.register_forward_pre_hook(on_input)
+            handles.append(module.register_forward_pre_hook(on_input))
         case Port.NORM:
-            handle = module.register_forward_pre_hook(before_norm)
+            handles.append(module.register_forward_pre_hook(before_norm))
         case Port.OUTPUT:
-            handle = module.register_forward_hook(on_output)
-    return handle
+            handles.append(module.register_forward_hook(on_output))
+    return handles
+
+
+def _watch(model: PreTrainedModel, site: Site) -> tuple[dict[str, torch.Tensor], list[RemovableHandle]]:
+    """A dictionary that holds x and h, where the site offers them, from the moment the model computed them."""
+    seen: dict[str, torch.Tensor] = {}
+    handles = []
+
+    def see_x(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        seen["x"] = args[0] if args else next(iter(kwargs.values()))
+
+    def see_h(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        seen["h"] = output[0] if isinstance(output, tuple) else output
+
+    if site.residual:
+        module = model.base_model.get_submodule(site.residual)
+        handles.append(module.register_forward_pre_hook(see_x, with_kwargs=True))
+    if site.output:
+        handles.append(model.base_model.get_submodule(site.output).register_forward_hook(see_h))
+    return seen, handles
+
+
+def remove_all(handles: Sequence[RemovableHandle]) -> None:
+    """Undo what `attach` did."""
+    for handle in handles:
+        handle.remove()
 
 
 class Injection:
@@ -82,13 +116,13 @@ class Injection:
             )
         # Module names may not contain dots, so sites are numbered in the order of `blocks`.
         model.add_module(self.NAME, nn.ModuleList(self.parameters.values()))
-        self._handles = [attach(model, site, self._act(site)) for site in blocks]
+        self._handles = [handle for site in blocks for handle in attach(model, site, self._act(site))]
 
     def _act(self, site: Site) -> SiteFunction:
         operator, parameters = self.operators[site], self.parameters[site]
 
-        def act(u: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return operator.forward(u, y, dict(parameters.items())) if self.enabled else y
+        def act(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return operator.forward(values, dict(parameters.items())) if self.enabled else values["y"]
 
         return act
 
@@ -110,8 +144,7 @@ class Injection:
 
     def remove(self) -> None:
         """Take the blocks out again. A task head that `inject` put in stays."""
-        for handle in self._handles:
-            handle.remove()
+        remove_all(self._handles)
         delattr(self.model, self.NAME)
 
 

@@ -1,6 +1,8 @@
 """Where an adapter acts: sites, and the tensors that stand at them.
 
-Symbols used throughout: B batch, T sequence, d features at a site, k bottleneck width, n labels.
+Symbols used throughout: B batch, T sequence, d features at a site, k bottleneck width, n labels. Around a sublayer
+(attention or feed-forward) of a transformer: x its residual input, h its output just before the residual is added,
+z = x + h, and N the layer norm that a post-norm model applies to z.
 """
 
 from __future__ import annotations
@@ -28,10 +30,16 @@ class Site:
 
     `module` is a path inside the base model, without the prefix a task class puts before it
     (`encoder.layer.3.output.dense`, never `bert.encoder...`), so that one adapter fits every task class.
+
+    The other fields offer an adapter more values of its sublayer to read, and are empty where it needs none.
+    residual: the module whose input is x. output: the module whose output is h. norm: N, which gives n = N(x + y).
     """
 
     module: str
     port: Port
+    residual: str = ""
+    output: str = ""
+    norm: str = ""
 
     @property
     def name(self) -> str:
@@ -40,7 +48,9 @@ class Site:
 
     def without(self, prefix: str) -> Site:
         """The same site with `prefix.` removed from its path, where it has it."""
-        return Site(strip_prefix(self.module, prefix), self.port)
+        paths = (strip_prefix(path, prefix) for path in (self.module, self.residual, self.output, self.norm))
+        module, residual, output, norm = paths
+        return Site(module, self.port, residual, output, norm)
 
 
 def strip_prefix(path: str, prefix: str) -> str:

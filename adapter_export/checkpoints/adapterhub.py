@@ -19,7 +19,8 @@ from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint, Hea
 from adapter_export.checkpoints.files import field, read_json, read_tensors
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.errors import InputError
-from adapter_export.methods.bottleneck import BottleneckOperator, activation
+from adapter_export.methods.activations import activation
+from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.methods.contract import Block
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.tables import known

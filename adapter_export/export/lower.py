@@ -54,7 +54,7 @@ def lower(
     name_axes(model, trace.sample.axes)
     strip_metadata(model)
     inputs = {str(value.name): _info(value) for value in model.graph.inputs}
-    operators = {(site, operator.op_type): operator for site, stack in sites.items() for operator in stack}
+    operators = {(site.name, operator.op_type): operator for site, stack in sites.items() for operator in stack}
     places = bind(model.graph, operators, head_defaults or {}, last_head, storage or Constants({}))
     attach_functions(model, places)
     _free_labels(model.graph, places)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-from adapter_export.injection import attach
+from adapter_export.injection import attach, remove_all
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import DOMAIN, DOMAIN_VERSION
 from adapter_export.sites import Site
@@ -31,7 +31,12 @@ def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], he
 
     Several operators of a site follow each other; at most one is ever active, the others are the identity.
     """
-    handles = [attach(model, site, _site_marker(site, operator)) for site, stack in sites.items() for operator in stack]
+    handles = [
+        handle
+        for site, stack in sites.items()
+        for operator in stack
+        for handle in attach(model, site, _site_marker(site, operator))
+    ]
     layers = [cast("nn.Linear", model.get_submodule(name)) for name in head]
     try:
         for name, layer in zip(head, layers, strict=True):
@@ -40,15 +45,16 @@ def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], he
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
-        for handle in handles:
-            handle.remove()
+        remove_all(handles)
 
 
 def _site_marker(site: Site, operator: Operator) -> SiteFunction:
-    def marker(u: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return _emit(
-            SITE, (u, y), {"module": site.module, "port": site.port.value, "op_type": operator.op_type}, y, y.shape
-        )
+    def marker(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        y = values["y"]
+        # What the operator reads, and last what it replaces.
+        inputs = (*(values[name] for name in operator.reads), y)
+        attributes = {"module": site.module, "port": site.port.value, "op_type": operator.op_type}
+        return _emit(SITE, inputs, attributes, y, y.shape)
 
     return marker
 

@@ -1,4 +1,5 @@
-"""Sequential bottleneck adapters (Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247)."""
+"""Bottleneck adapters: sequential (Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247) and
+parallel (He et al. 2022, arXiv:2110.04366), with the norms and residuals that the library `adapters` knows besides."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from adapter_export.errors import CannotMerge, InputError
+from adapter_export.methods.activations import ACTIVATIONS, activation
 from adapter_export.methods.contract import Operator, TensorSpec
 from adapter_export.methods.registry import register
 from adapter_export.sites import Port, Site
@@ -18,80 +20,131 @@ if TYPE_CHECKING:
 
     from adapter_export.placement.architecture import Placement
 
-# Activation -> ONNX text from `a` to `b`. The keys are names of `transformers.activations.ACT2FN`, which gives the
-# PyTorch side; ALIASES maps other spellings of the same function onto them.
-ACTIVATIONS: Mapping[str, str] = {
-    "relu": "b = Relu (a)",
-    "silu": "sigma = Sigmoid (a)  b = Mul (a, sigma)",
-    "gelu": 'b = Gelu <approximate: string = "none"> (a)',
-    "gelu_new": 'b = Gelu <approximate: string = "tanh"> (a)',
-    "leaky_relu": "b = LeakyRelu <alpha: float = 0.01> (a)",
-    "tanh": "b = Tanh (a)",
-    "sigmoid": "b = Sigmoid (a)",
-    "linear": "b = Identity (a)",
-}
-ALIASES: Mapping[str, str] = {"swish": "silu", "leakyrelu": "leaky_relu", "gelu_pytorch_tanh": "gelu_new"}
-
-# Placement -> the activation its authors' library pairs it with.
-PLACEMENTS: Mapping[str, str] = {"houlsby": "silu", "pfeiffer": "relu"}
-
 # Standard deviation of the first layer at the start, as in BERT; the second layer starts at zero (identity).
 INITIAL_STD = 0.02
-
-
-def activation(name: str) -> str:
-    """The canonical name of an activation; raises InputError naming the known ones."""
-    canonical = ALIASES.get(name, name)
-    if canonical not in ACTIVATIONS:
-        raise InputError(f"activation {name!r}: expected one of {', '.join(sorted({*ACTIVATIONS, *ALIASES}))}")
-    return canonical
+# As in `torch.nn.LayerNorm`, which the library uses inside its adapters.
+_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
 class BottleneckOperator:
-    """out = y + act(u down + down_bias) up + up_bias.
+    """out = A(D(a) + w) + p,  D(a) = act(L(a) down + down_bias) up + up_bias.
 
-    Shapes: u, y (B, T, d), down (d, k), down_bias (k,), up (k, d), up_bias (d,): the layout MatMul wants, so no
-    transpose at run time. A scaling factor of the checkpoint is folded into up and up_bias. Identity: up = up_bias = 0.
+    a, w and p are sums of the values named in `source`, `within` and `plus` (`-` before a later one subtracts); L and A
+    are layer norms of the adapter's own, or nothing. As in the papers a = u, w = 0, p = y; parallel: a = x.
+    Shapes: values (B, T, d), down (d, k), down_bias (k,), up (k, d), up_bias (d,): the layout MatMul wants, so no
+    transpose at run time; norms (d,). A scaling factor of the checkpoint is folded into up and up_bias.
+
+    Identity: all tensors 0. Where p is not y itself, or something is added within A, no tensors make out equal to y:
+    then there is a tensor `active` (1,), and 0 in it lets y pass.
     """
 
     activation: str
+    source: tuple[str, ...] = ("u",)
+    within: tuple[str, ...] = ()
+    plus: tuple[str, ...] = ("y",)
+    norm_before: bool = False
+    norm_after: bool = False
 
     method: ClassVar[str] = "bottleneck"
 
     @property
     def op_type(self) -> str:
-        return "Bottleneck" + "".join(part.capitalize() for part in self.activation.split("_"))
+        return "".join(part.capitalize() for part in self.slug.split("_"))
 
     @property
     def slug(self) -> str:
-        return f"bottleneck_{self.activation}"
+        parts = ["parallel" if self.source == ("x",) else "bottleneck", self.activation]
+        if self.source not in (("u",), ("x",)):
+            parts += ["of", *self.source]
+        parts += ["normed"] if self.norm_before else []
+        parts += ["renormed"] if self.norm_after else []
+        if self.within:
+            parts += ["within", *self.within]
+        if self.plus != ("y",):
+            parts += ["plus", *self.plus]
+        return "_".join(parts).replace("-", "minus_")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        named = {
+            name.lstrip("-") for name in (*self.source, *self.within, *self.plus, *(("y",) if self._gated else ()))
+        }
+        return tuple(name for name in ("u", "y", "x", "h", "n") if name in named)
+
+    @property
+    def _gated(self) -> bool:
+        return self.plus != ("y",) or bool(self.within)
 
     @property
     def body(self) -> str:
-        return f"""
-            projected = MatMul (u, down)
-            a = Add (projected, down_bias)
-            {ACTIVATIONS[self.activation]}
-            expanded = MatMul (b, up)
-            delta = Add (expanded, up_bias)
-            out = Add (y, delta)
-        """
+        lines = [*_sum("a", self.source)]
+        if self.norm_before:
+            lines += _layer_norm("a", "before", "normed")
+        lines += [
+            f"projected = MatMul ({'normed' if self.norm_before else 'a'}, down)",
+            "inner = Add (projected, down_bias)",
+            ACTIVATIONS[self.activation].format(x="inner", y="outer"),
+            "expanded = MatMul (outer, up)",
+            "delta = Add (expanded, up_bias)",
+        ]
+        last = "delta"
+        if self.within:
+            lines += [*_sum("w", self.within), "joined = Add (delta, w)"]
+            last = "joined"
+        if self.norm_after:
+            lines += _layer_norm(last, "after", "renormed")
+            last = "renormed"
+        result = "out" if not self._gated else "changed"
+        lines += (
+            [*_sum("p", self.plus), f"{result} = Add (p, {last})"] if self.plus else [f"{result} = Identity ({last})"]
+        )
+        if self._gated:
+            lines += ["half = Constant <value_float: float = 0.5> ()", "like = CastLike (half, active)",
+                      "on = Greater (active, like)", "out = Where (on, changed, y)"]  # fmt: skip
+        return "\n".join(lines)
 
     def specs(self, features: int) -> dict[str, TensorSpec]:
+        norms = (("before", self.norm_before), ("after", self.norm_after))
         return {
             "down": TensorSpec((features, "width"), 0.0),
             "down_bias": TensorSpec(("width",), 0.0),
             "up": TensorSpec(("width", features), 0.0),
             "up_bias": TensorSpec((features,), 0.0),
+            **{
+                f"{name}_{kind}": TensorSpec((features,), 0.0)
+                for name, present in norms
+                if present
+                for kind in ("weight", "bias")
+            },
+            **({"active": TensorSpec((1,), 0.0)} if self._gated else {}),
         }
 
-    def forward(self, u: torch.Tensor, y: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         from transformers.activations import ACT2FN
 
+        def total(names: tuple[str, ...]) -> torch.Tensor:
+            result = values[names[0]]
+            for name in names[1:]:
+                result = result - values[name[1:]] if name.startswith("-") else result + values[name]
+            return result
+
+        def norm(value: torch.Tensor, name: str) -> torch.Tensor:
+            centred = value - value.mean(-1, keepdim=True)
+            unit = centred / ((centred * centred).mean(-1, keepdim=True) + _EPSILON).sqrt()
+            return unit * tensors[f"{name}_weight"] + tensors[f"{name}_bias"]
+
         act: Callable[[torch.Tensor], torch.Tensor] = ACT2FN[self.activation]
-        hidden = act(u @ tensors["down"] + tensors["down_bias"])
-        return y + (hidden @ tensors["up"] + tensors["up_bias"])
+        a = total(self.source)
+        hidden = act((norm(a, "before") if self.norm_before else a) @ tensors["down"] + tensors["down_bias"])
+        out = hidden @ tensors["up"] + tensors["up_bias"]
+        if self.within:
+            out = out + total(self.within)
+        if self.norm_after:
+            out = norm(out, "after")
+        if self.plus:
+            out = total(self.plus) + out
+        return out.where(tensors["active"] > 0.5, values["y"]) if self._gated else out
 
     def unmergeable(self, port: Port) -> str | None:
         return (
@@ -105,20 +158,67 @@ class BottleneckOperator:
         raise CannotMerge(self.unmergeable(port))
 
 
+def _sum(name: str, terms: tuple[str, ...]) -> list[str]:
+    """ONNX lines that add the named values up as `name`."""
+    lines, total = [], terms[0]
+    for count, term in enumerate(terms[1:], start=1):
+        result = name if count == len(terms) - 1 else f"{name}{count}"
+        operator = "Sub" if term.startswith("-") else "Add"
+        lines.append(f"{result} = {operator} ({total}, {term.lstrip('-')})")
+        total = result
+    return lines or [f"{name} = Identity ({total})"]
+
+
+def _layer_norm(value: str, tensors: str, result: str) -> list[str]:
+    """ONNX lines of a layer norm whose weight and bias may come with a batch axis, which LayerNormalization refuses."""
+    n = result
+    return [
+        f"{n}_axes = Constant <value_ints: ints = [-1]> ()",
+        f"{n}_mean = ReduceMean ({value}, {n}_axes)",
+        f"{n}_centred = Sub ({value}, {n}_mean)",
+        f"{n}_square = Mul ({n}_centred, {n}_centred)",
+        f"{n}_variance = ReduceMean ({n}_square, {n}_axes)",
+        f"{n}_constant = Constant <value_float: float = {_EPSILON:f}> ()",
+        f"{n}_epsilon = CastLike ({n}_constant, {n}_variance)",
+        f"{n}_shifted = Add ({n}_variance, {n}_epsilon)",
+        f"{n}_deviation = Sqrt ({n}_shifted)",
+        f"{n}_unit = Div ({n}_centred, {n}_deviation)",
+        f"{n}_scaled = Mul ({n}_unit, {tensors}_weight)",
+        f"{result} = Add ({n}_scaled, {tensors}_bias)",
+    ]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What the authors' library pairs a placement with."""
+
+    activation: str
+    reduction_factor: float
+    source: tuple[str, ...] = ("u",)
+
+
+PLACEMENTS: Mapping[str, _Recipe] = {
+    "houlsby": _Recipe("silu", 16),
+    "pfeiffer": _Recipe("relu", 16),
+    "parallel": _Recipe("relu", 2, source=("x",)),
+}
+
+
 @dataclass(frozen=True)
 class BottleneckOptions:
-    """placement: `houlsby` (after attention and after the feed-forward) or `pfeiffer` (after the feed-forward only).
-    reduction_factor: k = max(1, int(d // reduction_factor)). activation: None takes the placement's own.
+    """placement: `houlsby` (after attention and after the feed-forward), `pfeiffer` (after the feed-forward only) or
+    `parallel` (beside the feed-forward, from its residual input). reduction_factor: k = max(1, int(d // r)).
+    activation, reduction_factor: None takes the placement's own.
     """
 
     placement: str = "houlsby"
-    reduction_factor: float = 16
+    reduction_factor: float | None = None
     activation: str | None = None
 
     def __post_init__(self) -> None:
         if self.placement not in PLACEMENTS:
             raise InputError(f"placement {self.placement!r}: expected one of {', '.join(PLACEMENTS)}")
-        if not self.reduction_factor > 0:
+        if self.reduction_factor is not None and not self.reduction_factor > 0:
             raise InputError(f"reduction factor {self.reduction_factor!r}: expected a number above 0")
 
 
@@ -131,13 +231,15 @@ class Bottleneck:
     Options: ClassVar[type[Any]] = BottleneckOptions
 
     def place(self, placement: Placement, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
-        operator = BottleneckOperator(activation(options.activation or PLACEMENTS[options.placement]))
+        recipe = PLACEMENTS[options.placement]
+        operator = BottleneckOperator(activation(options.activation or recipe.activation), recipe.source)
         return dict.fromkeys(placement.bottleneck_sites(modules, options.placement), operator)
 
     def initial(
         self, operator: Operator, features: int, options: Any, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        width = max(1, int(features // options.reduction_factor))
+        factor = options.reduction_factor or PLACEMENTS[options.placement].reduction_factor
+        width = max(1, int(features // factor))
         return {
             "down": rng.normal(0.0, INITIAL_STD, (features, width)).astype(np.float32),
             "down_bias": np.zeros(width, np.float32),

@@ -1,8 +1,8 @@
 """What a method is. A new method is one file in this folder that calls `register`.
 
-A method places *operators* at sites. An operator is one piece of arithmetic, `out = f(u, y, tensors)` (see `Port` for
-u and y), given three times in forms that must agree: PyTorch (`forward`), ONNX (`body`) and, where the maths allows,
-folded into the neighbouring weights (`merge`). The contract test checks that they do, for every registered method.
+A method places *operators* at sites. An operator is one piece of arithmetic, `out = f(values, tensors)`, given three
+times in forms that must agree: PyTorch (`forward`), ONNX (`body`) and, where the maths allows, folded into the
+neighbouring weights (`merge`). The contract test checks that they do, for every registered method.
 """
 
 from __future__ import annotations
@@ -48,8 +48,13 @@ class Operator(Protocol):
         """The middle part of tensor names, `<site>.<slug>.<tensor>`; unique per arithmetic (`bottleneck_relu`)."""
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The values it reads, in the order of the ONNX function's inputs: u and y (see `Port`), and where its sites
+        offer them x, h and n (see `Site`)."""
+
+    @property
     def body(self) -> str:
-        """ONNX text (onnx.parser) that computes `out` from `u`, `y` and the tensors, by their names.
+        """ONNX text (onnx.parser) that computes `out` from what it reads and the tensors, by their names.
 
         Tensors may come with a leading batch axis, matrices as [B, m, n] and vectors as [B, 1, n], so use
         operators that broadcast (MatMul, Mul, Add).
@@ -58,8 +63,8 @@ class Operator(Protocol):
     def specs(self, features: int) -> dict[str, TensorSpec]:
         """Tensors of this operator at a site with `features` features, in the order of the ONNX function's inputs."""
 
-    def forward(self, u: torch.Tensor, y: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The same arithmetic in PyTorch; u and y are (..., d)."""
+    def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The same arithmetic in PyTorch; the values are (..., d)."""
 
     def unmergeable(self, port: Port) -> str | None:
         """Why no weights compute the same function as this operator at such a site, or None where `merge` can."""

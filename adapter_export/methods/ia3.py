@@ -31,13 +31,14 @@ class IA3Operator:
     method: ClassVar[str] = "ia3"
     op_type: ClassVar[str] = "IA3"
     slug: ClassVar[str] = "ia3"
+    reads: ClassVar[tuple[str, ...]] = ("y",)
     body: ClassVar[str] = "out = Mul (y, l)"
 
     def specs(self, features: int) -> dict[str, TensorSpec]:
         return {"l": TensorSpec((features,), 1.0)}
 
-    def forward(self, u: torch.Tensor, y: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return y * tensors["l"]
+    def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return values["y"] * tensors["l"]
 
     def unmergeable(self, port: Port) -> str | None:
         return "a vector before a norm cannot be folded into the norm's weights" if port is Port.NORM else None

@@ -22,7 +22,8 @@ class Stack:
     scaled_outputs: IA3's output side (keys and values, or the fused projection that holds them).
     scaled_inputs: IA3's input side (the feed-forward's second layer).
     attention_output, ffn_output: modules whose output is the sublayer's output h, just before the residual is added.
-    ffn_norm: post-norm stacks only, the norm that follows h + x after the feed-forward.
+    attention_residual, ffn_residual: modules whose input is the sublayer's residual input x.
+    attention_norm, ffn_norm: post-norm stacks only, the norm that follows h + x after each sublayer.
     hub_attention, hub_output: where AdapterHub keeps the two adapters of a layer in its tensor names.
     """
 
@@ -30,7 +31,10 @@ class Stack:
     scaled_outputs: tuple[str, ...]
     scaled_inputs: tuple[str, ...]
     attention_output: str
+    attention_residual: str
     ffn_output: str
+    ffn_residual: str
+    attention_norm: str | None = None
     ffn_norm: str | None = None
     hub_attention: str = "attention_adapters"
     hub_output: str = "output_adapters"
@@ -42,6 +46,10 @@ class Stack:
     def after_ffn(self, layer: str) -> Site:
         """Houlsby's second adapter: B(h) + h."""
         return Site(f"{layer}.{self.ffn_output}", Port.OUTPUT)
+
+    def beside_ffn(self, layer: str) -> Site:
+        """The parallel adapter: B(x) + h."""
+        return Site(f"{layer}.{self.ffn_output}", Port.OUTPUT, residual=f"{layer}.{self.ffn_residual}")
 
     def after_ffn_residual(self, layer: str) -> Site:
         """Pfeiffer's adapter. Post-norm: LN(B(LN(z)) + z), z = h + x. Pre-norm: B(z) + z on the layer's output."""
@@ -85,14 +93,18 @@ class Architecture:
         return _present(sites, modules)
 
     def bottleneck_sites(self, modules: Iterable[str], placement: str) -> list[Site]:
-        """`houlsby`: after attention and after the feed-forward. `pfeiffer`: after the feed-forward's residual."""
+        """`houlsby`: after attention and after the feed-forward. `pfeiffer`: after the feed-forward's residual.
+        `parallel`: beside the feed-forward."""
         modules = list(modules)
         sites = []
         for stack, layer in self.layers(modules):
-            if placement == "houlsby":
-                sites += [stack.after_attention(layer), stack.after_ffn(layer)]
-            else:
-                sites.append(stack.after_ffn_residual(layer))
+            match placement:
+                case "houlsby":
+                    sites += [stack.after_attention(layer), stack.after_ffn(layer)]
+                case "pfeiffer":
+                    sites.append(stack.after_ffn_residual(layer))
+                case "parallel":
+                    sites.append(stack.beside_ffn(layer))
         return _present(sites, modules)
 
 
@@ -116,6 +128,8 @@ class Custom:
     def bottleneck_sites(self, modules: Iterable[str], placement: str) -> list[Site]:
         if self.feedforward is not None:
             raise InputError("--feedforward: only IA3 scales the input of a feed-forward layer; leave it out")
+        if placement == "parallel":
+            raise InputError("placement 'parallel': needs to know each layer's residual, which --target does not tell")
         return [Site(path, Port.OUTPUT) for path in self._matches(modules)]
 
     def _matches(self, modules: Iterable[str]) -> list[str]:

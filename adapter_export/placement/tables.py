@@ -13,7 +13,10 @@ _BERT = Stack(
     scaled_outputs=("attention.self.key", "attention.self.value"),
     scaled_inputs=("output.dense",),
     attention_output="attention.output.dense",
+    attention_residual="attention",
+    attention_norm="attention.output.LayerNorm",
     ffn_output="output.dense",
+    ffn_residual="intermediate",
     ffn_norm="output.LayerNorm",
     hub_attention="attention.output",
     hub_output="output",
@@ -23,7 +26,10 @@ _DISTILBERT = Stack(
     scaled_outputs=("attention.k_lin", "attention.v_lin"),
     scaled_inputs=("ffn.lin2",),
     attention_output="attention.out_lin",
+    attention_residual="attention",
+    attention_norm="sa_layer_norm",
     ffn_output="ffn.lin2",
+    ffn_residual="ffn",
     ffn_norm="output_layer_norm",
 )
 # One group of layers is applied again and again: a site of ALBERT acts once per application, with the same tensors.
@@ -32,7 +38,10 @@ _ALBERT = Stack(
     scaled_outputs=("attention.key", "attention.value"),
     scaled_inputs=("ffn_output",),
     attention_output="attention.dense",
+    attention_residual="attention",
+    attention_norm="attention.LayerNorm",
     ffn_output="ffn_output",
+    ffn_residual="ffn",
     ffn_norm="full_layer_layer_norm",
     hub_attention="attention.attention_adapters",
 )
@@ -41,7 +50,10 @@ _MPNET = Stack(
     scaled_outputs=("attention.attn.k", "attention.attn.v"),
     scaled_inputs=("output.dense",),
     attention_output="attention.attn.o",
+    attention_residual="attention",
+    attention_norm="attention.LayerNorm",
     ffn_output="output.dense",
+    ffn_residual="intermediate",
     ffn_norm="output.LayerNorm",
 )
 _GPT2 = Stack(
@@ -49,14 +61,18 @@ _GPT2 = Stack(
     scaled_outputs=("attn.c_attn",),
     scaled_inputs=("mlp.c_proj",),
     attention_output="attn.c_proj",
+    attention_residual="ln_1",
     ffn_output="mlp.c_proj",
+    ffn_residual="ln_2",
 )
 _LLAMA = Stack(
     layer=r"layers\.(\d+)",
     scaled_outputs=("self_attn.k_proj", "self_attn.v_proj"),
     scaled_inputs=("mlp.down_proj",),
     attention_output="self_attn.o_proj",
+    attention_residual="input_layernorm",
     ffn_output="mlp.down_proj",
+    ffn_residual="post_attention_layernorm",
 )
 # Gemma 2 and 3 normalise a sublayer's output before the residual is added: h is the output of that second norm.
 _GEMMA2 = Stack(
@@ -64,14 +80,18 @@ _GEMMA2 = Stack(
     scaled_outputs=_LLAMA.scaled_outputs,
     scaled_inputs=_LLAMA.scaled_inputs,
     attention_output="post_attention_layernorm",
+    attention_residual="input_layernorm",
     ffn_output="post_feedforward_layernorm",
+    ffn_residual="pre_feedforward_layernorm",
 )
 _T5_ENCODER = Stack(
     layer=r"encoder\.block\.(\d+)",
     scaled_outputs=("layer.0.SelfAttention.k", "layer.0.SelfAttention.v"),
     scaled_inputs=("layer.1.DenseReluDense.wo",),
     attention_output="layer.0.SelfAttention.o",
+    attention_residual="layer.0",
     ffn_output="layer.1.DenseReluDense.wo",
+    ffn_residual="layer.1",
     hub_attention="layer.0",
     hub_output="layer.1",
 )
@@ -86,7 +106,9 @@ _T5_DECODER = Stack(
     ),
     scaled_inputs=("layer.2.DenseReluDense.wo",),
     attention_output="layer.0.SelfAttention.o",
+    attention_residual="layer.0",
     ffn_output="layer.2.DenseReluDense.wo",
+    ffn_residual="layer.2",
     hub_attention="layer.0",
     hub_output="layer.2",
 )
@@ -95,7 +117,9 @@ _VIT = Stack(
     scaled_outputs=("attention.k_proj", "attention.v_proj"),
     scaled_inputs=("mlp.fc2",),
     attention_output="attention.o_proj",
+    attention_residual="layernorm_before",
     ffn_output="mlp.fc2",
+    ffn_residual="layernorm_after",
     hub_output="output.output_adapters",
 )
 

@@ -18,7 +18,8 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import CannotMerge
 from adapter_export.injection import inject
 from adapter_export.methods import registry
-from adapter_export.methods.bottleneck import ACTIVATIONS
+from adapter_export.methods.activations import ACTIVATIONS
+from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.methods.contract import Operator
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import DOMAIN, DOMAIN_VERSION
@@ -44,7 +45,19 @@ VARIANTS: Mapping[str, tuple[dict[str, Any], ...]] = {
         for activation in ACTIVATIONS
     ),
 }
-# ONNX keeps a node's float settings (the slope of LeakyRelu) in single precision, so float64 runs agree to that only.
+# Operators that no settings give, only checkpoints: every kind of norm and residual.
+OF_CHECKPOINTS: Mapping[str, tuple[Operator, ...]] = {
+    "bottleneck": (
+        BottleneckOperator("relu", source=("x",)),
+        BottleneckOperator("relu", norm_before=True),
+        BottleneckOperator("relu", norm_after=True),
+        BottleneckOperator("gelu", norm_before=True, norm_after=True, within=("h",), plus=()),
+        BottleneckOperator("tanh", source=("n",), within=("y", "x"), plus=("h",), norm_after=True),
+        BottleneckOperator("tanh", source=("y", "x"), plus=("h", "-x", "n")),
+    ),
+}
+# ONNX keeps a node's float settings (the slope of LeakyRelu, a sixth in HardSwish) in single precision, so float64 runs
+# agree to that only, relative and absolute.
 REFERENCE_TOLERANCE = 1e-7
 # Features at a site, and values standing in for a symbolic dim.
 FEATURES, WIDTHS = 8, (1, 5)
@@ -54,14 +67,15 @@ OPSET, IR_VERSION = 20, 9
 
 @dataclass(frozen=True)
 class Case:
-    """One operator, the method it belongs to and the settings that chose it."""
+    """One operator, its method and the settings that chose it; None for one that only checkpoints have."""
 
     method: str
-    settings: dict[str, Any]
+    settings: dict[str, Any] | None
     operator: Operator
 
     def __str__(self) -> str:
-        return f"{self.operator.slug}{'-' + self.settings['placement'] if 'placement' in self.settings else ''}"
+        placement = (self.settings or {}).get("placement")
+        return f"{self.operator.slug}-{placement}" if placement else self.operator.slug
 
 
 def cases() -> list[Case]:
@@ -72,11 +86,13 @@ def cases() -> list[Case]:
             for placement in (placement_for("bert", MODULES), Custom(r".*\.output\.dense")):
                 operators = set(registry.get(name).place(placement, MODULES, options).values())
                 found += [Case(name, settings, operator) for operator in operators]
+        found += [Case(name, None, operator) for operator in OF_CHECKPOINTS.get(name, ())]
     return list({str(case): case for case in found}.values())
 
 
 CASES = cases()
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_case_of_settings = pytest.mark.parametrize("case", [case for case in CASES if case.settings is not None], ids=str)
 every_method = pytest.mark.parametrize("method", registry.names())
 
 
@@ -87,19 +103,33 @@ def shapes(operator: Operator, width: int) -> dict[str, tuple[int, ...]]:
 
 
 def random_tensors(operator: Operator, width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    return {name: rng.standard_normal(shape) for name, shape in shapes(operator, width).items()}
+    """Random in every tensor, but for the one that switches the operator on."""
+    tensors = {name: rng.standard_normal(shape) for name, shape in shapes(operator, width).items()}
+    return {name: np.ones_like(tensor) if name == "active" else tensor for name, tensor in tensors.items()}
+
+
+def random_values(operator: Operator, rng: np.random.Generator, rows: int = 2) -> dict[str, np.ndarray]:
+    """What the operator reads, and y, which it replaces."""
+    return {name: rng.standard_normal((rows, 3, FEATURES)) for name in dict.fromkeys((*operator.reads, "y"))}
 
 
 def forward(
-    operator: Operator, u: np.ndarray, y: np.ndarray, tensors: Mapping[str, np.ndarray], dtype: str = "float64"
+    operator: Operator,
+    values: Mapping[str, np.ndarray],
+    tensors: Mapping[str, np.ndarray],
+    dtype: str = "float64",
 ) -> np.ndarray:
     import torch
 
-    as_torch = {name: torch.from_numpy(tensor.astype(dtype)) for name, tensor in tensors.items()}
-    result: np.ndarray = operator.forward(
-        torch.from_numpy(u.astype(dtype)), torch.from_numpy(y.astype(dtype)), as_torch
-    ).numpy()
+    def as_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(array.astype(dtype)) for name, array in arrays.items()}
+
+    result: np.ndarray = operator.forward(as_torch(values), as_torch(tensors)).numpy()
     return result
+
+
+def read_by(operator: Operator, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: values[name] for name in operator.reads}
 
 
 def function_of(operator: Operator, arguments: Iterable[str]) -> Any:
@@ -123,7 +153,7 @@ def one_node_model(operator: Operator, arrays: Mapping[str, np.ndarray]) -> Any:
     node = helper.make_node(operator.op_type, list(arrays), ["out"], domain=DOMAIN)
     inputs = [value(name, array) for name, array in arrays.items()]
     model = helper.make_model(
-        helper.make_graph([node], "one_node", inputs, [value("out", arrays["y"])]),
+        helper.make_graph([node], "one_node", inputs, [value("out", arrays[operator.reads[0]])]),
         functions=[function_of(operator, arrays)],
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
         ir_version=IR_VERSION,
@@ -169,24 +199,23 @@ class TestOperators:
     @every_case
     @pytest.mark.parametrize("width", WIDTHS)
     def test_identity_values_give_y_exactly(self, case: Case, width: int) -> None:
-        rng = np.random.default_rng(0)
-        u, y = rng.standard_normal((2, 2, 3, FEATURES)) * 10
+        values = random_values(case.operator, np.random.default_rng(0))
         specs = case.operator.specs(FEATURES)
         identity = {name: np.full(shape, specs[name].identity) for name, shape in shapes(case.operator, width).items()}
-        assert np.array_equal(forward(case.operator, u, y, identity, "float32"), y.astype(np.float32))
+        assert np.array_equal(forward(case.operator, values, identity, "float32"), values["y"].astype(np.float32))
 
     @every_case
     def test_random_values_do_not(self, case: Case) -> None:
         rng = np.random.default_rng(0)
-        u, y = rng.standard_normal((2, 2, 3, FEATURES))
-        out = forward(case.operator, u, y, random_tensors(case.operator, 5, rng))
-        assert np.abs(out - y).min(axis=(1, 2)).max() > 1e-4
+        values = random_values(case.operator, rng)
+        out = forward(case.operator, values, random_tensors(case.operator, 5, rng))
+        assert np.abs(out - values["y"]).min(axis=(1, 2)).max() > 1e-4
 
-    @every_case
+    @every_case_of_settings
     def test_a_fresh_adapter_is_the_identity_and_shaped_as_specified(self, case: Case) -> None:
         rng = np.random.default_rng(0)
         method = registry.get(case.method)
-        tensors = method.initial(case.operator, FEATURES, method.Options(**case.settings), rng)
+        tensors = method.initial(case.operator, FEATURES, method.Options(**(case.settings or {})), rng)
 
         specs = case.operator.specs(FEATURES)
         assert list(tensors) == list(specs)
@@ -196,30 +225,36 @@ class TestOperators:
             assert tensor.ndim == len(specs[name].dims)
             for size, dim in zip(tensor.shape, specs[name].dims, strict=True):
                 assert size == (dim if isinstance(dim, int) else symbols.setdefault(dim, size)), name
-        u, y = rng.standard_normal((2, 2, 3, FEATURES))
-        assert np.array_equal(forward(case.operator, u, y, tensors), y)
+        values = random_values(case.operator, rng)
+        assert np.array_equal(forward(case.operator, values, tensors), values["y"])
 
     @every_case
     @pytest.mark.parametrize("width", WIDTHS)
     def test_pytorch_and_onnx_compute_the_same(self, case: Case, width: int) -> None:
         rng = np.random.default_rng(width)
-        u, y = rng.standard_normal((2, 4, 3, FEATURES))
+        values = random_values(case.operator, rng, rows=4)
         tensors = random_tensors(case.operator, width, rng)
-        expected = forward(case.operator, u, y, tensors)
-        arrays = {"u": u, "y": y, **tensors}
-        np.testing.assert_allclose(run_reference(case.operator, arrays), expected, rtol=0, atol=REFERENCE_TOLERANCE)
+        expected = forward(case.operator, values, tensors)
+        arrays = {**read_by(case.operator, values), **tensors}
+        np.testing.assert_allclose(
+            run_reference(case.operator, arrays), expected, REFERENCE_TOLERANCE, REFERENCE_TOLERANCE
+        )
         np.testing.assert_allclose(run_onnxruntime(case.operator, arrays), expected, rtol=2e-6, atol=2e-5)
 
     @every_case
     def test_each_row_may_have_tensors_of_its_own(self, case: Case) -> None:
         rng = np.random.default_rng(2)
         rows = 4
-        u, y = rng.standard_normal((2, rows, 3, FEATURES))
+        values = random_values(case.operator, rng, rows)
         each = [random_tensors(case.operator, 5, rng) for _ in range(rows)]
-        expected = np.stack([forward(case.operator, u[i], y[i], each[i]) for i in range(rows)])
+        expected = np.stack(
+            [forward(case.operator, {name: v[i] for name, v in values.items()}, each[i]) for i in range(rows)]
+        )
         stacked = {name: np.stack([tensors[name] for tensors in each]) for name in each[0]}
-        arrays = {"u": u, "y": y, **with_batch_axis(stacked)}
-        np.testing.assert_allclose(run_reference(case.operator, arrays), expected, rtol=0, atol=REFERENCE_TOLERANCE)
+        arrays = {**read_by(case.operator, values), **with_batch_axis(stacked)}
+        np.testing.assert_allclose(
+            run_reference(case.operator, arrays), expected, REFERENCE_TOLERANCE, REFERENCE_TOLERANCE
+        )
         np.testing.assert_allclose(run_onnxruntime(case.operator, arrays), expected, rtol=2e-6, atol=2e-5)
 
     def test_names_are_unique_and_safe_in_graphs(self) -> None:
@@ -229,13 +264,13 @@ class TestOperators:
         for operator in operators:
             assert operator.op_type.isidentifier()
             assert operator.slug.isidentifier()
-            assert not {"u", "y", "out"} & set(operator.specs(FEATURES))
+            assert not {"u", "y", "x", "h", "n", "out"} & set(operator.specs(FEATURES))
 
-    @every_case
+    @every_case_of_settings
     def test_an_operator_is_a_value_and_knows_its_method(self, case: Case) -> None:
         method = registry.get(case.method)
         placement = placement_for("bert", MODULES)
-        again = set(method.place(placement, MODULES, method.Options(**case.settings)).values())
+        again = set(method.place(placement, MODULES, method.Options(**(case.settings or {}))).values())
         assert again == {case.operator}
         assert case.operator.method == case.method
 
@@ -259,9 +294,9 @@ class TestOperators:
             return
         if port is Port.OUTPUT:
             y = x @ weight.T + shift
-            expected = forward(case.operator, y, y, tensors)
+            expected = forward(case.operator, {"u": y, "y": y}, tensors)
         else:
-            expected = forward(case.operator, x, x, tensors) @ weight.T + shift
+            expected = forward(case.operator, {"u": x, "y": x}, tensors) @ weight.T + shift
         assert (new_bias is None) == (bias is None)
         merged = x @ new_weight.T + (0.0 if new_bias is None else new_bias)
         np.testing.assert_allclose(merged, expected, rtol=0, atol=1e-12)
@@ -271,7 +306,9 @@ class TestOperators:
 
 
 def one_case_per_settings() -> list[Case]:
-    return list({json.dumps([case.method, case.settings]): case for case in CASES}.values())
+    return list(
+        {json.dumps([case.method, case.settings]): case for case in CASES if case.settings is not None}.values()
+    )
 
 
 every_setting = pytest.mark.parametrize("case", one_case_per_settings(), ids=str)

@@ -46,17 +46,17 @@ class Bound:
 
 def bind(
     graph: ir.Graph,
-    operators: Mapping[tuple[Site, str], Operator],
+    operators: Mapping[tuple[str, str], Operator],
     head_defaults: Mapping[str, np.ndarray],
     last_head: str | None,
     storage: Storage,
 ) -> list[Bound]:
     """Replace each marker by a node of its function, and store each site's tensors once.
 
-    operators: by site and op_type; a marker of any other is taken out, so one trace serves every choice of adapters
-    among those it was made for. head_defaults: tensors of no adapter for the head, by tensor name. last_head: the
-    head layer whose outputs are the labels. A site that acts several times (shared layers) gives several nodes that
-    read the same tensors.
+    operators: by site name and op_type; a marker of any other is taken out, so one trace serves every choice of
+    adapters among those it was made for. head_defaults: tensors of no adapter for the head, by tensor name.
+    last_head: the head layer whose outputs are the labels. A site that acts several times (shared layers) gives
+    several nodes that read the same tensors.
     Ensures: no marker is left; node names and tensor names are made of site names and are unique.
     """
     bound: dict[str, Bound] = {}
@@ -78,11 +78,11 @@ def bind(
     return list(bound.values())
 
 
-def _site(node: ir.Node, operators: Mapping[tuple[Site, str], Operator]) -> Bound | None:
+def _site(node: ir.Node, operators: Mapping[tuple[str, str], Operator]) -> Bound | None:
     site = Site(_text(node, "module"), Port(_text(node, "port")))
-    if (operator := operators.get((site, _text(node, "op_type")))) is None:
+    if (operator := operators.get((site.name, _text(node, "op_type")))) is None:
         return None
-    y = node.inputs[1]
+    y = node.inputs[-1]
     assert y is not None
     assert y.shape is not None
     assert y.dtype is not None
@@ -95,15 +95,13 @@ def _site(node: ir.Node, operators: Mapping[tuple[Site, str], Operator]) -> Boun
         )
         for name, spec in operator.specs(int(y.shape[-1])).items()  # type: ignore[arg-type]
     }
-    # An operator that reads and replaces the same value takes it once.
-    reads = tuple(name for name in ("u", "y") if _mentions(operator.body, name))
     return Bound(
         f"{site.name}.{operator.slug}",
         site.module,
         site.port.value,
         operator.method,
         operator,
-        (*reads, *slots),
+        (*operator.reads, *slots),
         slots,
         _identity(operator.specs(1).values()),
     )
@@ -129,8 +127,7 @@ def _head(node: ir.Node, defaults: Mapping[str, np.ndarray], last_head: str | No
 def _replace(graph: ir.Graph, marker: ir.Node, place: Bound, tensors: list[ir.Value], name: str) -> None:
     import onnx_ir as ir
 
-    named = {"u": marker.inputs[0], "x": marker.inputs[0], "y": marker.inputs[-1]}
-    read = [named[argument] for argument in place.arguments if argument not in place.slots]
+    read = marker.inputs[: len(place.arguments) - len(tensors)]
     node = ir.Node(DOMAIN, place.function.op_type, inputs=[*read, *tensors], num_outputs=1, name=name)
     node.metadata_props.update(marker.metadata_props)
     old, new = marker.outputs[0], node.outputs[0]
@@ -152,11 +149,6 @@ def _bypass(graph: ir.Graph, marker: ir.Node) -> None:
 
 def _text(node: ir.Node, name: str) -> str:
     return str(node.attributes[name].value)
-
-
-def _mentions(body: str, name: str) -> bool:
-    words = body.replace("(", " ").replace(")", " ").replace(",", " ").split()
-    return name in words
 
 
 def _identity(specs: Iterable[TensorSpec]) -> float:

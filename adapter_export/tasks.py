@@ -48,12 +48,20 @@ TASKS: Mapping[str, Task] = {
     )
 }
 
+# Models that write what they hear: transformers keeps them apart from those that read.
+_LISTENERS = frozenset({"whisper"})
+
 
 def get(name: str) -> Task:
     """The task called `name`; raises InputError naming the known ones."""
     if name not in TASKS:
         raise InputError(f"task {name!r}: expected one of {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def auto_class(task: Task, model_type: str) -> str:
+    """The transformers class that loads a model of that `model_type` for `task`."""
+    return "AutoModelForSpeechSeq2Seq" if task.name == "seq2seq-lm" and model_type in _LISTENERS else task.auto_class
 
 
 def of_architecture(class_name: str) -> str | None:

@@ -47,19 +47,13 @@ story sweet terrible that the they this time to very was we weak well what with 
 WORDS = tuple(_WORDS.split())
 VOCABULARY = len(SPECIAL) + len(WORDS)
 
+# Models that read from left to right, whose texts are padded on the left; that take images; and with two stacks.
 _DECODERS = (
-    "gpt2",
-    "llama",
-    "mistral",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "qwen2",
-    "qwen3",
-    "gpt_neox",
-    "phi3",
-    "bloom",
-)
+    "gpt2", "opt", "gpt_neox", "gpt_neo", "gptj", "falcon", "bloom", "phi", "phi3", "llama", "mistral", "mixtral",
+    "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text",
+)  # fmt: skip
+_VISION = ("vit", "dinov2", "clip_vision_model")
+_SEQ2SEQ = ("t5", "mt5", "bart", "mbart", "whisper")
 
 # Settings in the spelling most configurations share.
 _COMMON: dict[str, Any] = {
@@ -74,31 +68,87 @@ _COMMON: dict[str, Any] = {
     "eos_token_id": SEP,
 }
 _GROUPED: dict[str, Any] = {"num_key_value_heads": HEADS // 2}
+_GEMMA: dict[str, Any] = {**_GROUPED, "head_dim": HIDDEN // HEADS}
+_T5: dict[str, Any] = {
+    "d_model": HIDDEN,
+    "d_kv": HIDDEN // HEADS,
+    "d_ff": FFN,
+    "num_layers": LAYERS,
+    "num_heads": HEADS,
+    "decoder_start_token_id": PAD,
+}
+_BART: dict[str, Any] = {
+    "d_model": HIDDEN,
+    "encoder_layers": LAYERS,
+    "decoder_layers": LAYERS,
+    "encoder_attention_heads": HEADS,
+    "decoder_attention_heads": HEADS,
+    "encoder_ffn_dim": FFN,
+    "decoder_ffn_dim": FFN,
+    "decoder_start_token_id": SEP,
+}
+# Images of 2 x 2 patches; sounds of MEL bins and FRAMES frames, which make FRAMES / 2 positions.
+IMAGE, PATCH, MEL, FRAMES = 16, 8, 8, 20
+_IMAGES: dict[str, Any] = {"image_size": IMAGE, "patch_size": PATCH, "num_channels": 3}
 # What an architecture has besides, or instead.
 _CONFIGS: Mapping[str, dict[str, Any]] = {
     "albert": {"embedding_size": 16, "num_hidden_groups": 1},
+    "bart": _BART,
     "bloom": {"n_head": HEADS, "n_layer": LAYERS},
+    "clip": {
+        "text_config": {**_COMMON, "projection_dim": HIDDEN},
+        # Another width than the text's, as in the published models.
+        "vision_config": {**_COMMON, **_IMAGES, "hidden_size": 24, "projection_dim": HIDDEN},
+        "projection_dim": HIDDEN,
+    },
+    "clip_text_model": {"projection_dim": HIDDEN},
+    "clip_vision_model": {**_IMAGES, "projection_dim": HIDDEN},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "type_vocab_size": 0,
+    },
+    "dinov2": {**_IMAGES, "mlp_ratio": FFN // HIDDEN},
     "distilbert": {"dim": HIDDEN, "n_heads": HEADS, "n_layers": LAYERS, "hidden_dim": FFN},
     "electra": {"embedding_size": 16},
-    "gemma": {**_GROUPED, "head_dim": HIDDEN // HEADS},
-    "gemma2": {**_GROUPED, "head_dim": HIDDEN // HEADS, "query_pre_attn_scalar": 8, "sliding_window": 4},
-    "gemma3_text": {**_GROUPED, "head_dim": HIDDEN // HEADS, "query_pre_attn_scalar": 8, "sliding_window": 4},
+    "falcon": {"num_kv_heads": HEADS // 2, "new_decoder_architecture": True, "ffn_hidden_size": FFN},
+    "gemma": _GEMMA,
+    "gemma2": {**_GEMMA, "query_pre_attn_scalar": 8, "sliding_window": 4},
+    "gemma3_text": {**_GEMMA, "query_pre_attn_scalar": 8, "sliding_window": 4},
     "gpt2": {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_positions": POSITIONS},
+    "gpt_neo": {
+        "num_layers": LAYERS,
+        "num_heads": HEADS,
+        "attention_types": [[["global", "local"], LAYERS // 2]],
+        "window_size": 4,
+    },
+    "gptj": {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_positions": POSITIONS, "n_inner": FFN,
+             "rotary_dim": 4},
     "llama": _GROUPED,
+    "mbart": _BART,
     "mistral": {**_GROUPED, "sliding_window": None, "head_dim": HIDDEN // HEADS},
+    "mixtral": {**_GROUPED, "sliding_window": None, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "modernbert": {"cls_token_id": CLS, "sep_token_id": SEP, "local_attention": 4},
+    "mt5": _T5,
+    "opt": {"ffn_dim": FFN, "word_embed_proj_dim": HIDDEN},
+    "phi": _GROUPED,
     "phi3": _GROUPED,
     "qwen2": _GROUPED,
     "qwen3": {**_GROUPED, "head_dim": HIDDEN // HEADS},
-    "t5": {
-        "d_model": HIDDEN,
-        "d_kv": HIDDEN // HEADS,
-        "d_ff": FFN,
-        "num_layers": LAYERS,
-        "num_heads": HEADS,
-        "decoder_start_token_id": PAD,
+    "t5": _T5,
+    "vit": _IMAGES,
+    "whisper": {
+        **_BART,
+        "max_source_positions": FRAMES // 2,
+        "max_target_positions": POSITIONS,
+        "num_mel_bins": MEL,
+        "suppress_tokens": None,
+        "begin_suppress_tokens": None,
     },
-    "vit": {"image_size": 16, "patch_size": 8, "num_channels": 3},
-}
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
@@ -124,7 +174,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if key not in made:
             folder = tmp_path_factory.mktemp(f"{model_type}-{task}")
             _save_model(folder, model_type, task, num_labels or LABELS, config)
-            if model_type != "vit":
+            if model_type not in _VISION:
                 _save_tokenizer(folder, model_type)
             made[key] = folder
         return made[key]
@@ -224,18 +274,22 @@ def text_batch() -> Callable[..., dict[str, np.ndarray]]:
 def inputs_for() -> Callable[..., dict[str, np.ndarray]]:
     """Called as (model_type, rows=3, length=7, padding="right", seed=0) -> all inputs of that architecture, as numpy.
 
-    Text as in text_batch; T5 gets decoder_input_ids of two tokens less as well; ViT gets pixel_values (length means
-    nothing there). For PyTorch: `{name: torch.from_numpy(value) for name, value in inputs.items()}`.
+    Text as in text_batch; models with an encoder and a decoder get decoder_input_ids of two tokens less as well; vision
+    models get pixel_values and Whisper input_features (length means nothing there); CLIP gets texts and images. For
+    PyTorch: `{name: torch.from_numpy(value) for name, value in inputs.items()}`.
     """
 
     def make(model_type: str, rows: int = 3, length: int = 7, padding: str = "right", seed: int = 0):
         rng = np.random.default_rng(seed + 1)
-        if model_type == "vit":
-            return {"pixel_values": rng.standard_normal((rows, 3, 16, 16)).astype(np.float32)}
+        pixels = {"pixel_values": rng.standard_normal((rows, 3, IMAGE, IMAGE)).astype(np.float32)}
+        if model_type in _VISION:
+            return pixels
         batch = _text_batch(rows, length, padding, seed)
-        if model_type == "t5":
+        if model_type == "whisper":
+            batch = {"input_features": rng.standard_normal((rows, MEL, FRAMES)).astype(np.float32)}
+        if model_type in _SEQ2SEQ:
             batch["decoder_input_ids"] = rng.integers(len(SPECIAL), VOCABULARY, (rows, max(1, length - 2)))
-        return batch
+        return {**batch, **pixels} if model_type == "clip" else batch
 
     return make
 
@@ -272,15 +326,15 @@ def _save_model(folder: Path, model_type: str, task: str, num_labels: int, overr
     if spec.labelled:
         settings["num_labels"] = num_labels
     config = transformers.AutoConfig.for_model(model_type, **settings)
-    model = getattr(transformers, spec.auto_class).from_config(config)
+    model = getattr(transformers, tasks.auto_class(spec, model_type)).from_config(config)
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Seeded by the name within the base model: the order of parameters and the task class do not matter.
             generator = torch.Generator().manual_seed(zlib.crc32(name.removeprefix(prefix).encode()))
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 1 and "bias" not in name:
-                parameter.add_(0.2 * noise)  # a norm's weight, whose neutral value is 1 (0 in Gemma)
+            if parameter.ndim < 2 and "bias" not in name:
+                parameter.add_(0.2 * noise)  # a norm's weight, whose neutral value is 1 (0 in Gemma), or a scale
             elif parameter.ndim == 1:
                 parameter.copy_(0.2 * noise)
             elif "embed" in name or "wte" in name or "wpe" in name or "shared" in name:
@@ -301,7 +355,7 @@ def _save_tokenizer(folder: Path, model_type: str) -> None:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if model_type not in _DECODERS:
-        first = () if model_type == "t5" else ((SPECIAL[CLS], CLS),)
+        first = () if model_type in ("t5", "mt5") else ((SPECIAL[CLS], CLS),)
         template = " ".join([*(token for token, _ in first), "$A", SPECIAL[SEP]])
         tokenizer.post_processor = processors.TemplateProcessing(
             single=template, special_tokens=[*first, (SPECIAL[SEP], SEP)]

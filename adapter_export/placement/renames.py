@@ -7,7 +7,7 @@ Checkpoints keep the names of the version they were made with, in tensor names a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # model_type -> pairs (then, now), the first that fits counts. `N` is a number; a pair holds for the module, for all
 # below it, and whatever a task class or a library puts before.
@@ -54,18 +54,16 @@ def canonical(model_type: str, path: str) -> str:
 
 
 def former(model_type: str, path: str) -> str:
-    """The module path that transformers 4 had for one of today: what an old checkpoint's target modules match against.
-
-    Not for paths that merely lost a prefix, which target modules of those versions match with or without.
-    """
-    pairs = ((now, then) for then, now in RENAMES.get(model_type, ()) if not then.endswith(now))
-    return _translate(path, pairs)
+    """The path that transformers 4 had for a module of today, below the base model: what an old checkpoint's target
+    modules were matched against."""
+    return _translate(path, [(now, then) for then, now in RENAMES.get(model_type, ())])
 
 
 def _translate(path: str, pairs: Iterable[tuple[str, str]]) -> str:
     for source, target in pairs:
-        pattern = re.escape(source).replace("N", r"(\d+)")
-        result, count = re.subn(rf"(^|\.){pattern}(?=\.|$)", lambda m, to=target: m[1] + _numbered(to, m), path, count=1)
-        if count:
-            return result
+        pattern = re.escape(source).replace(r"\.N", r"\.(\d+)")
+        if match := re.search(rf"(?:^|\.)({pattern})(?:\.|$)", path):
+            # No pair has more than one number.
+            new = target.replace(".N", f".{match[2]}") if match.re.groups == 2 else target
+            return path[: match.start(1)] + new + path[match.end(1) :]
     return path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter_export.bundle.adapter_format import parse_adapter
+from adapter_export.bundle.adapter_format import AdapterContent, parse_adapter
 from adapter_export.bundle.manifest import Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.errors import InputError
@@ -116,6 +116,11 @@ def read_adapter_file(path: Path, base_sha256: str = "", sha256: str = "") -> di
         data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
+    return parse_adapter_file(path, data, base_sha256, sha256).tensors(data)
+
+
+def parse_adapter_file(path: Path, data: bytes, base_sha256: str = "", sha256: str = "") -> AdapterContent:
+    """As `read_adapter_file`, of the file's bytes in memory."""
     if sha256 and (digest := hashlib.sha256(data).hexdigest()) != sha256:
         raise InputError(f"{path}: expected a file with sha256 {sha256[:12]}..., found {digest[:12]}...")
     try:
@@ -127,4 +132,4 @@ def read_adapter_file(path: Path, base_sha256: str = "", sha256: str = "") -> di
         raise InputError(
             f"{path}: belongs to another base model (fingerprint {found:#010x}, expected {expected:#010x})"
         )
-    return dict(content.tensors)
+    return content

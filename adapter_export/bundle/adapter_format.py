@@ -31,12 +31,33 @@ _DTYPES: Mapping[int, str] = {
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tensor lies among a file's bytes: `start` counts from their beginning."""
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    start: int
+
+    def tensor(self, data: bytes) -> np.ndarray:
+        """The tensor, read-only: a view of `data`, or a copy where it lies unaligned there."""
+        tensor: np.ndarray = np.ndarray(self.shape, self.dtype, data, self.start)
+        if not tensor.flags.aligned:
+            tensor = tensor.copy()
+            tensor.setflags(write=False)
+        return tensor
+
+
+@dataclass(frozen=True)
 class AdapterContent:
-    """What a file holds. adapter_version, model_version: set freely by its writer. tensors: read-only."""
+    """What a file holds. adapter_version, model_version: set freely by its writer. places: of its tensors, by name."""
 
     adapter_version: int
     model_version: int
-    tensors: Mapping[str, np.ndarray]
+    places: Mapping[str, Place]
+
+    def tensors(self, data: bytes) -> dict[str, np.ndarray]:
+        """The tensors, from the bytes that were parsed, or from the same bytes read again."""
+        return {name: place.tensor(data) for name, place in self.places.items()}
 
 
 def parse_adapter(data: bytes) -> AdapterContent:
@@ -53,16 +74,16 @@ def _parse(buffer: _Buffer) -> AdapterContent:
     root = _Table(buffer, buffer.offset(0))
     if (version := root.int32(_FORMAT)) != _FORMAT_VERSION:
         raise ValueError(f"format version {version}, expected {_FORMAT_VERSION}")
-    tensors: dict[str, np.ndarray] = {}
+    places: dict[str, Place] = {}
     for at in buffer.offsets(*root.vector(_PARAMETERS, 4)):
-        name, tensor = _parameter(_Table(buffer, at))
-        if name in tensors:
+        name, place = _parameter(_Table(buffer, at))
+        if name in places:
             raise ValueError(f"tensor {name!r} is there twice")
-        tensors[name] = tensor
-    return AdapterContent(root.int32(_ADAPTER), root.int32(_MODEL), tensors)
+        places[name] = place
+    return AdapterContent(root.int32(_ADAPTER), root.int32(_MODEL), places)
 
 
-def _parameter(table: _Table) -> tuple[str, np.ndarray]:
+def _parameter(table: _Table) -> tuple[str, Place]:
     start, length = table.vector(_NAME, 1)
     name = table.buffer.data[start : start + length].decode()
     if not name:
@@ -77,12 +98,7 @@ def _parameter(table: _Table) -> tuple[str, np.ndarray]:
     start, size = table.vector(_DATA, 1)
     if any(dim < 0 for dim in dims) or math.prod(dims) * dtype.itemsize != size:
         raise ValueError(f"tensor {name!r}: {size} bytes do not hold {list(dims)} of {dtype}")
-    # A view of the file's bytes, read-only as they are; only a tensor that lies unaligned there is copied.
-    tensor = np.frombuffer(table.buffer.data, dtype, math.prod(dims), start).reshape(dims)
-    if not tensor.flags.aligned:
-        tensor = tensor.copy()
-        tensor.setflags(write=False)
-    return name, tensor
+    return name, Place(dtype, dims, start)
 
 
 def _dtype(name: str) -> np.dtype[np.generic]:

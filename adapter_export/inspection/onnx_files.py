@@ -20,7 +20,7 @@ def describe_adapter_file(path: Path) -> dict[str, Any]:
         content = parse_adapter(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path}: not a readable .onnx_adapter file: {error}") from None
-    tensors = [Tensor(name, array.dtype.name, array.shape) for name, array in content.tensors.items()]
+    tensors = [Tensor(name, place.dtype.name, place.shape) for name, place in content.places.items()]
     return {
         "kind": "adapter file",
         "bytes": path.stat().st_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from adapter_export.naming import check_adapter_name
 from adapter_export.runtime.inputs import check_inputs
 from adapter_export.runtime.provider import open_model, reason_of
 from adapter_export.runtime.store import AdapterStore, LoadedAdapter
+from adapter_export.runtime.verified import VerifiedFiles
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -37,10 +39,11 @@ class AdapterSession:
     unloaded meanwhile, changes a run that has begun. In modes merged and embedded the one adapter is in the graph and
     always runs.
 
-    What is checked when: on opening, the sha256 of the graph, its weights and the files beside them, unless
-    `verify=False` (some 0.6 s a GB), and that graph and manifest name the same tensors; on loading, the sha256 of an
-    adapter of the bundle, and of every adapter the names, shapes, dtypes and finite values of its tensors. A foreign
-    file is also refused when it says that it belongs to another base model; a number changed in it cannot be seen.
+    What is checked when: on opening, the sha256 of every file of the bundle, unless `verify=False` (some 0.6 s a GB),
+    and that graph and manifest name the same tensors. Of every adapter the sha256, and the names, shapes, dtypes and
+    finite values of its tensors: on opening or, without `verify`, when first loaded, and again whenever its file was
+    touched since; one that fails is refused when it is used, and the others go on. A foreign file has no sha256 to
+    compare: it is refused when it says that it belongs to another base model; a number changed in it cannot be seen.
 
     Adapters travel as the run's inputs, which override the graph's defaults. ONNX Runtime's own LoraAdapter does the
     same at the same speed, but falls back to the base model without a word when the object is collected too early, and
@@ -73,6 +76,11 @@ class AdapterSession:
         self._tensors = self._manifest.tensors if self._swappable else {}
         self._outputs = list(self._manifest.outputs)
         self._store = AdapterStore()
+        self._files = VerifiedFiles()
+        if verify and self._swappable:
+            for info in self._manifest.adapters:
+                with contextlib.suppress(InputError):  # raised when it is used
+                    self._files.read(self.bundle, info, self._manifest)
 
     @property
     def manifest(self) -> Manifest:
@@ -185,16 +193,13 @@ class AdapterSession:
         for attempt in range(1, _ATTEMPTS + 1):
             manifest = self._reread(name)
             info = manifest.adapter(name)
-            if info.file is None:
-                raise InputError(f"bundle {self.bundle}: adapter {name!r} has no file")
             try:
-                tensors = read_adapter_file(self.bundle / info.file, manifest.base.sha256, info.sha256)
+                tensors = self._files.read(self.bundle, info, manifest)
                 break
             except InputError:
                 # `add` replaced the adapter between the two reads, if the manifest says something else now.
                 if attempt == _ATTEMPTS or self._reread(name).adapter(name) == info:
                     raise
-        check_adapter(f"bundle {self.bundle}: adapter {name}", tensors, manifest)
         adapter = LoadedAdapter(name, tensors, info.labels)
         self._store.put(adapter)
         return adapter

@@ -25,7 +25,9 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.injection import inject
 from adapter_export.runtime import provider as provider_module
+from adapter_export.runtime import verified as verified_module
 from adapter_export.runtime.session import AdapterSession
+from adapter_export.runtime.verified import VerifiedFiles
 from tests.bundles import Exported
 
 NAMES = ("ia3_two", "ia3_three", "houlsby_four", "houlsby_two", "pfeiffer_five")
@@ -420,15 +422,15 @@ class TestLoading:
         expected: dict[str | None, np.ndarray],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from adapter_export.runtime import session as module
+        read = VerifiedFiles.read
 
         def read_late(*arguments: Any) -> dict[str, np.ndarray]:
-            monkeypatch.setattr(module, "read_adapter_file", read_adapter_file)
+            monkeypatch.setattr(VerifiedFiles, "read", read)
             add_adapter(copied, {"ia3_two": swappable_bundle.adapters["pfeiffer_five"]}, force=True)
-            return read_adapter_file(*arguments)
+            return read(*arguments)
 
         with AdapterSession(copied) as session:
-            monkeypatch.setattr(module, "read_adapter_file", read_late)
+            monkeypatch.setattr(VerifiedFiles, "read", read_late)
             assert np.array_equal(session.run(inputs, adapter="ia3_two")["logits"], expected["pfeiffer_five"])
 
 
@@ -442,6 +444,36 @@ class TestFiles:
             with pytest.raises(InputError, match=r"houlsby_four.onnx_adapter: expected a file with sha256 .*, found"):
                 session.run(inputs, adapter="houlsby_four")
             assert session.run(inputs, adapter="houlsby_two")["logits"].shape == (4, 2)
+
+    def test_a_file_is_checked_once_and_again_when_touched(
+        self, copied: Path, inputs: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        parsed = []
+        parse = verified_module.parse_adapter_file
+        monkeypatch.setattr(
+            verified_module, "parse_adapter_file", lambda path, *rest: parsed.append(path.stem) or parse(path, *rest)
+        )
+        with AdapterSession(copied) as session:
+            assert sorted(parsed) == sorted(NAMES)
+            before = session.run(inputs, adapter="ia3_two")["logits"]
+            session.load("ia3_two")
+            assert sorted(parsed) == sorted(NAMES), "nobody touched it"
+            path = copied / adapter_path("ia3_two")
+            path.touch()
+            session.load("ia3_two")
+            assert parsed[len(NAMES) :] == ["ia3_two"]
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+            with pytest.raises(InputError, match=r"ia3_two.onnx_adapter: expected a file with sha256 .*, found"):
+                session.load("ia3_two")
+            assert np.array_equal(session.run(inputs, adapter="ia3_two")["logits"], before)
+        with AdapterSession(copied, verify=False) as session:
+            del parsed[:]
+            session.load("ia3_three")
+            assert parsed == ["ia3_three"]
+            with pytest.raises(InputError, match=r"expected a file with sha256"):
+                session.load("ia3_two")
 
     def test_a_missing_adapter_file(self, copied: Path, inputs: dict[str, np.ndarray]) -> None:
         (copied / adapter_path("ia3_two")).unlink()

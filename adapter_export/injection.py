@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,6 +165,14 @@ def read_head(model: PreTrainedModel, names: tuple[str, ...]) -> dict[str, HeadL
         layer = model.get_submodule(name)
         layers[name] = HeadLayer(to_numpy(layer.weight), None if layer.bias is None else to_numpy(layer.bias))
     return layers
+
+
+def complete_head(model: PreTrainedModel, names: tuple[str, ...], adapter: Adapter) -> Adapter:
+    """The adapter with a whole task head: layers of `names` that it leaves to the base model are the model's own."""
+    if not adapter.head or set(names) <= set(adapter.head):
+        return adapter
+    own = read_head(model, names)
+    return replace(adapter, head={name: adapter.head.get(name, own[name]) for name in names})
 
 
 def load_head(model: PreTrainedModel, adapter: Adapter) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapter_export.errors import InputError
 from adapter_export.sites import Port, Site
@@ -18,9 +18,11 @@ class ModelInfo:
     prefix: what a task class puts before the base model's module paths (`bert`).
     nested: whether the class described is such a task class (not so for a base class, nor for T5's generation class).
     modules: every module path inside the base model (without the prefix) with its features, the size of the last axis
-        of its output (the hidden size for anything but linear layers and norms).
-    inputs: features of the input of the linear ones among them.
+        of its output (a convolution's channels; the hidden size for anything but linear layers, convolutions, norms).
+    inputs: features of the input of the linear layers and convolutions among them.
     head: paths of the task head's linear layers in the task model, in the model's order; empty without a task head.
+    untrained: those of them that the base model's checkpoint does not hold.
+    convolutions: number of spatial axes of the convolutions among the modules: features are the axis before those.
     sha256: of the base model's weights; see `checkpoints.files.weights_sha256`. Empty for a model made in memory.
     """
 
@@ -32,6 +34,8 @@ class ModelInfo:
     modules: Mapping[str, int]
     inputs: Mapping[str, int]
     head: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
+    convolutions: Mapping[str, int] = field(default_factory=dict)
     sha256: str = ""
 
     def features(self, site: Site) -> int:
@@ -44,5 +48,5 @@ class ModelInfo:
         if site.port is not Port.INPUT:
             return self.modules[site.module]
         if site.module not in self.inputs:
-            raise InputError(f"module {site.module!r}: expected a linear layer to scale the input of")
+            raise InputError(f"module {site.module!r}: expected a linear layer or a convolution to scale the input of")
         return self.inputs[site.module]

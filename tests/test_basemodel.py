@@ -331,8 +331,9 @@ class TestDescription:
         base = tiny_base(model_type)
         seen: dict[str, int] = {}
         for path in base.info.inputs:
+            axis = -1 - base.info.convolutions.get(path, 0)
             base.module.get_submodule(path).register_forward_hook(
-                lambda _, __, output, path=path: seen.update({path: output.shape[-1]})
+                lambda _, __, output, path=path, axis=axis: seen.update({path: output.shape[axis]})
             )
         with torch.no_grad():
             base.module(**{name: torch.from_numpy(array) for name, array in inputs_for(model_type).items()})

@@ -36,6 +36,9 @@ class Adapter:
     (`classifier`, `classifier.out_proj`), empty without a task head. labels: class names in the head's order, or None
     where the checkpoint has none. task: as in `tasks.TASKS`, or None where the checkpoint does not say.
     base_sha256: digest of the base model's weights it was trained on, where the checkpoint recorded it.
+    stored: the half-precision dtypes that tensors had in their checkpoint (in memory they are float32, which holds the
+    same values), by `<module path>.<tensor>`, so that the checkpoint can be written again as it was.
+    notes: what the user should know of the checkpoint, a sentence each.
     """
 
     method: str
@@ -45,6 +48,8 @@ class Adapter:
     task: str | None = None
     source_format: str = "memory"
     base_sha256: str | None = None
+    stored: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def num_labels(self) -> int | None:
@@ -71,6 +76,7 @@ class Checkpoint:
 
     config: the adapter's config file. tensors: the adapter's tensors by the checkpoint's own names. head: likewise for
     a head kept in a file of its own. sidecar: what this project adds beside the format's own files (labels, base hash).
+    stored: see `Adapter`, by the checkpoint's own names.
     """
 
     folder: Path
@@ -80,6 +86,7 @@ class Checkpoint:
     head: Mapping[str, np.ndarray] = field(default_factory=dict)
     head_config: dict[str, Any] = field(default_factory=dict)
     sidecar: dict[str, Any] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
 
 
 def site_features(checkpoint: Checkpoint, info: ModelInfo, site: Site) -> int:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import reprlib
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.errors import InputError
 
 _CHUNK_BYTES = 1 << 20
 # A checkpoint's config is small; anything larger is not one, and is not read into memory.
 _MAX_JSON_BYTES = 64 << 20
+# The dtypes of tensors that are read.
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+# Characters of a wrong value that an error message shows.
+_MAX_SHOWN = 200
 
 
 def existing_folder(path: str | Path, what: str) -> Path:
@@ -31,7 +38,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise InputError(f"{path}: expected a JSON file below {_MAX_JSON_BYTES >> 20} MiB, found a larger file")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
@@ -43,7 +50,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def field(config: dict[str, Any], path: Path, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are all different: readers disagree on which of two they take."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} twice in one object")
+    return value
+
+
+def field(config: Mapping[str, Any], path: Path, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
     """config[name] checked to be of `kind`; `default` when absent (required without one). Raises InputError."""
     value = config.get(name, default)
     if value is ...:
@@ -51,16 +67,37 @@ def field(config: dict[str, Any], path: Path, name: str, kind: type | tuple[type
     if value is default or isinstance(value, kind):
         return value
     expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-    raise InputError(f"{path}: field {name!r}: expected {expected}, found {value!r}")
+    raise InputError(f"{path}: field {name!r}: expected {expected}, found {shortened(value)}")
+
+
+def shortened(value: object) -> str:
+    """`value` as an error message shows it: in one line of bounded length, however long or deep it is."""
+    text = reprlib.repr(value) if isinstance(value, (dict, list)) else repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a .safetensors or a .bin file as float32 (float64 stays); raises InputError for anything odd.
+    """All tensors of a .safetensors or a .bin file as float32 (float64 stays); raises InputError for anything odd."""
+    return {name: as_float(tensor) for name, tensor in read_stored(path).items()}
 
-    A .bin file is read with `weights_only=True`: tensors only, no code.
+
+def read_stored(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a .safetensors or a .bin file in the dtypes they have there, 16 to 64 bits of floating point.
+
+    A .bin file is read with `weights_only=True`: tensors only, no code. Raises InputError for anything odd.
     """
     tensors = _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path)
-    return {name: _as_float(path, name, tensor) for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if tensor.dtype.name not in _FLOATS:
+            raise InputError(f"{path}: tensor {name!r}: expected floating point, found {tensor.dtype}")
+        if not np.isfinite(tensor).all():
+            raise InputError(f"{path}: tensor {name!r}: expected finite values, found NaN or infinity")
+    return tensors
+
+
+def as_float(tensor: np.ndarray) -> np.ndarray:
+    """The same values in float32, or float64 where they are: exact for the half types."""
+    return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32)
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -68,6 +105,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    read_header(path)
     try:
         return load_file(path)
     except OSError as error:
@@ -79,9 +117,11 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_bin(path: Path) -> dict[str, np.ndarray]:
+    import ml_dtypes
     import torch
 
     try:
+        _check_zip(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -89,28 +129,37 @@ def _read_bin(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: not readable as tensors only (weights_only=True): {_one_line(error)}") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise InputError(f"{path}: expected a mapping of names to tensors")
+    tensors = {}
     for name, tensor in state.items():
-        if not tensor.is_floating_point() or tensor.layout is not torch.strided:
+        if str(tensor.dtype).removeprefix("torch.") not in _FLOATS or tensor.layout is not torch.strided:
             found = f"{tensor.dtype} ({tensor.layout})"
             raise InputError(f"{path}: tensor {name!r}: expected floating point, found {found}")
-    return {
-        str(name): (tensor if tensor.dtype == torch.float64 else tensor.float()).detach().numpy()
-        for name, tensor in state.items()
-    }
+        # Strides can make a few bytes look like any number of values.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(
+                f"{path}: tensor {name!r}: expected values of its own, found {tuple(tensor.shape)} repeated"
+            )
+        plain = tensor.detach().contiguous()
+        if plain.dtype is torch.bfloat16:
+            tensors[str(name)] = plain.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        else:
+            tensors[str(name)] = plain.numpy()
+    return tensors
+
+
+def _check_zip(path: Path) -> None:
+    """Raise ValueError for an archive (what torch.save writes, uncompressed) that would unpack to more than it is."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(item.file_size for item in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise ValueError(f"expected uncompressed contents, found {unpacked} bytes of them")
 
 
 def _one_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _as_float(path: Path, name: str, tensor: np.ndarray) -> np.ndarray:
-    if tensor.dtype.kind != "f" and tensor.dtype.name != "bfloat16":
-        raise InputError(f"{path}: tensor {name!r}: expected floating point, found {tensor.dtype}")
-    tensor = tensor if tensor.dtype == np.float64 else tensor.astype(np.float32)
-    if not np.isfinite(tensor).all():
-        raise InputError(f"{path}: tensor {name!r}: expected finite values, found NaN or infinity")
-    return tensor
 
 
 def sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.modelinfo import ModelInfo
+
+_log = logging.getLogger(__name__)
 
 
 class Format(Protocol):
@@ -37,6 +40,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read an adapter folder without a model. Raises InputError naming the file and what is wrong with it."""
     folder = existing_folder(path, "adapter")
     config_path = folder / "adapter_config.json"
+    # PEFT saves an adapter that has a name into a subfolder.
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{config_path.name}"))
+    if inside and not config_path.exists():
+        raise InputError(f"adapter {folder}: expected one, found a folder of {len(inside)}: {', '.join(inside)}")
     config = read_json(config_path)
     if "peft_type" in config:
         checkpoint = peft.read(folder, config)
@@ -71,18 +78,27 @@ def load_adapter(path: str | Path, info: ModelInfo) -> Adapter:
     """Read an adapter folder and place it in the model that `info` describes.
 
     Raises InputError when anything of it does not fit: unknown modules, missing, surplus or misshapen tensors, values
-    that are not finite, a recorded base model other than this one.
+    that are not finite, a recorded base model other than this one. What else there is to say (`Adapter.notes`) is
+    logged as warnings, which Python prints on stderr unless told otherwise.
     """
     checkpoint = read_checkpoint(path)
     adapter = replace(_FORMATS[checkpoint.format].resolve(checkpoint, info), task=checkpoint_task(checkpoint))
-    if adapter.base_sha256 and info.sha256 and adapter.base_sha256 != info.sha256:
-        raise InputError(
-            f"{checkpoint.folder / SIDECAR}: field 'base_sha256': trained on a base model with weights "
-            f"{adapter.base_sha256[:12]}..., but this one has {info.sha256[:12]}..."
-        )
+    check_base(checkpoint.folder, adapter, info.sha256)
     if adapter.labels is not None and adapter.num_labels not in (None, len(adapter.labels)):
         raise InputError(f"{checkpoint.folder}: {len(adapter.labels)} label names for a head of {adapter.num_labels}")
+    for note in adapter.notes:
+        _log.warning("%s: %s", checkpoint.folder, note)
     return adapter
+
+
+def check_base(folder: Path, adapter: Adapter, sha256: str) -> None:
+    """Raise InputError when the adapter of `folder` recorded another base model than the one with those weights; an
+    empty `sha256` is not known."""
+    if adapter.base_sha256 and sha256 and adapter.base_sha256 != sha256:
+        raise InputError(
+            f"{folder / SIDECAR}: field 'base_sha256': trained on a base model with weights "
+            f"{adapter.base_sha256[:12]}..., but this one has {sha256[:12]}..."
+        )
 
 
 def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:

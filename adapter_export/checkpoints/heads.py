@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -14,11 +14,16 @@ from adapter_export.sites import strip_prefix
 _WEIGHT_RANK = 2
 
 
-def head_layers(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], info: ModelInfo) -> dict[str, HeadLayer]:
+def head_layers(
+    checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], info: ModelInfo, optional: Collection[str] = ()
+) -> dict[str, HeadLayer]:
     """Group `<module>.weight` and `<module>.bias` into layers, in the model's order where the model has that head.
 
+    optional: layers of the model's head that may be absent: there the head goes on with the base model's own. The last
+    layer, which has the labels, never may.
+
     Raises InputError for anything that is no linear layer of a head: a stray tensor, a module inside the base model,
-    a missing weight, sizes that do not fit each other.
+    a missing weight, sizes that do not fit each other; and for an absent layer that the base model has not either.
     """
     layers = {}
     for module in {name.rpartition(".")[0] for name in tensors}:
@@ -37,9 +42,18 @@ def head_layers(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], info:
             found = f"weight {weight.shape}" + ("" if bias is None else f", bias {bias.shape}")
             raise InputError(f"{checkpoint.folder}: module {module!r}: expected a linear layer, found {found}")
         layers[module] = HeadLayer(weight, bias)
-    if info.head and layers and set(layers) != set(info.head):
+    if not info.head or not layers:
+        # Without the model's word for it: inner layers are square, and the labels come last.
+        return dict(sorted(layers.items(), key=lambda item: (len(set(item[1].weight.shape)) > 1, item[0])))
+    absent = set(info.head) - set(layers)
+    if set(layers) - set(info.head) or absent - set(optional) or info.head[-1] in absent:
         raise InputError(
             f"{checkpoint.folder}: task head: expected {', '.join(info.head)} for {info.architecture}, found "
             f"{', '.join(sorted(layers))}"
         )
-    return {module: layers[module] for module in (info.head if layers else ()) or sorted(layers)}
+    if lost := sorted(absent & set(info.untrained)):
+        raise InputError(
+            f"{checkpoint.folder}: task head: layer {lost[0]!r} was not saved with the adapter, and the base model has "
+            f"no trained one; train again with modules_to_save={sorted(info.head)} in PEFT's config"
+        )
+    return {module: layers[module] for module in info.head if module in layers}

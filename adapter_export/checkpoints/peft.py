@@ -1,12 +1,11 @@
 """PEFT's IA3 checkpoints: `adapter_config.json` with `adapter_model.safetensors` (older: `adapter_model.bin`).
 
-Tensors are `base_model.model.<module path>.ia3_l`, (out, 1) on the output side and (1, in) on the input side; the
-config's `feedforward_modules` says which is which. Matching follows peft 0.21 (`tuners/ia3/model.py`).
+Tensors are `base_model.model.<module path>.ia3_l`, (out, 1) on the output side and (1, in) on the input side, for
+convolutions (1, channels, 1, 1[, 1]) on both; the config's `feedforward_modules` says which is which.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,82 +14,68 @@ from typing import Any
 import numpy as np
 
 from adapter_export import tasks
-from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
-from adapter_export.checkpoints.files import field, read_tensors
+from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint, HeadLayer, site_features
+from adapter_export.checkpoints.files import as_float, read_stored
 from adapter_export.checkpoints.heads import head_layers
+from adapter_export.checkpoints.peft_config import CONFIG, Patterns, PeftConfig, notes, parse
+from adapter_export.checkpoints.peft_defaults import DEFAULTS
+from adapter_export.checkpoints.peft_matching import is_all_linear, is_feedforward, is_saved, is_target, is_withheld
+from adapter_export.checkpoints.peft_writing import KEY_PREFIX, VECTOR, WEIGHTS, write
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.renames import canonical, former
 from adapter_export.sites import Port, Site, strip_prefix
 
+__all__ = ["FORMAT", "read", "resolve", "task_of", "write"]
+
 FORMAT = "peft"
-_KEY_PREFIX = "base_model.model."
-_VECTOR = ".ia3_l"
-_CONFIG = "adapter_config.json"
-# Models made of transformers' Conv1D, which keeps weights as (in, out): a setting PEFT corrects, with a warning.
-_TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt"})
-_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+# The adapter's name, which PEFT takes out of the names it saves, and others may not.
+_NAME = re.compile(r"(?<=\.ia3_l)\.[^.]+$|\.modules_to_save\.[^.]+(?=\.)")
 
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
     """Read the folder; raises InputError for a missing or unreadable file, or a PEFT method other than IA3."""
-    path = folder / _CONFIG
-    if (kind := field(config, path, "peft_type", str)) != "IA3":
-        raise InputError(f"{path}: field 'peft_type': expected 'IA3', found {kind!r}")
-    weights = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
+    parse(config, folder / CONFIG)
+    weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if weights is None:
-        raise InputError(f"{folder}: expected {' or '.join(_WEIGHTS)}, found neither")
-    tensors = read_tensors(weights)
-    if stray := [name for name in tensors if not name.startswith(_KEY_PREFIX)]:
-        raise InputError(f"{weights}: tensor {stray[0]!r}: expected a name that starts with {_KEY_PREFIX!r}")
-    return Checkpoint(folder, FORMAT, config, {name.removeprefix(_KEY_PREFIX): t for name, t in tensors.items()})
+        raise InputError(f"{folder}: expected {' or '.join(WEIGHTS)}, found neither")
+    tensors = _plain_names(weights, read_stored(weights))
+    return Checkpoint(
+        folder,
+        FORMAT,
+        config,
+        {name: as_float(tensor) for name, tensor in tensors.items()},
+        stored={name: tensor.dtype.name for name, tensor in tensors.items() if tensor.dtype.itemsize < 4},
+    )
 
 
 def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     """Place the checkpoint's vectors in the model. Raises InputError for unknown, missing or misshapen tensors."""
-    path, config = checkpoint.folder / _CONFIG, checkpoint.config
-    targets = _patterns(config, path, "target_modules")
-    feedforward = _patterns(config, path, "feedforward_modules")
-    excluded = _patterns(config, path, "exclude_modules") or ()
-    vectors = {n.removesuffix(_VECTOR): t for n, t in checkpoint.tensors.items() if n.endswith(_VECTOR)}
+    config = parse(checkpoint.config, checkpoint.folder / CONFIG)
+    vectors = {n.removesuffix(VECTOR): t for n, t in checkpoint.tensors.items() if n.endswith(VECTOR)}
     if not vectors:
-        raise InputError(f"{checkpoint.folder}: expected tensors named *{_VECTOR}, found none")
-
-    # PEFT matches the names of the class it wrapped, with or without the prefix: the keys tell which.
-    nested = any(name.startswith(f"{info.prefix}.") for name in vectors)
+        raise InputError(f"{checkpoint.folder}: expected tensors named *{VECTOR}, found none")
+    feedforward = _or_default(config.feedforward, "feedforward_modules", checkpoint, info)
     blocks = {}
     for name, vector in vectors.items():
-        inner = _matches_feedforward(name, feedforward or ())
-        site = Site(strip_prefix(name, info.prefix), Port.INPUT if inner else Port.OUTPUT)
-        features = site_features(checkpoint, info, site)
-        shape = (1, features) if inner else (features, 1)
-        if vector.shape != shape:
-            raise InputError(
-                f"{checkpoint.folder}: tensor {name + _VECTOR!r}: expected shape {shape} for this base model, "
-                f"found {vector.shape}"
-            )
-        blocks[site] = Block(IA3Operator(), {"l": vector.reshape(-1)})
-    if targets is not None:
-        names = [f"{info.prefix}.{module}" if nested else module for module in info.inputs]
-        expected = {n for n in names if _matches_target(n, targets) and not _matches_target(n, excluded)}
-        if surplus := sorted(set(vectors) - expected):
-            raise InputError(
-                f"{checkpoint.folder}: tensor {surplus[0] + _VECTOR!r}: 'target_modules' does not name its module "
-                f"({len(surplus)} such tensors)"
-            )
-        if missing := sorted(expected - set(vectors)):
-            raise InputError(
-                f"{checkpoint.folder}: tensor {missing[0] + _VECTOR!r} is missing ({len(missing)} in all), but "
-                "'target_modules' names its module"
-            )
+        port = Port.INPUT if is_feedforward(name, feedforward) else Port.OUTPUT
+        site = Site(strip_prefix(canonical(info.model_type, name), info.prefix), port)
+        blocks[site] = _block(checkpoint, info, site, name, vector)
+    _check_complete(checkpoint, vectors, _targets(checkpoint, config, info, vectors))
     return Adapter(
         method="ia3",
         blocks=blocks,
-        head=head_layers(checkpoint, _head(checkpoint), info),
+        head=_head(checkpoint, config, info),
         labels=_labels(checkpoint),
         source_format=FORMAT,
         base_sha256=checkpoint.sidecar.get("base_sha256"),
+        stored={
+            strip_prefix(canonical(info.model_type, name), info.prefix): dtype
+            for name, dtype in checkpoint.stored.items()
+        },
+        notes=notes(checkpoint.config),
     )
 
 
@@ -99,68 +84,102 @@ def task_of(checkpoint: Checkpoint) -> str | None:
     return tasks.of_peft(checkpoint.config.get("task_type"))
 
 
-def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:
-    """Write `adapter` as PEFT would, into an existing folder: what PEFT loads computes the same."""
-    from safetensors.numpy import save_file
+def _plain_names(path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors by names without PEFT's prefix and without the adapter's name, where the file has it in them."""
+    stray = [name for name in tensors if not name.startswith(KEY_PREFIX)]
+    if stray and len(stray) < len(tensors):
+        raise InputError(f"{path}: tensor {stray[0]!r}: expected a name that starts with {KEY_PREFIX!r}")
+    plain: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        short = _NAME.sub("", name.removeprefix(KEY_PREFIX))
+        if short in plain:
+            raise InputError(f"{path}: tensor {name!r}: expected one adapter in the file, found {short!r} twice")
+        plain[short] = tensor
+    return plain
 
-    if any(not isinstance(block.operator, IA3Operator) for block in adapter.blocks.values()):
-        raise InputError(f"method {adapter.method!r}: PEFT's format holds IA3 only")
-    prefix = f"{info.prefix}." if info.nested else ""
-    tensors = {}
-    for site, block in adapter.blocks.items():
-        vector = block.tensors["l"]
-        shaped = vector[None, :] if site.port is Port.INPUT else vector[:, None]
-        tensors[f"{_KEY_PREFIX}{prefix}{site.module}{_VECTOR}"] = np.ascontiguousarray(shaped)
-    for module, layer in adapter.head.items():
-        tensors[f"{_KEY_PREFIX}{module}.weight"] = np.ascontiguousarray(layer.weight)
-        if layer.bias is not None:
-            tensors[f"{_KEY_PREFIX}{module}.bias"] = layer.bias
-    config = {
-        "base_model_name_or_path": base_name,
-        "exclude_modules": None,
-        "fan_in_fan_out": info.model_type in _TRANSPOSED,
-        "feedforward_modules": sorted(site.module for site in adapter.blocks if site.port is Port.INPUT),
-        "inference_mode": True,
-        "init_ia3_weights": True,
-        "modules_to_save": sorted({module.split(".")[0] for module in adapter.head}) or None,
-        "peft_type": "IA3",
-        "revision": None,
-        "target_modules": sorted(site.module for site in adapter.blocks),
-        "task_type": tasks.get(adapter.task).peft if adapter.task else None,
+
+def _block(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vector: np.ndarray) -> Block:
+    if site.module in info.head:
+        raise InputError(
+            f"{checkpoint.folder}: tensor {name + VECTOR!r} scales the task head, which is swapped as a whole; train "
+            f"again with {site.module!r} in PEFT's modules_to_save or exclude_modules"
+        )
+    features = site_features(checkpoint, info, site)
+    if site.module not in info.inputs:
+        raise InputError(f"{checkpoint.folder}: tensor {name + VECTOR!r}: expected a linear layer or a convolution")
+    spatial = info.convolutions.get(site.module, 0)
+    operator = IA3Operator(spatial)
+    shape: tuple[int, ...] = (1, features) if site.port is Port.INPUT else (features, 1)
+    if spatial:
+        shape = (1, features, *(1,) * spatial)
+    if vector.shape != shape:
+        raise InputError(
+            f"{checkpoint.folder}: tensor {name + VECTOR!r}: expected shape {shape} for this base model, "
+            f"found {vector.shape}"
+        )
+    return Block(operator, {"l": vector.reshape(features, *(1,) * spatial)})
+
+
+def _or_default(patterns: Patterns | None, name: str, checkpoint: Checkpoint, info: ModelInfo) -> Patterns:
+    """What the config leaves open is PEFT's default for the architecture."""
+    if patterns is not None:
+        return patterns
+    if (defaults := DEFAULTS.get(info.model_type)) is None:
+        raise InputError(
+            f"{checkpoint.folder / CONFIG}: field {name!r} is missing, and PEFT has no default for {info.model_type!r}"
+        )
+    return defaults.targets if name == "target_modules" else defaults.inputs
+
+
+def _targets(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo, vectors: Iterable[str]) -> set[str]:
+    """Names of the modules inside the base model that PEFT would put a vector on.
+
+    PEFT matches the names of the class it wrapped, with or without the prefix, in the transformers version it had: the
+    names of the vectors tell which.
+    """
+    targets = _or_default(config.targets, "target_modules", checkpoint, info)
+    candidates: Iterable[str] = info.inputs
+    if is_all_linear(targets):
+        candidates = [name for name in info.inputs if name not in info.convolutions and name != LM_HEAD]
+        targets = r"(?s:.*)"
+    if any(name.startswith(f"{info.prefix}.") for name in vectors):
+        candidates = [f"{info.prefix}.{module}" for module in candidates]
+    if any(canonical(info.model_type, name) != name for name in vectors):
+        candidates = [former(info.model_type, name) for name in candidates]
+    return {
+        name
+        for name in candidates
+        if is_target(name, targets) and not is_target(name, config.excluded) and not is_withheld(name, config.saved)
     }
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, folder / _WEIGHTS[0], metadata={"format": "pt"})
 
 
-def _head(checkpoint: Checkpoint) -> Mapping[str, np.ndarray]:
-    return {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_VECTOR)}
+def _check_complete(checkpoint: Checkpoint, vectors: Mapping[str, np.ndarray], expected: set[str]) -> None:
+    """PEFT would drop a surplus vector without a word, and scale by one where a vector is missing."""
+    if surplus := sorted(set(vectors) - expected):
+        raise InputError(
+            f"{checkpoint.folder}: tensor {surplus[0] + VECTOR!r}: 'target_modules' does not name its module "
+            f"({len(surplus)} such tensors)"
+        )
+    if missing := sorted(expected - set(vectors)):
+        raise InputError(
+            f"{checkpoint.folder}: tensor {missing[0] + VECTOR!r} is missing ({len(missing)} in all), but "
+            "'target_modules' names its module"
+        )
+
+
+def _head(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> dict[str, HeadLayer]:
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(VECTOR)}
+    present = {name.rpartition(".")[0] for name in tensors}
+    saved = [module for module in info.head if is_saved(module, config.saved)]
+    missing = [module for module in saved if module not in present]
+    if missing and not present - set(info.head):
+        raise InputError(
+            f"{checkpoint.folder}: tensor '{missing[0]}.weight' is missing, but the config's modules_to_save or "
+            "task_type names its module"
+        )
+    return head_layers(checkpoint, tensors, info, [module for module in info.head if module not in saved])
 
 
 def _labels(checkpoint: Checkpoint) -> tuple[str, ...] | None:
     labels = checkpoint.sidecar.get("labels")
     return tuple(labels) if labels else None
-
-
-def _patterns(config: dict[str, Any], path: Path, name: str) -> tuple[str, ...] | str | None:
-    value = field(config, path, name, (list, str), None)
-    if isinstance(value, str):
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise InputError(f"{path}: field {name!r}: not a regular expression: {error}") from None
-        return value
-    return None if value is None else tuple(str(item) for item in value)
-
-
-def _matches_target(name: str, patterns: Iterable[str] | str) -> bool:
-    """A string is a full-match expression; list items match the whole name or its last parts."""
-    if isinstance(patterns, str):
-        return re.fullmatch(patterns, name) is not None
-    return any(name == item or name.endswith(f".{item}") for item in patterns)
-
-
-def _matches_feedforward(name: str, patterns: Iterable[str] | str) -> bool:
-    """As `_matches_target`, but list items match by plain `endswith`."""
-    if isinstance(patterns, str):
-        return re.fullmatch(patterns, name) is not None
-    return any(name.endswith(item) for item in patterns)

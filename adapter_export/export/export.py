@@ -21,7 +21,7 @@ from adapter_export.export.bundle import write_bundle
 from adapter_export.export.lower import Lowered, lower
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import MIN_OPSET, trace
-from adapter_export.injection import load_head, read_head
+from adapter_export.injection import complete_head, load_head, read_head
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import check_adapter_name, tensor_name
@@ -56,7 +56,10 @@ def export_onnx(
     task = choose_task(folder, task, checkpoints)
     _check_task(task, cache)
     base = load_base(folder, task)
-    loaded = {name: load_adapter(path, base.info) for name, path in adapters.items()}
+    loaded = {
+        name: complete_head(base.module, base.info.head, load_adapter(path, base.info))
+        for name, path in adapters.items()
+    }
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
             raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export import tasks
+from adapter_export.checkpoints import peft_config
 from adapter_export.checkpoints.files import read_json, sha256, weights_sha256
 from adapter_export.checkpoints.folder import SIDECAR
 from adapter_export.inspection.tensors import Tensor, families, grouped, read_header, total
@@ -31,6 +32,7 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
             "task": sidecar.get("task") or tasks.of_peft(config.get("task_type")),
             "labels": sidecar.get("labels"),
             "settings": _settings(config, _PEFT_SETTINGS),
+            "notes": list(peft_config.notes(config)) if config["peft_type"] == "IA3" else [],
         }
         files = sorted([*folder.glob("adapter_model.safetensors"), *folder.glob("adapter_model.bin")])
     else:
@@ -66,9 +68,16 @@ def describe_model(folder: Path) -> dict[str, Any]:
     if files:
         known["weights_sha256"] = weights_sha256(folder)
     if isinstance(merged, list):
-        keys = ("method", "source_format", "adapter_sha256", "base_sha256", "project_version")
-        known["merged"] = [{key: item.get(key) for key in keys} for item in merged if isinstance(item, Mapping)]
+        known["merged"] = [_merged(item) for item in merged if isinstance(item, Mapping)]
     return {**known, **_weights(files)}
+
+
+def _merged(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of a merge's receipt, the names of its tensors in short."""
+    keys = ("name", "method", "source_format", "adapter_sha256", "base_sha256", "dtype", "head", "project_version")
+    changed = entry.get("changed")
+    names = families(map(str, changed)) if isinstance(changed, list) else None
+    return {**{key: entry.get(key) for key in keys}, "changed": names}
 
 
 def _weights(files: Iterable[Path]) -> dict[str, Any]:

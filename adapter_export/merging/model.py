@@ -67,8 +67,8 @@ def _rounded(site: Site, name: str, value: np.ndarray, dtype: torch.dtype) -> to
 def _linear(site: Site, module: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:
     from torch import nn
 
-    if not isinstance(module, nn.Linear) and not _is_conv1d(module):
-        raise CannotMerge(f"site {site.name}: {type(module).__name__} is no linear layer to fold into")
+    if not isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)) and not _is_conv1d(module):
+        raise CannotMerge(f"site {site.name}: {type(module).__name__} is no linear layer or convolution to fold into")
     weight, bias = module.weight, module.bias
     assert isinstance(weight, nn.Parameter)
     if not weight.dtype.is_floating_point or weight.dtype.itemsize < 2:

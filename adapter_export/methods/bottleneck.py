@@ -47,6 +47,7 @@ class BottleneckOperator:
     norm_after: bool = False
 
     method: ClassVar[str] = "bottleneck"
+    axis: ClassVar[int] = -1
 
     @property
     def op_type(self) -> str:

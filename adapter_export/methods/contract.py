@@ -60,11 +60,15 @@ class Operator(Protocol):
         operators that broadcast (MatMul, Mul, Add).
         """
 
+    @property
+    def axis(self) -> int:
+        """The axis of y that holds the features, counted from the end (-1; a convolution has its channels before)."""
+
     def specs(self, features: int) -> dict[str, TensorSpec]:
         """Tensors of this operator at a site with `features` features, in the order of the ONNX function's inputs."""
 
     def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The same arithmetic in PyTorch; the values are (..., d)."""
+        """The same arithmetic in PyTorch; the values are (..., d), or as `axis` says."""
 
     def unmergeable(self, port: Port) -> str | None:
         """Why no weights compute the same function as this operator at such a site, or None where `merge` can."""

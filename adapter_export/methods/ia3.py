@@ -25,17 +25,30 @@ class IA3Operator:
 
     Output side: y = l * (W x + b);  merged: W' = diag(l) W, b' = l * b.
     Input side:  y = W (l * x) + b;  merged: W' = W diag(l), b' = b.
-    Shapes: y (B, T, d), l (d,). Identity: l = 1.
+    Shapes: y (B, T, d), l (d,). A convolution has channels for features and `spatial` axes after them: y (B, d, H, W),
+    l (d, 1, 1). With g groups, output channels of group i read the inputs i d/g to (i + 1) d/g alone. Identity: l = 1.
     """
 
+    spatial: int = 0
+
     method: ClassVar[str] = "ia3"
-    op_type: ClassVar[str] = "IA3"
-    slug: ClassVar[str] = "ia3"
     reads: ClassVar[tuple[str, ...]] = ("y",)
     body: ClassVar[str] = "out = Mul (y, l)"
 
+    @property
+    def op_type(self) -> str:
+        return f"IA3Conv{self.spatial}d" if self.spatial else "IA3"
+
+    @property
+    def slug(self) -> str:
+        return f"ia3_conv{self.spatial}d" if self.spatial else "ia3"
+
+    @property
+    def axis(self) -> int:
+        return -1 - self.spatial
+
     def specs(self, features: int) -> dict[str, TensorSpec]:
-        return {"l": TensorSpec((features,), 1.0)}
+        return {"l": TensorSpec((features, *(1,) * self.spatial), 1.0)}
 
     def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return values["y"] * tensors["l"]
@@ -46,12 +59,15 @@ class IA3Operator:
     def merge(
         self, port: Port, weight: np.ndarray, bias: np.ndarray | None, tensors: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        scale = tensors["l"].astype(np.float64)
+        scale = tensors["l"].astype(np.float64).reshape(-1)
         if (reason := self.unmergeable(port)) is not None:
             raise CannotMerge(reason)
+        outputs, inputs, *kernel = weight.shape
         if port is Port.INPUT:
-            return weight * scale[None, :], bias
-        return weight * scale[:, None], None if bias is None else bias * scale
+            groups = len(scale) // inputs
+            per_output = scale.reshape(groups, inputs).repeat(outputs // groups, axis=0)
+            return weight * per_output.reshape(outputs, inputs, *(1 for _ in kernel)), bias
+        return weight * scale.reshape(outputs, 1, *(1 for _ in kernel)), None if bias is None else bias * scale
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from adapter_export.checkpoints.files import existing_folder, weights_sha256
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.export.samples import max_sequence
+from adapter_export.injection import complete_head
 from adapter_export.parity.cases import TextLimits, image_cases, make_inputs, text_cases
 from adapter_export.parity.checks import check_files, check_labels, check_repeats, repeat_case
 from adapter_export.parity.judge import LIMITS, Verdict, judge
@@ -55,7 +56,10 @@ def check_parity(
         return report
 
     exact, target = _load(model, manifest, "float64"), _load(model, manifest, manifest.dtype)
-    loaded = {name: _for_task(load_adapter(path, exact.info), manifest.task) for name, path in adapters.items()}
+    loaded = {
+        name: _for_task(complete_head(exact.module, exact.info.head, load_adapter(path, exact.info)), manifest.task)
+        for name, path in adapters.items()
+    }
     limits = _text_limits(exact, manifest)
     cases = text_cases(limits) if limits else image_cases()
     checks = [files, check_labels(manifest, loaded)]

@@ -183,8 +183,11 @@ def _initial_blocks(
 ) -> dict[Site, Block]:
     info = base.info
     placement = placement_for(info.model_type, info.modules, target, feedforward)
+    placed = method.place(placement, info.modules, options)
+    if convolutions := [site.module for site in placed if site.module in info.convolutions]:
+        raise InputError(f"--target {target!r}: {convolutions[0]} is a convolution, where no adapter is trained yet")
     rng = np.random.default_rng(seed)
     return {
         site: Block(operator, method.initial(operator, info.features(site), options, rng))
-        for site, operator in method.place(placement, info.modules, options).items()
+        for site, operator in placed.items()
     }

@@ -164,8 +164,8 @@ ROWS: Mapping[str, Row] = {
     ),
     "hub: unknown activation": (
         H,
-        edit_json(CONFIG, config__non_linearity="mish"),
-        (CONFIG, "field 'non_linearity': activation 'mish': expected one of gelu, "),
+        edit_json(CONFIG, config__non_linearity="nonsense"),
+        (CONFIG, "field 'non_linearity': activation 'nonsense': expected one of "),
     ),
     "hub: placement of no kind": (
         H,

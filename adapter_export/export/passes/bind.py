@@ -93,7 +93,7 @@ def _site(node: ir.Node, operators: Mapping[tuple[str, str], Operator]) -> Bound
             tuple(width if dim == "width" else dim for dim in spec.dims),
             np.full([dim if isinstance(dim, int) else 1 for dim in spec.dims], spec.identity, y.dtype.numpy()),
         )
-        for name, spec in operator.specs(int(y.shape[-1])).items()  # type: ignore[arg-type]
+        for name, spec in operator.specs(int(y.shape[operator.axis])).items()  # type: ignore[arg-type]
     }
     return Bound(
         f"{site.name}.{operator.slug}",

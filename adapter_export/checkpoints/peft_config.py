@@ -1,0 +1,111 @@
+"""PEFT's `adapter_config.json` for IA3: every field checked, and those that PEFT would ignore reported."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapter_export.checkpoints.files import field, shortened
+from adapter_export.errors import InputError
+
+CONFIG = "adapter_config.json"
+
+# Names of modules: a list of names, or one regular expression.
+Patterns = tuple[str, ...] | str
+
+# PEFT's tasks, each with the modules that PEFT trains and saves for it whether the config names them or not.
+TASK_HEADS: Mapping[str | None, tuple[str, ...]] = {
+    None: (),
+    "CAUSAL_LM": (),
+    "FEATURE_EXTRACTION": (),
+    "QUESTION_ANS": ("qa_outputs",),
+    "SEQ_2_SEQ_LM": (),
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+}
+# Fields that say nothing about what the adapter computes, with their types.
+_INERT: Mapping[str, type] = {
+    "auto_mapping": dict,
+    "base_model_name_or_path": str,
+    "fan_in_fan_out": bool,  # how the layer stores its weight: PEFT goes by the layer, with a warning
+    "inference_mode": bool,
+    "init_ia3_weights": bool,
+    "peft_version": str,
+    "revision": str,
+}
+_READ = frozenset(
+    {"peft_type", "task_type", "target_modules", "feedforward_modules", "exclude_modules", "modules_to_save"}
+)
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """targets, feedforward: None where the config leaves them to PEFT's defaults (`checkpoints.peft_defaults`).
+
+    saved: endings of the names of modules that are trained and saved whole.
+    """
+
+    targets: Patterns | None
+    feedforward: Patterns | None
+    excluded: Patterns
+    saved: tuple[str, ...]
+
+
+def parse(config: Mapping[str, Any], path: Path) -> PeftConfig:
+    """Check the fields of the config read from `path`; raises InputError for what PEFT would not take either."""
+    if (kind := field(config, path, "peft_type", str)) != "IA3":
+        raise InputError(f"{path}: field 'peft_type': expected 'IA3', found {shortened(kind)}")
+    task = field(config, path, "task_type", str, None)
+    if task not in TASK_HEADS:
+        known = ", ".join(name for name in TASK_HEADS if name is not None)
+        raise InputError(f"{path}: field 'task_type': expected one of {known}, found {shortened(task)}")
+    for name, expected in _INERT.items():
+        field(config, path, name, expected, None)
+    saved = (*(_strings(config, path, "modules_to_save", list) or ()), *TASK_HEADS[task])
+    for name in saved:
+        # PEFT puts each name into an expression as it is.
+        _check_regex(path, "modules_to_save", name)
+    return PeftConfig(
+        _patterns(config, path, "target_modules"),
+        _patterns(config, path, "feedforward_modules"),
+        _patterns(config, path, "exclude_modules") or (),
+        saved,
+    )
+
+
+def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to tell the user: fields that IA3 does not have and that are set. PEFT ignores such, and so does this."""
+    unknown = sorted(name for name, value in config.items() if value and name not in _READ and name not in _INERT)
+    return tuple(
+        f"{CONFIG}: field {name!r} is unknown for IA3 and has no effect (found {shortened(config[name])})"
+        for name in unknown
+    )
+
+
+def _patterns(config: Mapping[str, Any], path: Path, name: str) -> Patterns | None:
+    value: Patterns | None = _strings(config, path, name, (list, str))
+    if isinstance(value, str):
+        _check_regex(path, name, value)
+    return value
+
+
+def _strings(config: Mapping[str, Any], path: Path, name: str, kind: Any) -> Any:
+    value = field(config, path, name, kind, None)
+    if isinstance(value, list):
+        if wrong := [item for item in value if not isinstance(item, str)]:
+            raise InputError(f"{path}: field {name!r}: expected a list of strings, found {shortened(wrong[0])} in it")
+        return tuple(value)
+    return value
+
+
+def _check_regex(path: Path, name: str, expression: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on style
+            re.compile(expression)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InputError(f"{path}: field {name!r}: not a regular expression: {error}") from None

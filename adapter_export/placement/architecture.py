@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,6 +25,7 @@ class Stack:
     attention_residual, ffn_residual: modules whose input is the sublayer's residual input x.
     attention_norm, ffn_norm: post-norm stacks only, the norm that follows h + x after each sublayer.
     hub_attention, hub_output: where AdapterHub keeps the two adapters of a layer in its tensor names.
+    needs: a module of the base model, by its whole path, without which this is not the stack.
     """
 
     layer: str
@@ -38,6 +39,14 @@ class Stack:
     ffn_norm: str | None = None
     hub_attention: str = "attention_adapters"
     hub_output: str = "output_adapters"
+    needs: str | None = None
+
+    def fits(self, layer: str, modules: Collection[str]) -> bool:
+        """Whether the layer has every module that is named here."""
+        named = (*self.scaled_outputs, *self.scaled_inputs, self.attention_output, self.attention_residual)
+        named += (self.ffn_output, self.ffn_residual, *filter(None, (self.attention_norm, self.ffn_norm)))
+        paths = [f"{layer}.{name}" for name in named]
+        return all(path in modules for path in (*paths, *filter(None, [self.needs])))
 
     def after_attention(self, layer: str) -> Site:
         """Houlsby's first adapter: B(h) + h."""
@@ -72,16 +81,21 @@ class Architecture:
     stacks: tuple[Stack, ...]
 
     def layers(self, modules: Iterable[str]) -> Iterator[tuple[Stack, str]]:
-        """Every layer of every stack, by path, in the model's order. Raises InputError where there is none."""
+        """Every layer by path, stack by stack, in the model's order. Raises InputError where there is none.
+
+        A layer that several stacks name belongs to the first that fits it, or to the last of them.
+        """
         modules = list(modules)
-        found = False
+        known = set(modules)
+        claims: dict[str, list[Stack]] = {}
         for stack in self.stacks:
             for path in modules:
                 if re.fullmatch(stack.layer, path):
-                    found = True
-                    yield stack, path
-        if not found:
+                    claims.setdefault(path, []).append(stack)
+        if not claims:
             raise no_sites(f"no layer of a {self.model_type} model found", modules)
+        for path, stacks in claims.items():
+            yield next((stack for stack in stacks if stack.fits(path, known)), stacks[-1]), path
 
     def ia3_sites(self, modules: Iterable[str]) -> list[Site]:
         """The paper's placement: keys, values, and the input of the feed-forward's second layer."""

@@ -24,7 +24,7 @@ def test_an_unknown_architecture_is_refused_with_the_candidates() -> None:
     with pytest.raises(InputError) as error:
         placement_for("mamba", MODULES)
     message = str(error.value)
-    assert message.startswith("model_type 'mamba' has no placement table (known: albert, bert,")
+    assert message.startswith("model_type 'mamba' has no placement table (known: albert, bart,")
     assert message.endswith("candidates: h.N.attn.qkv, h.N.mlp.down, h.N.mlp.up, norm")
     assert "--target REGEX" in message
 

@@ -1,8 +1,9 @@
 """Bottlenecks in real models against the published formulas, computed without the package's own machinery.
 
-With h the sublayer's output, x its residual input, LN the layer's norm and B the bottleneck:
-    post-norm   Houlsby LN(B(h) + h + x)   Pfeiffer LN(B(LN(h + x)) + h + x)
-    pre-norm    Houlsby B(h) + h + x       Pfeiffer B(h + x) + h + x
+With h a sublayer's output, x its residual input, LN the layer's norm and B the bottleneck:
+    post-norm   Houlsby LN(B(h) + h + x)   Pfeiffer LN(B(LN(h + x)) + h + x)   parallel LN(h + B(x) + x)
+    pre-norm    Houlsby B(h) + h + x       Pfeiffer B(h + x) + h + x           parallel h + B(x) + x
+Where attention and feed-forward stand side by side (h, g), the layer gives h + g + x, which is what Pfeiffer's reads.
 h is never read from the module that the placement table names: it is what arrives where the next thing in the layer
 reads the residual stream, minus the residual.
 """
@@ -10,7 +11,7 @@ reads the residual stream, minus the residual.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,19 +34,20 @@ TOLERANCE = 1e-12
 class Layer:
     """A layer of an architecture, by what happens in it.
 
-    path: its path. after_attention: the module below it that reads h + x after attention (post-norm: the norm itself).
-    before_ffn: likewise before the feed-forward, where that is another (T5's cross-attention lies between).
-    ffn: the feed-forward sublayer written out, from the residual stream to h.
-    ffn_norm: post-norm only, the norm after the feed-forward.
-    houlsby, pfeiffer: names of the sites, attention and feed-forward.
+    path: its path. after_attention: the module below it that reads h + x after attention (post-norm: the norm itself),
+    or None where attention and feed-forward stand side by side. before_ffn: likewise before the feed-forward, where
+    that is another (a decoder's cross-attention lies between). ffn: the feed-forward sublayer written out, from the
+    residual stream to h. houlsby: names of the sites, attention and feed-forward. ffn_norm: post-norm only, the norm
+    after the feed-forward. settings: of the variant's config.
     """
 
     path: str
-    after_attention: str
+    after_attention: str | None
     ffn: Callable[[Any, torch.Tensor], torch.Tensor]
     houlsby: tuple[str, str]
     ffn_norm: str | None = None
     before_ffn: str | None = None
+    settings: Mapping[str, Any] | None = None
 
 
 BERT = Layer(
@@ -67,6 +69,55 @@ GEMMA2 = Layer(
     lambda layer, x: layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(x))),
     ("post_attention_layernorm", "post_feedforward_layernorm"),
 )
+NEOX = Layer(
+    "layers.0",
+    None,
+    lambda layer, x: layer.mlp(layer.post_attention_layernorm(x)),
+    ("attention.dense", "mlp.dense_4h_to_h"),
+)
+FALCON = ("self_attention.dense", "mlp.dense_4h_to_h")
+T5 = Layer(
+    "encoder.block.0",
+    "layer.1.layer_norm",
+    lambda layer, x: layer.layer[1].DenseReluDense(layer.layer[1].layer_norm(x)),
+    ("layer.0.SelfAttention.o", "layer.1.DenseReluDense.wo"),
+)
+T5_DECODER = Layer(
+    "decoder.block.0",
+    "layer.1.layer_norm",
+    lambda layer, x: layer.layer[2].DenseReluDense(layer.layer[2].layer_norm(x)),
+    ("layer.0.SelfAttention.o", "layer.2.DenseReluDense.wo"),
+    before_ffn="layer.2.layer_norm",
+)
+MBART = Layer(
+    "encoder.layers.0",
+    "final_layer_norm",
+    lambda layer, x: layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x)))),
+    ("self_attn.out_proj", "fc2"),
+)
+MBART_DECODER = Layer(
+    "decoder.layers.0", "encoder_attn_layer_norm", MBART.ffn, MBART.houlsby, before_ffn="final_layer_norm"
+)
+BART = Layer(
+    "encoder.layers.0",
+    "self_attn_layer_norm",
+    lambda layer, a: layer.fc2(layer.activation_fn(layer.fc1(a))),
+    MBART.houlsby,
+    ffn_norm="final_layer_norm",
+)
+DINOV2 = Layer(
+    "encoder.layer.0",
+    "norm2",
+    lambda layer, x: layer.layer_scale2(layer.mlp(layer.norm2(x))),
+    ("layer_scale1", "layer_scale2"),
+)
+CLIP = Layer(
+    "encoder.layers.0",
+    "layer_norm2",
+    lambda layer, x: layer.mlp(layer.layer_norm2(x)),
+    ("self_attn.out_proj", "mlp.fc2"),
+)
+# By architecture, and below an architecture (`/`) by its other stacks and variants.
 LAYERS: Mapping[str, Layer] = {
     "albert": Layer(
         "encoder.albert_layer_groups.0.albert_layers.0",
@@ -75,7 +126,22 @@ LAYERS: Mapping[str, Layer] = {
         ("attention.dense", "ffn_output"),
         ffn_norm="full_layer_layer_norm",
     ),
+    "bart": BART,
+    "bart/decoder": replace(BART, path="decoder.layers.0", before_ffn="encoder_attn_layer_norm"),
     "bert": BERT,
+    "bloom": Layer(
+        "h.0",
+        "post_attention_layernorm",
+        lambda layer, x: layer.mlp(layer.post_attention_layernorm(x), 0 * x),
+        FALCON,
+    ),
+    "clip": replace(CLIP, path="text_model.encoder.layers.0"),
+    "clip/vision": replace(CLIP, path="vision_model.encoder.layers.0"),
+    "clip_text_model": CLIP,
+    "clip_vision_model": CLIP,
+    "deberta-v2": BERT,
+    "dinov2": DINOV2,
+    "dinov2/swiglu": replace(DINOV2, settings={"use_swiglu_ffn": True}),
     "distilbert": Layer(
         "transformer.layer.0",
         "sa_layer_norm",
@@ -84,41 +150,78 @@ LAYERS: Mapping[str, Layer] = {
         ffn_norm="output_layer_norm",
     ),
     "electra": BERT,
+    "falcon": Layer("h.0", None, lambda layer, x: layer.mlp(layer.ln_mlp(x)), FALCON),
+    "falcon/7b": Layer(
+        "h.0",
+        None,
+        lambda layer, x: layer.mlp(layer.input_layernorm(x)),
+        FALCON,
+        settings={"new_decoder_architecture": False, "multi_query": True},
+    ),
+    "falcon/11b": Layer(
+        "h.0",
+        None,
+        lambda layer, x: layer.mlp(layer.input_layernorm(x)),
+        FALCON,
+        settings={"num_ln_in_parallel_attn": 1},
+    ),
+    "falcon/rw": Layer(
+        "h.0",
+        "post_attention_layernorm",
+        lambda layer, x: layer.mlp(layer.post_attention_layernorm(x)),
+        FALCON,
+        settings={
+            "new_decoder_architecture": False,
+            "multi_query": False,
+            "parallel_attn": False,
+            "num_kv_heads": 4,
+            "alibi": True,
+            "bias": True,
+        },
+    ),
     "gemma": LLAMA,
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA2,
     "gpt2": Layer("h.0", "ln_2", lambda layer, x: layer.mlp(layer.ln_2(x)), ("attn.c_proj", "mlp.c_proj")),
-    "llama": LLAMA,
-    "mistral": LLAMA,
-    "mpnet": Layer(
-        "encoder.layer.0",
-        "attention.LayerNorm",
-        lambda layer, a: layer.output.dense(layer.intermediate(a)),
-        ("attention.attn.o", "output.dense"),
-        ffn_norm="output.LayerNorm",
+    "gpt_neo": Layer(
+        "h.0", "ln_2", lambda layer, x: layer.mlp(layer.ln_2(x)), ("attn.attention.out_proj", "mlp.c_proj")
     ),
+    "gpt_neox": NEOX,
+    "gpt_neox/sequential": replace(
+        NEOX, after_attention="post_attention_layernorm", settings={"use_parallel_residual": False}
+    ),
+    "gptj": Layer("h.0", None, lambda layer, x: layer.mlp(layer.ln_1(x)), ("attn.out_proj", "mlp.fc_out")),
+    "llama": LLAMA,
+    "mbart": MBART,
+    "mbart/decoder": MBART_DECODER,
+    "mistral": LLAMA,
+    "mixtral": replace(LLAMA, houlsby=("self_attn.o_proj", "mlp")),
+    "modernbert": Layer("layers.1", "mlp_norm", lambda layer, x: layer.mlp(layer.mlp_norm(x)), ("attn.Wo", "mlp.Wo")),
+    "mpnet": replace(BERT, after_attention="attention.LayerNorm", houlsby=("attention.attn.o", "output.dense")),
+    "mt5": T5,
+    "mt5/decoder": T5_DECODER,
+    "opt": replace(MBART, path="decoder.layers.0"),
+    "opt/350m": replace(
+        BART, path="decoder.layers.0", settings={"do_layer_norm_before": False, "word_embed_proj_dim": 16}
+    ),
+    "phi": Layer(
+        "layers.0", None, lambda layer, x: layer.mlp(layer.input_layernorm(x)), ("self_attn.dense", "mlp.fc2")
+    ),
+    "phi3": LLAMA,
     "qwen2": LLAMA,
     "qwen3": LLAMA,
     "roberta": BERT,
-    "t5": Layer(
-        "encoder.block.0",
-        "layer.1.layer_norm",
-        lambda layer, x: layer.layer[1].DenseReluDense(layer.layer[1].layer_norm(x)),
-        ("layer.0.SelfAttention.o", "layer.1.DenseReluDense.wo"),
-    ),
-    "t5-decoder": Layer(
-        "decoder.block.0",
-        "layer.1.layer_norm",
-        lambda layer, x: layer.layer[2].DenseReluDense(layer.layer[2].layer_norm(x)),
-        ("layer.0.SelfAttention.o", "layer.2.DenseReluDense.wo"),
-        before_ffn="layer.2.layer_norm",
-    ),
+    "t5": T5,
+    "t5/decoder": T5_DECODER,
+    "t5/gated": replace(T5, settings={"feed_forward_proj": "gated-gelu"}),
     "vit": Layer(
         "layers.0",
         "layernorm_after",
         lambda layer, x: layer.mlp(layer.layernorm_after(x)),
         ("attention.o_proj", "mlp.fc2"),
     ),
+    "whisper": MBART,
+    "whisper/decoder": MBART_DECODER,
     "xlm-roberta": BERT,
 }
 
@@ -126,7 +229,7 @@ LAYERS: Mapping[str, Layer] = {
 @dataclass(frozen=True)
 class Seen:
     """What passed through a layer the first time: its input x, the stream after attention and before the feed-forward
-    (as their readers received it), and the layer's output."""
+    (as their readers received it; x itself where there is no such reader), and the layer's output."""
 
     x: torch.Tensor
     after_attention: torch.Tensor
@@ -150,15 +253,18 @@ def observe(model: Any, layer: Layer, inputs: Mapping[str, torch.Tensor]) -> See
     def returned(_: Any, __: Any, output: Any) -> None:
         seen.setdefault("output", output[0] if isinstance(output, tuple) else output)
 
-    after = root.get_submodule(layer.after_attention)
-    before = root.get_submodule(layer.before_ffn or layer.after_attention)
     root.register_forward_pre_hook(received("x"), with_kwargs=True)
-    after.register_forward_pre_hook(received("after_attention"), with_kwargs=True)
-    before.register_forward_pre_hook(received("before_ffn"), with_kwargs=True)
+    for name, reader in (
+        ("after_attention", layer.after_attention),
+        ("before_ffn", layer.before_ffn or layer.after_attention),
+    ):
+        reading = root if reader is None else root.get_submodule(reader)
+        reading.register_forward_pre_hook(received(name), with_kwargs=True)
     root.register_forward_hook(returned)
     with torch.no_grad():
         model(**inputs)
-    return Seen(**seen)
+    # OPT folds batch and sequence into one axis in between.
+    return Seen(**{name: value.reshape(seen["x"].shape) for name, value in seen.items()})
 
 
 def bottleneck(block: Block, u: torch.Tensor) -> torch.Tensor:
@@ -174,10 +280,17 @@ def bottleneck(block: Block, u: torch.Tensor) -> torch.Tensor:
     return torch.einsum("btk,kd->btd", activated, up) + up_bias
 
 
-@pytest.fixture(params=[*model_types(), "t5-decoder"])
+def test_every_table_is_expected_here() -> None:
+    assert sorted({name.partition("/")[0] for name in LAYERS}) == model_types()
+
+
+@pytest.fixture(params=LAYERS)
 def architecture(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
+
+
+Setting = tuple[Layer, BaseModel, BaseModel, Mapping[str, Any]]
 
 
 @pytest.fixture
@@ -185,66 +298,106 @@ def setting(
     architecture: str,
     tiny_base: Callable[..., BaseModel],
     inputs_for: Callable[..., dict[str, np.ndarray]],
-) -> tuple[Layer, BaseModel, BaseModel, Mapping[str, Any]]:
+) -> Setting:
     """(layer, the base model, the same for the adapter, inputs), all in float64."""
     import torch
 
-    model_type = architecture.removesuffix("-decoder")
+    model_type, layer = architecture.partition("/")[0], LAYERS[architecture]
     inputs = {}
     for name, array in inputs_for(model_type).items():
         inputs[name] = torch.from_numpy(array)
         if inputs[name].is_floating_point():
             inputs[name] = inputs[name].double()
-    clean, adapted = (tiny_base(model_type, dtype=torch.float64) for _ in range(2))
-    return LAYERS[architecture], clean, adapted, inputs
+    clean, adapted = (tiny_base(model_type, dtype=torch.float64, **(layer.settings or {})) for _ in range(2))
+    return layer, clean, adapted, inputs
 
 
-def test_houlsby(
-    setting: tuple[Layer, BaseModel, BaseModel, Mapping[str, Any]], random_adapter: Callable[..., Adapter]
-) -> None:
+def ffn_input(layer: Layer, modules: Any, stream: torch.Tensor) -> torch.Tensor:
+    """The feed-forward's residual input x, from what arrives before it: post-norm, the norm is what arrives at."""
+    norm = layer.before_ffn or layer.after_attention
+    return stream if layer.ffn_norm is None or norm is None else modules.get_submodule(norm)(stream)
+
+
+def test_houlsby(setting: Setting, random_adapter: Callable[..., Adapter]) -> None:
     layer, clean, adapted, inputs = setting
     adapter = random_adapter(adapted.info, "bottleneck", placement="houlsby", reduction_factor=4)
     first, second = (adapter.blocks[Site(f"{layer.path}.{name}", Port.OUTPUT)] for name in layer.houlsby)
-    base = observe(clean.module, layer, inputs)
+    modules = clean.module.get_submodule(layer.path)
+    # What the layers before it hand on, adapted already.
     inject(adapted.module, adapter)
     found = observe(adapted.module, layer, inputs)
-    assert (found.x - base.x).abs().max() == 0, "nothing acts before the first layer"
+    base = observe_alone(clean.module, layer, inputs, found.x)
 
-    h = base.after_attention - base.x
-    z = bottleneck(first, h) + h + base.x
-    assert (z - base.after_attention).abs().max() > 0.1
-    assert (found.after_attention - z).abs().max() < TOLERANCE
+    if layer.after_attention is None:
+        g = layer.ffn(modules, found.x)
+        h = base.output - g - found.x
+        expected = h + bottleneck(first, h) + g + bottleneck(second, g) + found.x
+    else:
+        h = base.after_attention - base.x
+        z = bottleneck(first, h) + h + base.x
+        assert (z - base.after_attention).abs().max() > 0.1
+        assert (found.after_attention - z).abs().max() < TOLERANCE
 
-    modules = clean.module.get_submodule(layer.path)
-    x = found.before_ffn if layer.ffn_norm is None else modules.get_submodule(layer.after_attention)(found.before_ffn)
-    h = layer.ffn(modules, x)
-    z = bottleneck(second, h) + h + x
-    expected = z if layer.ffn_norm is None else modules.get_submodule(layer.ffn_norm)(z)
+        x = ffn_input(layer, modules, found.before_ffn)
+        h = layer.ffn(modules, x)
+        z = bottleneck(second, h) + h + x
+        expected = z if layer.ffn_norm is None else modules.get_submodule(layer.ffn_norm)(z)
+    assert (found.output - base.output).abs().max() > 0.1
     assert (found.output - expected).abs().max() < TOLERANCE
 
 
-def test_pfeiffer(
-    setting: tuple[Layer, BaseModel, BaseModel, Mapping[str, Any]], random_adapter: Callable[..., Adapter]
-) -> None:
+def test_pfeiffer(setting: Setting, random_adapter: Callable[..., Adapter]) -> None:
     layer, clean, adapted, inputs = setting
     adapter = random_adapter(adapted.info, "bottleneck", placement="pfeiffer", reduction_factor=4)
-    (block,) = (block for site, block in adapter.blocks.items() if f"{site.module}.".startswith(f"{layer.path}."))
-    base = observe(clean.module, layer, inputs)
+    block = only_block(adapter, layer)
     inject(adapted.module, adapter)
     found = observe(adapted.module, layer, inputs)
-    assert (found.after_attention - base.after_attention).abs().max() == 0, "nothing acts after attention"
+    base = observe_alone(clean.module, layer, inputs, found.x)
+    assert (found.after_attention - base.after_attention).abs().max() < TOLERANCE, "nothing acts after attention"
 
     modules = clean.module.get_submodule(layer.path)
+    x = ffn_input(layer, modules, found.before_ffn)
+    z = base.output if layer.after_attention is None else layer.ffn(modules, x) + x
     if layer.ffn_norm is None:
-        z = layer.ffn(modules, found.before_ffn) + found.before_ffn
         expected = bottleneck(block, z) + z
     else:
-        x = modules.get_submodule(layer.after_attention)(found.before_ffn)
         norm = modules.get_submodule(layer.ffn_norm)
-        z = layer.ffn(modules, x) + x
         expected = norm(bottleneck(block, norm(z)) + z)
     assert (found.output - expected).abs().max() < TOLERANCE
     assert (found.output - base.output).abs().max() > 0.1
+
+
+def test_parallel(setting: Setting, random_adapter: Callable[..., Adapter]) -> None:
+    layer, clean, adapted, inputs = setting
+    adapter = random_adapter(adapted.info, "bottleneck", placement="parallel")
+    block = only_block(adapter, layer)
+    inject(adapted.module, adapter)
+    found = observe(adapted.module, layer, inputs)
+    base = observe_alone(clean.module, layer, inputs, found.x)
+
+    modules = clean.module.get_submodule(layer.path)
+    x = ffn_input(layer, modules, found.before_ffn)
+    z = base.output if layer.after_attention is None else layer.ffn(modules, x) + x
+    expected = z + bottleneck(block, x)
+    if layer.ffn_norm is not None:
+        expected = modules.get_submodule(layer.ffn_norm)(expected)
+    assert (found.output - expected).abs().max() < TOLERANCE
+    assert (found.output - base.output).abs().max() > 0.1
+
+
+def only_block(adapter: Adapter, layer: Layer) -> Block:
+    (block,) = (block for site, block in adapter.blocks.items() if f"{site.module}.".startswith(f"{layer.path}."))
+    return block
+
+
+def observe_alone(model: Any, layer: Layer, inputs: Mapping[str, torch.Tensor], x: torch.Tensor) -> Seen:
+    """The layer without adapters, given the x that it has with them: what stands before a layer may be adapted."""
+
+    def replaced(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
+
+    model.get_submodule(layer.path).register_forward_pre_hook(replaced, with_kwargs=True)
+    return observe(model, layer, inputs)
 
 
 @pytest.mark.parametrize("method", ["ia3", "bottleneck"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
+from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.architecture import Architecture
@@ -40,67 +41,34 @@ LLAMA = Expected(
     houlsby=("layers.{i}.self_attn.o_proj", "layers.{i}.mlp.down_proj"),
     pfeiffer=("layers.{i}", Port.OUTPUT),
 )
+
+
+def like(
+    expected: Expected, ia3: tuple[str, ...] = (), houlsby: tuple[str, str] | None = None, layer: str | None = None
+) -> Expected:
+    """`expected` with other sites, or in another place of the model."""
+    old, port = expected.pfeiffer
+    new = layer or old
+    return Expected(
+        tuple(name.replace(old, new) for name in (ia3 or expected.ia3)),
+        tuple(name.replace(old, new) for name in (houlsby or expected.houlsby)),
+        (new, port),
+    )
+
+
 # A norm stands between a sublayer and its residual.
-GEMMA2 = Expected(
-    ia3=LLAMA.ia3,
-    houlsby=("layers.{i}.post_attention_layernorm", "layers.{i}.post_feedforward_layernorm"),
-    pfeiffer=("layers.{i}", Port.OUTPUT),
+GEMMA2 = like(LLAMA, houlsby=("layers.{i}.post_attention_layernorm", "layers.{i}.post_feedforward_layernorm"))
+GPT2 = Expected(
+    ia3=("h.{i}.attn.c_attn", "h.{i}.mlp.c_proj.input"),
+    houlsby=("h.{i}.attn.c_proj", "h.{i}.mlp.c_proj"),
+    pfeiffer=("h.{i}", Port.OUTPUT),
 )
-EXPECTED = {
-    "albert": Expected(
-        ia3=(
-            "encoder.albert_layer_groups.{i}.albert_layers.0.attention.key",
-            "encoder.albert_layer_groups.{i}.albert_layers.0.attention.value",
-            "encoder.albert_layer_groups.{i}.albert_layers.0.ffn_output.input",
-        ),
-        houlsby=(
-            "encoder.albert_layer_groups.{i}.albert_layers.0.attention.dense",
-            "encoder.albert_layer_groups.{i}.albert_layers.0.ffn_output",
-        ),
-        pfeiffer=("encoder.albert_layer_groups.{i}.albert_layers.0.full_layer_layer_norm", Port.NORM),
-    ),
-    "bert": BERT,
-    "distilbert": Expected(
-        ia3=(
-            "transformer.layer.{i}.attention.k_lin",
-            "transformer.layer.{i}.attention.v_lin",
-            "transformer.layer.{i}.ffn.lin2.input",
-        ),
-        houlsby=("transformer.layer.{i}.attention.out_lin", "transformer.layer.{i}.ffn.lin2"),
-        pfeiffer=("transformer.layer.{i}.output_layer_norm", Port.NORM),
-    ),
-    "electra": BERT,
-    "gemma": LLAMA,
-    "gemma2": GEMMA2,
-    "gemma3_text": GEMMA2,
-    "gpt2": Expected(
-        ia3=("h.{i}.attn.c_attn", "h.{i}.mlp.c_proj.input"),
-        houlsby=("h.{i}.attn.c_proj", "h.{i}.mlp.c_proj"),
-        pfeiffer=("h.{i}", Port.OUTPUT),
-    ),
-    "llama": LLAMA,
-    "mistral": LLAMA,
-    "mpnet": Expected(
-        ia3=(
-            "encoder.layer.{i}.attention.attn.k",
-            "encoder.layer.{i}.attention.attn.v",
-            "encoder.layer.{i}.output.dense.input",
-        ),
-        houlsby=("encoder.layer.{i}.attention.attn.o", "encoder.layer.{i}.output.dense"),
-        pfeiffer=("encoder.layer.{i}.output.LayerNorm", Port.NORM),
-    ),
-    "qwen2": LLAMA,
-    "qwen3": LLAMA,
-    "roberta": BERT,
-    "vit": Expected(
-        ia3=("layers.{i}.attention.k_proj", "layers.{i}.attention.v_proj", "layers.{i}.mlp.fc2.input"),
-        houlsby=("layers.{i}.attention.o_proj", "layers.{i}.mlp.fc2"),
-        pfeiffer=("layers.{i}", Port.OUTPUT),
-    ),
-    "xlm-roberta": BERT,
-}
-# The encoder's layers come first; only the decoder has cross-attention, which IA3 scales and bottlenecks do not follow.
-T5_ENCODER = Expected(
+BLOOM = Expected(
+    ia3=("h.{i}.self_attention.query_key_value", "h.{i}.mlp.dense_4h_to_h.input"),
+    houlsby=("h.{i}.self_attention.dense", "h.{i}.mlp.dense_4h_to_h"),
+    pfeiffer=("h.{i}", Port.OUTPUT),
+)
+T5 = Expected(
     ia3=(
         "encoder.block.{i}.layer.0.SelfAttention.k",
         "encoder.block.{i}.layer.0.SelfAttention.v",
@@ -109,6 +77,7 @@ T5_ENCODER = Expected(
     houlsby=("encoder.block.{i}.layer.0.SelfAttention.o", "encoder.block.{i}.layer.1.DenseReluDense.wo"),
     pfeiffer=("encoder.block.{i}", Port.OUTPUT),
 )
+# Only the decoder has cross-attention, which IA3 scales and bottlenecks do not follow.
 T5_DECODER = Expected(
     ia3=(
         "decoder.block.{i}.layer.0.SelfAttention.k",
@@ -120,10 +89,159 @@ T5_DECODER = Expected(
     houlsby=("decoder.block.{i}.layer.0.SelfAttention.o", "decoder.block.{i}.layer.2.DenseReluDense.wo"),
     pfeiffer=("decoder.block.{i}", Port.OUTPUT),
 )
+MBART = Expected(
+    ia3=(
+        "encoder.layers.{i}.self_attn.k_proj",
+        "encoder.layers.{i}.self_attn.v_proj",
+        "encoder.layers.{i}.fc2.input",
+    ),
+    houlsby=("encoder.layers.{i}.self_attn.out_proj", "encoder.layers.{i}.fc2"),
+    pfeiffer=("encoder.layers.{i}", Port.OUTPUT),
+)
+MBART_DECODER = Expected(
+    ia3=(
+        "decoder.layers.{i}.self_attn.k_proj",
+        "decoder.layers.{i}.self_attn.v_proj",
+        "decoder.layers.{i}.encoder_attn.k_proj",
+        "decoder.layers.{i}.encoder_attn.v_proj",
+        "decoder.layers.{i}.fc2.input",
+    ),
+    houlsby=("decoder.layers.{i}.self_attn.out_proj", "decoder.layers.{i}.fc2"),
+    pfeiffer=("decoder.layers.{i}", Port.OUTPUT),
+)
+OPT = like(MBART, layer="decoder.layers.{i}")
+VIT = Expected(
+    ia3=("layers.{i}.attention.k_proj", "layers.{i}.attention.v_proj", "layers.{i}.mlp.fc2.input"),
+    houlsby=("layers.{i}.attention.o_proj", "layers.{i}.mlp.fc2"),
+    pfeiffer=("layers.{i}", Port.OUTPUT),
+)
+DINOV2 = like(VIT, houlsby=("layers.{i}.layer_scale1", "layers.{i}.layer_scale2"), layer="encoder.layer.{i}")
+CLIP = Expected(
+    ia3=(
+        "encoder.layers.{i}.self_attn.k_proj",
+        "encoder.layers.{i}.self_attn.v_proj",
+        "encoder.layers.{i}.mlp.fc2.input",
+    ),
+    houlsby=("encoder.layers.{i}.self_attn.out_proj", "encoder.layers.{i}.mlp.fc2"),
+    pfeiffer=("encoder.layers.{i}", Port.OUTPUT),
+)
+ALBERT = Expected(
+    ia3=(
+        "encoder.albert_layer_groups.{i}.albert_layers.0.attention.key",
+        "encoder.albert_layer_groups.{i}.albert_layers.0.attention.value",
+        "encoder.albert_layer_groups.{i}.albert_layers.0.ffn_output.input",
+    ),
+    houlsby=(
+        "encoder.albert_layer_groups.{i}.albert_layers.0.attention.dense",
+        "encoder.albert_layer_groups.{i}.albert_layers.0.ffn_output",
+    ),
+    pfeiffer=("encoder.albert_layer_groups.{i}.albert_layers.0.full_layer_layer_norm", Port.NORM),
+)
+DISTILBERT = Expected(
+    ia3=(
+        "transformer.layer.{i}.attention.k_lin",
+        "transformer.layer.{i}.attention.v_lin",
+        "transformer.layer.{i}.ffn.lin2.input",
+    ),
+    houlsby=("transformer.layer.{i}.attention.out_lin", "transformer.layer.{i}.ffn.lin2"),
+    pfeiffer=("transformer.layer.{i}.output_layer_norm", Port.NORM),
+)
+# The stacks of each architecture, an encoder's before its decoder's.
+EXPECTED = {
+    "albert": (ALBERT,),
+    "bart": (
+        replace(MBART, pfeiffer=("encoder.layers.{i}.final_layer_norm", Port.NORM)),
+        replace(MBART_DECODER, pfeiffer=("decoder.layers.{i}.final_layer_norm", Port.NORM)),
+    ),
+    "bert": (BERT,),
+    "bloom": (BLOOM,),
+    "clip": (like(CLIP, layer="text_model.encoder.layers.{i}"), like(CLIP, layer="vision_model.encoder.layers.{i}")),
+    "clip_text_model": (CLIP,),
+    "clip_vision_model": (CLIP,),
+    "deberta-v2": (
+        replace(
+            BERT,
+            ia3=(
+                "encoder.layer.{i}.attention.self.key_proj",
+                "encoder.layer.{i}.attention.self.value_proj",
+                "encoder.layer.{i}.output.dense.input",
+            ),
+        ),
+    ),
+    "dinov2": (DINOV2,),
+    "distilbert": (DISTILBERT,),
+    "electra": (BERT,),
+    "falcon": (BLOOM,),
+    "gemma": (LLAMA,),
+    "gemma2": (GEMMA2,),
+    "gemma3_text": (GEMMA2,),
+    "gpt2": (GPT2,),
+    "gpt_neo": (
+        like(
+            GPT2,
+            ia3=("h.{i}.attn.attention.k_proj", "h.{i}.attn.attention.v_proj", "h.{i}.mlp.c_proj.input"),
+            houlsby=("h.{i}.attn.attention.out_proj", "h.{i}.mlp.c_proj"),
+        ),
+    ),
+    "gpt_neox": (
+        Expected(
+            ia3=("layers.{i}.attention.query_key_value", "layers.{i}.mlp.dense_4h_to_h.input"),
+            houlsby=("layers.{i}.attention.dense", "layers.{i}.mlp.dense_4h_to_h"),
+            pfeiffer=("layers.{i}", Port.OUTPUT),
+        ),
+    ),
+    "gptj": (
+        like(
+            GPT2,
+            ia3=("h.{i}.attn.k_proj", "h.{i}.attn.v_proj", "h.{i}.mlp.fc_out.input"),
+            houlsby=("h.{i}.attn.out_proj", "h.{i}.mlp.fc_out"),
+        ),
+    ),
+    "llama": (LLAMA,),
+    "mbart": (MBART, MBART_DECODER),
+    "mistral": (LLAMA,),
+    # Its experts are no modules.
+    "mixtral": (like(LLAMA, ia3=LLAMA.ia3[:2], houlsby=("layers.{i}.self_attn.o_proj", "layers.{i}.mlp")),),
+    "modernbert": (
+        like(
+            LLAMA,
+            ia3=("layers.{i}.attn.Wqkv", "layers.{i}.mlp.Wo.input"),
+            houlsby=("layers.{i}.attn.Wo", "layers.{i}.mlp.Wo"),
+        ),
+    ),
+    "mpnet": (
+        Expected(
+            ia3=(
+                "encoder.layer.{i}.attention.attn.k",
+                "encoder.layer.{i}.attention.attn.v",
+                "encoder.layer.{i}.output.dense.input",
+            ),
+            houlsby=("encoder.layer.{i}.attention.attn.o", "encoder.layer.{i}.output.dense"),
+            pfeiffer=("encoder.layer.{i}.output.LayerNorm", Port.NORM),
+        ),
+    ),
+    "mt5": (T5, T5_DECODER),
+    "opt": (OPT,),
+    "phi": (
+        like(
+            LLAMA,
+            ia3=("layers.{i}.self_attn.k_proj", "layers.{i}.self_attn.v_proj", "layers.{i}.mlp.fc2.input"),
+            houlsby=("layers.{i}.self_attn.dense", "layers.{i}.mlp.fc2"),
+        ),
+    ),
+    "phi3": (like(LLAMA, ia3=("layers.{i}.self_attn.qkv_proj", "layers.{i}.mlp.down_proj.input")),),
+    "qwen2": (LLAMA,),
+    "qwen3": (LLAMA,),
+    "roberta": (BERT,),
+    "t5": (T5, T5_DECODER),
+    "vit": (VIT,),
+    "whisper": (MBART, MBART_DECODER),
+    "xlm-roberta": (BERT,),
+}
 
 
-def stacks(model_type: str) -> list[Expected]:
-    return [T5_ENCODER, T5_DECODER] if model_type == "t5" else [EXPECTED[model_type]]
+def stacks(model_type: str) -> tuple[Expected, ...]:
+    return EXPECTED[model_type]
 
 
 def layers(model_type: str) -> range:
@@ -131,7 +249,7 @@ def layers(model_type: str) -> range:
 
 
 def test_every_table_is_expected_here() -> None:
-    assert model_types() == sorted([*EXPECTED, "t5"])
+    assert model_types() == sorted(EXPECTED)
 
 
 @pytest.mark.parametrize("model_type", model_types())
@@ -165,9 +283,21 @@ class TestSites:
     ) -> None:
         info = tiny_info(model_type)
         placement = placement_for(model_type, info.modules)
-        for kind in ("houlsby", "pfeiffer"):
+        for kind in ("houlsby", "pfeiffer", "parallel"):
             for site in placement.bottleneck_sites(info.modules, kind):
-                assert info.features(site) == info.hidden_size, site
+                # CLIP's images have a width of their own.
+                assert info.features(site) == (24 if site.module.startswith("vision_model") else info.hidden_size), site
+
+    def test_parallel_stands_where_houlsby_follows_the_feed_forward(
+        self, model_type: str, tiny_info: Callable[..., ModelInfo]
+    ) -> None:
+        info = tiny_info(model_type)
+        sites = placement_for(model_type, info.modules).bottleneck_sites(info.modules, "parallel")
+        assert [site.module for site in sites] == [
+            stack.houlsby[1].format(i=i) for stack in stacks(model_type) for i in layers(model_type)
+        ]
+        # What x is, `test_formulas` shows.
+        assert all(site.residual in info.modules for site in sites)
 
 
 def test_gated_feed_forward_of_t5_has_its_second_layer_in_the_same_place(tiny_info: Callable[..., ModelInfo]) -> None:
@@ -204,4 +334,32 @@ def test_a_table_that_does_not_fit_the_model_is_an_error_that_names_the_module()
 
 def test_known_gives_the_entry_or_none() -> None:
     assert isinstance(known("bert"), Architecture)
-    assert known("gpt_neox") is None
+    assert known("mamba") is None
+
+
+def test_variants_are_told_by_their_modules(tiny_info: Callable[..., ModelInfo]) -> None:
+    # OPT-350M alone is post-norm; nothing within its layers shows it.
+    info = tiny_info("opt", do_layer_norm_before=False)
+    site, _ = placement_for("opt", info.modules).bottleneck_sites(info.modules, "pfeiffer")
+    assert (site.module, site.port) == ("decoder.layers.0.final_layer_norm", Port.NORM)
+    info = tiny_info("dinov2", use_swiglu_ffn=True)
+    site = placement_for("dinov2", info.modules).ia3_sites(info.modules)[2]
+    assert site.name == "encoder.layer.0.mlp.down_proj.input"
+    residuals = []
+    for settings in (
+        {},
+        {"new_decoder_architecture": False, "multi_query": True},
+        {"new_decoder_architecture": False, "multi_query": False, "num_kv_heads": 4, "parallel_attn": False},
+    ):
+        info = tiny_info("falcon", **settings)
+        residuals.append(placement_for("falcon", info.modules).bottleneck_sites(info.modules, "parallel")[1].residual)
+    assert residuals == ["h.1.ln_mlp", "h.1.input_layernorm", "h.1.post_attention_layernorm"]
+
+
+def test_a_half_of_clip_has_the_sites_of_that_half(tiny_base: Callable[..., BaseModel]) -> None:
+    info = tiny_base("clip", "image-classification").info
+    sites = placement_for("clip", info.modules).ia3_sites(info.modules)
+    assert [site.name for site in sites] == [
+        name.format(i=i) for i in range(LAYERS) for name in EXPECTED["clip"][1].ia3
+    ]
+    assert info.head == ("classifier",)

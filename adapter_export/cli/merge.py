@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +15,65 @@ from adapter_export.cli.options import Command, debug_option, emit, force_option
 EXAMPLE = """\
 Example:
   adapter-export merge --model MiniLM --adapter adapters/sentiment --output MiniLM-sentiment
+  adapter-export merge --model llama --adapter peft-one --adapter peft-two --output llama-both
 """
 
 
 @click.command("merge", cls=Command, epilog=EXAMPLE)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Base model folder.")
-@click.option("--adapter", required=True, type=click.Path(path_type=Path), help="PEFT folder with an IA3 adapter.")
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="Base model folder, of safetensors.")
+@click.option(
+    "--adapter",
+    "adapters",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder with an IA3 adapter (PEFT or AdapterHub); several multiply.",
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @force_option
 @json_option
 @debug_option
-def command(model: Path, adapter: Path, output: Path, force: bool, as_json: bool) -> None:
-    """Fold an IA3 adapter and its head into a copy of the model.
+def command(model: Path, adapters: tuple[Path, ...], output: Path, force: bool, as_json: bool) -> None:
+    """Fold IA3 adapters and a task head into a copy of the model, without loading the model.
 
-    The weights become round(float64(W) * float64(l)), biases included, in the model's own dtype.
+    Weights become round(float64(W) * float64(l)), biases included, in the dtype they have; everything else is copied,
+    other files of the folder too. Other forms of the weights (.bin, .onnx, ...) stay behind, and so does whatever a
+    link outside the folder leads to. OUTPUT/adapter_export.json says what was merged; 'inspect' shows it.
     """
     from adapter_export.merging.merge import merge
 
-    result = merge(model, adapter, output, force=force)
+    with _bar() as progress:
+        result = merge(model, adapters, output, force=force, progress=progress)
     emit(
         {
             "output": result.output,
             "architecture": result.architecture,
             "changed": list(result.changed),
             "head": result.head,
+            "left_out": list(result.left_out),
         },
         as_json,
         _print,
     )
 
 
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar that counts bytes, on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("merge", total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
 def _print(result: Mapping[str, Any]) -> None:
     head = " and its task head" if result["head"] else ""
     click.echo(f"{result['output']}: {result['architecture']}, {len(result['changed'])} tensors scaled{head}")
+    if result["left_out"]:
+        click.echo(f"not copied: {', '.join(result['left_out'])}")

@@ -1,81 +1,184 @@
-"""`adapter-export merge`: a copy of the base model with the adapter folded in."""
+"""`adapter-export merge`: a copy of the base model with adapters folded in, made without building the model."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from adapter_export.basemodel import load_base, quiet
-from adapter_export.bundle.companions import copy_companions
-from adapter_export.bundle.layout import atomic_folder, check_output
-from adapter_export.checkpoints.files import existing_folder, read_json, sha256
-from adapter_export.checkpoints.folder import SIDECAR, checkpoint_task, load_adapter, read_checkpoint
+from adapter_export import tasks
+from adapter_export.bundle.layout import atomic_folder, check_output, write_json
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.files import existing_folder, read_json, weights_sha256
+from adapter_export.checkpoints.folder import SIDECAR, check_base, checkpoint_task, load_adapter, read_checkpoint
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.injection import load_head
-from adapter_export.merging.model import merge_into
+from adapter_export.merging.contents import companions, own_file
+from adapter_export.merging.heads import HeadChange, check_language_head, head_change
+from adapter_export.merging.layout import EXPERT, Layout, read_layout
+from adapter_export.merging.plan import FilePlan, plan_changes, plan_files, refuse_tied_head
+from adapter_export.merging.receipt import entry, identify, read_receipt, refuse_repeated
+from adapter_export.merging.stream import copy_file, write_file
+from adapter_export.merging.weights import INDEX, Weights, read_weights
+
+_CONFIG = "config.json"
+# Told how many bytes of how many are written.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """output: the merged model's folder. changed: names of the scaled tensors. head: whether a task head came along."""
+    """output: the merged model's folder. changed: names of the scaled tensors there. head: whether a task head came
+    along. left_out: files of the base model's folder that did not, such as its weights in other formats."""
 
     output: Path
     changed: tuple[str, ...]
     head: bool
     architecture: str
+    left_out: tuple[str, ...] = ()
 
 
-def merge(model: str | Path, adapter: str | Path, output: str | Path, *, force: bool = False) -> MergeResult:
-    """Write a model folder that `from_pretrained` loads and that computes what base and adapter compute together.
+def merge(
+    model: str | Path,
+    adapter: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> MergeResult:
+    """Write a model folder that `from_pretrained` loads and that computes what base and adapters compute together.
 
-    Weights keep the base model's dtype: W' = round(float64(W) * float64(l)). A task head of the adapter becomes the
-    model's. A receipt (`adapter_export.json`) says what was merged into what.
+    Weights keep their dtype: W' = round(float64(W) * float64(l1) * float64(l2) ...), rounded once. A task head of an
+    adapter becomes the model's; all other files come along. A receipt (`adapter_export.json`) says what was merged into
+    what. Memory is bounded by a fixed size, whatever the model's; neither torch nor transformers is imported.
 
     Raises CannotMerge with the reason, also for a base model that already holds this adapter; InputError for bad input.
     """
-    import torch
-
     folder = existing_folder(model, "model")
-    check_output(output, force, inputs=[folder, adapter])
-    checkpoint = read_checkpoint(adapter)
-    config = read_json(folder / "config.json")
+    paths = [Path(path) for path in ([adapter] if isinstance(adapter, str | Path) else adapter)]
+    if not paths:
+        raise InputError("merge: expected at least one adapter, found none")
+    check_output(output, force, inputs=[folder, *paths])
+    layout = _read_model(folder)
+    receipt = read_receipt(folder)
+    loaded = [_read_adapter(layout, path) for path in paths]
+    adapters = [one for one, _ in loaded]
+    identities = [identify(path, one) for path, one in zip(paths, adapters, strict=True)]
+    refuse_repeated(folder, receipt, identities)
+    changes = plan_changes(layout, adapters)
+    head = _head(layout, loaded)
+    plans = plan_files(layout, changes, head)
+    kept, left = companions(folder, frozenset({*layout.weights.files, INDEX, SIDECAR, *([_CONFIG] if head else [])}))
+
+    digest = _Digest(folder)
+    with atomic_folder(output, force, inputs=[folder, *paths]) as temporary:
+        _write(layout, plans, head, kept, temporary, progress)
+        sha256 = digest.result()
+        entries = []
+        for path, one, identity in zip(paths, adapters, identities, strict=True):
+            check_base(path, one, sha256)
+            entries.append(entry(identity, one, sha256, _named(plan_changes(layout, [one]), head)))
+        write_json(temporary / SIDECAR, {"merged": [*receipt, *entries]})
+    return MergeResult(
+        Path(output),
+        tuple(_named(changes, head)),
+        head is not None,
+        head.architecture if head else layout.architecture,
+        tuple(left),
+    )
+
+
+def _read_model(folder: Path) -> Layout:
+    config = read_json(own_file(folder, _CONFIG))
     if config.get("quantization_config"):
-        raise CannotMerge(f"{folder / 'config.json'}: the base model is quantized; merge into the original weights")
-    digest = _digest(checkpoint.folder)
-    receipt = read_json(folder / SIDECAR) if (folder / SIDECAR).exists() else {}
-    merged = receipt.get("merged", [])
-    if any(item.get("adapter_sha256") == digest for item in merged):
-        raise CannotMerge(f"model {folder}: {SIDECAR} says that this adapter is already merged into it")
-    task = checkpoint_task(checkpoint) or "auto"
-    base = load_base(folder, task, dtype="auto")
-    loaded = load_adapter(adapter, base.info)
-    if base.untrained_head and not loaded.head:
-        base = load_base(folder, "features", dtype="auto")
-    if loaded.head:
-        load_head(base.module, loaded)
-        base = replace(base, untrained_head=False)
-    changed = merge_into(base.module, loaded)
-    with atomic_folder(output, force, inputs=[folder, adapter]) as temporary:
-        with quiet(), torch.no_grad():
-            base.module.save_pretrained(temporary)
-        copy_companions(folder, temporary)
-        entry = {
-            "adapter_sha256": digest,
-            "method": loaded.method,
-            "source_format": loaded.source_format,
-            "base_sha256": base.info.sha256,
-            "changed": changed,
-            "project_version": version("adapter-export"),
-        }
-        (temporary / SIDECAR).write_text(json.dumps({"merged": [*merged, entry]}, indent=2) + "\n", encoding="utf-8")
-    return MergeResult(Path(output), tuple(changed), bool(loaded.head), base.info.architecture)
+        raise CannotMerge(f"{folder / _CONFIG}: the base model is quantized; merge into the original weights")
+    return read_layout(folder, config, read_weights(folder, config))
 
 
-def _digest(folder: Path) -> str:
-    """Identity of an adapter checkpoint: the digest of its tensor file."""
-    for name in ("adapter_model.safetensors", "adapter.safetensors", "adapter_model.bin", "pytorch_adapter.bin"):
-        if (folder / name).exists():
-            return sha256(folder / name)
-    raise InputError(f"adapter {folder}: expected a tensor file, found none")
+def _read_adapter(layout: Layout, path: Path) -> tuple[Adapter, str | None]:
+    """The adapter, placed in the model, and its task, or the model's where it does not say."""
+    checkpoint = read_checkpoint(path)
+    task = checkpoint_task(checkpoint) or tasks.of_config(layout.config)
+    refuse_tied_head(layout, checkpoint)
+    experts = any(EXPERT in name for name in checkpoint.tensors)
+    adapter = load_adapter(path, layout.info(task, experts))
+    check_language_head(layout, adapter)
+    return adapter, task
+
+
+def _head(layout: Layout, loaded: Sequence[tuple[Adapter, str | None]]) -> HeadChange | None:
+    changes = [change for one, task in loaded if (change := head_change(layout, one, task)) is not None]
+    if len(changes) > 1:
+        raise CannotMerge(f"{len(changes)} of the adapters bring a task head of their own, and a model has one")
+    return changes[0] if changes else None
+
+
+def _named(changes: Mapping[str, Any], head: HeadChange | None) -> dict[str, Any]:
+    """The changes by their names in the output."""
+    return {(head.prefix if head else "") + name: change for name, change in changes.items()}
+
+
+def _write(
+    layout: Layout,
+    plans: Sequence[FilePlan],
+    head: HeadChange | None,
+    kept: Sequence[str],
+    target: Path,
+    progress: Progress | None,
+) -> None:
+    total = sum(plan.size for plan in plans) + sum((layout.folder / name).stat().st_size for name in kept)
+    done = 0
+
+    def tick(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done, total)
+
+    for plan in plans:
+        write_file(plan, target / plan.name, tick)
+    for name in kept:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        copy_file(layout.folder / name, target / name, tick)
+    if layout.weights.index is not None:
+        write_json(target / INDEX, _index(layout.weights, plans))
+    if head is not None:
+        changed = {**layout.config, **head.config}
+        write_json(target / _CONFIG, {name: value for name, value in changed.items() if value is not None})
+
+
+def _index(weights: Weights, plans: Sequence[FilePlan]) -> dict[str, Any]:
+    size = sum(part.entry.size for plan in plans for part in plan.parts)
+    metadata = weights.index.get("metadata") if weights.index else None
+    return {
+        "metadata": {**(metadata if isinstance(metadata, dict) else {}), "total_size": size},
+        "weight_map": {part.name: plan.name for plan in plans for part in plan.parts},
+    }
+
+
+class _Digest:
+    """The digest of a model folder's weights, computed on a thread of its own while the copy is written.
+
+    A daemon: when the merge fails meanwhile, nobody waits for it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        for path in folder.glob("*.safetensors"):
+            own_file(folder, path.name)
+        self._folder = folder
+        self._found: str | Exception = ""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found = weights_sha256(self._folder)
+        except Exception as error:
+            self._found = error
+
+    def result(self) -> str:
+        self._thread.join()
+        if isinstance(self._found, Exception):
+            raise self._found
+        return self._found

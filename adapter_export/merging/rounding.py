@@ -1,7 +1,8 @@
-"""Rounding float64 to narrower types once, to nearest even."""
+"""float64 to the types weights are kept in, rounded once to nearest even; and back. With numpy alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,31 +10,69 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+# What weights may be kept in: safetensors' name of a type -> how numpy holds it. bfloat16 is held as its bits.
+STORED: Mapping[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+# The same types as people and configs spell them.
+NAMES: Mapping[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-def round_to(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    """float64 `values` as the nearest `dtype` (float64, float32, float16, bfloat16), ties to even.
+
+def widened(stored: np.ndarray, dtype: str) -> np.ndarray:
+    """Values held as `STORED[dtype]`, exactly as float64."""
+    if dtype == "BF16":
+        return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return stored.astype(np.float64)
+
+
+def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float64 `values` as the nearest `dtype`, ties to even, held as `STORED[dtype]`. Overflow gives infinity.
 
     A cast by way of float32 rounds twice and may be one unit off in the half types, so float16 is numpy's direct cast
     and bfloat16 goes through float32 rounded to odd, which keeps the lost bits visible to the second rounding.
     """
+    with np.errstate(over="ignore"):
+        if dtype == "BF16":
+            return _nearest_bfloat16(_round_to_odd(values))
+        return values.astype(STORED[dtype])
+
+
+def finite(stored: np.ndarray, dtype: str) -> bool:
+    """Whether no value held as `STORED[dtype]` is infinite or NaN."""
+    if dtype == "BF16":
+        return bool(((stored & 0x7F80) != 0x7F80).all())
+    return bool(np.isfinite(stored).all())
+
+
+def round_to(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """As `rounded`, for a model in memory."""
     import torch
 
-    if dtype is torch.float16:
-        with np.errstate(over="ignore"):
-            return torch.from_numpy(values.astype(np.float16))
+    names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    held = rounded(values, names[dtype])
     if dtype is torch.bfloat16:
-        return torch.from_numpy(_round_to_odd(values)).to(torch.bfloat16)
-    return torch.from_numpy(values).to(dtype)
+        return torch.from_numpy(held.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(held)
 
 
 def _round_to_odd(values: np.ndarray) -> np.ndarray:
     """float32 whose last bit is set wherever the cast was inexact (Boldo and Melquiond 2008, round to odd)."""
-    with np.errstate(over="ignore"):
-        nearest = values.astype(np.float32)
+    nearest = values.astype(np.float32)
     # Step back to the neighbour towards zero where the cast went away from it, then set the last bit.
     away = np.abs(nearest.astype(np.float64)) > np.abs(values)
     truncated = np.where(away & np.isfinite(nearest), np.nextafter(nearest, np.float32(0)), nearest)
     inexact = (nearest.astype(np.float64) != values) & np.isfinite(nearest)
     bits = truncated.view(np.uint32) | inexact.astype(np.uint32)
     result: np.ndarray = bits.view(np.float32)
+    return result
+
+
+def _nearest_bfloat16(values: np.ndarray) -> np.ndarray:
+    """The upper halves of float32, rounded by the lower ones; NaN stays NaN."""
+    bits = values.view(np.uint32)
+    half = ((bits >> 16) & 1) + np.uint32(0x7FFF)
+    result: np.ndarray = np.where(np.isnan(values), np.uint32(0x7FC0), (bits + half) >> 16).astype(np.uint16)
     return result

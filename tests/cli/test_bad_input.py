@@ -67,7 +67,7 @@ CASES: dict[str, tuple[Damage, str]] = {
         "config.json: expected a JSON object, found list",
     ),
     "truncated adapter": (truncate("adapter_model.safetensors"), "not a readable safetensors file"),
-    "truncated base": (truncate("model.safetensors", of_base=True), "cannot be loaded"),
+    "truncated base": (truncate("model.safetensors", of_base=True), "/base"),
     "wrong shape": (tensors(lambda state: state.update({KEY: np.ones((5, 1), np.float32)})), "expected shape (32, 1)"),
     "not finite": (tensors(poison), f"{KEY}': expected finite values"),
     "missing tensor": (tensors(lambda state: state.pop(KEY)), "self.key.ia3_l' is missing"),

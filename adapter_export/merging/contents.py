@@ -1,0 +1,74 @@
+"""Which files of a model folder may be read, and which come along into a copy of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from adapter_export.checkpoints.folder import SIDECAR
+from adapter_export.errors import InputError
+
+# Other forms of the weights and what training left beside them: in the copy they would be the weights before the merge.
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".safetensors.index.json",
+            ".bin.index.json")  # fmt: skip
+# Forms of the whole model for other frameworks, in subfolders as well. Those may hold .bin and .safetensors files that
+# belong to the model (sentence-transformers keeps its dense layers so).
+_EXPORTS = (".onnx", ".onnx_data", ".onnx.data", ".gguf", ".ggml", ".h5", ".msgpack", ".ot", ".tflite")
+_EXPORT_FOLDERS = ("onnx", "openvino", "coreml", "flax_model", "tf_model")
+# A folder with one of these is an output of this tool that happens to lie inside the model's.
+_OUTPUTS = (SIDECAR, "manifest.json")
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether the file that `path`, in the model folder, leads to may be read as part of the model.
+
+    It must lie in the folder, or in the `blobs` beside it where the folder is a snapshot of the Hugging Face cache
+    (`models--.../snapshots/REVISION`, all links to `models--.../blobs/SHA`).
+    """
+    root, target = folder.resolve(), path.resolve()
+    if target.is_relative_to(root):
+        return True
+    return root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """The regular file `name` of the folder; raises InputError for one that is missing or a link out of the folder."""
+    path = folder / name
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not inside(folder, path):
+        raise InputError(f"{path}: is a link to a file outside the model folder; put the file itself there")
+    if not path.is_file():
+        raise InputError(f"{path}: expected a regular file")
+    return path
+
+
+def companions(folder: Path, replaced: frozenset[str]) -> tuple[list[str], list[str]]:
+    """What comes along as it is, and what is left out, as paths below the folder; hidden files are neither.
+
+    Left out: other forms of the weights, links that lead out of the folder, anything but regular files. replaced: files
+    at the top that the copy gets anew.
+    """
+    kept: list[str] = []
+    left: list[str] = []
+    for path in _walk(folder):
+        name = path.relative_to(folder).as_posix()
+        if name in replaced:
+            continue
+        endings = (*_EXPORTS, *(() if "/" in name else _WEIGHTS))
+        fits = path.is_file() and inside(folder, path) and not path.name.endswith(endings)
+        (kept if fits else left).append(name)
+    return kept, left
+
+
+def _walk(folder: Path, top: bool = True) -> Iterator[Path]:
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = Path(entry.path)
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            # A link to a folder is given as what it is: no regular file.
+            yield path
+        elif not (top and entry.name in _EXPORT_FOLDERS) and not any((path / name).exists() for name in _OUTPUTS):
+            yield from _walk(path, top=False)

@@ -1,0 +1,143 @@
+"""An adapter's task head becomes the model's: which tensors come, go and are renamed, and what the config says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
+from adapter_export.errors import InputError
+from adapter_export.merging.layout import Layout
+from adapter_export.merging.rounding import STORED, rounded
+from adapter_export.merging.task_classes import TaskClass
+
+# A model's output layer, and the input embedding that stands for it where the two are tied.
+_INPUT_OR_OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|embed_tokens|wte|shared|word_embeddings|embed_in)\.weight$")
+
+
+@dataclass(frozen=True)
+class HeadChange:
+    """added: new tensors, as stored. dropped: names on disk that go. prefix: put before the names that stay. config:
+    fields that change; None removes one."""
+
+    architecture: str
+    dtype: str
+    added: Mapping[str, np.ndarray] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+    prefix: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChange | None:
+    """What the adapter's head changes, or None without a head.
+
+    Raises InputError where the head does not fit the model, or the result would lack weights that its class needs.
+    """
+    layers = {name: layer for name, layer in adapter.head.items() if name != LM_HEAD}
+    if not layers:
+        return None
+    chosen = layout.task_class(task)
+    info = layout.info(task)
+    if not info.head:
+        raise InputError(
+            f"model {layout.folder}: which task head a {layout.model_type} model has for task {task!r} is not known; "
+            "merge into a model that was saved with its task head"
+        )
+    _check_sizes(layout, info.head, layers)
+    if lost := [name for name in info.untrained if name not in layers]:
+        raise InputError(f"task head {lost[0]!r}: is neither in the adapter nor in the base model {layout.folder}")
+    dtype = _dtype(layout)
+    added: dict[str, np.ndarray] = {}
+    for name, layer in layers.items():
+        has_bias = name in chosen.biases if chosen else f"{name}.bias" in layout.weights.where
+        if layer.bias is not None and not has_bias:
+            raise InputError(f"task head {name!r}: has a bias, but the model's layer has none")
+        added[f"{name}.weight"] = _stored(layer.weight, dtype)
+        if has_bias:
+            added[f"{name}.bias"] = _stored(np.zeros(len(layer.weight)) if layer.bias is None else layer.bias, dtype)
+    labels = adapter.label_names
+    architecture = chosen.architecture if chosen else layout.architecture
+    config = {
+        "architectures": [architecture],
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        # A number of labels beside their names would win over them.
+        "num_labels": None,
+    }
+    return HeadChange(
+        architecture,
+        dtype,
+        added,
+        frozenset(_dropped(layout, chosen, layers)),
+        f"{chosen.prefix}." if chosen and not layout.prefix else "",
+        config,
+    )
+
+
+def check_language_head(layout: Layout, adapter: Adapter) -> None:
+    """An `lm_head` that the adapter repeats must be the model's own; raises InputError where it is not."""
+    if (layer := adapter.head.get(LM_HEAD)) is None:
+        return
+    own = [name for name in layout.weights.where if _INPUT_OR_OUTPUT.search(name)]
+    for name in sorted(own, key=lambda name: LM_HEAD not in name):
+        found = layout.weights.entry(name)
+        if found.dtype in STORED and found.shape == layer.weight.shape:
+            expected = _stored(layer.weight, found.dtype).tobytes()
+            header = layout.weights.files[layout.weights.where[name]]
+            with header.path.open("rb") as file:
+                file.seek(header.start + found.begin)
+                if file.read(found.size) == expected:
+                    return
+            break
+    raise InputError("task head 'lm_head': differs from the base model's own, which is not supported")
+
+
+def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, HeadLayer]) -> list[str]:
+    """Tensors that the new class has no use for, or has new."""
+    replaced = tuple(f"{name}." for name in layers)
+    if chosen is None:
+        return [name for name in layout.outside if name.startswith(replaced)]
+    if chosen.needed is not None and f"{layout.prefix}{chosen.needed}.weight" not in layout.weights.where:
+        raise InputError(
+            f"model {layout.folder}: tensor '{layout.prefix}{chosen.needed}.weight' is missing, which "
+            f"{chosen.architecture} needs below its task head"
+        )
+    kept = tuple(f"{name}." for name in (*chosen.layers, *chosen.norms) if name not in layers)
+    return [name for name in layout.outside if not (kept and name.startswith(kept))]
+
+
+def _check_sizes(layout: Layout, head: tuple[str, ...], layers: Mapping[str, HeadLayer]) -> None:
+    """A layer has the sizes of the model's own one; where that is not on disk, all but the last are square, and the
+    last takes what the base model or the layer before it gives."""
+    # The sizes that may differ between models of one architecture, where there is no head on disk to compare with.
+    first = layout.config.get("word_embed_proj_dim")
+    inputs = first if type(first) is int else layout.hidden_size * (2 if layout.model_type == "dinov2" else 1)
+    for name in head:
+        if name not in layers:
+            continue
+        shape = layers[name].weight.shape
+        known = layout.weight_shape(name)
+        expected = known[1] if known else inputs
+        if shape[1] != expected:
+            raise InputError(f"task head {name!r}: expected {expected} inputs for this base model, found {shape[1]}")
+        rows = known[0] if known else inputs
+        if name != head[-1] and shape[0] != rows:
+            raise InputError(f"task head {name!r}: expected {rows} outputs for this base model, found {shape[0]}")
+
+
+def _dtype(layout: Layout) -> str:
+    """The type most of the model's bytes are in, among those weights may have."""
+    sizes = dict.fromkeys(STORED, 0)
+    for name in layout.weights.where:
+        entry = layout.weights.entry(name)
+        if entry.dtype in sizes:
+            sizes[entry.dtype] += entry.size
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    return rounded(np.ascontiguousarray(values, np.float64), dtype)

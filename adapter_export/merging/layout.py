@@ -1,0 +1,180 @@
+"""A base model as its folder describes it: config and tensor names, nothing loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapter_export import tasks
+from adapter_export.errors import InputError
+from adapter_export.merging.task_classes import TaskClass, prefix_of, task_class
+from adapter_export.merging.weights import Weights
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.renames import canonical
+from adapter_export.sites import strip_prefix
+
+# Models made of transformers' Conv1D, which keeps weights as (in, out).
+_TRANSPOSED = frozenset({"decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
+# Matrices with a row for each token, position or bucket, by the last part of their module's name.
+_TABLES = re.compile(r"embed_.*|.*_?embed|.*embeddings?|wte|wpe|shared|relative_attention_bias|embed_in")
+# The router of a mixture of experts: a matrix, but no linear layer to transformers.
+_ROUTERS = re.compile(r"(.*\.)?(block_sparse_moe|mlp)\.(gate|router)")
+_HIDDEN_SIZES = ("hidden_size", "n_embd", "d_model", "dim")
+_CONVOLUTION_RANKS = (4, 5)
+# What task classes without a prefix add to the base model (T5's language model, CLIP's classifier).
+_OUTSIDE = ("lm_head.", "classifier.", "score.")
+# In the paths of the single experts of a mixture.
+EXPERT = ".experts."
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What must be known of a model folder to change its weights.
+
+    prefix: what the names on disk have before the base model's paths, with its dot; empty for a model saved from a base
+    class. modules: full module name on disk by canonical path in the base model.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    weights: Weights
+    model_type: str
+    prefix: str
+    modules: Mapping[str, str]
+
+    @property
+    def transposed(self) -> bool:
+        """Whether linear layers are kept as (in, out)."""
+        return self.model_type in _TRANSPOSED
+
+    @property
+    def architecture(self) -> str:
+        named = self.config.get("architectures")
+        return str(named[0]) if isinstance(named, list) and named else ""
+
+    @property
+    def outside(self) -> list[str]:
+        """Names of the tensors that belong to a task class, not to the base model."""
+        return [name for name in self.weights.where if _outside(name, self.prefix)]
+
+    @property
+    def hidden_size(self) -> int:
+        for config in (self.config, self.config.get("text_config")):
+            for name in _HIDDEN_SIZES:
+                if isinstance(config, Mapping) and type(config.get(name)) is int:
+                    return int(config[name])
+        raise InputError(f"{self.folder / 'config.json'}: field 'hidden_size' is missing")
+
+    def task_class(self, task: str | None) -> TaskClass | None:
+        """The class with the head of `task`, or None where it is not known."""
+        labelled = task is not None and tasks.get(task).labelled
+        return task_class(self.model_type, task, self.config) if labelled and task is not None else None
+
+    def info(self, task: str | None, experts: bool = True) -> ModelInfo:
+        """The model as `task` loads it, in the terms in which adapters are placed.
+
+        experts: with the single experts of a mixture, which are modules on disk and in transformers 4, but not in 5.
+        """
+        modules: dict[str, int] = {}
+        inputs: dict[str, int] = {}
+        convolutions: dict[str, int] = {}
+        for path, on_disk in self.modules.items():
+            if not experts and EXPERT in path:
+                continue
+            for parent in _parents(path):
+                modules.setdefault(parent, self.hidden_size)
+            modules.setdefault(path, self.hidden_size)
+            shape = self.weight_shape(on_disk)
+            if len(shape) == 1:
+                modules[path] = shape[0]
+            elif _is_layer(path, shape):
+                inputs[path], modules[path] = shape if self.transposed else (shape[1], shape[0])
+                if len(shape) in _CONVOLUTION_RANKS:
+                    convolutions[path] = len(shape) - 2
+        chosen = self.task_class(task)
+        head = chosen.layers if chosen else self._head_on_disk(task)
+        return ModelInfo(
+            model_type=self.model_type,
+            architecture=chosen.architecture if chosen else self.architecture,
+            prefix=(self.prefix or prefix_of(self.model_type)).rstrip("."),
+            nested=bool(self.prefix),
+            hidden_size=self.hidden_size,
+            modules=modules,
+            inputs=inputs,
+            head=head,
+            untrained=tuple(layer for layer in head if f"{layer}.weight" not in self.weights.where),
+            convolutions=convolutions,
+        )
+
+    def weight_shape(self, module: str) -> tuple[int, ...]:
+        """Shape of a module's weight, also of one that is on disk under another name only; () without a weight."""
+        name = f"{module}.weight"
+        name = name if name in self.weights.where else self.weights.aliases.get(name, name)
+        return self.weights.entry(name).shape if name in self.weights.where else ()
+
+    def _head_on_disk(self, task: str | None) -> tuple[str, ...]:
+        if task is None or not tasks.get(task).labelled or tasks.of_architecture(self.architecture) != task:
+            return ()
+        layers = {
+            name.removesuffix(".weight")
+            for name in self.outside
+            if name.endswith(".weight") and len(self.weights.entry(name).shape) == 2
+        }
+        # The layer whose outputs are the labels is called so in every class of transformers.
+        return tuple(sorted(layers, key=lambda layer: (layer.endswith(("classifier", "score", "out_proj")), layer)))
+
+
+def read_layout(folder: Path, config: Mapping[str, Any], weights: Weights) -> Layout:
+    """Find the base model in the tensor names. Raises InputError for a config that does not say what model it is."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise InputError(f"{folder / 'config.json'}: field 'model_type': expected text, found {model_type!r}")
+    names = sorted([*weights.where, *weights.aliases], key=_natural)
+    prefix = f"{prefix_of(model_type)}."
+    if not any(name.startswith(prefix) for name in names):
+        prefix = _common_parent(names)
+    modules: dict[str, str] = {}
+    for name in names:
+        on_disk = name.rpartition(".")[0]
+        if on_disk and not _outside(name, prefix):
+            path = canonical(model_type, strip_prefix(on_disk, prefix.rstrip(".")))
+            if modules.setdefault(path, on_disk) != on_disk:
+                raise InputError(f"model {folder}: {modules[path][:200]} and {on_disk[:200]} are one module")
+    return Layout(folder, config, weights, model_type, prefix, modules)
+
+
+def _outside(name: str, prefix: str) -> bool:
+    return not name.startswith(prefix) if prefix else name.startswith(_OUTSIDE)
+
+
+def _common_parent(names: Iterable[str]) -> str:
+    """The part before the base model of an architecture without a table entry: what stands before both its embeddings
+    and its layers. Empty where there is no such, or where it is itself a part of a model."""
+    parents: set[str] = set()
+    for name in names:
+        first, _, rest = name.partition(".")
+        if re.search(r"\.\d+\.", name) or "embed" in rest or re.search(r"\bwte\b", name):
+            parents.add(first)
+    parent = next(iter(parents)) if len(parents) == 1 else ""
+    structural = ("encoder", "decoder", "layers", "layer", "h", "text_model", "vision_model", "language_model")
+    return f"{parent}." if parent and parent not in structural else ""
+
+
+def _is_layer(path: str, shape: tuple[int, ...]) -> bool:
+    """Whether the weight is that of a linear layer or a convolution."""
+    if len(shape) in _CONVOLUTION_RANKS:
+        return True
+    return len(shape) == 2 and not _TABLES.fullmatch(path.rpartition(".")[2]) and not _ROUTERS.fullmatch(path)
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that counts: layers.2 before layers.10."""
+    return [(0, int(part), "") if part.isdecimal() and len(part) < 10 else (1, 0, part) for part in name.split(".")]

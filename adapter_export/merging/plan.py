@@ -1,0 +1,146 @@
+"""What becomes of every tensor of a model folder, decided and checked before a byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
+from adapter_export.checkpoints.safetensors_header import Entry, Header, arranged, encode_header
+from adapter_export.errors import CannotMerge
+from adapter_export.merging.fold import Change, Fold, Layer, changes_bias
+from adapter_export.merging.heads import HeadChange
+from adapter_export.merging.layout import Layout
+from adapter_export.merging.rounding import STORED
+from adapter_export.sites import Site
+
+# What the output layer of language models is called, beside `lm_head`.
+_OUTPUT_LAYERS = (LM_HEAD, "embed_out")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of an output file: `entry` says where it lies there. It is new (`content`), or comes from `source` in
+    the input file, as it is or with `change` applied."""
+
+    name: str
+    entry: Entry
+    source: Entry | None = None
+    change: Change | None = None
+    content: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """One output file. source: the input file. header: all bytes before the data. aligned: they are the input file's,
+    and every tensor stays where it is. parts: in the order of their bytes."""
+
+    name: str
+    source: Header
+    header: bytes
+    parts: tuple[Part, ...]
+    aligned: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + sum(part.entry.size for part in self.parts)
+
+
+def plan_changes(layout: Layout, adapters: Sequence[Adapter]) -> dict[str, Change]:
+    """The change of every tensor that the adapters touch, by its name on disk; of several adapters in their order.
+
+    Raises CannotMerge with the reason: a method that is not linear, a module that is no linear layer, quantized or tied
+    weights.
+    """
+    info = layout.info(None)
+    folds: dict[str, list[Fold]] = {}
+    sites: dict[str, Site] = {}
+    for adapter in adapters:
+        for site, block in adapter.blocks.items():
+            if (reason := block.operator.unmergeable(site.port)) is not None:
+                raise CannotMerge(f"method {adapter.method!r}: {reason}")
+            if site.module not in info.inputs:
+                raise CannotMerge(f"site {site.name}: {site.module} is no linear layer or convolution to fold into")
+            folds.setdefault(site.module, []).append(Fold(site.port, block, info.features(site)))
+            sites[site.module] = site
+    changes: dict[str, Change] = {}
+    for module, blocks in folds.items():
+        on_disk = layout.modules[module]
+        layer = Layer(layout.weight_shape(on_disk), layout.transposed)
+        weight, bias = f"{on_disk}.weight", f"{on_disk}.bias"
+        changes[weight] = _change(layout, sites[module], weight, layer, blocks)
+        touching = [fold for fold in blocks if bias in layout.weights.where and changes_bias(fold, layer)]
+        if touching:
+            changes[bias] = _change(layout, sites[module], bias, layer, touching, bias=True)
+    return changes
+
+
+def plan_files(layout: Layout, changes: Mapping[str, Change], head: HeadChange | None) -> list[FilePlan]:
+    """The output's weight files, named and filled as the input's; a new head's tensors go into the last."""
+    headers = layout.weights.files
+    return [
+        _aligned(name, header, changes)
+        if head is None
+        else _arranged(name, header, changes, head, head.added if number == len(headers) else {})
+        for number, (name, header) in enumerate(headers.items(), start=1)
+    ]
+
+
+def _aligned(name: str, header: Header, changes: Mapping[str, Change]) -> FilePlan:
+    with header.path.open("rb") as file:
+        text = file.read(header.start)
+    parts = tuple(Part(tensor, entry, entry, changes.get(tensor)) for tensor, entry in header.tensors.items())
+    return FilePlan(name, header, text, parts, aligned=True)
+
+
+def _arranged(
+    name: str, header: Header, changes: Mapping[str, Change], head: HeadChange, added: Mapping[str, np.ndarray]
+) -> FilePlan:
+    kept = {tensor: entry for tensor, entry in header.tensors.items() if tensor not in head.dropped}
+    entries = arranged(
+        [
+            *((head.prefix + tensor, entry.dtype, entry.shape, entry.size) for tensor, entry in kept.items()),
+            *((tensor, head.dtype, value.shape, value.nbytes) for tensor, value in added.items()),
+        ]
+    )
+    parts = [
+        *(
+            Part(head.prefix + tensor, entries[head.prefix + tensor], entry, changes.get(tensor))
+            for tensor, entry in kept.items()
+        ),
+        *(Part(tensor, entries[tensor], content=value) for tensor, value in added.items()),
+    ]
+    parts.sort(key=lambda part: part.entry.begin)
+    return FilePlan(name, header, encode_header(entries, header.metadata), tuple(parts), aligned=False)
+
+
+def refuse_tied_head(layout: Layout, checkpoint: Checkpoint) -> None:
+    """Raise CannotMerge for an adapter that scales an output layer which is the input embedding as well."""
+    for tensor in checkpoint.tensors:
+        module, _, kind = tensor.rpartition(".")
+        name = module.rpartition(".")[2]
+        tied = layout.config.get("tie_word_embeddings") or f"{module}.weight" not in layout.weights.where
+        if tied and name in _OUTPUT_LAYERS and kind not in ("weight", "bias"):
+            raise CannotMerge(f"adapter {checkpoint.folder}: scales {module!r}: {_tied('the input embedding')}")
+
+
+def _change(layout: Layout, site: Site, name: str, layer: Layer, folds: Sequence[Fold], bias: bool = False) -> Change:
+    aliases = layout.weights.aliases
+    if others := [
+        *([aliases[name]] if name in aliases else []),
+        *(other for other in aliases if aliases[other] == name),
+    ]:
+        raise CannotMerge(f"site {site.name}: {name}: {_tied(others[0])}")
+    entry = layout.weights.entry(name)
+    if entry.dtype not in STORED:
+        raise CannotMerge(f"site {site.name}: {name} is quantized ({entry.dtype}); merge into the original weights")
+    return Change(name, entry.dtype, layer, tuple(folds), bias)
+
+
+def _tied(other: str) -> str:
+    return (
+        f"its weight is tied to {other}, which must not be scaled; untie the weights first "
+        "(tie_word_embeddings=false), or export with --mode swappable"
+    )

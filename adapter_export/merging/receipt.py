@@ -1,0 +1,91 @@
+"""The receipt in a merged model's folder, `adapter_export.json`: what was merged into what, by hashes.
+
+{"merged": [{"name": "topics", "method": "ia3", "source_format": "peft", "adapter_sha256": ..., "tensors_sha256": ...,
+             "base_sha256": ..., "dtype": ["float16"], "changed": [...], "head": ["classifier"],
+             "project_version": "0.1.0"}, ...]}
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.files import read_json, sha256
+from adapter_export.checkpoints.folder import SIDECAR
+from adapter_export.errors import CannotMerge, InputError
+from adapter_export.merging.fold import Change
+from adapter_export.merging.rounding import NAMES
+
+_TENSOR_FILES = ("adapter_model.safetensors", "adapter.safetensors", "adapter_model.bin", "pytorch_adapter.bin")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """An adapter by name and hash. file: of its tensor file. tensors: of sites and values, so that it stays the same
+    when the adapter is written again, by another library or in another format."""
+
+    name: str
+    file: str
+    tensors: str
+
+
+def identify(folder: Path, adapter: Adapter) -> Identity:
+    """Identity of an adapter that was read from `folder`."""
+    path = next((folder / name for name in _TENSOR_FILES if (folder / name).exists()), None)
+    if path is None:
+        raise InputError(f"adapter {folder}: expected a tensor file, found none")
+    digest = hashlib.sha256()
+    for site, block in sorted(adapter.blocks.items()):
+        for name, tensor in sorted(block.tensors.items()):
+            digest.update(f"{site.name}.{block.operator.slug}.{name}{tensor.shape}\n".encode())
+            digest.update(np.ascontiguousarray(tensor, "<f8").tobytes())
+    return Identity(folder.resolve().name, sha256(path), digest.hexdigest())
+
+
+def read_receipt(folder: Path) -> list[dict[str, Any]]:
+    """What was merged into the model of `folder` already, oldest first. Raises InputError for a broken receipt."""
+    path = folder / SIDECAR
+    if not path.exists():
+        return []
+    merged = read_json(path).get("merged", [])
+    if not isinstance(merged, list) or not all(isinstance(item, dict) for item in merged):
+        raise InputError(f"{path}: field 'merged': expected a list of objects, found {str(merged)[:100]!r}")
+    return merged
+
+
+def refuse_repeated(folder: Path, receipt: Iterable[Mapping[str, Any]], identities: Sequence[Identity]) -> None:
+    """Raise CannotMerge when one of the adapters is in the model already, or is given twice."""
+    for item in receipt:
+        for one in identities:
+            if one.file == item.get("adapter_sha256") or one.tensors == item.get("tensors_sha256"):
+                raise CannotMerge(
+                    f"model {folder}: {SIDECAR} says that this adapter is already merged into it: {one.name}"
+                )
+    seen: dict[str, str] = {}
+    for one in identities:
+        if one.tensors in seen:
+            raise CannotMerge(f"adapters {seen[one.tensors]} and {one.name} are the same; merge it once")
+        seen[one.tensors] = one.name
+
+
+def entry(identity: Identity, adapter: Adapter, base_sha256: str, changes: Mapping[str, Change]) -> dict[str, Any]:
+    """The receipt's entry of one adapter. changes: those that it is part of, by the name in the output."""
+    return {
+        "name": identity.name,
+        "method": adapter.method,
+        "source_format": adapter.source_format,
+        "adapter_sha256": identity.file,
+        "tensors_sha256": identity.tensors,
+        "base_sha256": base_sha256,
+        "dtype": sorted({NAMES[change.dtype] for change in changes.values()}),
+        "changed": list(changes),
+        "head": list(adapter.head),
+        "project_version": version("adapter-export"),
+    }

@@ -1,0 +1,76 @@
+"""Writing the planned files: what changes goes through memory piece by piece, the rest does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+
+from adapter_export.merging.copying import Tick, clone, copy_range, read_at, write_at
+from adapter_export.merging.fold import Change
+from adapter_export.merging.plan import FilePlan
+from adapter_export.merging.rounding import STORED
+
+
+def write_file(plan: FilePlan, target: Path, tick: Tick) -> None:
+    """Write one planned file, which must not exist yet; `tick` is told its bytes as they are done.
+
+    Raises OSError, InputError for an input file that shrinks meanwhile, CannotMerge for a result that is not finite.
+    """
+    data, start = plan.source.start, len(plan.header)
+    with FileIO(plan.source.path, "rb") as source, FileIO(target, "xb") as made:
+        # Shared extents cost nothing: then only what changes is written, over them.
+        shared = plan.aligned and clone(source, made)
+        if not shared:
+            write_at(made, 0, plan.header)
+        tick(start)
+        for begin, end, at in _unchanged(plan):
+            if shared:
+                tick(end - begin)
+            else:
+                copy_range(source, data + begin, made, start + at, end - begin, tick)
+        for part in plan.parts:
+            if part.content is not None:
+                write_at(made, start + part.entry.begin, np.ascontiguousarray(part.content).tobytes())
+                tick(part.entry.size)
+            elif part.change is not None and part.source is not None:
+                _rescale(part.change, source, data + part.source.begin, made, start + part.entry.begin, tick)
+
+
+def copy_file(source: Path, target: Path, tick: Tick) -> None:
+    """Copy a whole file to a path that does not exist yet."""
+    with FileIO(source, "rb") as given, FileIO(target, "xb") as made:
+        size = source.stat().st_size
+        if clone(given, made):
+            tick(size)
+        else:
+            copy_range(given, 0, made, 0, size, tick)
+
+
+def _unchanged(plan: FilePlan) -> Iterator[tuple[int, int, int]]:
+    """Ranges of the input's data that are copied as they are, (begin, end, where to), the longest there are."""
+    run: tuple[int, int, int] | None = None
+    for part in plan.parts:
+        if part.source is None or part.change is not None or not part.entry.size:
+            continue
+        if run is not None and part.source.begin == run[1] and part.entry.begin == run[2] + run[1] - run[0]:
+            run = (run[0], part.source.end, run[2])
+            continue
+        if run is not None:
+            yield run
+        run = (part.source.begin, part.source.end, part.entry.begin)
+    if run is not None:
+        yield run
+
+
+def _rescale(change: Change, source: FileIO, begin: int, target: FileIO, at: int, tick: Tick) -> None:
+    """Read, fold and write a tensor piece by piece; its pieces are consecutive in the file."""
+    dtype = STORED[change.dtype]
+    for rows, columns in change.pieces():
+        size = (rows.stop - rows.start) * (columns.stop - columns.start) * dtype.itemsize
+        stored = np.frombuffer(read_at(source, begin, size), dtype)
+        write_at(target, at, change.apply(stored, rows, columns).tobytes())
+        begin, at = begin + size, at + size
+        tick(size)

@@ -1,0 +1,89 @@
+"""The safetensors files of a model folder by their headers: one file, or shards with an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapter_export.checkpoints.files import field, read_json
+from adapter_export.checkpoints.safetensors_header import Entry, Header, read_header
+from adapter_export.errors import CannotMerge, InputError
+from adapter_export.merging.contents import own_file
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """files: headers by file name. index: the index file's content, None for a single file. where: file by tensor."""
+
+    folder: Path
+    files: Mapping[str, Header]
+    index: Mapping[str, Any] | None
+    where: Mapping[str, str]
+
+    def entry(self, tensor: str) -> Entry:
+        return self.files[self.where[tensor]].tensors[tensor]
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Tensors left out of the files since they are another one: removed name -> kept name (older writers)."""
+        found: dict[str, str] = {}
+        for header in self.files.values():
+            found |= {name: kept for name, kept in header.metadata.items() if kept in header.tensors}
+        return found
+
+
+def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
+    """Read the headers, as `from_pretrained` would choose the files. Raises InputError for anything inconsistent, and
+    CannotMerge, with the line that converts, for weights that are not safetensors."""
+    if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
+        header = read_header(own_file(folder, SINGLE))
+        return Weights(folder, {SINGLE: header}, None, dict.fromkeys(header.tensors, SINGLE))
+    if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
+        return _sharded(folder)
+    if any(folder.glob("*.bin")):
+        raise CannotMerge(f"model {folder}: weights are .bin files; convert them once: {_conversion(folder, config)}")
+    raise InputError(f"model {folder}: expected {SINGLE} or {INDEX}, found neither")
+
+
+def _sharded(folder: Path) -> Weights:
+    path = own_file(folder, INDEX)
+    index = read_json(path)
+    listed = field(index, path, "weight_map", dict)
+    for name, file in listed.items():
+        # A plain name: nothing that could lead to another folder, on any system.
+        plain = isinstance(file, str) and file.endswith(".safetensors") and not set(file) & set("/\\:\0")
+        if not plain or file.startswith("."):
+            raise InputError(
+                f"{path}: field 'weight_map': tensor {name[:200]!r}: expected the name of a .safetensors file in this "
+                f"folder, found {str(file)[:200]!r}"
+            )
+    if not listed:
+        raise InputError(f"{path}: field 'weight_map': expected tensors, found none")
+    files: dict[str, Header] = {}
+    where: dict[str, str] = {}
+    for file in sorted(set(listed.values())):
+        if not (folder / file).exists():
+            raise InputError(f"{path}: field 'weight_map': {file[:200]!r} is not in the folder")
+        files[file] = read_header(own_file(folder, file))
+        for name in files[file].tensors:
+            if name in where:
+                raise InputError(f"{folder / file}: tensor {name[:200]!r} is in {where[name]} as well")
+            where[name] = file
+    for name, file in listed.items():
+        if where.get(name) != file:
+            raise InputError(f"{path}: field 'weight_map': tensor {name[:200]!r} is not in {file}")
+    return Weights(folder, files, index, where)
+
+
+def _conversion(folder: Path, config: Mapping[str, Any]) -> str:
+    architectures = config.get("architectures")
+    given = architectures[0] if isinstance(architectures, list) and architectures else None
+    name = given if isinstance(given, str) and given.isidentifier() else "AutoModel"
+    return (
+        f'python -c "from transformers import {name} as M; '
+        f"M.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained('converted')\""
+    )

@@ -63,20 +63,23 @@ def export_onnx(
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
             raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")
-    base, lowered = lower_mode(base, loaded, mode, opset)
+    base, lowered = lower_mode(base, loaded, mode, opset, cache=cache and task == "causal-lm")
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
         return write_bundle(temporary, base, lowered, mode, loaded)
 
 
 def lower_mode(
-    base: BaseModel, adapters: Mapping[str, Adapter], mode: str, opset: int = MIN_OPSET
+    base: BaseModel, adapters: Mapping[str, Adapter], mode: str, opset: int = MIN_OPSET, *, cache: bool = False
 ) -> tuple[BaseModel, Lowered]:
-    """Trace the base model and lower it to `mode`. In modes merged and embedded the head becomes the adapter's."""
+    """Trace the base model and lower it to `mode`. In modes merged and embedded the head becomes the adapter's.
+
+    cache: see `export.trace`.
+    """
     if mode == "swappable":
         sites = union_of_sites(adapters.values())
         head = base.info.head
         defaults = head_defaults(base)
-        traced = trace(base, sites, head, opset)
+        traced = trace(base, sites, head, opset, cache=cache)
         return base, lower(traced, sites, Overridable(), defaults, head[-1] if head else None)
     (adapter,) = adapters.values()
     # Task `features` has no place for a head; an adapter that brings one is used without it.
@@ -85,10 +88,10 @@ def lower_mode(
         base = replace(base, untrained_head=False)
     if mode == "merged":
         merge_into(base.module, adapter)
-        return base, lower(trace(base, {}, opset=opset), {})
+        return base, lower(trace(base, {}, opset=opset, cache=cache), {})
     sites = union_of_sites([adapter])
     tensors = {name: array.astype(np.float32) for name, array in adapter_tensors(adapter).items()}
-    return base, lower(trace(base, sites, opset=opset), sites, Constants(tensors))
+    return base, lower(trace(base, sites, opset=opset, cache=cache), sites, Constants(tensors))
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
@@ -152,9 +155,7 @@ def _check_request(mode: str, adapters: Mapping[str, object], opset: int) -> Non
 
 
 def _check_task(task: str, cache: bool) -> None:
-    if task == "seq2seq-lm":
-        raise InputError("task seq2seq-lm: encoder-decoder models cannot be exported yet")
-    if task == "causal-lm" and cache:
+    if task == "seq2seq-lm" and cache:
         raise InputError(
-            "task causal-lm: graphs with a key-value cache cannot be exported yet; --no-cache exports a scoring graph"
+            "task seq2seq-lm: graphs with a key-value cache cannot be exported yet; --no-cache exports a scoring graph"
         )

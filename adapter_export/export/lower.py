@@ -51,7 +51,7 @@ def lower(
     model = trace.model.clone()
     model.graph.name = _GRAPH_NAME
     model.producer_name, model.producer_version = "adapter-export", ""
-    name_axes(model, trace.sample.axes)
+    name_axes(model, trace.axes)
     strip_metadata(model)
     inputs = {str(value.name): _info(value) for value in model.graph.inputs}
     operators = {(site.name, operator.op_type): operator for site, stack in sites.items() for operator in stack}

@@ -86,7 +86,8 @@ def _site(node: ir.Node, operators: Mapping[tuple[str, str], Operator]) -> Bound
     assert y is not None
     assert y.shape is not None
     assert y.dtype is not None
-    width = f"{site.name}.width"
+    # Each operator has a width of its own: those that are not active keep their default beside the one that is.
+    width = f"{site.name}.{operator.slug}.width"
     slots = {
         name: Slot(
             tensor_name(site.name, operator.slug, name),

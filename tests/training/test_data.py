@@ -16,7 +16,7 @@ from adapter_export.errors import InputError
 from adapter_export.training.data import prepare
 from adapter_export.training.metrics import IGNORED
 from adapter_export.training.tables import Table
-from tests.conftest import CLS, PAD, SEP, WORDS
+from tests.tiny import CLS, PAD, SEP, WORDS
 
 GOOD, NIGHT = (4 + WORDS.index(word) for word in ("good", "night"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Layer:
 
     @property
     def spatial(self) -> int:
-        return int(np.prod(self.shape[2:], dtype=np.int64))
+        return math.prod(self.shape[2:])
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         added[f"{name}.weight"] = _stored(layer.weight, dtype)
         if has_bias:
             added[f"{name}.bias"] = _stored(np.zeros(len(layer.weight)) if layer.bias is None else layer.bias, dtype)
+    for norm in chosen.norms if chosen else ():
+        # Where training found no norm on disk, it started one as the identity, and trained it not.
+        if f"{norm}.weight" not in layout.weights.where:
+            added[f"{norm}.weight"] = _stored(np.ones(layout.hidden_size), dtype)
     labels = adapter.label_names
     architecture = chosen.architecture if chosen else layout.architecture
     config = {

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adapter_export import tasks
-from adapter_export.bundle.layout import atomic_folder, check_output, write_json
+from adapter_export.bundle.layout import atomic_folder, check_output, sync, write_json
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder, read_json, weights_sha256
 from adapter_export.checkpoints.folder import SIDECAR, check_base, checkpoint_task, load_adapter, read_checkpoint
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging.contents import companions, own_file
+from adapter_export.merging.copying import Tick
 from adapter_export.merging.heads import HeadChange, check_language_head, head_change
 from adapter_export.merging.layout import EXPERT, Layout, read_layout
+from adapter_export.merging.meter import Meter, Progress
 from adapter_export.merging.plan import FilePlan, plan_changes, plan_files, refuse_tied_head
 from adapter_export.merging.receipt import entry, identify, read_receipt, refuse_repeated
 from adapter_export.merging.stream import copy_file, write_file
 from adapter_export.merging.weights import INDEX, Weights, read_weights
 
 _CONFIG = "config.json"
-# Told how many bytes of how many are written.
-Progress = Callable[[int, int], None]
+# Files written at a time. More only compete for the disk.
+_WORKERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -128,19 +132,19 @@ def _write(
     progress: Progress | None,
 ) -> None:
     total = sum(plan.size for plan in plans) + sum((layout.folder / name).stat().st_size for name in kept)
-    done = 0
-
-    def tick(size: int) -> None:
-        nonlocal done
-        done += size
-        if progress is not None:
-            progress(done, total)
-
-    for plan in plans:
-        write_file(plan, target / plan.name, tick)
+    meter = Meter(total, progress)
+    with ThreadPoolExecutor(min(_WORKERS, len(plans))) as workers:
+        futures = [workers.submit(_write_durably, plan, target / plan.name, meter.tick) for plan in plans]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            # The others end at their next tick.
+            meter.stop()
+            raise
     for name in kept:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        copy_file(layout.folder / name, target / name, tick)
+        copy_file(layout.folder / name, target / name, meter.tick)
     if layout.weights.index is not None:
         write_json(target / INDEX, _index(layout.weights, plans))
     if head is not None:
@@ -155,6 +159,12 @@ def _index(weights: Weights, plans: Sequence[FilePlan]) -> dict[str, Any]:
         "metadata": {**(metadata if isinstance(metadata, dict) else {}), "total_size": size},
         "weight_map": {part.name: plan.name for plan in plans for part in plan.parts},
     }
+
+
+def _write_durably(plan: FilePlan, target: Path, tick: Tick) -> None:
+    write_file(plan, target, tick)
+    # The folder is synced at the end anyway: what is on the disk by then takes no time there.
+    sync(target)
 
 
 class _Digest:

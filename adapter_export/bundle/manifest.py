@@ -15,7 +15,8 @@ from adapter_export.naming import check_adapter_name
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-MODEL = "model.onnx"
+# The graphs a bundle may hold: one, or of encoder-decoder models two.
+MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 ADAPTERS = "adapters"
 ADAPTER_SUFFIX = ".onnx_adapter"
 
@@ -26,6 +27,14 @@ class TensorInfo:
 
     dtype: str
     shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """What a graph takes and gives, by name, besides the tensors of adapters."""
+
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,8 @@ class AdapterInfo:
 class Manifest:
     """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without.
 
+    graphs: by file. Several graphs have the same adapter tensors, whether they read them or not, so that one adapter
+    file fits each. sites: of all graphs.
     files: sha256 of every other file of the bundle by its path. adapters: in the order they were added; in modes
     merged and embedded the one adapter lives inside the graph and has no file.
     """
@@ -73,13 +84,27 @@ class Manifest:
     dtype: str
     opset: int
     base: ModelInfo
-    inputs: Mapping[str, TensorInfo]
-    outputs: Mapping[str, TensorInfo]
+    graphs: Mapping[str, GraphInfo]
     sites: tuple[SiteInfo, ...]
     adapters: tuple[AdapterInfo, ...]
     files: Mapping[str, str]
     labels: tuple[str, ...] | None = None
     format_version: int = field(default=FORMAT_VERSION)
+
+    @property
+    def model(self) -> str:
+        """File of the graph that gives the task's outputs."""
+        return DECODER if DECODER in self.graphs else MODEL
+
+    @property
+    def inputs(self) -> Mapping[str, TensorInfo]:
+        """What the graph `model` takes."""
+        return self.graphs[self.model].inputs
+
+    @property
+    def outputs(self) -> Mapping[str, TensorInfo]:
+        """What the graph `model` gives."""
+        return self.graphs[self.model].outputs
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -126,14 +151,19 @@ def read_manifest(path: str | Path) -> Manifest:
         raise InputError(f"{file}: field 'format_version': expected {FORMAT_VERSION}, found {version!r}")
     try:
         manifest: Manifest = build(Manifest, value)
-        _check_paths(manifest)
+        _check(manifest)
     except (ValueError, InputError) as error:
         raise InputError(f"{file}: {error}") from None
     return manifest
 
 
-def _check_paths(manifest: Manifest) -> None:
+def _check(manifest: Manifest) -> None:
     """A manifest may come from anywhere: nothing in it may lead out of the bundle."""
+    if set(manifest.graphs) not in ({MODEL}, {ENCODER, DECODER}):
+        found = ", ".join(manifest.graphs) or "none"
+        raise ValueError(f"field 'graphs': expected {MODEL}, or {ENCODER} and {DECODER}, found {found}")
+    if missing := [name for name in manifest.graphs if name not in manifest.files]:
+        raise ValueError(f"field 'files': expected {missing[0]!r} among them")
     for path in [*manifest.files, *(info.file for info in manifest.adapters if info.file is not None)]:
         parts = path.split("/")
         if not all(parts) or {".", ".."} & set(parts) or "\\" in path or ":" in path:

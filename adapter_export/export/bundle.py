@@ -11,7 +11,7 @@ from pathlib import Path
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.add import write_adapter
 from adapter_export.bundle.companions import copy_companions
-from adapter_export.bundle.manifest import ADAPTERS, MODEL, AdapterInfo, Manifest, write_manifest
+from adapter_export.bundle.manifest import ADAPTERS, MODEL, AdapterInfo, GraphInfo, Manifest, write_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.export.lower import Lowered
@@ -52,8 +52,7 @@ def write_bundle(
         dtype="float32",
         opset=lowered.model.graph.opset_imports[""],
         base=base.info,
-        inputs=lowered.inputs,
-        outputs=lowered.outputs,
+        graphs={MODEL: GraphInfo(lowered.inputs, lowered.outputs)},
         sites=lowered.sites,
         adapters=(),
         files={},

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adapter_export.bundle.adapter_file import HEAD_SLUG, check_adapter, read_adapter_file
-from adapter_export.bundle.manifest import MANIFEST, MODEL, Manifest, read_manifest
+from adapter_export.bundle.manifest import MANIFEST, Manifest, read_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.naming import check_adapter_name
@@ -71,8 +71,9 @@ class AdapterSession:
             raise InputError(f"bundle {bundle}: mode {self._manifest.mode!r}: expected one of {', '.join(_MODES)}")
         if verify:
             _verify(self.bundle, self._manifest)
-        self._session: ort.InferenceSession | None = open_model(self.bundle / MODEL, provider, options)
-        _check_graph(self.bundle, self._manifest, self._session)
+        self._sessions = {graph: open_model(self.bundle / graph, provider, options) for graph in self._manifest.graphs}
+        for graph, session in self._sessions.items():
+            _check_graph(self.bundle, graph, self._manifest, session)
         self._tensors = self._manifest.tensors if self._swappable else {}
         self._outputs = list(self._manifest.outputs)
         self._store = AdapterStore()
@@ -144,8 +145,7 @@ class AdapterSession:
 
         Raises InputError for an unknown adapter, and for inputs that are not the graph's in name, dtype or shape.
         """
-        session = self._session
-        if session is None:
+        if (session := self._sessions.get(self._manifest.model)) is None:
             raise InputError(f"bundle {self.bundle}: the session is closed")
         check_inputs(inputs, self._manifest.inputs, self._tensors)
         tensors: Mapping[str, np.ndarray] = {}
@@ -158,7 +158,7 @@ class AdapterSession:
 
     def close(self) -> None:
         """Free the graph and the adapters; runs under way finish."""
-        self._session = None
+        self._sessions = {}
         self._store.clear()
 
     def __enter__(self) -> AdapterSession:
@@ -208,11 +208,7 @@ class AdapterSession:
         """The bundle's manifest now. Raises InputError when it has no adapter `name`, or is of another graph."""
         stamp = _stamp(self.bundle)
         manifest = self._manifest if stamp == self._stamp else read_manifest(self.bundle)
-        if (manifest.sites, manifest.base, manifest.files.get(MODEL)) != (
-            self._manifest.sites,
-            self._manifest.base,
-            self._manifest.files.get(MODEL),
-        ):
+        if _graphs(manifest) != _graphs(self._manifest):
             raise InputError(f"bundle {self.bundle}: holds another graph than when it was opened; open it anew")
         if all(info.name != name for info in manifest.adapters):
             raise InputError(f"adapter {name!r}: expected one of {', '.join(self.adapters) or 'none'}")
@@ -251,8 +247,6 @@ def _stamp(bundle: Path) -> tuple[int, ...] | None:
 def _verify(bundle: Path, manifest: Manifest) -> None:
     """Raise InputError unless the bundle's files are those the manifest was written for. Adapters are checked when they
     are loaded; what a runtime can do without, such as a tokenizer, may be gone but not changed."""
-    if MODEL not in manifest.files:
-        raise InputError(f"{bundle / MANIFEST}: field 'files': expected {MODEL!r} among them")
     adapters = {info.file for info in manifest.adapters}
     for name, digest in manifest.files.items():
         path = bundle / name
@@ -261,18 +255,23 @@ def _verify(bundle: Path, manifest: Manifest) -> None:
         if path.is_file():
             if (found := sha256(path)) != digest:
                 raise InputError(f"{path}: expected a file with sha256 {digest[:12]}..., found {found[:12]}...")
-        elif name == MODEL or name.startswith(f"{MODEL}."):
+        elif name.startswith(tuple(manifest.graphs)):
             raise InputError(f"{path}: no such file, though the bundle's manifest lists it")
 
 
-def _check_graph(bundle: Path, manifest: Manifest, session: ort.InferenceSession) -> None:
+def _graphs(manifest: Manifest) -> tuple[Any, ...]:
+    """What must stay as it was while a session has the bundle open."""
+    return manifest.sites, manifest.base, {graph: manifest.files[graph] for graph in manifest.graphs}
+
+
+def _check_graph(bundle: Path, graph: str, manifest: Manifest, session: ort.InferenceSession) -> None:
     """Raise InputError unless graph and manifest name the same inputs, outputs and adapter tensors."""
     swappable = manifest.tensors if manifest.mode == "swappable" else {}
     for what, listed, found in (
-        ("input", manifest.inputs, session.get_inputs()),
-        ("output", manifest.outputs, session.get_outputs()),
+        ("input", manifest.graphs[graph].inputs, session.get_inputs()),
+        ("output", manifest.graphs[graph].outputs, session.get_outputs()),
         ("adapter tensor", swappable, session.get_overridable_initializers()),
     ):
         if odd := {*listed} ^ {value.name for value in found}:
             side = "the manifest lists, the graph lacks" if min(odd) in listed else "the manifest does not list"
-            raise InputError(f"{bundle / MODEL}: {what} {min(odd)!r}: {side}")
+            raise InputError(f"{bundle / graph}: {what} {min(odd)!r}: {side}")

@@ -13,6 +13,7 @@ import pytest
 from adapter_export.bundle.manifest import (
     MANIFEST,
     AdapterInfo,
+    GraphInfo,
     Manifest,
     SiteInfo,
     TensorInfo,
@@ -32,9 +33,15 @@ def manifest() -> Manifest:
         task="text-classification",
         dtype="float32",
         opset=20,
-        base=ModelInfo("bert", "BertModel", "bert", False, 8, {"layer": 8}, {"layer": 8}, ("classifier",), digest),
-        inputs={"input_ids": TensorInfo("int64", ("batch", "sequence"))},
-        outputs={"logits": TensorInfo("float32", ("batch", 3))},
+        base=ModelInfo(
+            "bert", "BertModel", "bert", False, 8, {"layer": 8}, {"layer": 8}, ("classifier",), sha256=digest
+        ),
+        graphs={
+            "model.onnx": GraphInfo(
+                {"input_ids": TensorInfo("int64", ("batch", "sequence"))},
+                {"logits": TensorInfo("float32", ("batch", 3))},
+            )
+        },
         sites=(
             SiteInfo("layer", "output", "IA3", "ia3", {"layer.ia3.l": TensorInfo("float32", (8,))}, 1.0),
             SiteInfo("classifier", "replace", "Head", "head", {"c.head.bias": TensorInfo("float32", ("n",))}, None),
@@ -88,7 +95,12 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
         (lambda m: m["base"].update(hidden_size="8"), "field 'base.hidden_size': expected int, found str"),
         (lambda m: m["base"].update(hidden_size=True), "field 'base.hidden_size': expected int, found bool"),
         (lambda m: m["sites"][1].pop("port"), r"field 'sites\[1\].port' is missing"),
-        (lambda m: m["inputs"]["input_ids"].update(shape="ab"), "field 'inputs.input_ids.shape': expected list, found"),
+        (
+            lambda m: m["graphs"]["model.onnx"]["inputs"]["input_ids"].update(shape="ab"),
+            "field 'graphs.model.onnx.inputs.input_ids.shape': expected list, found",
+        ),
+        (lambda m: m["graphs"].clear(), "field 'graphs': expected model.onnx, or encoder_model.onnx and decoder_model"),
+        (lambda m: m["files"].pop("model.onnx"), "field 'files': expected 'model.onnx' among them"),
         (lambda m: m["adapters"][0].update(name="../one"), "adapter name '../one'"),
         (lambda m: m["adapters"][1].update(name="one"), "field 'adapters': a name is there twice"),
         (lambda m: m["adapters"][0].update(file="../one"), "path '../one': expected a path inside the bundle"),

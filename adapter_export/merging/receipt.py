@@ -20,6 +20,7 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import read_json, sha256
 from adapter_export.checkpoints.folder import SIDECAR
 from adapter_export.errors import CannotMerge, InputError
+from adapter_export.merging.contents import own_file
 from adapter_export.merging.fold import Change
 from adapter_export.merging.rounding import NAMES
 
@@ -54,7 +55,7 @@ def read_receipt(folder: Path) -> list[dict[str, Any]]:
     path = folder / SIDECAR
     if not path.exists():
         return []
-    merged = read_json(path).get("merged", [])
+    merged = read_json(own_file(folder, SIDECAR)).get("merged", [])
     if not isinstance(merged, list) or not all(isinstance(item, dict) for item in merged):
         raise InputError(f"{path}: field 'merged': expected a list of objects, found {str(merged)[:100]!r}")
     return merged

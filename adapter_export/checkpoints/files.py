@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import reprlib
 import zipfile
@@ -121,8 +122,7 @@ def _read_bin(path: Path) -> dict[str, np.ndarray]:
     import torch
 
     try:
-        _check_zip(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(_bounded(path), map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # a damaged pickle can fail in any way
@@ -147,14 +147,19 @@ def _read_bin(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _check_zip(path: Path) -> None:
-    """Raise ValueError for an archive (what torch.save writes, uncompressed) that would unpack to more than it is."""
+def _bounded(path: Path) -> Path | io.BytesIO:
+    """What torch may read of a .bin file without taking more memory than the file is large.
+
+    torch.save writes an uncompressed archive; raises ValueError for one that would unpack to more than it is. Of older
+    files, bare pickles, a damaged length would be reserved before the file is found to end.
+    """
     if not zipfile.is_zipfile(path):
-        return
+        return io.BytesIO(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(item.file_size for item in archive.infolist())
     if unpacked > path.stat().st_size:
         raise ValueError(f"expected uncompressed contents, found {unpacked} bytes of them")
+    return path
 
 
 def _one_line(error: Exception) -> str:

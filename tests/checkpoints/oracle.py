@@ -75,6 +75,17 @@ def assert_same(base: BaseModel, folder: Path, inputs: Inputs) -> None:
     assert off.shape != expected.shape or np.abs(expected - off).max() > 1e-3 * scale
 
 
+def assert_same_tensors(found: Path, expected: Path) -> None:
+    """The tensor files of two checkpoints hold the same: names, dtypes, shapes, bytes."""
+    import ml_dtypes  # noqa: F401 (lets numpy know bfloat16)
+
+    first, second = (
+        {name: (t.dtype.name, t.shape, t.tobytes()) for name, t in load_file(folder / WEIGHTS).items()}
+        for folder in (found, expected)
+    )
+    assert first == second
+
+
 def edit_config(folder: Path, **changes: Any) -> None:
     """Set fields of the config; ... removes one."""
     config = {**json.loads((folder / CONFIG).read_text()), **changes}

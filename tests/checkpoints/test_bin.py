@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,53 @@ def test_a_list_is_no_mapping(kind: Any, good: Good, refused: Refused) -> None:
     folder = good(kind.name)
     torch.save(list(converted(folder, kind).values()), folder / kind.bin)
     assert "expected a mapping of names to tensors" in refused(folder)
+
+
+def test_a_few_bytes_that_look_like_many(kind: Any, good: Good, refused: Refused) -> None:
+    import torch
+
+    folder = good(kind.name)
+    state = converted(folder, kind)
+    state[kind.tensor] = torch.ones(1).expand(1 << 40)
+    torch.save(state, folder / kind.bin)
+    assert "expected one value stored for each, found shape (1099511627776,)" in refused(folder)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is(kind: Any, good: Good, refused: Refused) -> None:
+    import torch
+
+    folder = good(kind.name)
+    plain = folder / "plain"
+    torch.save({**converted(folder, kind), "zeros": torch.zeros(1 << 20)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(folder / kind.bin, "w", zipfile.ZIP_DEFLATED) as packed:
+        for item in source.infolist():
+            packed.writestr(item.filename, source.read(item))
+    assert "expected uncompressed contents, found 4" in refused(folder)
+
+
+def test_files_of_the_older_kind_are_read(info: ModelInfo, kind: Any, good: Good) -> None:
+    import torch
+
+    folder = good(kind.name)
+    before = load_adapter(folder, info)
+    torch.save(converted(folder, kind), folder / kind.bin, _use_new_zipfile_serialization=False)
+    after = load_adapter(folder, info)
+    for site, block in before.blocks.items():
+        for name, tensor in block.tensors.items():
+            np.testing.assert_array_equal(after.blocks[site].tensors[name], tensor)
+
+
+def test_views_of_one_storage_are_read(info: ModelInfo, good: Good) -> None:
+    import torch
+
+    folder = good("peft")
+    before = load_adapter(folder, info)
+    state = {
+        name: torch.from_numpy(tensor).T.contiguous().T
+        for name, tensor in load_file(folder / "adapter_model.safetensors").items()
+    }
+    (folder / "adapter_model.safetensors").unlink()
+    torch.save(state, folder / "adapter_model.bin")
+    np.testing.assert_array_equal(
+        load_adapter(folder, info).head["classifier"].weight, before.head["classifier"].weight
+    )

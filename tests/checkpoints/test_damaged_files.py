@@ -66,9 +66,10 @@ class TestFolders:
         (b"\xff\xfe{}", "expected JSON, found: 'utf-8' codec can't decode"),
         (b"[1]", "expected a JSON object, found list"),
         (b"[" * 200_000, "expected JSON, found: "),
+        (b'{"a": {"peft_type": "IA3", "peft_type": "LORA"}}', "expected JSON, found: field 'peft_type' twice in one"),
         (b'{"a": ' + b"1" * 10_000 + b"}", "expected JSON, found: Exceeds the limit"),
     ],
-    ids=["empty", "truncated", "not-utf8", "list", "nested", "long-number"],
+    ids=["empty", "truncated", "not-utf8", "list", "nested", "twice", "long-number"],
 )
 def test_json_that_is_none(name: str, content: bytes, message: str, good: Good, refused: Refused) -> None:
     folder = good("adapterhub")
@@ -108,9 +109,13 @@ def test_a_folder_in_place_of_a_file(name: str, kind: Any, good: Good, refused: 
         lambda content: header(b'{"a": {"dtype": "F99", "shape": [2], "data_offsets": [0, 8]}}'),
         lambda content: header(b'{"a": {"dtype": "F32"}}'),
         lambda content: header(b"[]"),
+        lambda content: header(b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, '
+                               b'"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'),
+        lambda content: header(b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, '
+                               b'"b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}'),
     ],
     ids=["empty", "five-bytes", "one-byte-short", "cut-header", "too-long", "noise", "huge-header", "shape-lies",
-         "offsets-lie", "huge-shape", "unknown-dtype", "no-shape", "no-object"],
+         "offsets-lie", "huge-shape", "unknown-dtype", "no-shape", "no-object", "twice", "overlap"],
 )  # fmt: skip
 def test_safetensors_that_are_none(damage: Callable[[bytes], bytes], kind: Any, good: Good, refused: Refused) -> None:
     folder = good(kind.name)

@@ -117,7 +117,7 @@ def test_a_few_bytes_that_look_like_many(kind: Any, good: Good, refused: Refused
     state = converted(folder, kind)
     state[kind.tensor] = torch.ones(1).expand(1 << 40)
     torch.save(state, folder / kind.bin)
-    assert "expected one value stored for each, found shape (1099511627776,)" in refused(folder)
+    assert "expected values of its own, found (1099511627776,) repeated" in refused(folder)
 
 
 def test_an_archive_that_unpacks_to_more_than_it_is(kind: Any, good: Good, refused: Refused) -> None:
@@ -144,17 +144,16 @@ def test_files_of_the_older_kind_are_read(info: ModelInfo, kind: Any, good: Good
             np.testing.assert_array_equal(after.blocks[site].tensors[name], tensor)
 
 
-def test_views_of_one_storage_are_read(info: ModelInfo, good: Good) -> None:
+def test_views_are_read(info: ModelInfo, kind: Any, good: Good) -> None:
     import torch
 
-    folder = good("peft")
+    folder = good(kind.name)
     before = load_adapter(folder, info)
-    state = {
-        name: torch.from_numpy(tensor).T.contiguous().T
-        for name, tensor in load_file(folder / "adapter_model.safetensors").items()
-    }
-    (folder / "adapter_model.safetensors").unlink()
-    torch.save(state, folder / "adapter_model.bin")
-    np.testing.assert_array_equal(
-        load_adapter(folder, info).head["classifier"].weight, before.head["classifier"].weight
-    )
+    state = converted(folder, kind)
+    # The same values with axes swapped in storage, in the middle of a larger one.
+    whole = torch.stack([torch.zeros_like(state[kind.tensor]), state[kind.tensor]], dim=-1)
+    torch.save({**state, kind.tensor: whole[..., 1]}, folder / kind.bin)
+    after = load_adapter(folder, info)
+    for site, block in before.blocks.items():
+        for name, tensor in block.tensors.items():
+            np.testing.assert_array_equal(after.blocks[site].tensors[name], tensor)

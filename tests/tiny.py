@@ -177,6 +177,10 @@ def inputs_for(
     batch = text_batch(rows, length, padding, seed)
     if model_type == "whisper":
         batch = {"input_features": rng.standard_normal((rows, MEL, FRAMES)).astype(np.float32)}
+    elif model_type in _SEQ2SEQ:
+        # Their classifiers look for the one end of each text.
+        last = batch["attention_mask"].sum(1) - 1 if padding != "left" else np.full(rows, length - 1)
+        batch["input_ids"][np.arange(rows), last] = SEP
     if model_type in _SEQ2SEQ:
         batch["decoder_input_ids"] = rng.integers(len(SPECIAL), VOCABULARY, (rows, max(1, length - 2)))
     return {**batch, **pixels} if model_type == "clip" else batch

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from adapter_export import tasks
 from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 # Sizes of the example: no axis of size 1, which a trace would bake in, and no two alike.
 BATCH, SEQUENCE = 3, 9
+_DECODER_SEQUENCE, _IMAGES = 7, 4
+# Whisper's two convolutions halve the number of frames.
+_FRAMES_PER_POSITION = 2
 # Above any model's real limit; the axis is bounded by the model's own where its config tells one.
 _MAX_BATCH = 1 << 16
 _MAX_SEQUENCE = 1 << 20
@@ -27,46 +31,101 @@ class Sample:
     inputs: dict[str, torch.Tensor]
     axes: dict[str, dict[int, str]]
     limits: dict[str, int]
+    least: dict[str, int] = field(default_factory=dict)
 
 
 def sample_for(base: BaseModel) -> Sample:
-    """A small example for the model's task: text (input_ids, attention_mask, token_type_ids) or pixel_values.
+    """A small example for the model's task, of whatever the model reads: texts (input_ids, attention_mask,
+    token_type_ids), pixel_values, Whisper's input_features, and a decoder's decoder_input_ids.
 
-    Raises InputError for a model that takes neither.
+    Raises InputError for a model that takes none of these.
     """
+    parameters = inspect.signature(base.module.forward).parameters
+    parts = []
+    if "input_ids" in parameters:
+        parts.append(_texts(base))
+    if "pixel_values" in parameters:
+        # Beside texts (CLIP), images are as many as one likes.
+        parts.append(_images(base, *(("image_batch", _IMAGES) if parts else ("batch", BATCH))))
+    if "input_features" in parameters:
+        parts.append(_sounds(base))
+    if not parts:
+        raise InputError(
+            f"model {base.folder}: {base.info.architecture} takes neither input_ids nor pixel_values nor "
+            "input_features; only text, vision and speech models can be exported"
+        )
+    shifts = "decoder_input_ids" in parameters and tasks.get(base.task).labelled
+    if "decoder_input_ids" in parameters and not shifts:
+        parts.append(_decoder_texts(base))
+    merged = Sample({}, {}, {})
+    for part in parts:
+        merged = Sample(merged.inputs | part.inputs, merged.axes | part.axes, merged.limits | part.limits)
+    # The decoder of such a classifier reads the text less one token, and a trace must not think that only one is left.
+    return replace(merged, least={"sequence": 3}) if shifts else merged
+
+
+def _texts(base: BaseModel) -> Sample:
     import torch
 
-    parameters = inspect.signature(base.module.forward).parameters
-    config = base.module.config
-    generator = torch.Generator().manual_seed(0)
-    if "pixel_values" in parameters:
-        channels, size = config.num_channels, config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        pixels = torch.randn(BATCH, channels, height, width, generator=generator, dtype=base.module.dtype)
-        return Sample({"pixel_values": pixels}, {"pixel_values": {0: "batch"}}, {"batch": _MAX_BATCH})
-    if "input_ids" not in parameters:
-        raise InputError(
-            f"model {base.folder}: {base.info.architecture} takes neither input_ids nor pixel_values; "
-            "only text and vision models can be exported"
-        )
-    text = config.get_text_config()
-    ids = torch.randint(2, max(3, min(100, text.vocab_size)), (BATCH, SEQUENCE), generator=generator)
+    config = base.module.config.get_text_config()
+    ids = _ids(base, SEQUENCE)
     # A padded row: with a full mask the exporter would find the mask unused and drop the input.
     mask = torch.ones_like(ids)
     mask[0, -2:] = 0
-    if (pad := getattr(text, "pad_token_id", None)) is not None:
+    if (pad := getattr(config, "pad_token_id", None)) is not None:
         ids = torch.where(mask.bool(), ids, pad)
     inputs = {"input_ids": ids, "attention_mask": mask}
-    if "token_type_ids" in parameters and getattr(text, "type_vocab_size", 0) > 1:
+    parameters = inspect.signature(base.module.forward).parameters
+    if "token_type_ids" in parameters and getattr(config, "type_vocab_size", 0) > 1:
         inputs["token_type_ids"] = torch.zeros_like(ids)
     axes = {name: {0: "batch", 1: "sequence"} for name in inputs}
-    return Sample(inputs, axes, {"batch": _MAX_BATCH, "sequence": max_sequence(text)})
+    return Sample(inputs, axes, {"batch": _MAX_BATCH, "sequence": max_sequence(config)})
+
+
+def _decoder_texts(base: BaseModel) -> Sample:
+    config = base.module.config.get_text_config()
+    return Sample(
+        {"decoder_input_ids": _ids(base, _DECODER_SEQUENCE)},
+        {"decoder_input_ids": {0: "batch", 1: "decoder_sequence"}},
+        {"batch": _MAX_BATCH, "decoder_sequence": max_sequence(config)},
+    )
+
+
+def _images(base: BaseModel, axis: str, number: int) -> Sample:
+    config = getattr(base.module.config, "vision_config", base.module.config)
+    size = config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = _noise(base, number, config.num_channels, height, width)
+    return Sample({"pixel_values": pixels}, {"pixel_values": {0: axis}}, {axis: _MAX_BATCH})
+
+
+def _sounds(base: BaseModel) -> Sample:
+    config = base.module.config
+    features = _noise(base, BATCH, config.num_mel_bins, _FRAMES_PER_POSITION * config.max_source_positions)
+    return Sample({"input_features": features}, {"input_features": {0: "batch"}}, {"batch": _MAX_BATCH})
+
+
+def _ids(base: BaseModel, length: int) -> torch.Tensor:
+    import torch
+
+    vocabulary = base.module.config.get_text_config().vocab_size
+    return torch.randint(
+        2, max(3, min(100, vocabulary)), (BATCH, length), generator=torch.Generator().manual_seed(length)
+    )
+
+
+def _noise(base: BaseModel, *shape: int) -> torch.Tensor:
+    import torch
+
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=base.module.dtype)
 
 
 def max_sequence(config: Any) -> int:
-    """Longest sequence the model takes: its position table, less the rows that some models keep for padding."""
+    """Longest text the model takes: its position table, less the rows that some models keep for padding."""
     positions = int(getattr(config, "max_position_embeddings", None) or _MAX_SEQUENCE)
     match config.model_type:
+        case "whisper":
+            return int(config.max_target_positions)
         case "mpnet":
             return positions - 2  # its padding row is 1, whatever the config says
         case "roberta" | "xlm-roberta" | "camembert":

@@ -84,7 +84,8 @@ def _dynamic_shapes(sample: Sample) -> dict[str, Any]:
     from torch.export import Dim
 
     # A cache may be empty.
-    dims = {name: Dim(name, min=int(name != "past_sequence"), max=limit) for name, limit in sample.limits.items()}
+    least = {"past_sequence": 0, **sample.least}
+    dims = {name: Dim(name, min=least.get(name, 1), max=limit) for name, limit in sample.limits.items()}
 
     def shape(axes: Any) -> Any:
         if isinstance(axes, list):

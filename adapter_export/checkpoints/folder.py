@@ -14,6 +14,7 @@ from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
+from adapter_export.methods.bottleneck import PLACEMENTS
 from adapter_export.modelinfo import ModelInfo
 
 _log = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ class Format(Protocol):
 
 
 _FORMATS: dict[str, Format] = {peft.FORMAT: peft, adapterhub.FORMAT: adapterhub}
-# What we add beside a format's own files: base_sha256, labels, and the modules of a custom placement.
+# What we add beside a format's own files: base_sha256, labels, and places that the format has no settings for, as the
+# name of a placement of ours or as modules.
 SIDECAR = "adapter_export.json"
 
 
@@ -40,6 +42,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read an adapter folder without a model. Raises InputError naming the file and what is wrong with it."""
     folder = existing_folder(path, "adapter")
     config_path = folder / "adapter_config.json"
+    if (fusion := folder / "adapter_fusion_config.json").exists():
+        raise InputError(f"{fusion}: AdapterFusion is not supported, as it mixes the outputs of several adapters")
     # PEFT saves an adapter that has a name into a subfolder.
     inside = sorted(path.parent.name for path in folder.glob(f"*/{config_path.name}"))
     if inside and not config_path.exists():
@@ -58,7 +62,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
     sidecar = read_json(path)
-    for name in ("base_sha256", "task"):
+    for name in ("base_sha256", "task", "placement"):
         field(sidecar, path, name, str, None)
     for name in ("labels", "modules"):
         values = field(sidecar, path, name, list, None)
@@ -66,6 +70,9 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: field {name!r}: expected a list of strings, found {values!r}")
     if sidecar.get("task") not in (None, *tasks.TASKS):
         raise InputError(f"{path}: field 'task': expected one of {', '.join(tasks.TASKS)}, found {sidecar['task']!r}")
+    if sidecar.get("placement") not in (None, *PLACEMENTS):
+        expected = ", ".join(PLACEMENTS)
+        raise InputError(f"{path}: field 'placement': expected one of {expected}, found {sidecar['placement']!r}")
     return sidecar
 
 
@@ -103,10 +110,11 @@ def check_base(folder: Path, adapter: Adapter, sha256: str) -> None:
 
 def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:
     """Write `adapter` into the existing `folder` in its method's own format, with our file beside it."""
-    _FORMATS[registry.get(adapter.method).checkpoint_format].write(folder, adapter, info, base_name)
+    chosen = registry.get(adapter.method).checkpoint_format
+    _FORMATS[chosen].write(folder, adapter, info, base_name)
     sidecar: dict[str, Any] = {"base_sha256": info.sha256 or None, "task": adapter.task}
     if adapter.labels is not None:
         sidecar["labels"] = list(adapter.labels)
-    if adapter.method == "bottleneck" and (modules := adapterhub.custom_modules(adapter, info)) is not None:
-        sidecar["modules"] = modules
+    if chosen == adapterhub.FORMAT:
+        sidecar |= adapterhub.sidecar(adapter, info)
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")

@@ -30,8 +30,8 @@ _EPSILON = 1e-5
 class BottleneckOperator:
     """out = A(D(a) + w) + p,  D(a) = act(L(a) down + down_bias) up + up_bias.
 
-    a, w and p are sums of the values named in `source`, `within` and `plus` (`-` before a later one subtracts); L and A
-    are layer norms of the adapter's own, or nothing. As in the papers a = u, w = 0, p = y; parallel: a = x.
+    a, w and p are sums of the values named in `source`, `within` and `plus` (`-` before one subtracts it); L and A are
+    layer norms of the adapter's own, or nothing. As in the papers a = u, w = 0, p = y; parallel: a = x.
     Shapes: values (B, T, d), down (d, k), down_bias (k,), up (k, d), up_bias (d,): the layout MatMul wants, so no
     transpose at run time; norms (d,). A scaling factor of the checkpoint is folded into up and up_bias.
 
@@ -125,10 +125,8 @@ class BottleneckOperator:
         from transformers.activations import ACT2FN
 
         def total(names: tuple[str, ...]) -> torch.Tensor:
-            result = values[names[0]]
-            for name in names[1:]:
-                result = result - values[name[1:]] if name.startswith("-") else result + values[name]
-            return result
+            signed = [-values[name[1:]] if name.startswith("-") else values[name] for name in names]
+            return sum(signed[1:], signed[0])
 
         def norm(value: torch.Tensor, name: str) -> torch.Tensor:
             centred = value - value.mean(-1, keepdim=True)
@@ -161,6 +159,8 @@ class BottleneckOperator:
 
 def _sum(name: str, terms: tuple[str, ...]) -> list[str]:
     """ONNX lines that add the named values up as `name`."""
+    if terms == (f"-{terms[0][1:]}",):
+        return [f"{name} = Neg ({terms[0][1:]})"]
     lines, total = [], terms[0]
     for count, term in enumerate(terms[1:], start=1):
         result = name if count == len(terms) - 1 else f"{name}{count}"

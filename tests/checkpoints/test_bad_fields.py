@@ -69,6 +69,25 @@ def add(name: str, *shape: int) -> Callable[[dict[str, np.ndarray]], object]:
     return lambda tensors: tensors.update({name: np.ones(shape, np.float32)})
 
 
+def combined(*changes: Callable[[Path], object]) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        for each in changes:
+            each(folder)
+
+    return change
+
+
+def disagreeing_norms(tensors: dict[str, np.ndarray]) -> None:
+    """The names of an adapter with a norm before it, which is there twice, but with other values."""
+    for name in [name for name in tensors if "adapter_down.0" in name]:
+        tensors[name.replace("down.0", "down.1")] = tensors.pop(name)
+        tensors[name] = np.zeros(32, np.float32)
+        tensors[name.replace("adapter_down.0", "adapter_norm_before")] = np.ones(32, np.float32)
+
+
+# One part of a union.
+BOTTLENECK = {"mh_adapter": False, "output_adapter": True, "non_linearity": "relu", "reduction_factor": 16}
+
 ROWS: Mapping[str, Row] = {
     # PEFT
     "peft: another method": (
@@ -182,7 +201,7 @@ ROWS: Mapping[str, Row] = {
         edit_json(CONFIG, config__leave_out=[1]),
         (
             "tensors at 'encoder.layer.1.attention.output': no such place for this config in a bert model",
-            "places: encoder.layer.0.attention.output, encoder.layer.0.output)",
+            "(places: encoder.layer.0.attention.output, encoder.layer.0.output)",
         ),
     ),
     "hub: missing place": (
@@ -198,7 +217,31 @@ ROWS: Mapping[str, Row] = {
     "hub: surplus tensor": (
         H,
         edit_tensors(H_WEIGHTS, add("bert.encoder.layer.1.output.adapters.default.gate.weight", 1, 32)),
-        ("tensor 'bert.encoder.layer.1.output.adapters.default.gate.weight': not a tensor of a bottleneck adapter",),
+        ("tensor 'encoder.layer.1.output.adapters.*.gate.weight' is not one that this config has",),
+    ),
+    "hub: foreign tensor": (
+        H,
+        edit_tensors(H_WEIGHTS, add("bert.encoder.layer.1.output.x", 1, 32)),
+        ("tensor 'bert.encoder.layer.1.output.x': not a tensor of a bottleneck adapter",),
+    ),
+    **{
+        f"hub: tensor of {piece}": (
+            H,
+            edit_tensors(H_WEIGHTS, add(f"bert.{piece}.default.weight", 2)),
+            (f"tensor 'bert.{piece}.default.weight': of {kind}, which is not supported",),
+        )
+        for piece, kind in (
+            ("encoder.layer.0.attention.self.prefix_tunings", "prefix tuning"),
+            ("encoder.layer.0.output.adapter_fusion_layer", "AdapterFusion"),
+            ("invertible_adapters", "an invertible adapter"),
+            ("invertible_lang_adapters", "an invertible adapter"),
+            ("encoder.layer.0.output.dense.loras", "LoRA"),
+        )
+    },
+    "hub: shared tensor": (
+        H,
+        edit_tensors(H_WEIGHTS, add("bert.shared_parameters.default.phm_rule", 2, 2, 2)),
+        ("tensors shared by all places, but 'phm_layer' is false",),
     ),
     "hub: unknown place": (
         H,
@@ -208,54 +251,106 @@ ROWS: Mapping[str, Row] = {
     "hub: two adapters": (
         H,
         edit_tensors(H_WEIGHTS, add("bert.encoder.layer.1.output.adapters.other.adapter_up.bias", 32)),
-        ("adapters.other.adapter_up.bias': expected one adapter in the file, found 'default' and 'other'",),
+        ("adapters.other.adapter_up.bias': expected one adapter in the file, found ['default', 'other']",),
     ),
     "hub: scaling lost": (
         H,
         edit_json(CONFIG, config__scaling="learned"),
-        (".adapters.*.scaling': expected one learned value",),
+        (".adapters.*.scaling' is missing",),
     ),
-    "hub: scaling by channel": (
+    "hub: scaling by channel of another size": (
         H,
-        edit_json(CONFIG, config__scaling="channel"),
-        ("field 'scaling': 'channel' is not supported, expected a number or 'learned'",),
+        combined(
+            edit_json(CONFIG, config__scaling="channel"),
+            edit_tensors(H_WEIGHTS, add("bert.encoder.layer.0.attention.output.adapters.default.scaling", 1)),
+        ),
+        (".adapters.*.scaling': expected shape (32,) for this base model and config, found (1,)",),
     ),
-    "hub: scaling nan": (
+    "hub: norm of two minds": (
         H,
-        edit_json(CONFIG, config__scaling=float("nan")),
-        ("field 'scaling': nan is not supported",),
+        combined(
+            edit_json(CONFIG, config__ln_before=True),
+            edit_tensors(H_WEIGHTS, disagreeing_norms),
+        ),
+        ("adapter_down.0.weight': expected the values of 'adapter_norm_before.weight', found others",),
     ),
-    "hub: both kinds of place": (
+    "hub: union of two at one place": (
         H,
-        edit_json(CONFIG, config__original_ln_before=True),
-        ("field 'original_ln_before': true is not supported with mh_adapter",),
+        edit_json(CONFIG, config__architecture="union", config__configs=[BOTTLENECK, BOTTLENECK]),
+        (CONFIG, "field 'configs': two of the union's parts stand at 'encoder.layer.0.output'"),
+    ),
+    "hub: union with another method": (
+        H,
+        edit_json(CONFIG, config__architecture="union", config__configs=[BOTTLENECK, {"architecture": "lora"}]),
+        (CONFIG, "field 'configs': a union with 'lora' is not supported, only one of bottlenecks"),
     ),
     **{
-        f"hub: {name}": (
+        f"hub: {field} {value}": (
             H,
-            edit_json(CONFIG, **{f"config__{name}": value}),
-            (CONFIG, f"field '{name}': {value!r} is not supported, expected {expected!r}"),
+            edit_json(CONFIG, **{f"config__{field}": value}),
+            (CONFIG, f"'{field}': {problem}"),
         )
-        for name, value, expected in (
-            ("architecture", "union", None),
-            ("architecture", "prefix_tuning", None),
-            ("is_parallel", True, False),
-            ("use_gating", True, False),
-            ("phm_layer", True, False),
-            ("inv_adapter", "nice", None),
-            ("ln_before", True, False),
-            ("ln_after", True, False),
-            ("original_ln_after", False, True),
-            ("residual_before_ln", False, True),
-            ("residual_before_ln", "post_add", True),
-            ("adapter_residual_before_ln", True, False),
-            ("cross_adapter", True, False),
+        for field, value, problem in (
+            ("scaling", float("nan"), "expected a number, 'learned' or 'channel', found nan"),
+            ("scaling", True, "expected a number, 'learned' or 'channel', found True"),
+            ("scaling", "free", "expected a number, 'learned' or 'channel', found 'free'"),
+            ("reduction_factor", 0, "expected numbers above 0, by layer number or 'default' where there are several"),
+            ("reduction_factor", True, "expected a number, found True"),
+            ("reduction_factor", {"0": -1}, "expected numbers above 0"),
+            ("reduction_factor", {"0": 16}, "expected a value for layer 1, or 'default'"),
+            ("leave_out", [True], "expected a list of layer numbers, found [True]"),
+            ("residual_before_ln", "pre_add", "expected true, false or 'post_add', found 'pre_add'"),
+            ("residual_before_ln", 1, "expected true, false or 'post_add', found 1"),
+            ("residual_before_ln", "post_add", "'post_add': the library takes this only with original_ln_before"),
+            ("architecture", "prefix_tuning", "'prefix_tuning' is not supported, expected null (bottleneck), 'lora'"),
+            ("architecture", ["a"], "['a'] is not supported"),
+            (
+                "use_gating",
+                True,
+                "True is not supported: the library averages the gate over all positions, padding too",
+            ),
+            ("inv_adapter", "nice", "'nice' is not supported: an invertible adapter acts on the embeddings"),
+            ("invertible_adapter", {"block_type": "nice"}, "{'block_type': 'nice'} is not supported"),
+            ("ln_before", 1, "expected bool, found 1"),
         )
     },
+    "hub: width of another factor": (
+        H,
+        edit_json(CONFIG, config__reduction_factor=8),
+        (
+            "tensor 'encoder.layer.0.attention.output.adapters.*.adapter_down.0.weight': expected shape (4, 32) for ",
+            "config, found (2, 32)",
+        ),
+    ),
+    "hub: cross-attention that is not there": (
+        H,
+        edit_json(CONFIG, config__cross_adapter=True, config__mh_adapter=False),
+        ("tensors at 'encoder.layer.0.attention.output': no such place",),
+    ),
+    "hub: compacter without its tensors": (
+        H,
+        edit_json(CONFIG, config__phm_layer=True, config__phm_dim=2),
+        ("tensor '*.shared_parameters.*.phm_rule' is missing; a base class without a head saves its adapters without",),
+    ),
+    "hub: compacter of no size": (
+        H,
+        edit_json(CONFIG, config__phm_layer=True, config__phm_dim=0),
+        (CONFIG, "field 'phm_dim': expected at least 1, found 0"),
+    ),
+    "hub: compacter that does not divide": (
+        H,
+        edit_json(CONFIG, config__phm_layer=True, config__phm_dim=5),
+        ("expected sizes that 'phm_dim' 5 divides, found 32 and 2",),
+    ),
+    "hub: fusion": (
+        H,
+        lambda folder: (folder / "adapter_fusion_config.json").write_text("{}"),
+        ("adapter_fusion_config.json: AdapterFusion is not supported",),
+    ),
     "hub: flexible head": (
         H,
-        edit_json(HEAD_CONFIG, config={"head_type": "classification"}),
-        (HEAD_CONFIG, "field 'config': a flexible head (AutoAdapterModel) is not supported"),
+        edit_json(HEAD_CONFIG, config={"head_type": "tagging"}),
+        (HEAD_CONFIG, "field 'head_type': 'tagging' is not supported, as no such model is exported (expected one of"),
     ),
     "hub: head without config": (H, lambda folder: (folder / HEAD_CONFIG).unlink(), (HEAD_CONFIG, "no such file")),
     "hub: head without weights": (
@@ -299,6 +394,11 @@ ROWS: Mapping[str, Row] = {
     ),
     "ours: unknown task": (P, edit_json(SIDECAR, task="ner"), ("'task': expected one of features, ", "found 'ner'")),
     "ours: task of no kind": (H, edit_json(SIDECAR, task=["ner"]), ("field 'task': expected str, found ['ner']",)),
+    "ours: unknown placement": (
+        H,
+        edit_json(SIDECAR, placement="top"),
+        ("field 'placement': expected one of houlsby",),
+    ),
     "ours: modules of no kind": (H, edit_json(SIDECAR, modules={"a": 1}), ("field 'modules': expected list, found",)),
     "ours: unknown modules": (
         H,

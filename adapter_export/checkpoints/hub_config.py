@@ -1,0 +1,243 @@
+"""The settings of AdapterHub's bottleneck adapters: every field checked, and those that mean nothing reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adapter_export.checkpoints.files import field as read_field
+from adapter_export.checkpoints.files import shortened
+from adapter_export.errors import InputError
+from adapter_export.methods.activations import activation
+
+CONFIG = "adapter_config.json"
+# The settings that put adapters after attention, after the feed-forward and after cross-attention.
+KINDS = ("mh_adapter", "output_adapter", "cross_adapter")
+POST_ADD = "post_add"
+
+# What each setting is where the config leaves it out. Required ones (places, non_linearity) have no entry.
+DEFAULTS: Mapping[str, Any] = {
+    "adapter_residual_before_ln": False,
+    "cross_adapter": False,
+    "dropout": 0.0,
+    "factorized_phm_W": True,
+    "factorized_phm_rule": False,
+    "hypercomplex_nonlinearity": "glorot-uniform",
+    "init_weights": "bert",
+    "init_weights_seed": None,
+    "inv_adapter": None,
+    "inv_adapter_reduction_factor": None,
+    "is_parallel": False,
+    "learn_phm": True,
+    "leave_out": [],
+    "ln_after": False,
+    "ln_before": False,
+    "original_ln_after": True,
+    "original_ln_before": False,
+    "phm_bias": True,
+    "phm_c_init": "normal",
+    "phm_dim": 4,
+    "phm_init_range": 0.0001,
+    "phm_layer": False,
+    "phm_rank": 1,
+    "residual_before_ln": True,
+    "scaling": 1.0,
+    "shared_W_phm": False,
+    "shared_phm_rule": True,
+    "stochastic_depth": 0.0,
+    "use_gating": False,
+}
+# Those of them, and older ones, that only training or the values at its start depend on.
+_INERT = frozenset(
+    {
+        "dropout", "hypercomplex_nonlinearity", "init_weights", "init_weights_seed", "inv_adapter_reduction_factor",
+        "learn_phm", "phm_c_init", "phm_init_range", "stochastic_depth",
+    }
+)  # fmt: skip
+_REQUIRED = frozenset({"mh_adapter", "output_adapter", "non_linearity", "reduction_factor", "architecture"})
+# Before versions were recorded, the library's "gelu" was another function than it is now.
+_UNVERSIONED = {"gelu": "gelu_new", "gelu_orig": "gelu"}
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a bottleneck computes, in the library's own words: its `methods/modeling.py` reads these settings.
+
+    With h the sublayer's output, x its residual, N the model's norm after it (if any), D the bottleneck with the norm
+    of ln_before inside, A the norm of ln_after or nothing:
+      input     x if is_parallel; N(h + x) if original_ln_before; else h
+      residual  h if is_parallel or residual_before_ln is True; h + x if it is "post_add"; else the input
+      out       A(D(input) + residual) if adapter_residual_before_ln (not if parallel); else A(D(input)) + residual
+      result    N(out + x) if original_ln_after; else out
+    """
+
+    activation: str
+    is_parallel: bool = False
+    original_ln_before: bool = False
+    original_ln_after: bool = True
+    residual_before_ln: bool | str = True
+    adapter_residual_before_ln: bool = False
+    ln_before: bool = False
+    ln_after: bool = False
+
+
+@dataclass(frozen=True)
+class Phm:
+    """How a matrix is made of Kronecker products (Mahabadi et al. 2021, arXiv:2106.04647); see `hub_tensors`."""
+
+    dim: int
+    rank: int
+    bias: bool
+    shared_rule: bool
+    factorized_rule: bool
+    shared_weight: bool
+    factorized_weight: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One bottleneck config. reduction_factor: None leaves the widths to the tensors."""
+
+    arithmetic: Arithmetic
+    kinds: tuple[str, ...]
+    leave_out: frozenset[int] = frozenset()
+    reduction_factor: float | Mapping[str, float] | None = None
+    scaling: float | str = 1.0
+    phm: Phm | None = field(default=None)
+
+    def width(self, number: int, features: int) -> int | None:
+        """Width k in the layer of that number, as the library computes it; None where the config does not say."""
+        factor = self.reduction_factor
+        if isinstance(factor, Mapping):
+            factor = factor.get(str(number), factor.get("default"))
+        return None if factor is None else max(1, int(features // factor))
+
+
+def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapter: bool = False) -> Settings:
+    """Check the nested config read from `path`; raises InputError, naming the field, for what is not supported.
+
+    versioned: whether the checkpoint records the library's version. task_adapter: whether it is a task adapter of the
+    time when those named an invertible adapter that they did not have.
+    """
+    _refuse_unsupported(config, path, task_adapter)
+
+    def flag(name: str) -> bool:
+        value = config.get(name)
+        return bool(DEFAULTS.get(name, False)) if value is None else _typed(config, path, name, bool)
+
+    return Settings(
+        Arithmetic(
+            _activation(config, path, versioned),
+            is_parallel=flag("is_parallel"),
+            original_ln_before=flag("original_ln_before"),
+            original_ln_after=flag("original_ln_after"),
+            residual_before_ln=_residual(config, path),
+            adapter_residual_before_ln=flag("adapter_residual_before_ln"),
+            ln_before=flag("ln_before"),
+            ln_after=flag("ln_after"),
+        ),
+        tuple(kind for kind in KINDS if flag(kind)),
+        _leave_out(config, path),
+        _reduction_factor(config, path),
+        _scaling(config, path),
+        _phm(config, path, flag) if flag("phm_layer") else None,
+    )
+
+
+def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to tell the user: fields that the library does not have and that are set; it ignores such."""
+    known = {*DEFAULTS, *_REQUIRED, "invertible_adapter"}
+    unknown = sorted(name for name, value in config.items() if value and name not in known)
+    return tuple(
+        f"{CONFIG}: field {name!r} is unknown for bottleneck adapters and has no effect (found "
+        f"{shortened(config[name])})"
+        for name in unknown
+    )
+
+
+def _refuse_unsupported(config: Mapping[str, Any], path: Path, task_adapter: bool) -> None:
+    reasons = {
+        "use_gating": "the library averages the gate over all positions, padding too, so a text's result depends on "
+        "the texts beside it",
+        "inv_adapter": "an invertible adapter acts on the embeddings and again before the head",
+        "invertible_adapter": "an invertible adapter acts on the embeddings and again before the head",
+    }
+    for name, reason in reasons.items():
+        if config.get(name) and not (task_adapter and name != "use_gating"):
+            raise InputError(f"{path}: field {name!r}: {shortened(config[name])} is not supported: {reason}")
+
+
+def _typed(config: Mapping[str, Any], path: Path, name: str, kind: Any) -> Any:
+    """config[name] of that type, or None where it is absent or null. A bool is no number."""
+    value = read_field(config, path, name, kind, None)
+    if isinstance(value, bool) and kind is not bool:
+        raise InputError(f"{path}: field {name!r}: expected a number, found {value}")
+    return value
+
+
+def _activation(config: Mapping[str, Any], path: Path, versioned: bool) -> str:
+    name = read_field(config, path, "non_linearity", str).lower()
+    try:
+        return activation(name if versioned else _UNVERSIONED.get(name, name))
+    except InputError as error:
+        raise InputError(f"{path}: field 'non_linearity': {error}") from None
+
+
+def _residual(config: Mapping[str, Any], path: Path) -> bool | str:
+    value = config.get("residual_before_ln", True)
+    if not isinstance(value, bool) and value != POST_ADD:
+        raise InputError(
+            f"{path}: field 'residual_before_ln': expected true, false or {POST_ADD!r}, found {shortened(value)}"
+        )
+    return bool(value) if isinstance(value, bool) else POST_ADD
+
+
+def _leave_out(config: Mapping[str, Any], path: Path) -> frozenset[int]:
+    numbers = _typed(config, path, "leave_out", list) or []
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+        raise InputError(f"{path}: field 'leave_out': expected a list of layer numbers, found {shortened(numbers)}")
+    return frozenset(numbers)
+
+
+def _reduction_factor(config: Mapping[str, Any], path: Path) -> float | Mapping[str, float] | None:
+    value = _typed(config, path, "reduction_factor", (int, float, dict))
+    factors = value.values() if isinstance(value, dict) else () if value is None else (value,)
+    for factor in factors:
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < float("inf"):
+            raise InputError(
+                f"{path}: field 'reduction_factor': expected numbers above 0, by layer number or 'default' where there "
+                f"are several, found {shortened(factor)}"
+            )
+    result: float | Mapping[str, float] | None = value
+    return result
+
+
+def _scaling(config: Mapping[str, Any], path: Path) -> float | str:
+    value = config.get("scaling", 1.0)
+    if value in ("learned", "channel"):
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+        raise InputError(
+            f"{path}: field 'scaling': expected a number, 'learned' or 'channel', found {shortened(value)}"
+        )
+    return float(value)
+
+
+def _phm(config: Mapping[str, Any], path: Path, flag: Any) -> Phm:
+    sizes = {}
+    for name in ("phm_dim", "phm_rank"):
+        value = _typed(config, path, name, int)
+        sizes[name] = DEFAULTS[name] if value is None else value
+        if sizes[name] < 1:
+            raise InputError(f"{path}: field {name!r}: expected at least 1, found {sizes[name]}")
+    return Phm(
+        sizes["phm_dim"],
+        sizes["phm_rank"],
+        bias=flag("phm_bias"),
+        shared_rule=flag("shared_phm_rule"),
+        factorized_rule=flag("factorized_phm_rule"),
+        shared_weight=flag("shared_W_phm"),
+        factorized_weight=flag("factorized_phm_W"),
+    )

@@ -1,0 +1,216 @@
+"""AdapterHub's IA3: `architecture: "lora"` with `composition_mode: "scale"`. y = (W x + b) * alpha * lora_B.
+
+Unlike the paper's it always scales outputs: of keys and values, and of the feed-forward's first layer before its
+activation. A fused projection takes a vector for the chosen ones of its thirds q, k, v; the others are times alpha.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapter_export.checkpoints.adapter import Checkpoint, site_features
+from adapter_export.checkpoints.files import field, shortened
+from adapter_export.checkpoints.hub_config import CONFIG
+from adapter_export.checkpoints.hub_places import layers
+from adapter_export.errors import InputError
+from adapter_export.methods.contract import Block
+from adapter_export.methods.ia3 import IA3Operator
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.renames import canonical
+from adapter_export.sites import Port, Site, strip_prefix
+
+_KEY = re.compile(r"(?P<module>.+)\.loras\.(?P<name>[^.]+)\.(?P<part>.+)")
+_THIRDS = ("q", "k", "v")
+# Versions before this one divided by r what they should not have, which their own loader now makes up for.
+_FAULTY_BEFORE = (1, 1)
+_VERSION = re.compile(r"adapters\.(\d+)\.(\d+)")
+_KNOWN = frozenset(
+    {
+        "alpha", "architecture", "attn_matrices", "composition_mode", "dropout", "dtype", "init_weights",
+        "init_weights_seed", "intermediate_lora", "leave_out", "output_lora", "r", "selfattn_lora", "use_dora",
+        "use_gating", "vera_b", "vera_d",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Modules:
+    """Regular expressions of module paths below a layer, as the library's settings call them."""
+
+    attention: Mapping[str, str]
+    intermediate: str
+    output: str
+    fused: str | None = None
+
+
+def _projections(pattern: str, q: str, k: str, v: str) -> dict[str, str]:
+    return {"q": pattern.format(q), "k": pattern.format(k), "v": pattern.format(v)}
+
+
+_PROJ = ("q_proj", "k_proj", "v_proj")
+_BERT = _Modules(
+    _projections(r"attention\.self\.{}", "query", "key", "value"), r"intermediate\.dense", r"output\.dense"
+)
+# The library calls the second layer of these the intermediate one.
+_LLAMA = _Modules(_projections(r"self_attn\.{}", *_PROJ), r"mlp\.down_proj", r"mlp\.up_proj")
+_QWEN = _Modules(_LLAMA.attention, r"mlp\.up_proj", r"mlp\.down_proj")
+_BART = _Modules(_projections(r"(?:self|encoder)_attn\.{}", *_PROJ), "fc1", "fc2")
+_CLIP = _Modules(_projections(r"self_attn\.{}", *_PROJ), r"mlp\.fc1", r"mlp\.fc2")
+_T5 = _Modules(
+    _projections(r"layer\.\d\.\w+Attention\.{}", "q", "k", "v"),
+    r"layer\.\d\.DenseReluDense\.(?:wi|wi_1)",
+    r"layer\.\d\.DenseReluDense\.wo",
+)
+_MODULES: Mapping[str, _Modules] = {
+    "albert": _Modules(_projections(r"attention\.{}", "query", "key", "value"), "ffn", "ffn_output"),
+    "bart": _BART,
+    "bert": _BERT,
+    "clip": _CLIP,
+    "clip_text_model": _CLIP,
+    "clip_vision_model": _CLIP,
+    "deberta-v2": _Modules(
+        _projections(r"attention\.self\.{}", "query_proj", "key_proj", "value_proj"), _BERT.intermediate, _BERT.output
+    ),
+    "distilbert": _Modules(_projections(r"attention\.{}", "q_lin", "k_lin", "v_lin"), r"ffn\.lin1", r"ffn\.lin2"),
+    "electra": _BERT,
+    "gemma2": _QWEN,
+    "gemma3_text": _QWEN,
+    "gpt2": _Modules({}, r"mlp\.c_fc", r"mlp\.c_proj", fused=r"attn\.c_attn"),
+    "gptj": _Modules(_projections(r"attn\.{}", *_PROJ), r"mlp\.fc_in", r"mlp\.fc_out"),
+    "llama": _LLAMA,
+    "mbart": _BART,
+    "mistral": _LLAMA,
+    "modernbert": _Modules({}, r"mlp\.Wi", r"mlp\.Wo", fused=r"attn\.Wqkv"),
+    "mt5": _T5,
+    "phi": _Modules(_LLAMA.attention, r"mlp\.fc1", r"mlp\.fc2"),
+    "qwen2": _QWEN,
+    "qwen3": _QWEN,
+    "roberta": _BERT,
+    "t5": _T5,
+    "vit": _Modules(_projections(r"attention\.{}", *_PROJ), r"mlp\.fc1", r"mlp\.fc2"),
+    "whisper": _BART,
+    "xlm-roberta": _BERT,
+}
+
+
+def blocks_of(checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo) -> dict[Site, Block]:
+    """IA3 vectors by site. Raises InputError, naming the field or tensor, for LoRA proper and for what does not fit."""
+    path = checkpoint.folder / CONFIG
+    matrices = _check(config, path)
+    alpha = _alpha(checkpoint, config, path)
+    vectors = _vectors(checkpoint, info)
+    expected = _expected(config, path, info, matrices)
+    if surplus := sorted(set(vectors) - set(expected)):
+        raise InputError(
+            f"{checkpoint.folder}: tensors at {surplus[0]!r}: no such place for this config in a {info.model_type} "
+            f"model ({len(surplus)} in all)"
+        )
+    if missing := sorted(set(expected) - set(vectors)):
+        raise InputError(f"{checkpoint.folder}: tensors at {missing[0]!r} are missing ({len(missing)} places in all)")
+    blocks = {}
+    for module, chosen in expected.items():
+        site, vector = Site(module, Port.OUTPUT), vectors[module]
+        features = site_features(checkpoint, info, site)
+        size = features // len(_THIRDS) * len(chosen) if chosen else features
+        if vector.shape != (size, 1):
+            raise InputError(
+                f"{checkpoint.folder}: tensor '{module}.loras.*.lora_B': expected shape ({size}, 1) for this base "
+                f"model and config, found {vector.shape}"
+            )
+        whole = _whole(vector.reshape(-1), chosen, features) if chosen else vector.reshape(-1)
+        blocks[site] = Block(IA3Operator(), {"l": whole if alpha == 1 else whole * np.float32(alpha)})
+    return blocks
+
+
+def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to tell the user: fields that the library does not have and that are set; it ignores such."""
+    return tuple(
+        f"{CONFIG}: field {name!r} is unknown for IA3 and has no effect (found {shortened(config[name])})"
+        for name in sorted(config)
+        if config[name] and name not in _KNOWN
+    )
+
+
+def _check(config: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Refuse what is no IA3; returns the attention matrices that are scaled."""
+    mode = field(config, path, "composition_mode", str, "add")
+    if mode != "scale":
+        raise InputError(f"{path}: field 'composition_mode': {mode!r} (LoRA) is not supported, expected 'scale' (IA3)")
+    reasons = {
+        "use_gating": "the library averages the gate over all positions, padding too",
+        "use_dora": "DoRA is no IA3",
+        "vera_d": "VeRA is no IA3",
+        "vera_b": "VeRA is no IA3",
+    }
+    for name, reason in reasons.items():
+        if config.get(name) not in (None, False):
+            raise InputError(f"{path}: field {name!r}: {shortened(config[name])} is not supported: {reason}")
+    if (rank := field(config, path, "r", int, 8)) != 1:
+        raise InputError(f"{path}: field 'r': expected 1 with composition_mode 'scale', found {rank}")
+    matrices = field(config, path, "attn_matrices", list, ["q", "v"])
+    if wrong := [name for name in matrices if name not in _THIRDS]:
+        raise InputError(f"{path}: field 'attn_matrices': expected of q, k and v, found {shortened(wrong[0])}")
+    return tuple(name for name in _THIRDS if name in matrices)
+
+
+def _alpha(checkpoint: Checkpoint, config: dict[str, Any], path: Path) -> float:
+    alpha = field(config, path, "alpha", (int, float), 8)
+    if isinstance(alpha, bool) or not abs(alpha) < float("inf"):
+        raise InputError(f"{path}: field 'alpha': expected a number, found {shortened(alpha)}")
+    version = _VERSION.match(str(checkpoint.config.get("version", "")))
+    faulty = version is not None and (int(version[1]), int(version[2])) < _FAULTY_BEFORE
+    return 1.0 if faulty else float(alpha)
+
+
+def _vectors(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, np.ndarray]:
+    """lora_B by module, in today's paths without the model's prefix."""
+    vectors, names = {}, set()
+    for name, tensor in checkpoint.tensors.items():
+        match = _KEY.fullmatch(name)
+        if match is None or match["part"] != "lora_B":
+            raise InputError(f"{checkpoint.folder}: tensor {name!r}: not a tensor of IA3")
+        names.add(match["name"])
+        if len(names) > 1:
+            raise InputError(
+                f"{checkpoint.folder}: tensor {name!r}: expected one adapter in the file, found {sorted(names)}"
+            )
+        vectors[canonical(info.model_type, strip_prefix(match["module"], info.prefix))] = tensor
+    return vectors
+
+
+def _expected(
+    config: dict[str, Any], path: Path, info: ModelInfo, matrices: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """The modules that this config scales, each with the thirds of it where it is fused."""
+    if (table := _MODULES.get(info.model_type)) is None:
+        raise InputError(f"{path}: field 'architecture': 'lora': no table of the modules of {info.model_type!r}")
+    left_out = field(config, path, "leave_out", list, None) or []
+    patterns: dict[str, tuple[str, ...]] = {}
+    if field(config, path, "selfattn_lora", bool, True):
+        if table.fused is not None:
+            patterns |= {table.fused: matrices} if matrices else {}
+        patterns |= {table.attention[name]: () for name in matrices if name in table.attention}
+    if field(config, path, "intermediate_lora", bool, False):
+        patterns[table.intermediate] = ()
+    if field(config, path, "output_lora", bool, False):
+        patterns[table.output] = ()
+    expected = {}
+    for number, layer in enumerate(layers(info)):
+        for module in info.modules if number not in left_out else ():
+            for pattern, thirds in patterns.items():
+                if module.startswith(f"{layer}.") and re.fullmatch(pattern, module.removeprefix(f"{layer}.")):
+                    expected[module] = thirds
+    return expected
+
+
+def _whole(vector: np.ndarray, chosen: tuple[str, ...], features: int) -> np.ndarray:
+    """A vector for the chosen thirds as one for all of them, with ones for the others."""
+    third = features // len(_THIRDS)
+    pieces = dict(zip(chosen, vector.reshape(len(chosen), third), strict=True))
+    return np.concatenate([pieces.get(name, np.ones(third, vector.dtype)) for name in _THIRDS])

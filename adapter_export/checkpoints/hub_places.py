@@ -1,0 +1,205 @@
+"""Where AdapterHub's bottleneck adapters stand in a model, by their places in tensor names, and as what operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from adapter_export.checkpoints.hub_config import POST_ADD, Arithmetic
+from adapter_export.errors import InputError
+from adapter_export.methods.bottleneck import BottleneckOperator
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.tables import known
+from adapter_export.sites import Port, Site
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place where the library can put an adapter, beside a sublayer.
+
+    number: the layer's, in the library's count. kind: the setting that fills the place (`hub_config.KINDS`). key: the
+    place in tensor names, in today's module paths. output: the module whose output is h. residual: the module whose
+    input is x, empty where the library hands none on. norm: the norm that the library takes for N, empty where none.
+    post_norm: whether the model itself goes on with N(h + x). total: the module whose output is h + x, where there is
+    one. hooked: whether the library leaves the residual and N to the model. swapped: whether the library takes h for x
+    and x for h.
+    """
+
+    number: int
+    kind: str
+    key: str
+    output: str
+    residual: str
+    norm: str = ""
+    post_norm: bool = False
+    total: str = ""
+    hooked: bool = False
+    swapped: bool = False
+
+
+@dataclass(frozen=True)
+class _Hook:
+    """Modules below a layer that one of the library's interfaces hooks into."""
+
+    output: str
+    residual: str = ""
+    norm: str = ""
+
+
+# Models that the library adapts from outside, by a description of their modules: after attention and feed-forward.
+# Unlike ours it takes h before Gemma's second norms, and x after ModernBERT's norm; Phi's feed-forward gets no x.
+_HOOKED: Mapping[str, tuple[_Hook, _Hook]] = {
+    "gemma2": (
+        _Hook("self_attn.o_proj", "input_layernorm", "post_attention_layernorm"),
+        _Hook("mlp.down_proj", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    ),
+    "modernbert": (_Hook("attn.Wo", "attn", "mlp_norm"), _Hook("mlp.Wo", "mlp")),
+    "phi": (_Hook("self_attn.dense", "input_layernorm"), _Hook("mlp.fc2")),
+    "qwen2": (_Hook("self_attn.o_proj", "input_layernorm"), _Hook("mlp.down_proj", "post_attention_layernorm")),
+}
+_SAME_HOOKS = {"gemma3_text": "gemma2", "qwen3": "qwen2"}
+# Those whose layer's output is h + x of the feed-forward.
+_HOOKED_TOTAL = frozenset({"qwen2", "qwen3"})
+# Cross-attention in decoders, by the path of its modules: (key, output, residual, norm).
+_T5_CROSS = ("layer.1", "layer.1.EncDecAttention.o", "layer.1", "")
+_BART_CROSS = ("cross_attention_adapters", "encoder_attn.out_proj", "encoder_attn", "encoder_attn_layer_norm")
+_MBART_CROSS = ("cross_attention_adapters", "encoder_attn.out_proj", "encoder_attn_layer_norm", "")
+_CROSS: Mapping[str, tuple[str, str, str, str]] = {
+    "bart": _BART_CROSS,
+    "mbart": _MBART_CROSS,
+    "mt5": _T5_CROSS,
+    "t5": _T5_CROSS,
+    "whisper": _MBART_CROSS,
+}
+
+
+def layers(info: ModelInfo) -> list[str]:
+    """Paths of the layers in the library's numbering: a decoder's follow its encoder's. Empty for an unknown model."""
+    architecture = known(info.model_type)
+    return [] if architecture is None else [layer for _, layer in architecture.layers(info.modules)]
+
+
+def places(info: ModelInfo) -> Iterator[Place]:
+    """Every place of every layer, in the library's order; none for a model without a placement table."""
+    if (architecture := known(info.model_type)) is None:
+        return
+    if hooks := _HOOKED.get(_SAME_HOOKS.get(info.model_type, info.model_type)):
+        yield from _hooked(info, hooks)
+        return
+    cross = _CROSS.get(info.model_type)
+    for number, (stack, layer) in enumerate(architecture.layers(info.modules)):
+        attention = (stack.hub_attention, stack.attention_output, stack.attention_residual, stack.attention_norm or "")
+        # ALBERT's attention hands its two values to the adapter in the wrong order.
+        yield replace(_place(number, "mh_adapter", layer, *attention), swapped=info.model_type == "albert")
+        if cross is not None and f"{layer}.{cross[1]}" in info.modules:
+            yield _place(number, "cross_adapter", layer, *cross)
+        # GPT-J's second adapter gets attention's result as its x, which is the input of no module.
+        residual = "" if info.model_type == "gptj" else stack.ffn_residual
+        output = _place(
+            number, "output_adapter", layer, stack.hub_output, stack.ffn_output, residual, stack.ffn_norm or ""
+        )
+        yield output if output.post_norm else replace(output, total=layer)
+
+
+def _place(number: int, kind: str, layer: str, key: str, output: str, residual: str, norm: str) -> Place:
+    """A place from paths below its layer, where the norm, if any, is the model's own next step."""
+    return Place(
+        number,
+        kind,
+        key=f"{layer}.{key}",
+        output=f"{layer}.{output}",
+        residual=f"{layer}.{residual}" if residual else "",
+        norm=f"{layer}.{norm}" if norm else "",
+        post_norm=bool(norm),
+    )
+
+
+def _hooked(info: ModelInfo, hooks: tuple[_Hook, _Hook]) -> Iterator[Place]:
+    every = layers(info)
+    for number, layer in enumerate(every):
+        for kind, key, hook in zip(
+            ("mh_adapter", "output_adapter"), ("attention_adapters", "output_adapters"), hooks, strict=True
+        ):
+            yield Place(
+                number,
+                kind,
+                f"{layer}.{key}",
+                f"{layer}.{hook.output}",
+                f"{layer}.{hook.residual}" if hook.residual else "",
+                # The library looks the norm up when the model runs, and then always finds the last layer's.
+                norm=f"{every[-1]}.{hook.norm}" if hook.norm else "",
+                total=layer if kind == "output_adapter" and info.model_type in _HOOKED_TOTAL else "",
+                hooked=True,
+            )
+
+
+def arrange(place: Place, how: Arithmetic) -> tuple[Site, BottleneckOperator]:
+    """Site and operator that compute, at this place, what the library computes there.
+
+    Raises InputError, naming the field, for what the library cannot compute there or the model does not let us read.
+    """
+    if place.hooked and not how.original_ln_after:
+        raise InputError("field 'original_ln_after': false: the library does not take this for models it hooks into")
+    source, residual = _terms(place, how)
+    inside = how.ln_after and how.adapter_residual_before_ln and not how.is_parallel
+    standard = BottleneckOperator(how.activation, norm_before=how.ln_before, norm_after=how.ln_after)
+    if how.original_ln_after and residual == "h" and not inside:
+        if source == "n" and place.post_norm:
+            return Site(place.norm, Port.NORM), standard
+        if source == "z" and place.total:
+            return Site(place.total, Port.OUTPUT), standard
+    if not place.residual and ({source, residual} & {"x", "z", "n"} or not how.original_ln_after):
+        name = "is_parallel" if how.is_parallel else "original_ln_before"
+        raise InputError(f"field {name!r}: the residual of {place.key!r} is the input of no module, and cannot be read")
+    # From here on y is what the adapter replaces: h, or N(h + x) where the model's own norm is skipped.
+    if how.original_ln_after or not place.post_norm:
+        module, values = place.output, {"h": ("y",), "x": ("x",), "z": ("y", "x"), "n": ("n",)}
+    else:
+        module, values = place.norm, {"h": ("h",), "x": ("x",), "z": ("h", "x"), "n": ("y",)}
+    if place.swapped:
+        values |= {"h": values["x"], "x": values["h"]}
+    plus = () if inside else values[residual]
+    if module == place.output:
+        # The library adds its x, or none, and the model adds x to whatever it gets.
+        plus = _less_x((*plus, *values["x"]) if how.original_ln_after else plus)
+    operator = replace(
+        standard,
+        source=("u",) if values[source] == ("y",) else values[source],
+        within=values[residual] if inside else (),
+        plus=plus,
+    )
+    reads = operator.reads
+    return (
+        Site(
+            module,
+            Port.OUTPUT,
+            residual=place.residual if {"x", "n"} & set(reads) else "",
+            output=place.output if "h" in reads else "",
+            norm=place.norm if "n" in reads else "",
+        ),
+        operator,
+    )
+
+
+def _less_x(terms: tuple[str, ...]) -> tuple[str, ...]:
+    """The terms of a sum less x."""
+    if "x" not in terms:
+        return (*terms, "-x")
+    first = terms.index("x")
+    return terms[:first] + terms[first + 1 :]
+
+
+def _terms(place: Place, how: Arithmetic) -> tuple[str, str]:
+    """The adapter's input and residual: h, x, z = h + x, or n = N(h + x)."""
+    if how.is_parallel:
+        return "x", "h"
+    no_sum = not place.residual and not place.total
+    source = "h" if not how.original_ln_before else "n" if place.norm else "h" if no_sum else "z"
+    if how.residual_before_ln == POST_ADD:
+        if source != "n":
+            raise InputError(
+                f"field 'residual_before_ln': {POST_ADD!r}: the library takes this only with original_ln_before, and "
+                f"where the model has a norm after the sublayer; {place.key!r} has not both"
+            )
+        return source, "z"
+    return source, "h" if how.residual_before_ln is True else source

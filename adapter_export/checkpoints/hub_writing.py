@@ -1,0 +1,238 @@
+"""Writing bottleneck adapters as AdapterHub's library does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.hub_config import CONFIG, DEFAULTS, KINDS, POST_ADD, Arithmetic
+from adapter_export.checkpoints.hub_heads import HEAD_CONFIG
+from adapter_export.checkpoints.hub_places import Place, arrange, layers, places
+from adapter_export.errors import InputError
+from adapter_export.methods.bottleneck import BottleneckOperator
+from adapter_export.methods.contract import Block
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.renames import former
+from adapter_export.sites import Site
+
+_VERSION = "adapters.1.3.0"
+# The name inside the tensor names of what we write; the library takes another with `load_adapter(..., load_as=)`.
+_NAME = "default"
+WEIGHTS, HEAD = "adapter.safetensors", "model_head.safetensors"
+
+
+def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:
+    """Write `adapter` as the library would, into an existing folder, as safetensors.
+
+    Raises InputError for operators that its format has no settings for.
+    """
+    from safetensors.numpy import save_file
+
+    if any(not isinstance(block.operator, BottleneckOperator) for block in adapter.blocks.values()):
+        raise InputError(f"method {adapter.method!r}: AdapterHub's format is written for bottleneck adapters only")
+    found = expressed(adapter, info)
+    if found is None:
+        config, keys = _beside(adapter), {site: site.module for site in adapter.blocks}
+    else:
+        config, keys = found
+    prefix = f"{info.prefix}." if info.nested else ""
+    tensors = {}
+    for site, block in adapter.blocks.items():
+        place = former(info.model_type, keys[site])
+        for name, tensor in _parts(block).items():
+            tensors[f"{prefix}{place}.adapters.{_NAME}.{name}"] = tensor
+    common = {
+        "hidden_size": info.hidden_size,
+        "model_class": info.architecture,
+        "model_name": base_name,
+        "model_type": info.model_type,
+        "version": _VERSION,
+    }
+    _write_json(folder / CONFIG, {"config": config, "name": _NAME, **common})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    if adapter.head:
+        _write_head(folder, adapter, common)
+
+
+def expressed(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, Any], dict[Site, str]] | None:
+    """The library's config for exactly these sites, operators and widths, and the key of each site in tensor names.
+
+    None where it has no such settings.
+    """
+    every = list(places(info))
+    if (found := _single(adapter.blocks, every, info)) is not None:
+        return found
+    # A union of two configs may differ in all but the place.
+    halves: tuple[dict[Site, Block], dict[Site, Block]] = ({}, {})
+    for arithmetic in _arithmetics(adapter.blocks):
+        for place, site in _sites(every, arithmetic).items():
+            if _is(adapter.blocks, site, place, arithmetic):
+                halves[place.kind == "output_adapter"][site] = adapter.blocks[site]
+    if set(halves[0]) & set(halves[1]) or {*halves[0], *halves[1]} != set(adapter.blocks):
+        return None
+    singles = [_single(half, every, info) for half in halves]
+    complete = [half for half in singles if half is not None]
+    if len(complete) < len(halves):
+        return None
+    config = {"architecture": "union", "configs": [{"architecture": None, **config} for config, _ in complete]}
+    return config, {site: key for _, keys in complete for site, key in keys.items()}
+
+
+def _single(
+    blocks: Mapping[Site, Block], every: Sequence[Place], info: ModelInfo
+) -> tuple[dict[str, Any], dict[Site, str]] | None:
+    """As `expressed`, with one config that is no union."""
+    for arithmetic in _arithmetics(blocks):
+        sites = _sites(every, arithmetic)
+        used = {place: site for place, site in sites.items() if _is(blocks, site, place, arithmetic)}
+        kinds = {place.kind for place in used}
+        full = {place.number for place in used}
+        wanted = {place for place in sites if place.kind in kinds and place.number in full}
+        expected = {place for place in every if place.kind in kinds and place.number in full}
+        if not used or set(used.values()) != set(blocks) or not expected == wanted == set(used):
+            continue
+        if (factor := _reduction_factor(used, blocks)) is None:
+            continue
+        numbers = range(len(layers(info)))
+        # Layers without such a place need not be left out of it.
+        able = {place.number for place in every if place.kind in kinds}
+        config = {
+            **_config(arithmetic),
+            **{kind: kind in kinds for kind in KINDS},
+            "leave_out": [number for number in numbers if number in able and number not in full],
+            "reduction_factor": factor,
+        }
+        return config, {site: place.key for place, site in used.items()}
+    return None
+
+
+def _arithmetics(blocks: Mapping[Site, Block]) -> Iterator[Arithmetic]:
+    """Every arithmetic that could be that of the blocks, the usual ones first."""
+    kinds = {
+        (operator.activation, operator.norm_before, operator.norm_after)
+        for block in blocks.values()
+        if isinstance(operator := block.operator, BottleneckOperator)
+    }
+    residuals: tuple[bool | str, ...] = (True, False, POST_ADD)
+    both = (False, True)
+    for (activation, ln_before, ln_after), parallel, skipped, before in itertools.product(
+        sorted(kinds), both, both, both
+    ):
+        for residual, inside in itertools.product(residuals, both):
+            yield Arithmetic(activation, parallel, before, not skipped, residual, inside, ln_before, ln_after)
+
+
+def _sites(every: Sequence[Place], arithmetic: Arithmetic) -> dict[Place, Site]:
+    sites = {}
+    for place in every:
+        try:
+            sites[place] = arrange(place, arithmetic)[0]
+        except InputError:
+            continue
+    return sites
+
+
+def _is(blocks: Mapping[Site, Block], site: Site, place: Place, arithmetic: Arithmetic) -> bool:
+    return site in blocks and blocks[site].operator == arrange(place, arithmetic)[1]
+
+
+def _config(arithmetic: Arithmetic) -> dict[str, Any]:
+    return {
+        **DEFAULTS,
+        "adapter_residual_before_ln": arithmetic.adapter_residual_before_ln,
+        "is_parallel": arithmetic.is_parallel,
+        "ln_after": arithmetic.ln_after,
+        "ln_before": arithmetic.ln_before,
+        "non_linearity": "swish" if arithmetic.activation == "silu" else arithmetic.activation,
+        "original_ln_after": arithmetic.original_ln_after,
+        "original_ln_before": arithmetic.original_ln_before,
+        "residual_before_ln": arithmetic.residual_before_ln,
+    }
+
+
+def _beside(adapter: Adapter) -> dict[str, Any]:
+    """A config for sites that the library has no places for, which are then recorded in a file of our own.
+
+    Layers, in it, are the sites in their order.
+    """
+    operators = {block.operator for block in adapter.blocks.values()}
+    operator = next(iter(operators))
+    if len(operators) != 1 or not isinstance(operator, BottleneckOperator):
+        raise InputError(
+            f"method {adapter.method!r}: AdapterHub's format holds one kind of bottleneck only at places of one's own"
+        )
+    arithmetic = Arithmetic(
+        operator.activation,
+        is_parallel=operator.source == ("x",),
+        ln_before=operator.norm_before,
+        ln_after=operator.norm_after,
+    )
+    factors = {str(number): _factor(adapter.blocks[site]) for number, site in enumerate(sorted(adapter.blocks))}
+    same = len(set(factors.values())) == 1
+    return {
+        **_config(arithmetic),
+        **dict.fromkeys(KINDS, False),
+        "reduction_factor": factors["0"] if same else {**factors, "default": factors["0"]},
+    }
+
+
+def _reduction_factor(used: Mapping[Place, Site], blocks: Mapping[Site, Block]) -> Any:
+    """One factor, or one for each layer that differs from the last; None where a layer has several."""
+    factors: dict[int, float] = {}
+    for place, site in used.items():
+        factor = _factor(blocks[site])
+        if factors.setdefault(place.number, factor) != factor:
+            return None
+    default = factors[max(factors)]
+    others = {str(number): factor for number, factor in sorted(factors.items()) if factor != default}
+    return {**others, "default": default} if others else default
+
+
+def _factor(block: Block) -> float:
+    """A factor r with int(d // r) = k, as the library computes the width."""
+    features, width = block.tensors["down"].shape
+    exact = features / width
+    return float(exact if int(features // exact) == width else features / (width + 0.5))
+
+
+def _parts(block: Block) -> dict[str, np.ndarray]:
+    tensors = block.tensors
+    names = {}
+    norm_before = "before_weight" in tensors
+    if norm_before:
+        for kind in ("weight", "bias"):
+            # The library has the norm under two names.
+            names[f"adapter_norm_before.{kind}"] = names[f"adapter_down.0.{kind}"] = tensors[f"before_{kind}"]
+    down = f"adapter_down.{int(norm_before)}"
+    names |= {f"{down}.weight": tensors["down"].T, f"{down}.bias": tensors["down_bias"]}
+    names |= {"adapter_up.weight": tensors["up"].T, "adapter_up.bias": tensors["up_bias"]}
+    if "after_weight" in tensors:
+        names |= {f"adapter_norm_after.{kind}": tensors[f"after_{kind}"] for kind in ("weight", "bias")}
+    return {name: np.ascontiguousarray(tensor) for name, tensor in names.items()}
+
+
+def _write_head(folder: Path, adapter: Adapter, common: Mapping[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    labels = adapter.label_names
+    label2id = {label: i for i, label in enumerate(labels)}
+    _write_json(
+        folder / HEAD_CONFIG,
+        {"config": None, "label2id": label2id, "name": None, "num_labels": len(labels), **common},
+    )
+    head = {}
+    for module, layer in adapter.head.items():
+        head[f"{module}.weight"] = np.ascontiguousarray(layer.weight)
+        if layer.bias is not None:
+            head[f"{module}.bias"] = layer.bias
+    save_file(head, folder / HEAD, metadata={"format": "pt"})
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

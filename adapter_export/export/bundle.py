@@ -11,10 +11,10 @@ from pathlib import Path
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.add import write_adapter
 from adapter_export.bundle.companions import copy_companions
-from adapter_export.bundle.manifest import ADAPTERS, MODEL, AdapterInfo, GraphInfo, Manifest, write_manifest
+from adapter_export.bundle.manifest import ADAPTERS, AdapterInfo, GraphInfo, Manifest, write_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
-from adapter_export.export.lower import Lowered
+from adapter_export.export.lower import Lowered, all_sites
 
 # Graphs below this many bytes of weights are one file, which browsers and viewers open most easily.
 EXTERNAL_ABOVE_BYTES = 64 << 20
@@ -39,10 +39,11 @@ def save_graph(lowered: Lowered, path: Path) -> None:
 
 
 def write_bundle(
-    folder: Path, base: BaseModel, lowered: Lowered, mode: str, adapters: Mapping[str, Adapter]
+    folder: Path, base: BaseModel, graphs: Mapping[str, Lowered], mode: str, adapters: Mapping[str, Adapter]
 ) -> Manifest:
-    """Fill `folder` with the graph, the adapters, what a runtime needs beside them, and last the manifest."""
-    save_graph(lowered, folder / MODEL)
+    """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest."""
+    for file, lowered in graphs.items():
+        save_graph(lowered, folder / file)
     copy_companions(base.folder, folder)
     write_config(base, folder / "config.json")
     manifest = Manifest(
@@ -50,10 +51,10 @@ def write_bundle(
         mode=mode,
         task=base.task,
         dtype="float32",
-        opset=lowered.model.graph.opset_imports[""],
+        opset=next(iter(graphs.values())).model.graph.opset_imports[""],
         base=base.info,
-        graphs={MODEL: GraphInfo(lowered.inputs, lowered.outputs)},
-        sites=lowered.sites,
+        graphs={file: GraphInfo(lowered.inputs, lowered.outputs) for file, lowered in graphs.items()},
+        sites=all_sites(graphs.values()),
         adapters=(),
         files={},
         labels=own_labels(base),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -12,13 +13,14 @@ from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import HEAD_SLUG, adapter_tensors
 from adapter_export.bundle.layout import atomic_folder, check_output
-from adapter_export.bundle.manifest import Manifest
+from adapter_export.bundle.manifest import MODEL, Manifest
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.folder import checkpoint_task, load_adapter, read_checkpoint
 from adapter_export.errors import InputError
 from adapter_export.export.bundle import write_bundle
-from adapter_export.export.lower import Lowered, lower
+from adapter_export.export.lower import Lowered, lower, share_tensors
+from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import MIN_OPSET, trace
 from adapter_export.injection import complete_head, load_head, read_head
@@ -54,7 +56,6 @@ def export_onnx(
     _check_request(mode, adapters, opset)
     checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
     task = choose_task(folder, task, checkpoints)
-    _check_task(task, cache)
     base = load_base(folder, task)
     loaded = {
         name: complete_head(base.module, base.info.head, load_adapter(path, base.info))
@@ -63,24 +64,32 @@ def export_onnx(
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
             raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")
-    base, lowered = lower_mode(base, loaded, mode, opset, cache=cache and task == "causal-lm")
+    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(task, cache))
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, lowered, mode, loaded)
+        return write_bundle(temporary, base, graphs, mode, loaded)
 
 
 def lower_mode(
-    base: BaseModel, adapters: Mapping[str, Adapter], mode: str, opset: int = MIN_OPSET, *, cache: bool = False
-) -> tuple[BaseModel, Lowered]:
-    """Trace the base model and lower it to `mode`. In modes merged and embedded the head becomes the adapter's.
+    base: BaseModel,
+    adapters: Mapping[str, Adapter],
+    mode: str,
+    opset: int = MIN_OPSET,
+    stages: Mapping[str, StageOf] = MappingProxyType({MODEL: scoring}),
+) -> tuple[BaseModel, dict[str, Lowered]]:
+    """Trace the base model's stages, each once, and lower them to `mode`; gives the graphs by file.
 
-    cache: see `export.trace`.
+    In modes merged and embedded the head becomes the adapter's.
     """
     if mode == "swappable":
         sites = union_of_sites(adapters.values())
         head = base.info.head
         defaults = head_defaults(base)
-        traced = trace(base, sites, head, opset, cache=cache)
-        return base, lower(traced, sites, Overridable(), defaults, head[-1] if head else None)
+        last = head[-1] if head else None
+        graphs = {
+            file: lower(trace(base, sites, head, opset, stage=stage), sites, Overridable(), defaults, last)
+            for file, stage in stages.items()
+        }
+        return base, share_tensors(graphs)
     (adapter,) = adapters.values()
     # Task `features` has no place for a head; an adapter that brings one is used without it.
     if adapter.head and base.info.head:
@@ -88,10 +97,12 @@ def lower_mode(
         base = replace(base, untrained_head=False)
     if mode == "merged":
         merge_into(base.module, adapter)
-        return base, lower(trace(base, {}, opset=opset, cache=cache), {})
+        return base, {file: lower(trace(base, {}, opset=opset, stage=stage), {}) for file, stage in stages.items()}
     sites = union_of_sites([adapter])
-    tensors = {name: array.astype(np.float32) for name, array in adapter_tensors(adapter).items()}
-    return base, lower(trace(base, sites, opset=opset, cache=cache), sites, Constants(tensors))
+    storage = Constants({name: array.astype(np.float32) for name, array in adapter_tensors(adapter).items()})
+    return base, {
+        file: lower(trace(base, sites, opset=opset, stage=stage), sites, storage) for file, stage in stages.items()
+    }
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
@@ -152,10 +163,3 @@ def _check_request(mode: str, adapters: Mapping[str, object], opset: int) -> Non
         raise InputError(f"mode {mode}: expected exactly one adapter, found {len(adapters)}; swappable takes many")
     if opset < MIN_OPSET:
         raise InputError(f"opset {opset}: expected at least {MIN_OPSET}")
-
-
-def _check_task(task: str, cache: bool) -> None:
-    if task == "seq2seq-lm" and cache:
-        raise InputError(
-            "task seq2seq-lm: graphs with a key-value cache cannot be exported yet; --no-cache exports a scoring graph"
-        )

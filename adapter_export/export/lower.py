@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from adapter_export.export.passes.axes import name_axes
 from adapter_export.export.passes.bind import Bound, bind, downstream
 from adapter_export.export.passes.functions import attach_functions
 from adapter_export.export.passes.metadata import strip_metadata
-from adapter_export.export.storage import Constants, Storage
+from adapter_export.export.storage import Constants, Overridable, Slot, Storage
 from adapter_export.export.trace import Trace
 from adapter_export.methods.contract import Operator
 from adapter_export.sites import Site
@@ -64,6 +64,29 @@ def lower(
         {str(value.name): _info(value) for value in model.graph.outputs},
         tuple(_site_info(place) for place in places),
     )
+
+
+def share_tensors(graphs: Mapping[str, Lowered]) -> dict[str, Lowered]:
+    """Give every graph the adapter tensors of all of them: those a graph does not read are there, and override nothing.
+
+    An adapter's file then fits each graph of its bundle; ONNX Runtime refuses one with tensors that a graph has not.
+    """
+    sites = all_sites(graphs.values())
+    for lowered in graphs.values():
+        for site in sites:
+            if site in lowered.sites:
+                continue
+            for name, info in site.tensors.items():
+                shape = [dim if isinstance(dim, int) else 1 for dim in info.shape]
+                Overridable().store(
+                    lowered.model.graph, Slot(name, info.shape, np.full(shape, site.default, info.dtype))
+                )
+    return {file: replace(lowered, sites=sites) for file, lowered in graphs.items()}
+
+
+def all_sites(graphs: Iterable[Lowered]) -> tuple[SiteInfo, ...]:
+    """The sites of several graphs, each once."""
+    return tuple({tuple(site.tensors): site for lowered in graphs for site in lowered.sites}.values())
 
 
 def _free_labels(graph: ir.Graph, places: Sequence[Bound]) -> None:

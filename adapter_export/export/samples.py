@@ -25,11 +25,12 @@ _MAX_SEQUENCE = 1 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """inputs: example tensors by name. axes: for each input the name of each dynamic axis by its index. limits: the
-    largest size of each named axis."""
+    """inputs: example tensors by name. axes: for each input the name of each dynamic axis by its index; of a cache a
+    list, one item a tensor. limits, least: the largest size of each named axis, and the smallest where it is not 1; the
+    size of a name without a limit follows from the others."""
 
-    inputs: dict[str, torch.Tensor]
-    axes: dict[str, dict[int, str]]
+    inputs: dict[str, Any]
+    axes: dict[str, Any]
     limits: dict[str, int]
     least: dict[str, int] = field(default_factory=dict)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_export.basemodel import BaseModel, quiet
 from adapter_export.errors import InputError
-from adapter_export.export.cached import cache_name, cached_sample, name_cache
 from adapter_export.export.markers import markers
-from adapter_export.export.samples import Sample, sample_for
+from adapter_export.export.samples import Sample
+from adapter_export.export.stages import StageOf, is_cache, name_cache, scoring
 from adapter_export.methods.contract import Operator
 from adapter_export.sites import Site
 
@@ -40,52 +40,50 @@ def trace(
     head: Sequence[str] = (),
     opset: int = MIN_OPSET,
     *,
-    cache: bool = False,
+    stage: StageOf = scoring,
 ) -> Trace:
     """Trace the base model with `transformers.exporters.OnnxExporter`; batch and sequence stay dynamic.
 
-    sites, head: where markers go (see `export.markers`); none of either gives the bare model. cache: the graph takes a
-    key-value cache and gives the grown one (see `export.cached`). Raises InputError when the model cannot be traced
-    with dynamic axes.
+    sites, head: where markers go (see `export.markers`); none of either gives the bare model. stage: which part of the
+    model, and whether with a cache (see `export.stages`). Raises InputError when it cannot be traced with dynamic axes.
     """
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-    sample = cached_sample(base) if cache else sample_for(base)
+    traced = stage(base)
+    sample = traced.sample
     config = OnnxConfig(
         dynamic=True,
         dynamic_shapes=_dynamic_shapes(sample),
         opset_version=opset,
         # Guards on sums of axes (past and new tokens) cannot be proven for every size; they hold at run time.
-        prefer_deferred_runtime_asserts_over_guards=cache,
+        prefer_deferred_runtime_asserts_over_guards=traced.cache,
     )
     try:
-        with markers(base.module, sites, head), _use_cache(base, cache), _silence():
-            exported = OnnxExporter().export(base.module, dict(sample.inputs), config)
+        with markers(base.module, sites, head), _use_cache(base, traced.cache), _silence():
+            exported = OnnxExporter().export(traced.module, dict(sample.inputs), config)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model {base.folder}: {base.info.architecture} cannot be traced: {reason[:500]}") from error
-    if cache:
-        name_cache(exported.program)
-    return Trace(exported.program, dict(_by_input(sample.axes)))
+    name_cache(exported.program)
+    return Trace(exported.program, _public_axes(exported.program, sample))
 
 
-def _by_input(axes: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[int, str]]]:
-    for name, value in axes.items():
-        if isinstance(value, list):
-            # A cache: keys and values of each layer in turn.
-            for index, item in enumerate(value):
-                yield cache_name(name, *divmod(index, 2)), item
-        else:
-            yield name, value
+def _public_axes(model: ir.Model, sample: Sample) -> dict[str, Mapping[int, str]]:
+    """The sample's axes by the graph's names of its inputs; all of a cache share the symbols of its first tensor."""
+    axes: dict[str, Mapping[int, str]] = {
+        name: value for name, value in sample.axes.items() if not isinstance(value, list)
+    }
+    first = next((str(value.name) for value in model.graph.inputs if is_cache(value.name or "")), None)
+    if first is not None:
+        axes[first] = sample.axes["past_key_values"][0]
+    return axes
 
 
 def _dynamic_shapes(sample: Sample) -> dict[str, Any]:
     """The sample's axes as `torch.export` takes them; an axis whose size follows from others is left to it."""
     from torch.export import Dim
 
-    # A cache may be empty.
-    least = {"past_sequence": 0, **sample.least}
-    dims = {name: Dim(name, min=least.get(name, 1), max=limit) for name, limit in sample.limits.items()}
+    dims = {name: Dim(name, min=sample.least.get(name, 1), max=limit) for name, limit in sample.limits.items()}
 
     def shape(axes: Any) -> Any:
         if isinstance(axes, list):

@@ -12,12 +12,13 @@ import pytest
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import adapter_tensors
+from adapter_export.bundle.manifest import MODEL
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.export.bundle import save_graph
-from adapter_export.export.cached import is_cache
+from adapter_export.export.cached import decoding
 from adapter_export.export.export import lower_mode
-from adapter_export.export.lower import Lowered
+from adapter_export.export.stages import is_cache
 from adapter_export.injection import inject
 
 # Outputs are of order 10; float32 differs from the float32 reference by rounding only. Measured: at most 4.8e-6.
@@ -36,8 +37,8 @@ class Decoder:
 
     def __init__(self, base: BaseModel, adapters: dict[str, Adapter], path: Path) -> None:
         self.base, self.adapters = base, adapters
-        self.lowered: Lowered
-        _, self.lowered = lower_mode(base, adapters, "swappable", cache=True)
+        _, graphs = lower_mode(base, adapters, "swappable", stages={MODEL: decoding})
+        self.lowered = graphs[MODEL]
         save_graph(self.lowered, path)
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -128,4 +129,4 @@ def test_a_model_without_a_cache_is_refused(
 ):
     base = tiny_base("vit")
     with pytest.raises(InputError, match="has no key-value cache; --no-cache exports a scoring graph"):
-        lower_mode(base, {"a": random_adapter(base.info, "ia3")}, "embedded", cache=True)
+        lower_mode(base, {"a": random_adapter(base.info, "ia3")}, "embedded", stages={MODEL: decoding})

@@ -1,0 +1,150 @@
+"""Encoder-decoder models in two graphs.
+
+The encoder's graph also computes what every decoder layer reads of it, the keys and values of cross-attention: they are
+computed once, and the decoder's graph never sees the encoder's output. Adapters act in both graphs; those on the
+cross-attention's key and value projections in the encoder's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.errors import InputError
+from adapter_export.export.cached import example_ids
+from adapter_export.export.samples import Sample, max_sequence, sample_for
+from adapter_export.export.stages import Stage, cache_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_PAST, _SEQUENCE = 5, 4
+_ENCODER_SEQUENCE = "encoder_sequence"
+
+
+def encoding(base: BaseModel) -> Stage:
+    """The encoder: its inputs in; last_hidden_state and `present.N.encoder.key` and `.value` out."""
+    whole = sample_for(base)
+    inputs, axes = _encoder_part(whole)
+    limits = {name: limit for name, limit in whole.limits.items() if name != "decoder_sequence"}
+    if "sequence" in limits:
+        limits[_ENCODER_SEQUENCE] = limits.pop("sequence")
+    return Stage(_encoder(base), Sample(inputs, axes, limits), cache=True)
+
+
+def cross_decoding(base: BaseModel) -> Stage:
+    """A step of the decoder: input_ids, encoder_attention_mask where the encoder has one, its own cache and the
+    encoder's keys and values in; logits and its grown cache out."""
+    import torch
+
+    inputs, _ = _encoder_part(sample_for(base))
+    mask = inputs.get("attention_mask")
+    config = base.module.config.get_text_config()
+    ids = example_ids(config.vocab_size, _PAST + _SEQUENCE)
+    with torch.no_grad():
+        cache = _empty_cache()
+        hidden = _get_encoder(base)(**inputs).last_hidden_state
+        _run(base, ids[:, :_PAST], hidden, cache, mask)
+    layers = len(cache.self_attention_cache.layers)
+    step: dict[str, Any] = {"input_ids": ids[:, _PAST:], "past_key_values": cache}
+    longest = max_sequence(config)
+    limits = {"batch": 1 << 16, "sequence": longest, "past_sequence": longest}
+    cross = {0: "batch"}
+    if mask is not None:
+        step["encoder_attention_mask"] = mask
+        cross = {0: "batch", 2: _ENCODER_SEQUENCE}
+        limits[_ENCODER_SEQUENCE] = longest
+    axes: dict[str, Any] = {
+        "input_ids": {0: "batch", 1: "sequence"},
+        "past_key_values": [{0: "batch", 2: "past_sequence"}] * (2 * layers) + [cross] * (2 * layers),
+        "encoder_attention_mask": {0: "batch", 1: _ENCODER_SEQUENCE},
+    }
+    return Stage(
+        _decoder(base), Sample(step, {name: axes[name] for name in step}, limits, {"past_sequence": 0}), cache=True
+    )
+
+
+def _encoder_part(whole: Sample) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The whole model's example without what the decoder reads; the text's axis is the encoder's."""
+    names = [name for name in whole.inputs if not name.startswith("decoder_")]
+    axes = {
+        name: {axis: _ENCODER_SEQUENCE if dim == "sequence" else dim for axis, dim in whole.axes[name].items()}
+        for name in names
+    }
+    return {name: whole.inputs[name] for name in names}, axes
+
+
+def _encoder(base: BaseModel) -> nn.Module:
+    import torch
+    from torch import nn
+
+    class Encoder(nn.Module):
+        """One decoder step fills the cross-attention cache; all else of that step is dead code in the graph."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.config = base.module, base.module.config
+
+        def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+            hidden = _get_encoder(base)(**inputs).last_hidden_state
+            cache = _empty_cache()
+            start = torch.zeros((hidden.shape[0], 1), dtype=torch.long, device=hidden.device)
+            _run(base, start, hidden, cache, inputs.get("attention_mask"))
+            outputs = {"last_hidden_state": hidden}
+            for number, layer in enumerate(cache.cross_attention_cache.layers):
+                outputs[cache_name("present", number, "key", "encoder.")] = layer.keys
+                outputs[cache_name("present", number, "value", "encoder.")] = layer.values
+            return outputs
+
+    return Encoder().eval()
+
+
+def _decoder(base: BaseModel) -> nn.Module:
+    from torch import nn
+
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.config = base.module, base.module.config
+
+        def forward(
+            self, input_ids: torch.Tensor, past_key_values: Any, encoder_attention_mask: torch.Tensor | None = None
+        ) -> dict[str, torch.Tensor]:
+            keys = past_key_values.cross_attention_cache.layers[0].keys
+            # Nobody reads it: the cache says that cross-attention is computed already.
+            hidden = keys.new_zeros((keys.shape[0], keys.shape[2], base.info.hidden_size))
+            logits = _run(base, input_ids, hidden, past_key_values, encoder_attention_mask).logits
+            outputs = {"logits": logits}
+            for number, layer in enumerate(past_key_values.self_attention_cache.layers):
+                outputs[cache_name("present", number, "key", "decoder.")] = layer.keys
+                outputs[cache_name("present", number, "value", "decoder.")] = layer.values
+            return outputs
+
+    return Decoder().eval()
+
+
+def _get_encoder(base: BaseModel) -> nn.Module:
+    try:
+        return cast("nn.Module", base.module.get_encoder())
+    except AttributeError:
+        raise InputError(f"model {base.folder}: {base.info.architecture} is no encoder-decoder model") from None
+
+
+def _empty_cache() -> Any:
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    return EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+
+def _run(base: BaseModel, ids: torch.Tensor, hidden: torch.Tensor, cache: Any, mask: torch.Tensor | None) -> Any:
+    from transformers.modeling_outputs import BaseModelOutput
+
+    masks = {} if mask is None else {"attention_mask": mask}
+    return base.module(
+        decoder_input_ids=ids,
+        encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
+        past_key_values=cache,
+        use_cache=True,
+        **masks,
+    )

@@ -143,6 +143,7 @@ def test_a_form_means_what_it_means_to_peft(
         {"target_modules": ["key", "dense"], "feedforward_modules": r"(?!x).*output.*", "exclude_modules": ["0.dense"]},
         # What is saved whole is no target: by a rule of its own, an expression for whole parts of the name.
         {"target_modules": r".*(key|dense|classifier)", "feedforward_modules": []},
+        {"target_modules": ["key", "dense"], "feedforward_modules": [], "modules_to_save": ["outpu."]},
     ],
     ids=str,
 )

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.injection import complete_head, inject
-from tests.checkpoints.oracle import assert_same, assert_same_tensors, by_peft, edit_tensors, run, train
+from tests.checkpoints.oracle import assert_same, assert_same_tensors, by_peft, edit_config, edit_tensors, run, train
 
 TinyBase = Callable[..., BaseModel]
 Refused = Callable[..., str]
@@ -144,6 +144,9 @@ def test_a_head_that_was_lost_is_missed(model_type: str, tiny_base: TinyBase, tm
     message = f"tensor '{last}.weight' is missing, but the config's modules_to_save or task_type names its module"
     assert message in refused(tmp_path, base.info)
     edit_tensors(tmp_path, lambda t: {name: tensor for name, tensor in t.items() if "classifier" not in name})
+    assert "is missing, but the config's modules_to_save or task_type names its module" in refused(tmp_path, base.info)
+    # The task alone says that there is one.
+    edit_config(tmp_path, modules_to_save=None)
     assert "is missing, but the config's modules_to_save or task_type names its module" in refused(tmp_path, base.info)
     with pytest.raises(KeyError):
         by_peft(base, tmp_path, {})

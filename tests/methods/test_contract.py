@@ -41,19 +41,20 @@ MODULES = (
 VARIANTS: Mapping[str, tuple[dict[str, Any], ...]] = {
     "bottleneck": tuple(
         {"placement": placement, "activation": activation, "reduction_factor": 4}
-        for placement in ("houlsby", "pfeiffer")
+        for placement in ("houlsby", "pfeiffer", "parallel")
         for activation in ACTIVATIONS
     ),
 }
 # Operators that no settings give, only checkpoints: every kind of norm and residual.
 OF_CHECKPOINTS: Mapping[str, tuple[Operator, ...]] = {
     "bottleneck": (
-        BottleneckOperator("relu", source=("x",)),
         BottleneckOperator("relu", norm_before=True),
         BottleneckOperator("relu", norm_after=True),
         BottleneckOperator("gelu", norm_before=True, norm_after=True, within=("h",), plus=()),
         BottleneckOperator("tanh", source=("n",), within=("y", "x"), plus=("h",), norm_after=True),
         BottleneckOperator("tanh", source=("y", "x"), plus=("h", "-x", "n")),
+        BottleneckOperator("tanh", within=("x",), plus=("-x",), norm_after=True),
+        BottleneckOperator("relu", source=("x",), plus=("y", "y", "-x")),
     ),
 }
 # ONNX keeps a node's float settings (the slope of LeakyRelu, a sixth in HardSwish) in single precision, so float64 runs
@@ -83,7 +84,9 @@ def cases() -> list[Case]:
     for name in registry.names():
         for settings in ({}, *VARIANTS.get(name, ())):
             options = registry.get(name).Options(**settings)
-            for placement in (placement_for("bert", MODULES), Custom(r".*\.output\.dense")):
+            # A placement of one's own does not tell where a sublayer's residual is.
+            own = [] if settings.get("placement") == "parallel" else [Custom(r".*\.output\.dense")]
+            for placement in (placement_for("bert", MODULES), *own):
                 operators = set(registry.get(name).place(placement, MODULES, options).values())
                 found += [Case(name, settings, operator) for operator in operators]
         found += [Case(name, None, operator) for operator in OF_CHECKPOINTS.get(name, ())]

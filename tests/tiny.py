@@ -160,8 +160,10 @@ def random_adapter(
     head = {}
     for name in info.head:
         rows = (len(labels) if labels else LABELS) if name == info.head[-1] else info.hidden_size
-        bias = None if name == "score" else _random(rng, (rows,))
-        head[name] = HeadLayer(_random(rng, (rows, info.hidden_size)), bias)
+        # CLIP's head reads its images' width; DINOv2's the class token beside the mean of the patches.
+        features = info.inputs.get(name, info.hidden_size * (2 if info.model_type == "dinov2" else 1))
+        bias = None if name in ("score", "head.dense") else _random(rng, (rows,))
+        head[name] = HeadLayer(_random(rng, (rows, features)), bias)
     task = tasks.of_architecture(info.architecture)
     return Adapter(method, blocks, head, labels if head else None, task)
 

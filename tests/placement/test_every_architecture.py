@@ -26,16 +26,17 @@ TOLERANCE = 1e-12
 CASES = [name for name, layer in LAYERS.items() if "/" not in name or layer.settings]
 
 
-@pytest.fixture(params=CASES)
+Case = tuple[Callable[[], BaseModel], Mapping[str, "torch.Tensor"]]
+
+
+@pytest.fixture
 def case(
-    request: pytest.FixtureRequest,
-    tiny_base: Callable[..., BaseModel],
-    inputs_for: Callable[..., dict[str, np.ndarray]],
-) -> tuple[Callable[[], BaseModel], Mapping[str, torch.Tensor]]:
+    architecture: str, tiny_base: Callable[..., BaseModel], inputs_for: Callable[..., dict[str, np.ndarray]]
+) -> Case:
     """(makes the base model in float64, inputs)."""
     import torch
 
-    model_type, settings = request.param.partition("/")[0], LAYERS[request.param].settings or {}
+    model_type, settings = architecture.partition("/")[0], LAYERS[architecture].settings or {}
     inputs = {name: torch.from_numpy(array) for name, array in inputs_for(model_type).items()}
     inputs = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
     return lambda: tiny_base(model_type, dtype=torch.float64, **settings), inputs
@@ -69,7 +70,8 @@ def peft_model(base: BaseModel, adapter: Adapter) -> Any:
     return model.eval()
 
 
-def test_ia3_is_what_peft_computes(case: Any, random_adapter: Callable[..., Adapter]) -> None:
+@pytest.mark.parametrize("architecture", CASES)
+def test_ia3_is_what_peft_computes(case: Case, random_adapter: Callable[..., Adapter]) -> None:
     import torch
 
     make, inputs = case
@@ -87,9 +89,10 @@ def test_ia3_is_what_peft_computes(case: Any, random_adapter: Callable[..., Adap
     assert (folded - expected).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize("options", [{}, *({"placement": name} for name in ("houlsby", "pfeiffer", "parallel"))])
+@pytest.mark.parametrize("architecture", model_types())
+@pytest.mark.parametrize("options", [{}, {"placement": "houlsby"}, {"placement": "parallel"}])
 def test_training_reaches_every_tensor_and_nothing_else(
-    case: Any, options: dict[str, str], random_adapter: Callable[..., Adapter]
+    case: Case, options: dict[str, str], random_adapter: Callable[..., Adapter]
 ) -> None:
     import torch
 

@@ -1,0 +1,91 @@
+"""`docs/architectures.md` against the placement tables and against the numbers stored beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.tables import model_types, placement_for
+from adapter_export.sites import Port
+from benchmarks.architectures.page import ADAPTERS, NUMBERS, PAGE, placement_rows, render, tasks_of
+
+# Above any error of float32 in these models; seen: 2e-7 to 9e-6.
+CEILING = 5e-5
+
+
+@pytest.fixture(scope="module")
+def numbers() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_page_is_what_the_command_writes(numbers: dict[str, Any]) -> None:
+    # Otherwise: python -m benchmarks.architectures --page-only
+    assert PAGE.read_text(encoding="utf-8") == render(numbers)
+
+
+def test_every_architecture_was_measured(numbers: dict[str, Any]) -> None:
+    assert sorted(numbers) == model_types()
+    for model_type, entry in numbers.items():
+        assert entry["versions"].keys() == {"onnxruntime-gpu", "torch", "transformers"}
+        assert list(entry["pytorch"]) == sorted(ADAPTERS), model_type
+        assert sorted(entry["tasks"]) == sorted(tasks_of(model_type)), model_type
+        for task, found in entry["tasks"].items():
+            for adapter in ADAPTERS:
+                merged = {"merged"} if adapter == "ia3" and task == tasks_of(model_type)[0] else set()
+                assert set(found[adapter]) == {"embedded", "swappable"} | merged, (model_type, task, adapter)
+    assert "not measured" not in PAGE.read_text(encoding="utf-8")
+
+
+def test_what_has_no_number_says_why(numbers: dict[str, Any]) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for model_type, entry in numbers.items():
+        for adapter, found in entry["pytorch"].items():
+            assert found["trains"] is True, (model_type, adapter)
+            assert found["sites"] > 0
+            assert isinstance(found["merges"], str) == (adapter != "ia3"), (model_type, adapter)
+            assert adapter != "ia3" or found["merges"] < 1e-12
+        for task, adapters in entry["tasks"].items():
+            for adapter, modes in adapters.items():
+                for mode, result in modes.items():
+                    if isinstance(result, str):
+                        assert f"- {model_type}, {adapter}, {mode}, {task}: {result}" in page
+                    else:
+                        assert 0 < result < CEILING, (model_type, task, adapter, mode)
+
+
+@pytest.mark.parametrize("model_type", model_types())
+def test_sites_on_the_page_are_those_of_a_model(model_type: str, tiny_info: Callable[..., ModelInfo]) -> None:
+    page, rows = PAGE.read_text(encoding="utf-8"), list(placement_rows(model_type))
+    assert all(f"| {' | '.join(row)} |" in page for row in rows)
+    info = tiny_info(model_type)
+    placement = placement_for(model_type, info.modules)
+    for columns, sites in (
+        ((2, 3), placement.ia3_sites(info.modules)),
+        ((4, 5), placement.bottleneck_sites(info.modules, "houlsby")),
+        ((5,), placement.bottleneck_sites(info.modules, "parallel")),
+    ):
+        listed = {path for row in rows for column in columns for path in _paths(row, column)}
+        assert {_numberless(site.module) for site in sites} <= listed
+        assert {_numberless(site.residual) for site in sites if site.residual} <= {_paths(row, 6)[0] for row in rows}
+
+    for site in placement.bottleneck_sites(info.modules, "pfeiffer"):
+        norms = {
+            f"{_numberless(row[1].strip('`'))}.{row[7].split('`')[1]}" for row in rows if row[7].startswith("input")
+        }
+        layers = {_numberless(row[1].strip("`")) for row in rows if row[7] == "output of the layer"}
+        assert _numberless(site.module) in (norms if site.port is Port.NORM else layers)
+
+
+def _paths(row: tuple[str, ...], column: int) -> list[str]:
+    """Whole paths of a cell's modules, numbers left out."""
+    return [_numberless(f"{row[1].strip('`')}.{name}") for name in re.findall(r"`([^`]*)`", row[column])]
+
+
+def _numberless(path: str) -> str:
+    return re.sub(r"\.(\d+|N)(?=\.|$)", "", path)

@@ -52,6 +52,8 @@ _MPNET = replace(
     scaled_outputs=("attention.attn.k", "attention.attn.v"),
     attention_output="attention.attn.o",
     attention_norm="attention.LayerNorm",
+    hub_attention="attention_adapters",
+    hub_output="output_adapters",
 )
 # Fused: the vector scales queries too.
 _MODERNBERT = Stack(

@@ -363,3 +363,12 @@ def test_a_half_of_clip_has_the_sites_of_that_half(tiny_base: Callable[..., Base
         name.format(i=i) for i in range(LAYERS) for name in EXPECTED["clip"][1].ia3
     ]
     assert info.head == ("classifier",)
+
+
+def test_names_in_checkpoints_of_models_the_library_does_not_know_stay_as_they_were() -> None:
+    # MPNet has BERT's layers; what was written of it has the names that any new architecture gets.
+    for model_type in ("mpnet", "dinov2", "gpt_neox"):
+        architecture = known(model_type)
+        assert architecture is not None
+        for stack in architecture.stacks:
+            assert (stack.hub_attention, stack.hub_output) == ("attention_adapters", "output_adapters")

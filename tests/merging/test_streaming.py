@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapter_export import tasks
-from adapter_export.checkpoints.files import weights_sha256
+from adapter_export.checkpoints.files import sha256, weights_sha256
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging import copying, fold
 from adapter_export.merging.merge import merge
@@ -167,7 +167,10 @@ def test_sharded_with_a_new_head(
 def test_a_wide_type_stays_aligned_beside_a_new_head(tmp_path: Path) -> None:
     """Some readers need every tensor at a multiple of its values' size."""
     model = write_model(tmp_path / "model", np.float16, architectures=["LlamaForSequenceClassification"])
-    state = {**tensors(np.float16), "model.odd": np.zeros(3, np.float16), "model.wide": np.arange(3)}
+    state = {
+        **tensors(np.float16), "model.odd": np.zeros(3, np.float16), "model.wide": np.arange(3),
+        "model.flags": np.array([True, False, True]),
+    }  # fmt: skip
     del state["lm_head.weight"]
     save_file(state, model / "model.safetensors")
     adapter = write_adapter(tmp_path / "adapter", task_type="SEQ_CLS")
@@ -177,7 +180,8 @@ def test_a_wide_type_stays_aligned_beside_a_new_head(tmp_path: Path) -> None:
     merge(model, adapter, tmp_path / "out")
     raw = (tmp_path / "out" / "model.safetensors").read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    assert all(item["data_offsets"][0] % 8 == 0 for item in header.values() if item.get("dtype") == "I64")
+    sizes = {"I64": 8, "F16": 2, "BOOL": 1}
+    assert all(item["data_offsets"][0] % sizes[item["dtype"]] == 0 for item in header.values())
     found = weights(tmp_path / "out")
     assert_same(found, {**expected(state, 1), "score.weight": score.astype(np.float16)})
 
@@ -333,7 +337,12 @@ class TestRefusals:
         kept, removed = names if scaled == "kept" else reversed(names)
         del state[removed]
         save_file(state, model / "model.safetensors", metadata={removed: kept})
-        self.refused(tmp_path, model, match=r"k_proj\.weight: its weight is tied to model\.layers\.\d")
+        module = "model.layers.0.self_attn.k_proj"
+        adapter = write_adapter(tmp_path / "adapter", target_modules=[module], feedforward_modules=[])
+        vector = {f"base_model.model.{module}.ia3_l": models.vectors()[module]}
+        save_file(vector, adapter / "adapter_model.safetensors")
+        match = r"layers\.0\.self_attn\.k_proj\.weight: its weight is tied to model\.layers\.1"
+        self.refused(tmp_path, model, match=match, adapter=adapter)
 
     def test_the_same_adapter_in_any_form(self, tmp_path: Path) -> None:
         """Twice at once; again; and again after it was written in another file."""
@@ -348,6 +357,14 @@ class TestRefusals:
         torch.save({name: torch.from_numpy(value) for name, value in held.items()}, adapter / "adapter_model.bin")
         with pytest.raises(CannotMerge, match="already merged into it: adapter"):
             merge(tmp_path / "once", adapter, tmp_path / "twice")
+
+    def test_a_receipt_with_the_file_alone(self, tmp_path: Path) -> None:
+        """As the first versions wrote it."""
+        model, adapter = write_model(tmp_path / "model"), write_adapter(tmp_path / "adapter")
+        digest = sha256(adapter / "adapter_model.safetensors")
+        (model / "adapter_export.json").write_text(json.dumps({"merged": [{"adapter_sha256": digest}]}))
+        with pytest.raises(CannotMerge, match="already merged into it: adapter"):
+            merge(model, adapter, tmp_path / "out")
 
     def test_two_heads(
         self, tmp_path: Path, tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path]
@@ -384,6 +401,21 @@ def test_experts_of_a_mixture_merge_one_by_one(tmp_path: Path, tiny_model: Calla
     assert len(result.changed) == 2 * (2 + 4)
     right = {n: (t.astype(np.float64) * scale[n]).astype(t.dtype) if n in scale else t for n, t in before.items()}
     assert_same(weights(tmp_path / "out"), right)
+
+
+def test_a_mixture_as_transformers_5_trains_it(
+    tmp_path: Path, tiny_model: Callable[..., Path], tiny_info: Callable[..., Any]
+) -> None:
+    """There the experts are one parameter, which PEFT's w2 does not name: keys and values only."""
+    from peft import IA3Config, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = tiny_model("mixtral", "causal-lm")
+    config = IA3Config(task_type="CAUSAL_LM", init_ia3_weights=False)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
+    adapted.save_pretrained(tmp_path / "adapter")
+    result = merge(model, tmp_path / "adapter", tmp_path / "out")
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in result.changed} == {"k_proj", "v_proj"}
 
 
 def test_every_task_has_a_known_class_name() -> None:

@@ -27,7 +27,7 @@ from adapter_export.modelinfo import ModelInfo
 from tests import tiny
 
 # Exported bundles.
-pytest_plugins = ["tests.bundles"]
+pytest_plugins = ["tests.bundles", "tests.decoders"]
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:

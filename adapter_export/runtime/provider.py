@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,20 @@ def check_provider(provider: str, running: Sequence[str]) -> None:
             f"provider {provider!r}: the session would run on {running[0]}, though this build of ONNX Runtime lists "
             f"{_name(_PROVIDERS[provider][0])}; it needs a GPU, its driver, and the CUDA and cuDNN libraries"
         )
+
+
+@contextlib.contextmanager
+def run_errors() -> Iterator[None]:
+    """Turn what ONNX Runtime raises in a run into InputError, or into ProviderError when the provider itself failed."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as status
+
+    try:
+        yield
+    except status.EPFail as error:
+        raise ProviderError(f"the execution provider failed: {reason_of(error)}") from error
+    # The last is what a run with a binding raises, whatever its status.
+    except (status.InvalidArgument, status.Fail, status.RuntimeException, RuntimeError) as error:
+        raise InputError(f"ONNX Runtime cannot run these inputs: {reason_of(error)}") from error
 
 
 def reason_of(error: Exception) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,14 @@ import numpy as np
 from adapter_export.bundle.adapter_file import HEAD_SLUG, check_adapter, read_adapter_file
 from adapter_export.bundle.manifest import MANIFEST, Manifest, read_manifest
 from adapter_export.checkpoints.files import sha256
-from adapter_export.errors import InputError, ProviderError
+from adapter_export.errors import InputError
 from adapter_export.naming import check_adapter_name
+from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
+from adapter_export.runtime.generation.settings import Settings
+from adapter_export.runtime.generation.start import Prompt, check_generates, start
+from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_inputs
-from adapter_export.runtime.provider import open_model, reason_of
+from adapter_export.runtime.provider import open_model, run_errors
 from adapter_export.runtime.store import AdapterStore, LoadedAdapter
 from adapter_export.runtime.verified import VerifiedFiles
 
@@ -145,16 +150,55 @@ class AdapterSession:
 
         Raises InputError for an unknown adapter, and for inputs that are not the graph's in name, dtype or shape.
         """
-        if (session := self._sessions.get(self._manifest.model)) is None:
-            raise InputError(f"bundle {self.bundle}: the session is closed")
+        sessions = self._opened()
         check_inputs(inputs, self._manifest.inputs, self._tensors)
-        tensors: Mapping[str, np.ndarray] = {}
-        if not self._swappable:
-            self._in_graph(adapter)
-        elif adapter is not None:
-            tensors = (self._store.get(adapter) or self._load_own(adapter)).tensors
-        # These dictionaries hold every array until the run is over.
-        return dict(zip(self._outputs, _run(session, self._outputs, {**inputs, **tensors}), strict=True))
+        tensors = self._tensors_of(adapter)
+        with run_errors():
+            # The dictionary holds every array until the run is over.
+            values = sessions[self._manifest.model].run(self._outputs, {**inputs, **tensors})
+        return dict(zip(self._outputs, values, strict=True))
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        adapter: str | None = None,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int | Sequence[int] | None = None,
+        stop_tokens: Sequence[int] = (),
+        ignore_eos: bool = False,
+    ) -> Generation:
+        """New tokens for each prompt, a list of token ids, with `adapter`; of any lengths, in one batch.
+
+        Returns an iterator of steps, one new token a prompt each, and nothing runs before it is asked for;
+        `.completions()` runs it to the end, `.close()` ends it. The adapter is the one of now, whatever is loaded or
+        unloaded later.
+
+        temperature: 0 takes the most probable token (greedy); above, a token is drawn with probability
+        softmax(logits / temperature), among the `top_k` best, among the most probable that add up to `top_p`.
+        repetition_penalty: divides the logits of tokens that the row holds, 1 for none. seed: of a draw; prompt i uses
+        seed + i, or the i-th of several, so that its tokens depend on no other prompt. stop_tokens: end a row, besides
+        the end tokens of the model, which `ignore_eos` leaves out.
+
+        Raises InputError for an unknown adapter, a graph without a cache, prompts that do not fit, and settings out of
+        range. Settings for sampling in the bundle's generation_config.json are not read: what is not given is greedy.
+        """
+        sessions = self._opened()
+        check_generates(self.bundle, self._manifest)
+        settings = Settings(
+            max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop_tokens, ignore_eos
+        )
+        tensors = self._tensors_of(adapter)
+        return start(sessions, self._manifest, self.generation_config, self.provider, tensors, prompts, settings)
+
+    @cached_property
+    def generation_config(self) -> GenerationConfig:
+        """Where the bundle's files say that generating ends, and how far it can go."""
+        return read_generation_config(self.bundle)
 
     def close(self) -> None:
         """Free the graph and the adapters; runs under way finish."""
@@ -168,6 +212,20 @@ class AdapterSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _opened(self) -> Mapping[str, ort.InferenceSession]:
+        """The graphs, for a run that keeps them even when the session is closed meanwhile."""
+        if not (sessions := self._sessions):
+            raise InputError(f"bundle {self.bundle}: the session is closed")
+        return sessions
+
+    def _tensors_of(self, adapter: str | None) -> Mapping[str, np.ndarray]:
+        """What a run with `adapter` feeds besides its inputs; raises InputError for an unknown one."""
+        if not self._swappable:
+            self._in_graph(adapter)
+        elif adapter is not None:
+            return (self._store.get(adapter) or self._load_own(adapter)).tensors
+        return {}
 
     @property
     def _swappable(self) -> bool:
@@ -221,18 +279,6 @@ class AdapterSession:
             tensors[name] for site in heads for name in site.tensors if name in tensors and tensors[name].ndim > 1
         ]
         return tuple(f"LABEL_{i}" for i in range(len(weights[-1]))) if weights else None
-
-
-def _run(session: ort.InferenceSession, outputs: list[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as status
-
-    try:
-        result: list[np.ndarray] = session.run(outputs, feeds)
-    except status.EPFail as error:
-        raise ProviderError(f"the execution provider failed: {reason_of(error)}") from error
-    except (status.InvalidArgument, status.Fail, status.RuntimeException) as error:
-        raise InputError(f"ONNX Runtime cannot run these inputs: {reason_of(error)}") from error
-    return result
 
 
 def _stamp(bundle: Path) -> tuple[int, ...] | None:

@@ -1,0 +1,94 @@
+"""Running a graph again and again without its cache passing through Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapter_export.bundle.manifest import GraphInfo, TensorInfo
+from adapter_export.runtime.provider import run_errors
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+PAST, PRESENT = "past_key_values.", "present."
+
+
+class BoundGraph:
+    """A graph with what stays bound over its runs: adapter tensors, and whatever else does not change.
+
+    On CUDA a bound value is copied to the device once, when it is bound, and outputs stay there unless asked for on the
+    host. `run_with_iobinding` drops an active LoraAdapter without a word, hence tensors are bound as inputs; and as
+    OrtValues, for `bind_cpu_input` does not find overridable initializers.
+    """
+
+    def __init__(self, session: ort.InferenceSession, device: str, fixed: Mapping[str, np.ndarray]) -> None:
+        self.device = device
+        self._session = session
+        self._binding = session.io_binding()
+        # An OrtValue made from an array only points to its memory: these keep both.
+        self._held: dict[str, ort.OrtValue] = {}
+        self.feed(fixed)
+
+    def feed(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Bind inputs that live on the host; they stay until replaced."""
+        import onnxruntime as ort
+
+        for name, array in arrays.items():
+            self.bind(name, ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)))
+
+    def bind(self, name: str, value: ort.OrtValue) -> None:
+        """Bind an input where it lies; it stays until replaced."""
+        with run_errors():
+            self._binding.bind_ortvalue_input(name, value)
+        self._held[name] = value
+
+    def run(self, outputs: list[str], host: tuple[str, ...] = ()) -> dict[str, ort.OrtValue]:
+        """Outputs by name, those in `host` on the CPU, the others on the device."""
+        # An output stays bound to the memory of the last run, whose shape is another.
+        self._binding.clear_binding_outputs()
+        for name in outputs:
+            self._binding.bind_output(name, "cpu" if name in host else self.device)
+        self._binding.synchronize_inputs()
+        with run_errors():
+            self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+        return dict(zip(outputs, self._binding.get_outputs(), strict=True))
+
+
+class CachedDecoder:
+    """A decoder's graph and its growing cache: what a run gives as `present.X` is the next one's `past_key_values.X`.
+
+    The cache starts empty. Inputs of that name without such an output (the keys and values of an encoder's states, in
+    an encoder-decoder) do not grow: they are bound once, by who made them.
+    """
+
+    def __init__(self, graph: BoundGraph, info: GraphInfo, rows: int) -> None:
+        self._graph = graph
+        self._grown = {
+            PRESENT + name.removeprefix(PAST): name
+            for name in info.inputs
+            if name.startswith(PAST) and PRESENT + name.removeprefix(PAST) in info.outputs
+        }
+        for name in self._grown.values():
+            graph.bind(name, _empty(info.inputs[name], rows, graph.device))
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Logits of the last token, [rows, vocabulary]."""
+        self._graph.feed(feeds)
+        outputs = self._graph.run(["logits", *self._grown], host=("logits",))
+        for present, past in self._grown.items():
+            self._graph.bind(past, outputs[present])
+        # A copy: `numpy` shows the memory that ONNX Runtime owns, of all tokens of the prompt.
+        last: np.ndarray = outputs["logits"].numpy()[:, -1].copy()
+        return last
+
+
+def _empty(info: TensorInfo, rows: int, device: str) -> ort.OrtValue:
+    """A cache of no tokens: the first dim is the batch, the other named one the length."""
+    import onnxruntime as ort
+
+    shape = [rows, *(dim if isinstance(dim, int) else 0 for dim in info.shape[1:])]
+    return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(info.dtype).type, device)

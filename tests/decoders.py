@@ -1,0 +1,49 @@
+"""Bundles of tiny decoders with a key-value cache, for tests that generate: each exported once a run, on first use.
+
+llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions. Both swappable, room for
+POSITIONS tokens, with adapters random in every tensor: `ia3`, and `houlsby` (bottlenecks of width 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.modelinfo import ModelInfo
+from tests.bundles import Exported
+
+POSITIONS = 96
+
+
+@pytest.fixture(scope="session")
+def llama_bundle(export_decoder: Callable[..., Exported]) -> Exported:
+    return export_decoder("llama", max_position_embeddings=POSITIONS)
+
+
+@pytest.fixture(scope="session")
+def gpt2_bundle(export_decoder: Callable[..., Exported]) -> Exported:
+    return export_decoder("gpt2", max_position_embeddings=POSITIONS)
+
+
+@pytest.fixture(scope="session")
+def export_decoder(
+    export: Callable[..., Exported],
+    tiny_model: Callable[..., Path],
+    tiny_info: Callable[..., ModelInfo],
+    random_adapter: Callable[..., Adapter],
+    save_checkpoint: Callable[..., Path],
+) -> Callable[..., Exported]:
+    """Called as (model_type, **config) -> Exported. Takes some 10 seconds."""
+
+    def make(model_type: str, **config: int) -> Exported:
+        info = tiny_info(model_type, "causal-lm", **config)
+        adapters = {
+            "ia3": save_checkpoint(random_adapter(info, "ia3", 31), info),
+            "houlsby": save_checkpoint(random_adapter(info, "bottleneck", 32, reduction_factor=4), info),
+        }
+        return export(tiny_model(model_type, "causal-lm", **config), adapters, task="causal-lm")
+
+    return make

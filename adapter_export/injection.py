@@ -168,11 +168,27 @@ def read_head(model: PreTrainedModel, names: tuple[str, ...]) -> dict[str, HeadL
 
 
 def complete_head(model: PreTrainedModel, names: tuple[str, ...], adapter: Adapter) -> Adapter:
-    """The adapter with a whole task head: layers of `names` that it leaves to the base model are the model's own."""
+    """The adapter with a whole task head: layers of `names` that it leaves to the base model are the model's own.
+
+    Raises InputError where it repeats the model's `lm_head` with other values.
+    """
+    if LM_HEAD in adapter.head and hasattr(model, LM_HEAD):
+        _check_lm_head(model, adapter.head[LM_HEAD])
     if not adapter.head or set(names) <= set(adapter.head):
         return adapter
     own = read_head(model, names)
     return replace(adapter, head={name: adapter.head.get(name, own[name]) for name in names})
+
+
+def _check_lm_head(model: PreTrainedModel, layer: HeadLayer) -> None:
+    import torch
+
+    own = model.get_submodule(LM_HEAD)
+    same = torch.equal(torch.tensor(layer.weight, dtype=own.weight.dtype, device=own.weight.device), own.weight)
+    if not same or (
+        layer.bias is not None and (own.bias is None or not np.array_equal(layer.bias, to_numpy(own.bias)))
+    ):
+        raise InputError("task head 'lm_head': differs from the base model's own, which is not supported")
 
 
 def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
@@ -191,8 +207,7 @@ def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
             raise InputError(f"task head {name!r}: {type(model).__name__} has no such module") from None
         weight = torch.tensor(layer.weight, dtype=target.weight.dtype, device=target.weight.device)
         if name == LM_HEAD:
-            if not torch.equal(weight, target.weight.detach()):
-                raise InputError("task head 'lm_head': differs from the base model's own, which is not supported")
+            _check_lm_head(model, layer)
             continue
         if weight.shape[1] != target.weight.shape[1]:
             raise InputError(

@@ -80,7 +80,7 @@ def add_adapter(bundle: str | Path, adapters: Mapping[str, str | Path], force: b
             after = before
             for name, path in adapters.items():
                 adapter = load_adapter(path, before.base)
-                if LM_HEAD in adapter.head and before.task == "causal-lm":
+                if LM_HEAD in adapter.head and before.task in ("causal-lm", "seq2seq-lm"):
                     raise InputError(
                         f"adapter {name}: carries {LM_HEAD!r}, which only an export beside the base model can compare; "
                         "export the bundle anew with this adapter"

@@ -115,7 +115,7 @@ def _for_task(adapter: Adapter, task: str) -> Adapter:
     """The adapter with the head that this task's graph has: its own for labels, else at most a repeated `lm_head`."""
     if tasks.get(task).labelled:
         return adapter
-    kept = {name: layer for name, layer in adapter.head.items() if name == LM_HEAD and task == "causal-lm"}
+    kept = {name: layer for name, layer in adapter.head.items() if name == LM_HEAD and task != "features"}
     return replace(adapter, head=kept, labels=None)
 
 

@@ -21,6 +21,7 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.errors import InputError
 from adapter_export.injection import Injection
+from tests.goldens.packed import unpacked
 
 FILES = sorted((Path(__file__).parent / "combinations").glob("*.npz"))
 # Largest difference allowed, of outputs of order 1; the stored ones are rounded to float32.
@@ -68,12 +69,7 @@ class Golden:
 
 @functools.cache
 def golden(model_type: str) -> Golden:
-    with np.load(FILES[0].with_name(f"{model_type}.npz")) as file:
-        about, values = json.loads(file["about"].tobytes()), file["values"]
-    arrays = {
-        name: values[start : start + int(np.prod(shape))].reshape(shape)
-        for name, (start, shape) in about["index"].items()
-    }
+    about, arrays = unpacked(FILES[0].with_name(f"{model_type}.npz"))
     return Golden(about["config"], arrays, about["cases"])
 
 

@@ -265,6 +265,15 @@ class TestCopying:
             merge(write_model(tmp_path / "model", shards=3), write_adapter(tmp_path / "adapter"), tmp_path / "out")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "model"]
 
+    def test_a_file_that_shrinks_meanwhile(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "short").write_bytes(b"12345")
+        with copying.FileIO(tmp_path / "short") as file, pytest.raises(InputError, match="short: became shorter"):
+            copying.read_at(file, 2, 4)
+        (tmp_path / "short").unlink()
+        monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
+        with pytest.raises(InputError, match=r"model\.safetensors: became shorter while it was read"):
+            merge(write_model(tmp_path / "model"), write_adapter(tmp_path / "adapter"), tmp_path / "out")
+
 
 class TestRefusals:
     def refused(self, tmp_path: Path, model: Path, *, match: str, adapter: Path | None = None) -> None:
@@ -320,6 +329,25 @@ class TestRefusals:
             {name: value * np.float32(1e6) for name, value in held.items()}, adapter / "adapter_model.safetensors"
         )
         self.refused(tmp_path, model, match="is not finite in float16 after the merge", adapter=adapter)
+
+    def test_a_module_that_is_no_layer(self, tiny_model: Callable[..., Path]) -> None:
+        """No checkpoint's reader lets it through; a method of the future may."""
+        from adapter_export.checkpoints.adapter import Adapter
+        from adapter_export.checkpoints.files import read_json
+        from adapter_export.merging.layout import read_layout
+        from adapter_export.merging.plan import plan_changes
+        from adapter_export.merging.weights import read_weights
+        from adapter_export.methods.contract import Block
+        from adapter_export.methods.ia3 import IA3Operator
+        from adapter_export.sites import Port, Site
+
+        folder = tiny_model("bert")
+        config = read_json(folder / "config.json")
+        layout = read_layout(folder, config, read_weights(folder, config))
+        block = Block(IA3Operator(), {"l": np.ones(32, np.float32)})
+        for module in ("encoder.layer.0.output.LayerNorm", "embeddings.word_embeddings"):
+            with pytest.raises(CannotMerge, match=f"{module} is no linear layer or convolution"):
+                plan_changes(layout, [Adapter("ia3", {Site(module, Port.OUTPUT): block})])
 
     def test_a_tied_output_layer(self, tmp_path: Path) -> None:
         model = write_model(tmp_path / "model", tie_word_embeddings=True)

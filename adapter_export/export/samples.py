@@ -127,6 +127,8 @@ def max_sequence(config: Any) -> int:
     match config.model_type:
         case "whisper":
             return int(config.max_target_positions)
+        case "gpt_neo":
+            return positions - 1  # its causal mask is cut from a table, which a trace cannot leave whole
         case "mpnet":
             return positions - 2  # its padding row is 1, whatever the config says
         case "roberta" | "xlm-roberta" | "camembert":

@@ -112,7 +112,12 @@ def _exports(path: Path, task: str, merged: bool) -> dict[str, Any]:
     try:
         modes = dict(_lowered(base, adapters))
     except AdapterExportError as error:
-        return {name: {mode: str(error) for mode in ("embedded", "swappable")} for name in adapters}
+        # Nor can the model be traced without markers: the reason is one of the model's own.
+        reason = str(error).removeprefix(f"model {path}: ")
+        modes_of = {
+            name: ("embedded", "swappable", *(["merged"] if merged and name == "ia3" else [])) for name in found
+        }
+        return {name: dict.fromkeys(modes, reason) for name, modes in modes_of.items()}
     for (name, mode), lowered in modes.items():
         found[name][mode] = _graph_error(path, task, adapters[name], lowered, mode)
     if merged:

@@ -54,6 +54,7 @@ def test_inputs_and_their_dynamic_axes(
 
 def test_limits_are_the_models_own(tiny_base: Callable[..., BaseModel]) -> None:
     assert sample_for(tiny_base("bert")).limits["sequence"] == 64
+    assert sample_for(tiny_base("gpt_neo")).limits["sequence"] == 63
     # Its position table has two rows for padding.
     assert sample_for(tiny_base("mpnet")).limits["sequence"] == 62
     assert sample_for(tiny_base("whisper", "seq2seq-lm", max_target_positions=48)).limits["decoder_sequence"] == 48

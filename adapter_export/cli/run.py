@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapter_export import tasks
+from adapter_export.cli.completions import Request, write
 from adapter_export.cli.options import Command, Invocation, debug_option, emit, json_option
 from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from adapter_export.runtime.text import TextEncoder
 
 EXAMPLE = """\
-Example:
+Examples:
   adapter-export run --bundle bundle --adapter sentiment --adapter topic --text "what a lovely day"
+  adapter-export run --bundle writer --adapter poems --text "the night" --temperature 0.8 --top-p 0.95 --seed 1
 """
 # Texts in one run of the graph.
 _BATCH = 16
@@ -42,42 +44,66 @@ _SHOWN = 48
     type=click.Path(path_type=Path),
     help='Lines of {"text": ...}; a line\'s own "adapter" takes the place of --adapter.',
 )
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), help="When generating; 128 where the model has room, if not given."
+)
+@click.option("--temperature", type=click.FloatRange(0), help="When generating: above 0 draws tokens.")
+@click.option("--top-k", type=click.IntRange(1), help="Draw among the K best tokens.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw among the best that add up to P.")
+@click.option("--seed", type=click.IntRange(0), help="Draw the same tokens each time; text i has the seed + i.")
+@click.option("--chat", is_flag=True, help='Texts are what a user says; lines may hold "messages" instead.')
 @click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where to run.")
 @json_option
 @debug_option
 def command(
-    bundle: Path, adapters: tuple[str, ...], texts: tuple[str, ...], file: Path | None, provider: str, as_json: bool
+    bundle: Path,
+    adapters: tuple[str, ...],
+    texts: tuple[str, ...],
+    file: Path | None,
+    provider: str,
+    as_json: bool,
+    chat: bool,
+    **settings: Any,
 ) -> None:
     """Run texts through a bundle, each with each of the adapters; without --adapter, through the base model.
 
-    Prints labels with their probabilities; for features, each text's mean over its tokens; for a language model, the
-    most probable next tokens.
+    Prints labels with their probabilities; for features, each text's mean over its tokens; a language model writes on,
+    token by token (without a cache in its graph: its most probable next tokens).
     """
+    from adapter_export.runtime.generation.start import generates
     from adapter_export.runtime.provider import quiet_log
     from adapter_export.runtime.session import AdapterSession
     from adapter_export.runtime.text import TextEncoder
 
     if bool(texts) == (file is not None):
         raise click.UsageError("expected --text TEXT or --input FILE, one of the two")
-    chosen = adapters or (None,)
-    if file is None:
-        requests = [(text, adapter) for text in texts for adapter in chosen]
-    else:
-        requests = list(_requests(file, chosen))
-        if not requests:
-            raise InputError(f"{file}: expected lines with texts, found none")
+    requests = list(_requests(texts, file, adapters or (None,), chat))
+    if not requests:
+        raise InputError(f"{file}: expected lines with texts, found none")
     if not click.get_current_context().ensure_object(Invocation).debug:
         quiet_log()
+    settings = {name: value for name, value in settings.items() if value is not None}
     with AdapterSession(bundle, provider) as session:
-        for adapter in dict.fromkeys(adapter for _, adapter in requests):
+        for adapter in dict.fromkeys(request.adapter for request in requests):
             _check_answerable(session, adapter)
-        results = _run(session, TextEncoder(bundle, session.manifest), requests)
-        emit(
-            {"bundle": bundle, "task": session.manifest.task, "provider": provider, "results": results}, as_json, _print
-        )
+        result = {"bundle": bundle, "task": session.manifest.task, "provider": provider}
+        if generates(session.manifest):
+            results = write(session, requests, settings, chat=chat, streamed=not as_json)
+            # Otherwise all of it was printed as it came.
+            emit({**result, "results": results}, as_json, lambda _: None)
+            return
+        if chat or settings:
+            option = "chat" if chat else next(iter(settings)).replace("_", "-")
+            raise InputError(f"--{option}: the graph of {bundle} does not generate (task {session.manifest.task})")
+        plain = [(str(request.given["text"]), request.adapter) for request in requests]
+        results = _run(session, TextEncoder(bundle, session.manifest), plain)
+        emit({**result, "results": results}, as_json, _print)
 
 
-def _requests(file: Path, adapters: Sequence[str | None]) -> Iterator[tuple[str, str | None]]:
+def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | None], chat: bool) -> Iterator[Request]:
+    if file is None:
+        yield from (Request("--text", {"text": text}, adapter) for text in texts for adapter in adapters)
+        return
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -85,20 +111,33 @@ def _requests(file: Path, adapters: Sequence[str | None]) -> Iterator[tuple[str,
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        where = f"{file}: line {number}"
         try:
             value = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{file}: line {number}: expected a JSON object, found: {error}") from None
-        if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-            raise InputError(f"{file}: line {number}: expected an object with a field 'text' that is a string")
+            raise InputError(f"{where}: expected a JSON object, found: {error}") from None
+        given = _given(where, value, chat)
         own = value.get("adapter")
         if own is not None and not isinstance(own, str):
-            raise InputError(f"{file}: line {number}: field 'adapter': expected a string, found {own!r}")
-        yield from ((value["text"], adapter) for adapter in (adapters if own is None else (own,)))
+            raise InputError(f"{where}: field 'adapter': expected a string, found {own!r}")
+        yield from (Request(where, given, adapter) for adapter in (adapters if own is None else (own,)))
+
+
+def _given(where: str, value: Any, chat: bool) -> dict[str, Any]:
+    """The line's text, or in a chat its messages."""
+    if isinstance(value, dict) and isinstance(value.get("text"), str):
+        return {"text": value["text"]}
+    if not chat:
+        raise InputError(f"{where}: expected an object with a field 'text' that is a string")
+    messages = value.get("messages") if isinstance(value, dict) else None
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise InputError(f"{where}: expected a field 'text' that is a string, or 'messages', a list of objects")
+    return {"messages": messages}
 
 
 def _check_answerable(session: AdapterSession, adapter: str | None) -> None:
-    if tasks.get(session.manifest.task).labelled and session.labels(adapter) is None:
+    labels = session.labels(adapter)  # raises for an adapter that is not there
+    if tasks.get(session.manifest.task).labelled and labels is None:
         raise InputError(
             f"bundle {session.bundle}: its base model has no labels of its own; choose an adapter with --adapter "
             f"({', '.join(session.adapters)})"

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # transformers writes 1e30 for "no limit".
@@ -39,27 +42,17 @@ class TextEncoder:
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         """Raises InputError for a bundle without a tokenizer.json, or whose graph takes more than text."""
-        from tokenizers import Tokenizer
-
         wanted = tuple(manifest.inputs)
         if "input_ids" not in wanted or set(wanted) - set(_TEXT_INPUTS):
             raise InputError(f"bundle {bundle}: takes {', '.join(wanted)}, which no text gives")
-        path = bundle / "tokenizer.json"
-        if not path.is_file():
-            raise InputError(f"bundle {bundle}: expected tokenizer.json to encode texts with, found none")
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises plain Exception
-            raise InputError(f"{path}: not a readable tokenizer: {error}") from None
+        self._tokenizer = load_tokenizer(bundle)
         self._inputs = wanted
-        settings = _optional_json(bundle / "tokenizer_config.json")
-        config = _optional_json(bundle / "config.json")
+        settings = optional_json(bundle / "tokenizer_config.json")
+        config = optional_json(bundle / "config.json")
         text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
         assert isinstance(text, dict)
         self.pad_id = self._pad_id(text, settings) if "attention_mask" in wanted else None
         self.max_length = _max_length(text, settings)
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
         if self.max_length is not None:
             self._tokenizer.enable_truncation(self.max_length, direction=str(settings.get("truncation_side", "right")))
         if self.pad_id is not None:
@@ -101,6 +94,22 @@ class TextEncoder:
         return None if found is None else int(found)
 
 
+def load_tokenizer(bundle: Path) -> Tokenizer:
+    """The bundle's tokenizer, without the padding and truncation its file may ask for; raises InputError."""
+    from tokenizers import Tokenizer
+
+    path = bundle / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"bundle {bundle}: expected tokenizer.json to encode texts with, found none")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise InputError(f"{path}: not a readable tokenizer: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
@@ -133,5 +142,6 @@ def _max_length(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int |
     return min(known) if known else None
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
+def optional_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that a bundle may lack."""
     return read_json(path) if path.is_file() else {}

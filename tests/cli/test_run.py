@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from click.testing import CliRunner, Result
 from adapter_export.bundle.manifest import read_manifest, write_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.cli import main
+from adapter_export.runtime.generation.texts import PromptTexts, TextStream
 from adapter_export.runtime.session import AdapterSession
 from adapter_export.runtime.text import TextEncoder, probabilities
 from tests.bundles import Exported
+from tests.decoders import POSITIONS
 
 
 def invoke(*args: Any) -> Result:
@@ -198,6 +201,138 @@ def test_a_regression_has_a_value_and_no_probability() -> None:
     found = run._answers(Session(), None, None, np.array([[2.5]], np.float32), np.ones((1, 1), bool))  # type: ignore[arg-type]
     assert found == [{"label": "score", "value": 2.5}]
     assert run._cells(found[0]) == ("score", "2.5000")
+
+
+@pytest.fixture(scope="module")
+def wanted(llama_bundle: Exported) -> Iterator[Callable[..., tuple[str, int, str | None]]]:
+    """Called as (text, adapter, **settings) -> the completion of that text alone, its tokens and why it ended."""
+    with AdapterSession(llama_bundle.bundle) as session:
+        texts = PromptTexts(llama_bundle.bundle)
+
+        def make(text: str, adapter: str | None, **settings: Any) -> tuple[str, int, str | None]:
+            prompt = texts.encode(text)
+            (row,) = session.generate([prompt], adapter, **{"max_new_tokens": 12, **settings}).completions()
+            words = row.tokens[:-1] if row.finish == "stop" else row.tokens
+            return texts.completion(prompt, words), len(row.tokens), row.finish
+
+        yield make
+
+
+class TestWriting:
+    """A bundle that generates, against the session itself."""
+
+    TEXTS = ("the good man", "night", "a cold day and a warm house")
+
+    def test_one_text_is_written_on(self, llama_bundle: Exported, wanted: Any) -> None:
+        args = ("--bundle", llama_bundle.bundle, "--max-new-tokens", 12, "--text", self.TEXTS[0])
+        for adapter in (None, "ia3"):
+            result = invoke(*args, *(("--adapter", adapter) if adapter else ()))
+            assert result.exit_code == 0, result.output
+            assert result.stdout == wanted(self.TEXTS[0], adapter)[0] + "\n"
+            assert result.stderr == ""
+
+    @pytest.mark.parametrize("drawn", [False, True])
+    def test_texts_and_adapters_one_after_the_other(self, llama_bundle: Exported, wanted: Any, drawn: bool) -> None:
+        args: list[Any] = ["--bundle", llama_bundle.bundle, "--max-new-tokens", 12, "--adapter", "houlsby"]
+        args += ["--adapter", "ia3", *(part for text in self.TEXTS for part in ("--text", text))]
+        args += ["--temperature", 1.5, "--top-k", 50, "--top-p", 0.9, "--seed", 3] if drawn else []
+        pairs = [(text, adapter) for text in self.TEXTS for adapter in ("houlsby", "ia3")]
+        expected = []
+        for i, pair in enumerate(pairs):
+            draws = {"temperature": 1.5, "top_k": 50, "top_p": 0.9, "seed": 3 + i} if drawn else {}
+            expected.append(wanted(*pair, **draws))
+        shown = [f"{adapter}: {text}\n{told[0]}\n" for (text, adapter), told in zip(pairs, expected, strict=True)]
+        assert invoke(*args).stdout == "\n".join(shown)
+        found = results(*args)
+        assert [(item["text"], item["adapter"]) for item in found] == pairs
+        assert [(item["completion"], item["new_tokens"], item["finish"]) for item in found] == expected
+        assert [item["tokens"] for item in found] == [len(text.split()) for text, _ in pairs]
+
+    def test_lines_of_a_file(self, llama_bundle: Exported, wanted: Any, tmp_path: Path) -> None:
+        path = tmp_path / "texts.jsonl"
+        # More than fit in a batch.
+        path.write_text("".join(json.dumps({"text": text, "adapter": "ia3"}) + "\n" for text in self.TEXTS * 7))
+        found = results("--bundle", llama_bundle.bundle, "--input", path, "--max-new-tokens", 12)
+        assert [item["completion"] for item in found] == [wanted(text, "ia3")[0] for text in self.TEXTS] * 7
+
+    def test_as_much_as_there_is_room_for(self, llama_bundle: Exported, wanted: Any) -> None:
+        (found,) = results("--bundle", llama_bundle.bundle, "--text", "the good man", "--adapter", "ia3")
+        room = POSITIONS + 1 - 3
+        assert (found["completion"], found["new_tokens"]) == wanted("the good man", "ia3", max_new_tokens=room)[:2]
+
+    def test_a_chat(self, llama_bundle: Exported, wanted: Any, tmp_path: Path) -> None:
+        bundle = Path(shutil.copytree(llama_bundle.bundle, tmp_path / "bundle"))
+        template = "{% for m in messages %}{{ m.role == 'user' and 'you' or 'me' }} {{ m.content }} {% endfor %}me"
+        (bundle / "chat_template.jinja").write_text(template)
+        path = tmp_path / "chat.jsonl"
+        said = [{"role": "user", "content": "good"}, {"role": "assistant", "content": "bad"}]
+        path.write_text(json.dumps({"text": "a day"}) + "\n" + json.dumps({"messages": said}) + "\n")
+        found = results("--bundle", bundle, "--chat", "--input", path, "--max-new-tokens", 12)
+        assert [item["completion"] for item in found] == [
+            wanted("you a day me", None)[0],
+            wanted("you good me bad me", None)[0],
+        ]
+        assert (found[0]["text"], found[1]["messages"]) == ("a day", said)
+        shown = invoke("--bundle", bundle, "--chat", "--input", path, "--max-new-tokens", 12).stdout
+        assert shown.startswith(f"no adapter: a day\n{found[0]['completion']}\n\nno adapter: bad\n")
+
+    def test_what_a_terminal_would_obey_is_not_printed(self, llama_bundle: Exported, monkeypatch: Any) -> None:
+        monkeypatch.setattr(TextStream, "push", lambda self, token: "\x1b[31m\x9b\r\ttab\n")
+        result = invoke("--bundle", llama_bundle.bundle, "--text", "good", "--max-new-tokens", 1, "--adapter", "ia3")
+        assert result.stdout.startswith("[31m\ttab\n")
+
+    def test_bad_input_is_one_line(self, llama_bundle: Exported, swappable_bundle: Exported, tmp_path: Path) -> None:
+        bundle, long = llama_bundle.bundle, tmp_path / "long.jsonl"
+        long.write_text('{"text": "good"}\n' + json.dumps({"text": "good " * 97}) + "\n")
+        bad = tmp_path / "bad.jsonl"
+        bad.write_text('{"messages": []}\n')
+        for args, message in (
+            (("--adapter", "ia3", "--adapter", "nope", "--text", "good"), "adapter 'nope': not in the bundle"),
+            (("--text", "good", "--top-k", 5), "top_k: expected a temperature above 0 with it"),
+            (("--input", long), f"{long}: line 2: 97 tokens and 1 new ones do not fit in the 96 positions"),
+            (("--text", "good", "--max-new-tokens", 97), "--text: 1 tokens and 97 new ones do not fit"),
+            (("--text", ""), "--text: text '': the tokenizer makes no token of it"),
+            (("--text", "good", "--chat"), "expected a chat template"),
+            (("--input", bad), f"{bad}: line 1: expected an object with a field 'text'"),
+            (("--input", bad, "--chat"), f"{bad}: line 1: expected a field 'text' that is a string, or 'messages'"),
+            (("--text", "good", "--max-new-tokens", 0), "--max-new-tokens"),
+        ):
+            result = invoke("--bundle", bundle, *args)
+            assert result.exit_code == 2
+            assert message in result.stderr
+            assert result.stderr.count("\n") == 1
+            assert result.stdout == ""
+        for option in (("--seed", 1), ("--chat",)):
+            result = invoke("--bundle", swappable_bundle.bundle, "--text", "good", "--adapter", "ia3_two", *option)
+            assert result.exit_code == 2
+            assert f"{option[0]}: the graph of {swappable_bundle.bundle} does not generate" in result.stderr
+
+    def test_tokens_come_one_by_one(self, llama_bundle: Exported) -> None:
+        """In a process of its own, without torch: the first are read while the last are not there yet."""
+        code = (
+            "import sys, adapter_export.runtime.generation.stream as s\n"
+            "step = s.Generation.__next__\n"
+            "def held(self):\n"
+            "    if sum(map(len, self._tokens)) == 3: sys.stdin.readline()\n"
+            "    return step(self)\n"
+            "s.Generation.__next__ = held\n"
+            "from adapter_export.cli import main\n"
+            "import atexit; atexit.register(lambda: print('torch' in sys.modules))\n"
+            "main(sys.argv[1:])\n"
+        )
+        command = [sys.executable, "-c", code, "run", "--bundle", llama_bundle.bundle, "--adapter", "ia3"]
+        command += ["--text", "the good man", "--max-new-tokens", "6"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            # Three words, each after its space.
+            early = process.stdout.read(1)
+            while len(early.split()) < 3 or not early[-1].isalpha():
+                early += process.stdout.read(1)
+            rest, _ = process.communicate("\n")
+        assert process.returncode == 0
+        assert rest.splitlines()[-1] == "False"
+        assert len((early + rest.splitlines()[0]).split()) == 6
 
 
 @pytest.mark.parametrize("args", [(), ("--text", "a", "--input", "b")])

@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 Prompt = Sequence[int] | np.ndarray
 
 
+def generates(manifest: Manifest) -> bool:
+    """Whether the bundle's graphs keep a cache between steps."""
+    return any(name.startswith(PAST) for name in manifest.inputs)
+
+
 def check_generates(bundle: object, manifest: Manifest) -> None:
-    """Raise InputError unless the bundle's graphs keep a cache between steps."""
-    if not any(name.startswith(PAST) for name in manifest.inputs):
+    """Raise InputError unless the bundle generates."""
+    if not generates(manifest):
         raise InputError(
             f"bundle {bundle}: its graph has no key-value cache ({PAST}0.key, ...), which generating needs; export a "
             "causal-lm without --no-cache"

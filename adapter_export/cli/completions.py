@@ -1,0 +1,150 @@
+"""What `adapter-export run` does with a bundle that generates: write on, in the terminal as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adapter_export.errors import InputError
+
+if TYPE_CHECKING:
+    from adapter_export.runtime.generation.texts import PromptTexts
+    from adapter_export.runtime.session import AdapterSession
+
+# New tokens where nothing was asked for; fewer where the model has no room.
+_NEW_TOKENS = 128
+# Prompts in one run of the graph, when nobody watches.
+_BATCH = 16
+# A model may write what a terminal would obey: of control characters, line breaks and tabs are shown.
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """where: how errors name it. given: what its result repeats, `text`, or in a chat `messages`."""
+
+    where: str
+    given: Mapping[str, Any]
+    adapter: str | None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request as tokens. seed: of its own, None when there is none."""
+
+    request: Request
+    tokens: list[int]
+    seed: int | None
+
+
+def write(
+    session: AdapterSession, requests: Sequence[Request], settings: Mapping[str, Any], *, chat: bool, streamed: bool
+) -> list[dict[str, Any]]:
+    """Generate for each request, one result each; all are checked before anything runs. request i has the seed + i.
+
+    streamed: on stdout as it comes, one request after the other; else in batches, silently.
+    Raises InputError that names the request which does not fit in the model.
+    """
+    from adapter_export.runtime.generation.texts import PromptTexts
+
+    texts = PromptTexts(session.bundle)
+    seed = settings.get("seed")
+    prompts = [
+        Prompt(request, _tokens(session, texts, request, chat), None if seed is None else seed + index)
+        for index, request in enumerate(requests)
+    ]
+    settings = {**settings, "max_new_tokens": _new_tokens(session, prompts, settings.get("max_new_tokens"))}
+    return (_show if streamed else _complete)(session, texts, prompts, settings)
+
+
+def _tokens(session: AdapterSession, texts: PromptTexts, request: Request, chat: bool) -> list[int]:
+    from adapter_export.runtime.generation.chat import render_chat
+
+    try:
+        if not chat:
+            return texts.encode(request.given["text"])
+        text = request.given.get("text")
+        messages = request.given["messages"] if text is None else [{"role": "user", "content": text}]
+        # The template writes special tokens itself.
+        return texts.encode(render_chat(session.bundle, messages), special=False)
+    except InputError as error:
+        raise InputError(f"{request.where}: {error}") from None
+
+
+def _new_tokens(session: AdapterSession, prompts: Sequence[Prompt], wanted: int | None) -> int:
+    from adapter_export.runtime.generation.start import check_room
+
+    limit = session.generation_config.max_positions
+    longest = max(prompts, key=lambda prompt: len(prompt.tokens))
+    if wanted is None:
+        wanted = _NEW_TOKENS if limit is None else max(1, min(_NEW_TOKENS, limit + 1 - len(longest.tokens)))
+    check_room(longest.request.where, len(longest.tokens), wanted, limit)
+    return wanted
+
+
+def _complete(
+    session: AdapterSession, texts: PromptTexts, prompts: Sequence[Prompt], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Prompts of one adapter share batches."""
+    results: dict[int, dict[str, Any]] = {}
+    for adapter in dict.fromkeys(prompt.request.adapter for prompt in prompts):
+        indices = [index for index, prompt in enumerate(prompts) if prompt.request.adapter == adapter]
+        for start in range(0, len(indices), _BATCH):
+            batch = indices[start : start + _BATCH]
+            rows = [prompts[index] for index in batch]
+            seeds = [prompt.seed for prompt in rows if prompt.seed is not None]
+            generation = session.generate(
+                [prompt.tokens for prompt in rows], adapter, **{**settings, "seed": seeds or None}
+            )
+            for index, prompt, row in zip(batch, rows, generation.completions(), strict=True):
+                text = texts.completion(prompt.tokens, row.tokens[:-1] if row.finish == "stop" else row.tokens)
+                results[index] = _result(session, prompt, text, len(row.tokens), row.finish)
+    return [results[index] for index in range(len(prompts))]
+
+
+def _show(
+    session: AdapterSession, texts: PromptTexts, prompts: Sequence[Prompt], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Token by token on stdout; with a heading each when there are several."""
+    results = []
+    for index, prompt in enumerate(prompts):
+        stream, text = texts.stream(prompt.tokens), ""
+        generation = session.generate([prompt.tokens], prompt.request.adapter, **{**settings, "seed": prompt.seed})
+        if len(prompts) > 1:
+            title = f"{_adapter(session, prompt) or 'no adapter'}: {_heading(prompt.request.given)}"
+            click.secho(("\n" if index else "") + title.translate(_CONTROLS), bold=True)
+        for step in generation:
+            (token,), (finish,) = step.tokens, step.finish
+            if token is not None and finish != "stop":
+                piece = stream.push(token)
+                text += piece
+                click.echo(piece.translate(_CONTROLS), nl=False)
+        rest = stream.rest()
+        click.echo(rest.translate(_CONTROLS))
+        (row,) = generation.completions()
+        results.append(_result(session, prompt, text + rest, len(row.tokens), row.finish))
+    return results
+
+
+def _heading(given: Mapping[str, Any]) -> str:
+    text = given["text"] if "text" in given else str(given["messages"][-1].get("content"))
+    return " ".join(text.split())
+
+
+def _result(session: AdapterSession, prompt: Prompt, text: str, tokens: int, finish: str | None) -> dict[str, Any]:
+    return {
+        **prompt.request.given,
+        "adapter": _adapter(session, prompt),
+        "tokens": len(prompt.tokens),
+        "completion": text,
+        "new_tokens": tokens,
+        "finish": finish,
+    }
+
+
+def _adapter(session: AdapterSession, prompt: Prompt) -> str | None:
+    """The adapter that runs: in modes merged and embedded the one in the graph."""
+    return prompt.request.adapter or (None if session.manifest.mode == "swappable" else session.adapters[0])

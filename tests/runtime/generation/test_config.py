@@ -1,0 +1,46 @@
+"""What a bundle's files say about generating."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter_export.errors import InputError
+from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
+
+
+def read(tmp_path: Path, config: dict[str, Any], generation: dict[str, Any] | None = None) -> GenerationConfig:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    return read_generation_config(tmp_path)
+
+
+def test_the_generation_config_comes_first(tmp_path: Path) -> None:
+    config = {"eos_token_id": 1, "pad_token_id": 7, "max_position_embeddings": 32, "model_type": "llama"}
+    assert read(tmp_path, config) == GenerationConfig((1,), 7, 32, None)
+    assert read(tmp_path, config, {"eos_token_id": [4, 5], "pad_token_id": None}) == GenerationConfig(
+        (4, 5), 7, 32, None
+    )
+
+
+def test_nothing_is_known(tmp_path: Path) -> None:
+    assert read_generation_config(tmp_path) == GenerationConfig((), 0, None, None)
+    assert read(tmp_path, {"eos_token_id": None, "pad_token_id": -1}) == GenerationConfig((), 0, None, None)
+
+
+def test_limits_by_the_names_of_architectures(tmp_path: Path) -> None:
+    assert read(tmp_path, {"n_positions": 1024, "model_type": "gpt2"}).max_positions == 1024
+    assert read(tmp_path, {"max_target_positions": 448, "model_type": "whisper"}).max_positions == 448
+    assert read(tmp_path, {"n_positions": 512, "model_type": "t5"}).max_positions is None
+    nested = {"text_config": {"max_position_embeddings": 64, "eos_token_id": 9}}
+    assert read(tmp_path, nested) == GenerationConfig((9,), 0, 64, None)
+
+
+@pytest.mark.parametrize("value", ["end", [1, "a"], 1.5, True, {}])
+def test_something_else(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(InputError, match=r"config.json: field 'eos_token_id': expected a whole number or a list"):
+        read(tmp_path, {"eos_token_id": value})

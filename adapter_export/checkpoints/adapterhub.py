@@ -92,6 +92,17 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     )
 
 
+def method_of(config: Mapping[str, Any]) -> str:
+    """The method that a nested config is of: one of ours, or the library's name for another."""
+    match config.get("architecture"):
+        case "lora":
+            return "ia3" if config.get("composition_mode") == "scale" else "lora"
+        case None:
+            return "bottleneck" if {"mh_adapter", "output_adapter"} & set(config) else "unknown"
+        case other:
+            return str(other)
+
+
 def sidecar(adapter: Adapter, info: ModelInfo) -> dict[str, Any]:
     """What the library's settings cannot express of an adapter's places, to be recorded beside the checkpoint."""
     if adapter.method != "bottleneck" or hub_writing.expressed(adapter, info) is not None:

@@ -57,6 +57,10 @@ _INERT = frozenset(
     }
 )  # fmt: skip
 _REQUIRED = frozenset({"mh_adapter", "output_adapter", "non_linearity", "reduction_factor", "architecture"})
+# Above any width: a smaller factor means no more than this one.
+_MAX_WIDTH = 1 << 31
+# Beyond single precision there are no factors.
+MAX_FACTOR = 3.4e38
 # Before versions were recorded, the library's "gelu" was another function than it is now.
 _UNVERSIONED = {"gelu": "gelu_new", "gelu_orig": "gelu"}
 
@@ -112,7 +116,7 @@ class Settings:
         factor = self.reduction_factor
         if isinstance(factor, Mapping):
             factor = factor.get(str(number), factor.get("default"))
-        return None if factor is None else max(1, int(features // factor))
+        return None if factor is None else max(1, int(min(features // factor, _MAX_WIDTH)))
 
 
 def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapter: bool = False) -> Settings:
@@ -218,7 +222,7 @@ def _scaling(config: Mapping[str, Any], path: Path) -> float | str:
     value = config.get("scaling", 1.0)
     if value in ("learned", "channel"):
         return str(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < MAX_FACTOR:
         raise InputError(
             f"{path}: field 'scaling': expected a number, 'learned' or 'channel', found {shortened(value)}"
         )

@@ -80,8 +80,8 @@ def head_of(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, HeadLayer]:
         ours, task = tasks.of_architecture(info.architecture), tasks.of_architecture(model_class)
         if task is None or (ours not in (None, "features") and task != ours):
             raise InputError(
-                f"{path}: field 'model_class': a head of {model_class} does not fit {info.architecture}; remove "
-                f"{HEAD_CONFIG} and the head's tensors to use the adapter without it"
+                f"{path}: field 'model_class': a head of {shortened(model_class)} does not fit {info.architecture}; "
+                f"remove {HEAD_CONFIG} and the head's tensors to use the adapter without it"
             )
     tensors = dict(checkpoint.head)
     if (constant := tensors.pop(_LOGITS_BIAS, None)) is not None and constant.any():
@@ -122,8 +122,9 @@ def _translated(checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo)
     head_type = field(config, path, "head_type", str)
     if (task := _TASKS.get(head_type)) is None:
         raise InputError(
-            f"{path}: field 'head_type': {head_type!r} is not supported, as no such model is exported (expected one of "
-            f"{', '.join(_TASKS)}); remove {HEAD_CONFIG} and the head's tensors to use the adapter without its head"
+            f"{path}: field 'head_type': {shortened(head_type)} is not supported, as no such model is exported "
+            f"(expected one of {', '.join(_TASKS)}); remove {HEAD_CONFIG} and the head's tensors to use the adapter "
+            "without it"
         )
     if (ours := tasks.of_architecture(info.architecture)) not in (None, "features", task):
         raise InputError(f"{path}: field 'head_type': {head_type!r} does not fit {info.architecture} ({ours})")

@@ -16,7 +16,7 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Checkpoint, site_features
 from adapter_export.checkpoints.files import field, shortened
-from adapter_export.checkpoints.hub_config import CONFIG
+from adapter_export.checkpoints.hub_config import CONFIG, MAX_FACTOR
 from adapter_export.checkpoints.hub_places import layers
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
@@ -141,7 +141,9 @@ def _check(config: dict[str, Any], path: Path) -> tuple[str, ...]:
     """Refuse what is no IA3; returns the attention matrices that are scaled."""
     mode = field(config, path, "composition_mode", str, "add")
     if mode != "scale":
-        raise InputError(f"{path}: field 'composition_mode': {mode!r} (LoRA) is not supported, expected 'scale' (IA3)")
+        raise InputError(
+            f"{path}: field 'composition_mode': {shortened(mode)} (LoRA) is not supported, expected 'scale' (IA3)"
+        )
     reasons = {
         "use_gating": "the library averages the gate over all positions, padding too",
         "use_dora": "DoRA is no IA3",
@@ -161,7 +163,7 @@ def _check(config: dict[str, Any], path: Path) -> tuple[str, ...]:
 
 def _alpha(checkpoint: Checkpoint, config: dict[str, Any], path: Path) -> float:
     alpha = field(config, path, "alpha", (int, float), 8)
-    if isinstance(alpha, bool) or not abs(alpha) < float("inf"):
+    if isinstance(alpha, bool) or not abs(alpha) < MAX_FACTOR:
         raise InputError(f"{path}: field 'alpha': expected a number, found {shortened(alpha)}")
     version = _VERSION.match(str(checkpoint.config.get("version", "")))
     faulty = version is not None and (int(version[1]), int(version[2])) < _FAULTY_BEFORE

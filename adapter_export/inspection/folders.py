@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export import tasks
-from adapter_export.checkpoints import peft_config
+from adapter_export.checkpoints import adapterhub, peft_config
 from adapter_export.checkpoints.files import read_json, sha256, weights_sha256
 from adapter_export.checkpoints.folder import SIDECAR
 from adapter_export.inspection.tensors import Tensor, families, grouped, read_header, total
@@ -41,7 +41,7 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
         label2id = head.get("label2id") if isinstance(head.get("label2id"), dict) else None
         known = {
             "format": "adapterhub",
-            "method": "bottleneck" if {"mh_adapter", "output_adapter"} & set(inner) else "unknown",
+            "method": adapterhub.method_of(inner),
             "base_model": config.get("model_name"),
             "task": sidecar.get("task") or tasks.of_architecture(str(head.get("model_class", ""))),
             "labels": sidecar.get("labels") or (list(label2id) if label2id else None),

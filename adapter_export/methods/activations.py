@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 
 from adapter_export.errors import InputError
@@ -59,5 +60,6 @@ def activation(name: str) -> str:
     """The canonical name of an activation; raises InputError naming the known ones."""
     canonical = ALIASES.get(name, name)
     if canonical not in ACTIVATIONS:
-        raise InputError(f"activation {name!r}: expected one of {', '.join(sorted({*ACTIVATIONS, *ALIASES}))}")
+        expected = ", ".join(sorted({*ACTIVATIONS, *ALIASES}))
+        raise InputError(f"activation {reprlib.repr(name)}: expected one of {expected}")
     return canonical

@@ -27,8 +27,8 @@ from adapter_export.injection import complete_head
 
 GOLDENS = Path(__file__).parent / "adapterhub"
 CASES = sorted(folder.name for folder in GOLDENS.iterdir())
-# Largest difference from the library's float64 that float32 makes, of outputs of order 1; measured: at most 3e-6.
-TOLERANCE = 2e-5
+# Largest difference from the library's float64 that float32 makes, of outputs of order 1; measured: at most 3.6e-6.
+TOLERANCE = 1e-5
 
 
 class Exported:

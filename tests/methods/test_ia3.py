@@ -19,7 +19,6 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.injection import inject
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.tables import model_types
 from adapter_export.sites import Port, Site
 
 WEIGHTS = "adapter_model.safetensors"
@@ -164,31 +163,6 @@ def test_peft_loads_what_we_write_and_the_tensors_are_its_own(
     again = peft.PeftModel.from_pretrained(base.module, ours)
     assert peft.get_peft_model_state_dict(again).keys() == written.keys()
     np.testing.assert_allclose(run(again, case, inputs_for), expected, rtol=0, atol=TOLERANCE["float32"])
-
-
-@pytest.mark.parametrize("model_type", model_types())
-def test_peft_computes_the_same_with_our_placement(
-    model_type: str,
-    tiny_base: TinyBase,
-    inputs_for: InputsFor,
-    random_adapter: Callable[..., Adapter],
-    save_checkpoint: Callable[..., Path],
-) -> None:
-    import peft
-    import torch
-
-    task = {"vit": "image-classification", "t5": "seq2seq-lm"}.get(model_type, "text-classification")
-    case = Case(model_type, task)
-    base = tiny_base(model_type, task, dtype=torch.float64)
-    adapter = random_adapter(base.info, "ia3")
-    folder = save_checkpoint(adapter, base.info, str(base.folder))
-    inject(base.module, adapter)
-    found = run(base.module, case, inputs_for)
-
-    peft_model = peft.PeftModel.from_pretrained(
-        tiny_base(model_type, task, dtype=torch.float64).module, folder
-    ).double()
-    np.testing.assert_allclose(run(peft_model.eval(), case, inputs_for), found, rtol=0, atol=TOLERANCE["float64"])
 
 
 def test_one_checkpoint_fits_the_base_class_and_every_task_class(

@@ -39,7 +39,7 @@ def sample_for(base: BaseModel) -> Sample:
     """A small example for the model's task, of whatever the model reads: texts (input_ids, attention_mask,
     token_type_ids), pixel_values, Whisper's input_features, and a decoder's decoder_input_ids.
 
-    Raises InputError for a model that takes none of these.
+    Raises InputError for a model that takes none of these, and for mBART's classifier.
     """
     parameters = inspect.signature(base.module.forward).parameters
     parts = []
@@ -56,6 +56,11 @@ def sample_for(base: BaseModel) -> Sample:
             "input_features; only text, vision and speech models can be exported"
         )
     shifts = "decoder_input_ids" in parameters and tasks.get(base.task).labelled
+    if shifts and base.info.model_type == "mbart":
+        raise InputError(
+            f"model {base.folder}: {base.info.architecture} cannot be exported: it looks for the end of each text in a "
+            "way that becomes another for a single row, which one graph cannot hold"
+        )
     if "decoder_input_ids" in parameters and not shifts:
         parts.append(_decoder_texts(base))
     merged = Sample({}, {}, {})

@@ -34,7 +34,10 @@ LEAST_EFFECT = 0.01
 
 def versions() -> dict[str, str]:
     """What the numbers depend on."""
-    return {name: version(name) for name in ("onnxruntime-gpu", "torch", "transformers")}
+    import onnxruntime
+
+    # By its module: the package has one of two names.
+    return {"onnxruntime": onnxruntime.__version__, **{name: version(name) for name in ("torch", "transformers")}}
 
 
 def missing(numbers: Mapping[str, Any]) -> list[str]:

@@ -40,7 +40,7 @@ NOTES: Mapping[str, str] = {
     "albert": "One group of layers is applied again and again, and so are its adapters.",
     "clip": "Images and texts at once; `image-classification` has the vision half alone.",
     "bloom": "The fused projection's vector scales queries too.",
-    "dinov2": "The sublayer's output is taken after LayerScale, just before the residual is added. The second row of "
+    "dinov2": "The sublayer's output is taken after LayerScale, just before the residual is added. The first row of "
     "sites is the gated feed-forward of the largest model.",
     "falcon": "The fused projection's vector scales queries too. The rows of sites are Falcon-40B, Falcon-RW, and "
     "Falcon-7B and 11B: where attention and feed-forward stand side by side, both read the layer's input.",
@@ -103,13 +103,13 @@ def render(numbers: Mapping[str, Any]) -> str:
         "| architecture | adapter | sites | trains | merges | merged | embedded | swappable | tasks |",
         "|---|---|--:|---|--:|--:|--:|--:|---|",
     ]
-    failures: list[str] = []
-    for model_type in model_types():
-        for adapter in ADAPTERS:
-            cells, failed = _row(model_type, adapter, numbers.get(model_type))
-            lines.append(f"| {model_type} | {adapter} | {' | '.join(cells)} |")
-            failures += [f"- {model_type}, {adapter}, {line}" for line in failed]
-    lines += ["", "## What does not work\n", *(dict.fromkeys(failures) or ["Nothing that is named above."])]
+    lines += [
+        f"| {model_type} | {adapter} | {' | '.join(_row(model_type, adapter, numbers.get(model_type)))} |"
+        for model_type in model_types()
+        for adapter in ADAPTERS
+    ]
+    failures = [line for name, entry in sorted(numbers.items()) for line in failed(name, entry)]
+    lines += ["", "## What does not work\n", *(failures or ["Nothing that is named above."])]
     lines += ["", "## Notes\n", *(f"- **{name}**: {NOTES[name]}" for name in model_types() if name in NOTES)]
     lines += ["", "## Where adapters stand\n"]
     lines += [_PLACES]
@@ -143,21 +143,29 @@ def _listed(*names: str) -> str:
     return ", ".join(f"`{name}`" for name in names) or "none"
 
 
-def _row(model_type: str, adapter: str, entry: Mapping[str, Any] | None) -> tuple[list[str], list[str]]:
-    """Cells after the adapter's name, and what failed."""
-    tasks = ", ".join(tasks_of(model_type))
+def _row(model_type: str, adapter: str, entry: Mapping[str, Any] | None) -> list[str]:
+    """Cells after the adapter's name."""
     if entry is None:
-        return [*["not measured"] * 6, tasks], []
+        return ["not measured"] * 7
     pytorch = entry["pytorch"][adapter]
-    failed = [] if pytorch["trains"] else ["training: gradients do not reach every tensor"]
     merges = pytorch["merges"]
     cells = [str(pytorch["sites"]), "yes" if pytorch["trains"] else "no"]
     cells.append("no" if isinstance(merges, str) else f"{merges:.0e}")
-    if isinstance(merges, str) and adapter == "ia3":
-        failed.append(f"merging: {merges}")
+    results = {task: entry["tasks"][task][adapter] for task in tasks_of(model_type)}
     for mode in ("merged", "embedded", "swappable"):
-        results = {task: found[adapter][mode] for task, found in entry["tasks"].items() if mode in found[adapter]}
-        errors = [value for value in results.values() if not isinstance(value, str)]
+        found = (modes[mode] for modes in results.values() if mode in modes)
+        errors = [error for error in found if not isinstance(error, str)]
         cells.append(f"{max(errors):.0e}" if errors else "no")
-        failed += [f"{mode}, {task}: {value}" for task, value in results.items() if isinstance(value, str)]
-    return [*cells, tasks], failed
+    works = [task for task, modes in results.items() if not any(isinstance(error, str) for error in modes.values())]
+    return [*cells, ", ".join(works) or "none"]
+
+
+def failed(model_type: str, entry: Mapping[str, Any]) -> list[str]:
+    """A line for each reason that something does not work: of which task, adapters and modes it is."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for task in tasks_of(model_type):
+        for adapter in ADAPTERS:
+            for mode, error in entry["tasks"][task][adapter].items():
+                if isinstance(error, str):
+                    reasons.setdefault((task, error), []).append(f"{adapter} {mode}")
+    return [f"- **{model_type}**, {task} ({', '.join(what)}): {reason}." for (task, reason), what in reasons.items()]

@@ -68,6 +68,11 @@ def test_a_classifier_that_shifts_its_text_is_not_traced_as_if_one_token_were_le
     assert sample_for(tiny_base("t5", "seq2seq-lm")).least == {}
 
 
+def test_the_classifier_whose_graph_would_fail_on_one_row_is_refused(tiny_base: Callable[..., BaseModel]) -> None:
+    with pytest.raises(InputError, match=r"MBartForSequenceClassification cannot be exported: .* for a single row"):
+        sample_for(tiny_base("mbart", "text-classification"))
+
+
 def test_a_model_that_reads_nothing_known_is_refused(tiny_base: Callable[..., BaseModel]) -> None:
     class Taster:
         def forward(self, flavours: Any) -> None: ...

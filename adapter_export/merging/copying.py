@@ -66,10 +66,10 @@ def read_at(source: FileIO, begin: int, size: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def write_at(target: FileIO, begin: int, content: bytes) -> None:
+def write_at(target: FileIO, begin: int, content: bytes | memoryview) -> None:
     """All of `content` from `begin`."""
     target.seek(begin)
-    view = memoryview(content)
+    view = memoryview(content).cast("B")
     while view:
         view = view[target.write(view) or 0 :]
 

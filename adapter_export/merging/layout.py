@@ -164,7 +164,9 @@ def _common_parent(names: Iterable[str]) -> str:
 
 
 def _is_layer(path: str, shape: tuple[int, ...]) -> bool:
-    """Whether the weight is that of a linear layer or a convolution."""
+    """Whether the weight is that of a linear layer or a convolution, with values."""
+    if not all(shape):
+        return False
     if len(shape) in _CONVOLUTION_RANKS:
         return True
     return len(shape) == 2 and not _TABLES.fullmatch(path.rpartition(".")[2]) and not _ROUTERS.fullmatch(path)

@@ -71,6 +71,6 @@ def _rescale(change: Change, source: FileIO, begin: int, target: FileIO, at: int
     for rows, columns in change.pieces():
         size = (rows.stop - rows.start) * (columns.stop - columns.start) * dtype.itemsize
         stored = np.frombuffer(read_at(source, begin, size), dtype)
-        write_at(target, at, change.apply(stored, rows, columns).tobytes())
+        write_at(target, at, change.apply(stored, rows, columns).reshape(-1).data)
         begin, at = begin + size, at + size
         tick(size)

@@ -65,8 +65,9 @@ class IA3Operator:
         outputs, inputs, *kernel = weight.shape
         if port is Port.INPUT:
             groups = len(scale) // inputs
-            per_output = scale.reshape(groups, inputs).repeat(outputs // groups, axis=0)
-            return weight * per_output.reshape(outputs, inputs, *(1 for _ in kernel)), bias
+            grouped = weight.reshape(groups, outputs // groups, inputs, *kernel)
+            scaled = grouped * scale.reshape(groups, 1, inputs, *(1 for _ in kernel))
+            return scaled.reshape(weight.shape), bias
         return weight * scale.reshape(outputs, 1, *(1 for _ in kernel)), None if bias is None else bias * scale
 
 

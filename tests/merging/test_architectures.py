@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -125,10 +124,6 @@ def test_a_bare_base_model_gets_the_adapters_head(
     head = dict(adapter.head)
     if model_type == "modernbert":
         head["head.dense"] = replace(head["head.dense"], bias=None)
-    if model_type == "dinov2":
-        # Its head reads the first token beside the mean of all others.
-        wide = np.concatenate([head["classifier"].weight] * 2, axis=1)
-        head["classifier"] = replace(head["classifier"], weight=wide)
     adapter = replace(adapter, head=head)
     for name, folder in (("bare", tiny_model(model_type)), ("headed", tiny_model(model_type, task))):
         base = load_base(folder, task, labels=labels)

@@ -1,12 +1,14 @@
-"""Bundles of tiny decoders with a key-value cache, for tests that generate: each exported once a run, on first use.
+"""Bundles of tiny models with a key-value cache, for tests that generate: each exported once a run, on first use.
 
 llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions. Both swappable, room for
-POSITIONS tokens, with adapters random in every tensor: `ia3`, and `houlsby` (bottlenecks of width 8).
+POSITIONS tokens, with adapters random in every tensor: `ia3`, and `houlsby` (bottlenecks of width 8). `export_cached`
+makes others, also of encoder-decoders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,31 +21,32 @@ POSITIONS = 96
 
 
 @pytest.fixture(scope="session")
-def llama_bundle(export_decoder: Callable[..., Exported]) -> Exported:
-    return export_decoder("llama", max_position_embeddings=POSITIONS)
+def llama_bundle(export_cached: Callable[..., Exported]) -> Exported:
+    return export_cached("llama", max_position_embeddings=POSITIONS)
 
 
 @pytest.fixture(scope="session")
-def gpt2_bundle(export_decoder: Callable[..., Exported]) -> Exported:
-    return export_decoder("gpt2", max_position_embeddings=POSITIONS)
+def gpt2_bundle(export_cached: Callable[..., Exported]) -> Exported:
+    return export_cached("gpt2", max_position_embeddings=POSITIONS)
 
 
 @pytest.fixture(scope="session")
-def export_decoder(
+def export_cached(
     export: Callable[..., Exported],
     tiny_model: Callable[..., Path],
     tiny_info: Callable[..., ModelInfo],
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
 ) -> Callable[..., Exported]:
-    """Called as (model_type, **config) -> Exported. Takes some 10 seconds."""
+    """Called as (model_type, task="causal-lm", **config) -> Exported, each once. Takes some 10 seconds a graph."""
 
-    def make(model_type: str, **config: int) -> Exported:
-        info = tiny_info(model_type, "causal-lm", **config)
+    @cache
+    def make(model_type: str, task: str = "causal-lm", **config: int) -> Exported:
+        info = tiny_info(model_type, task, **config)
         adapters = {
             "ia3": save_checkpoint(random_adapter(info, "ia3", 31), info),
             "houlsby": save_checkpoint(random_adapter(info, "bottleneck", 32, reduction_factor=4), info),
         }
-        return export(tiny_model(model_type, "causal-lm", **config), adapters, task="causal-lm")
+        return export(tiny_model(model_type, task, **config), adapters, task=task)
 
     return make

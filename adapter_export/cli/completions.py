@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adapter_export.bundle.manifest import ENCODER, MODEL
 from adapter_export.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def write(
     """
     from adapter_export.runtime.generation.texts import PromptTexts
 
+    reader = session.manifest.graphs[ENCODER if ENCODER in session.manifest.graphs else MODEL]
+    if "input_ids" not in reader.inputs:
+        raise InputError(f"bundle {session.bundle}: takes {', '.join(reader.inputs)}, which no text gives")
     texts = PromptTexts(session.bundle)
     seed = settings.get("seed")
     prompts = [
@@ -75,13 +79,14 @@ def _tokens(session: AdapterSession, texts: PromptTexts, request: Request, chat:
 
 
 def _new_tokens(session: AdapterSession, prompts: Sequence[Prompt], wanted: int | None) -> int:
-    from adapter_export.runtime.generation.start import check_room
+    from adapter_export.runtime.generation.start import check_room, positions_taken
 
     limit = session.generation_config.max_positions
     longest = max(prompts, key=lambda prompt: len(prompt.tokens))
+    taken = positions_taken(session.manifest, session.generation_config, len(longest.tokens))
     if wanted is None:
-        wanted = _NEW_TOKENS if limit is None else max(1, min(_NEW_TOKENS, limit + 1 - len(longest.tokens)))
-    check_room(longest.request.where, len(longest.tokens), wanted, limit)
+        wanted = _NEW_TOKENS if limit is None else max(1, min(_NEW_TOKENS, limit + 1 - taken))
+    check_room(longest.request.where, taken, wanted, limit)
     return wanted
 
 
@@ -100,7 +105,9 @@ def _complete(
                 [prompt.tokens for prompt in rows], adapter, **{**settings, "seed": seeds or None}
             )
             for index, prompt, row in zip(batch, rows, generation.completions(), strict=True):
-                text = texts.completion(prompt.tokens, row.tokens[:-1] if row.finish == "stop" else row.tokens)
+                text = texts.completion(
+                    _before(session, prompt), row.tokens[:-1] if row.finish == "stop" else row.tokens
+                )
                 results[index] = _result(session, prompt, text, len(row.tokens), row.finish)
     return [results[index] for index in range(len(prompts))]
 
@@ -111,7 +118,7 @@ def _show(
     """Token by token on stdout; with a heading each when there are several."""
     results = []
     for index, prompt in enumerate(prompts):
-        stream, text = texts.stream(prompt.tokens), ""
+        stream, text = texts.stream(_before(session, prompt)), ""
         generation = session.generate([prompt.tokens], prompt.request.adapter, **{**settings, "seed": prompt.seed})
         if len(prompts) > 1:
             title = f"{_adapter(session, prompt) or 'no adapter'}: {_heading(prompt.request.given)}"
@@ -127,6 +134,11 @@ def _show(
         (row,) = generation.completions()
         results.append(_result(session, prompt, text + rest, len(row.tokens), row.finish))
     return results
+
+
+def _before(session: AdapterSession, prompt: Prompt) -> list[int]:
+    """Tokens that the new ones follow: the answer of an encoder-decoder stands alone."""
+    return [] if ENCODER in session.manifest.graphs else prompt.tokens
 
 
 def _heading(given: Mapping[str, Any]) -> str:

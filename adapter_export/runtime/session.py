@@ -171,8 +171,10 @@ class AdapterSession:
         seed: int | Sequence[int] | None = None,
         stop_tokens: Sequence[int] = (),
         ignore_eos: bool = False,
+        prefix: Sequence[int] = (),
     ) -> Generation:
-        """New tokens for each prompt, a list of token ids, with `adapter`; of any lengths, in one batch.
+        """New tokens for each prompt, a list of token ids, with `adapter`; of any lengths, in one batch. Encoders that
+        read no text take an array a prompt (Whisper: input_features without the batch).
 
         Returns an iterator of steps, one new token a prompt each, and nothing runs before it is asked for;
         `.completions()` runs it to the end, `.close()` ends it. The adapter is the one of now, whatever is loaded or
@@ -182,7 +184,8 @@ class AdapterSession:
         softmax(logits / temperature), among the `top_k` best, among the most probable that add up to `top_p`.
         repetition_penalty: divides the logits of tokens that the row holds, 1 for none. seed: of a draw; prompt i uses
         seed + i, or the i-th of several, so that its tokens depend on no other prompt. stop_tokens: end a row, besides
-        the end tokens of the model, which `ignore_eos` leaves out.
+        the end tokens of the model, which `ignore_eos` leaves out. prefix: tokens that an encoder-decoder's answers
+        begin with, in place of those its config forces (mBART's language; Whisper's language, task and timestamps).
 
         Raises InputError for an unknown adapter, a graph without a cache, prompts that do not fit, and settings out of
         range. Settings for sampling in the bundle's generation_config.json are not read: what is not given is greedy.
@@ -190,7 +193,7 @@ class AdapterSession:
         sessions = self._opened()
         check_generates(self.bundle, self._manifest)
         settings = Settings(
-            max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop_tokens, ignore_eos
+            max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop_tokens, ignore_eos, prefix
         )
         tensors = self._tensors_of(adapter)
         return start(sessions, self._manifest, self.generation_config, self.provider, tensors, prompts, settings)

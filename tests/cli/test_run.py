@@ -276,6 +276,23 @@ class TestWriting:
         shown = invoke("--bundle", bundle, "--chat", "--input", path, "--max-new-tokens", 12).stdout
         assert shown.startswith(f"no adapter: a day\n{found[0]['completion']}\n\nno adapter: bad\n")
 
+    def test_an_encoder_decoder_answers(self, export_cached: Callable[..., Exported]) -> None:
+        bundle = export_cached("t5", "seq2seq-lm", max_position_embeddings=POSITIONS).bundle
+        args = ("--bundle", bundle, "--text", "the good man", "--adapter", "ia3", "--max-new-tokens", 6)
+        texts = PromptTexts(bundle)
+        with AdapterSession(bundle) as session:
+            (row,) = session.generate([texts.encode("the good man")], "ia3", max_new_tokens=6).completions()
+        (found,) = results(*args)
+        assert found["completion"] == texts.completion([], row.tokens)
+        assert not found["completion"].startswith(" "), "an answer stands alone"
+        assert invoke(*args).stdout == found["completion"] + "\n"
+
+    def test_an_encoder_that_reads_no_text(self, export_cached: Callable[..., Exported]) -> None:
+        bundle = export_cached("whisper", "seq2seq-lm", max_target_positions=POSITIONS).bundle
+        result = invoke("--bundle", bundle, "--text", "the good man")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"error: bundle {bundle}: takes input_features, which no text gives\n"
+
     def test_what_a_terminal_would_obey_is_not_printed(self, llama_bundle: Exported, monkeypatch: Any) -> None:
         monkeypatch.setattr(TextStream, "push", lambda self, token: "\x1b[31m\x9b\r\ttab\n")
         result = invoke("--bundle", llama_bundle.bundle, "--text", "good", "--max-new-tokens", 1, "--adapter", "ia3")

@@ -16,23 +16,38 @@ from adapter_export.runtime.generation.settings import Settings
 class RowChooser:
     """Chooses the tokens of one row; has its own random numbers, and remembers what the row holds."""
 
-    def __init__(self, row: int, settings: Settings, seen: Sequence[int], generator: np.random.Generator) -> None:
+    def __init__(
+        self,
+        row: int,
+        settings: Settings,
+        seen: Sequence[int],
+        generator: np.random.Generator,
+        suppressed: Sequence[int] = (),
+        suppressed_first: Sequence[int] = (),
+    ) -> None:
+        """seen: the row's tokens so far. suppressed: tokens never chosen; suppressed_first: nor as the first."""
         self._row, self._settings, self._generator = row, settings, generator
         self._seen = set(seen)
+        self._suppressed = list(suppressed)
+        self._suppressed_now = [*suppressed, *suppressed_first]
 
     def __call__(self, logits: np.ndarray) -> int:
         """The token for logits [vocabulary], of any float type. Raises InputError where none is the largest."""
         settings = self._settings
-        if not np.isfinite(logits.max()):
-            raise InputError(f"prompt {self._row}: the model's logits hold {logits.max()}: there is no next token")
         scores = logits
         if settings.repetition_penalty != 1:
             scores = penalized(scores, sorted(self._seen), settings.repetition_penalty)
+        if self._suppressed_now:
+            scores = scores.copy()
+            scores[self._suppressed_now] = -np.inf
+        if not np.isfinite(scores.max()):
+            raise InputError(f"prompt {self._row}: the model's logits hold {scores.max()}: there is no next token")
         if settings.temperature == 0:
             token = int(scores.argmax())
         else:
             token = draw(warped(scores, settings.temperature, settings.top_k, settings.top_p), self._generator)
         self._seen.add(token)
+        self._suppressed_now = self._suppressed
         return token
 
 

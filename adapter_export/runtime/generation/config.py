@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
 
-_POSITIONS = ("max_position_embeddings", "n_positions", "max_target_positions")
+# The decoder's own comes first.
+_POSITIONS = ("max_target_positions", "max_position_embeddings", "n_positions")
 # Their positions are relative: old configs have a limit that the model does not.
 _UNLIMITED = ("t5", "mt5", "umt5")
 
@@ -18,35 +18,39 @@ _UNLIMITED = ("t5", "mt5", "umt5")
 @dataclass(frozen=True)
 class GenerationConfig:
     """eos: token ids that end a row. pad: fills a batch; it is masked, so any token does. max_positions: the decoder's
-    longest sequence, None without a limit. decoder_start: what an encoder-decoder begins with, None for others.
+    longest sequence, None without a limit. begin: tokens an encoder-decoder begins with, none for others. suppressed:
+    tokens that are never chosen; suppressed_first: nor as the first.
     """
 
-    eos: tuple[int, ...]
-    pad: int
-    max_positions: int | None
-    decoder_start: int | None
+    eos: tuple[int, ...] = ()
+    pad: int = 0
+    max_positions: int | None = None
+    begin: tuple[int, ...] = ()
+    suppressed: tuple[int, ...] = ()
+    suppressed_first: tuple[int, ...] = ()
 
 
 def read_generation_config(bundle: Path) -> GenerationConfig:
     """From generation_config.json, else config.json. Raises InputError that names the file and the field."""
     model = _read(bundle / "config.json")
-    inner = model.get("text_config")
     layers = [(bundle / "generation_config.json", _read(bundle / "generation_config.json"))]
-    layers += [(bundle / "config.json", found) for found in (model, inner) if isinstance(found, dict)]
-    pad = _ids(layers, "pad_token_id")
-    start = _ids(layers, "decoder_start_token_id") or (_ids(layers, "bos_token_id") if _is_pair(model) else ())
+    layers += [
+        (bundle / "config.json", found) for found in (model, model.get("text_config")) if isinstance(found, dict)
+    ]
     limits = [] if model.get("model_type") in _UNLIMITED else [_ids(layers[1:], name) for name in _POSITIONS]
     known = [limit[0] for limit in limits if limit and limit[0] > 0]
+    begin: tuple[int, ...] = ()
+    if model.get("is_encoder_decoder") is True:
+        start = _ids(layers, "decoder_start_token_id") or _ids(layers, "bos_token_id")
+        begin = (*start[:1], *_ids(layers, "forced_bos_token_id"))
     return GenerationConfig(
         eos=_ids(layers, "eos_token_id"),
-        pad=pad[0] if pad else 0,
+        pad=next(iter(_ids(layers, "pad_token_id")), 0),
         max_positions=known[0] if known else None,
-        decoder_start=start[0] if start else None,
+        begin=begin,
+        suppressed=_ids(layers, "suppress_tokens"),
+        suppressed_first=_ids(layers, "begin_suppress_tokens"),
     )
-
-
-def _is_pair(config: Mapping[str, Any]) -> bool:
-    return config.get("is_encoder_decoder") is True
 
 
 def _ids(layers: list[tuple[Path, dict[str, Any]]], name: str) -> tuple[int, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+
+from adapter_export.runtime.generation.bound import PAST, PRESENT, BoundGraph
 
 
 class Feeds(Protocol):
@@ -45,3 +47,48 @@ class DecoderFeeds:
     def _named(self, ids: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
         known = {"input_ids": ids, "attention_mask": self._mask, "position_ids": positions}
         return {name: value for name, value in known.items() if name in self._inputs}
+
+
+class CrossFeeds:
+    """An encoder-decoder: the encoder's graph reads the prompts once, the decoder's only what it writes itself.
+
+    Keys and values of the encoder's states go from graph to graph where they lie. Texts are padded on the right, as the
+    encoder counts positions from its first column. Shapes: input_ids [rows, new tokens].
+    """
+
+    def __init__(
+        self,
+        encoder: BoundGraph,
+        decoder: BoundGraph,
+        encoded: Mapping[str, np.ndarray],
+        states: Collection[str],
+        begin: Sequence[int],
+        inputs: Collection[str],
+    ) -> None:
+        """encoded: the encoder's inputs. states: its outputs that the decoder takes (`present.N.encoder.key`, ...).
+        begin: tokens all rows begin with. inputs: names that the decoder's graph takes."""
+        self._encoder, self._decoder = encoder, decoder
+        self._encoded, self._states, self._begin, self._inputs = encoded, list(states), list(begin), inputs
+        self._rows = len(next(iter(encoded.values())))
+
+    def first(self) -> dict[str, np.ndarray]:
+        self._encoder.feed(self._encoded)
+        for name, value in self._encoder.run(self._states).items():
+            self._decoder.bind(PAST + name.removeprefix(PRESENT), value)
+        known = {
+            "input_ids": np.array([self._begin] * self._rows, np.int64),
+            "encoder_attention_mask": self._encoded.get("attention_mask"),
+        }
+        return {name: value for name, value in known.items() if name in self._inputs and value is not None}
+
+    def following(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        # The mask stays bound.
+        return {"input_ids": tokens[:, None]}
+
+
+def padded_right(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, np.ndarray]:
+    """input_ids and attention_mask, [rows, longest prompt]."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = np.array([list(prompt) + [pad] * (width - len(prompt)) for prompt in prompts], np.int64)
+    lengths = np.array([len(prompt) for prompt in prompts])
+    return {"input_ids": ids, "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64)}

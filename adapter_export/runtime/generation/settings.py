@@ -22,6 +22,7 @@ class Settings:
     seed: int | Sequence[int] | None = None
     stop_tokens: Sequence[int] = ()
     ignore_eos: bool = False
+    prefix: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         """Raises InputError for a value out of range."""
@@ -42,8 +43,9 @@ class Settings:
             for name in ("top_k", "top_p", "seed"):
                 if getattr(self, name) is not None:
                     raise InputError(f"{name}: expected a temperature above 0 with it; without, decoding is greedy")
-        if any(not _whole(token) for token in self.stop_tokens):
-            raise InputError(f"stop_tokens: expected token ids, found {self.stop_tokens!r}")
+        for name in ("stop_tokens", "prefix"):
+            if any(not _whole(token) for token in getattr(self, name)):
+                raise InputError(f"{name}: expected token ids, found {getattr(self, name)!r}")
 
     def generators(self, rows: int) -> list[np.random.Generator]:
         """One random generator a row: a row's numbers depend on its own seed alone."""

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.manifest import Manifest
+from adapter_export.bundle.manifest import ENCODER, Manifest
 from adapter_export.errors import InputError
-from adapter_export.runtime.generation.bound import PAST, BoundGraph, CachedDecoder
+from adapter_export.runtime.generation.bound import PAST, PRESENT, BoundGraph, CachedDecoder
 from adapter_export.runtime.generation.choose import RowChooser
 from adapter_export.runtime.generation.config import GenerationConfig
-from adapter_export.runtime.generation.kinds import DecoderFeeds
+from adapter_export.runtime.generation.kinds import CrossFeeds, DecoderFeeds, Feeds, padded_right
 from adapter_export.runtime.generation.settings import Settings
 from adapter_export.runtime.generation.stream import Generation
+from adapter_export.runtime.inputs import check_inputs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -32,7 +33,7 @@ def check_generates(bundle: object, manifest: Manifest) -> None:
     if not generates(manifest):
         raise InputError(
             f"bundle {bundle}: its graph has no key-value cache ({PAST}0.key, ...), which generating needs; export a "
-            "causal-lm without --no-cache"
+            "causal-lm or a seq2seq-lm without --no-cache"
         )
 
 
@@ -47,23 +48,68 @@ def start(
 ) -> Generation:
     """A generation that has not run yet. tensors: of the adapter, by name.
 
-    Raises InputError for prompts that are no token ids of this model, or do not fit in it.
+    Raises InputError for prompts that this model does not read, or that do not fit in it.
     """
-    vocabulary = manifest.outputs["logits"].shape[-1]
-    rows = [_checked(row, prompt, vocabulary) for row, prompt in enumerate(prompts)]
-    if not rows:
+    if len(prompts) == 0:
         raise InputError("prompts: expected at least one, found none")
-    for row, prompt in enumerate(rows):
-        check_room(f"prompt {row}", len(prompt), settings.max_new_tokens, config.max_positions)
+    vocabulary = manifest.outputs["logits"].shape[-1]
     if bad := [token for token in settings.stop_tokens if not _is_token(token, vocabulary)]:
         raise InputError(f"stop_tokens: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
-    generators = settings.generators(len(rows))
-    choosers = [RowChooser(row, settings, rows[row], generators[row]) for row in range(len(rows))]
-    stops = {*settings.stop_tokens, *(() if settings.ignore_eos else config.eos)}
+    generators = settings.generators(len(prompts))
     graph = BoundGraph(sessions[manifest.model], device, tensors)
-    decoder = CachedDecoder(graph, manifest.graphs[manifest.model], len(rows))
-    feeds = DecoderFeeds(rows, config.pad, manifest.inputs)
+    feeds: Feeds
+    if ENCODER in manifest.graphs:
+        encoded = _encoder_inputs(manifest, config, prompts)
+        written: list[Sequence[int]] = [_begin(config, settings, vocabulary)] * len(prompts)
+        states = [name for name in manifest.graphs[ENCODER].outputs if name.startswith(PRESENT)]
+        encoder = BoundGraph(sessions[ENCODER], device, tensors)
+        feeds = CrossFeeds(encoder, graph, encoded, states, written[0], manifest.inputs)
+    else:
+        if settings.prefix:
+            raise InputError("prefix: expected none, as this model writes on behind the prompt itself")
+        written = [_tokens(row, prompt, vocabulary) for row, prompt in enumerate(prompts)]
+        feeds = DecoderFeeds(written, config.pad, manifest.inputs)
+    for row, tokens in enumerate(written):
+        check_room(f"prompt {row}", len(tokens), settings.max_new_tokens, config.max_positions)
+    choosers = [
+        RowChooser(row, settings, tokens, generator, config.suppressed, config.suppressed_first)
+        for row, (tokens, generator) in enumerate(zip(written, generators, strict=True))
+    ]
+    stops = {*settings.stop_tokens, *(() if settings.ignore_eos else config.eos)}
+    decoder = CachedDecoder(graph, manifest.graphs[manifest.model], len(prompts))
     return Generation(decoder, feeds, choosers, stops, config.pad, settings.max_new_tokens)
+
+
+def _encoder_inputs(manifest: Manifest, config: GenerationConfig, prompts: Sequence[Prompt]) -> dict[str, np.ndarray]:
+    """Token ids of texts, padded, or one array of what else the encoder reads (Whisper's input_features)."""
+    wanted = manifest.graphs[ENCODER].inputs
+    if "input_ids" in wanted:
+        rows = [_tokens(row, prompt, manifest.outputs["logits"].shape[-1]) for row, prompt in enumerate(prompts)]
+        for row, tokens in enumerate(rows):
+            check_room(f"prompt {row}", len(tokens), 1, config.max_positions)
+        encoded = padded_right(rows, config.pad)
+        return {name: value for name, value in encoded.items() if name in wanted}
+    ((name, info),) = wanted.items()
+    try:
+        encoded = {name: np.stack([np.asarray(prompt, info.dtype) for prompt in prompts])}
+    except ValueError as error:
+        raise InputError(f"prompts: expected {name} {list(info.shape[1:])} each: {error}") from None
+    check_inputs(encoded, wanted)
+    return encoded
+
+
+def _begin(config: GenerationConfig, settings: Settings, vocabulary: int | str) -> list[int]:
+    """What every row of an encoder-decoder begins with: as the config says, or its start and the caller's prefix."""
+    if not config.begin:
+        raise InputError("config.json: field 'decoder_start_token_id': expected a token id, found none")
+    if bad := [token for token in settings.prefix if not _is_token(token, vocabulary)]:
+        raise InputError(f"prefix: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
+    return [config.begin[0], *settings.prefix] if settings.prefix else list(config.begin)
+
+
+def positions_taken(manifest: Manifest, config: GenerationConfig, prompt: int) -> int:
+    """Positions of the decoder in use before the first new token, after a prompt of so many tokens."""
+    return len(config.begin) if ENCODER in manifest.graphs else prompt
 
 
 def check_room(what: str, tokens: int, max_new_tokens: int, positions: int | None) -> None:
@@ -75,7 +121,7 @@ def check_room(what: str, tokens: int, max_new_tokens: int, positions: int | Non
         )
 
 
-def _checked(row: int, prompt: Prompt, vocabulary: int | str) -> list[int]:
+def _tokens(row: int, prompt: Prompt, vocabulary: int | str) -> list[int]:
     """The prompt's tokens: a negative one would be read from the vocabulary's end, without a word."""
     try:
         found = np.asarray(prompt)

@@ -57,7 +57,8 @@ class Generation:
         max_new_tokens: int,
     ) -> None:
         self._decoder: CachedDecoder | None = decoder
-        self._feeds, self._inputs = feeds, feeds.first()
+        self._feeds: Feeds | None = feeds
+        self._inputs: dict[str, np.ndarray] = {}
         self._choosers, self._stops, self._pad, self._limit = choosers, stops, pad, max_new_tokens
         self._tokens: list[list[int]] = [[] for _ in choosers]
         self._finish: list[Finish | None] = [None for _ in choosers]
@@ -66,10 +67,10 @@ class Generation:
         return self
 
     def __next__(self) -> Step:
-        if self._decoder is None:
+        if self._decoder is None or self._feeds is None:
             raise StopIteration
         try:
-            step = self._step(self._decoder.run(self._inputs))
+            step = self._step(self._decoder.run(self._inputs or self._feeds.first()))
         except BaseException:
             self.close()
             raise
@@ -91,7 +92,7 @@ class Generation:
 
     def close(self) -> None:
         """End it here; the cache is freed."""
-        self._decoder = None
+        self._decoder = self._feeds = None
         self._inputs = {}
 
     def _step(self, logits: np.ndarray) -> Step:

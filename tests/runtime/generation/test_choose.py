@@ -103,6 +103,14 @@ def test_a_chooser_remembers_what_it_chose() -> None:
     assert [chooser(row) for _ in range(4)] == [1, 3, 2, 2]
 
 
+def test_suppressed_tokens_are_not_chosen() -> None:
+    row = np.array([1.0, 3.0, 5.0, 4.0, 2.0], np.float16)
+    for settings in (Settings(3), Settings(3, temperature=1e-3, seed=0)):
+        chooser = RowChooser(0, settings, [], np.random.default_rng(0), suppressed=[2], suppressed_first=[3])
+        assert [chooser(row) for _ in range(3)] == [1, 3, 3]
+    assert row.tolist() == [1, 3, 5, 4, 2]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_no_numbers(value: float) -> None:
     chooser = RowChooser(3, Settings(1), [0], np.random.default_rng(0))

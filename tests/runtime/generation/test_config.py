@@ -21,15 +21,14 @@ def read(tmp_path: Path, config: dict[str, Any], generation: dict[str, Any] | No
 
 def test_the_generation_config_comes_first(tmp_path: Path) -> None:
     config = {"eos_token_id": 1, "pad_token_id": 7, "max_position_embeddings": 32, "model_type": "llama"}
-    assert read(tmp_path, config) == GenerationConfig((1,), 7, 32, None)
-    assert read(tmp_path, config, {"eos_token_id": [4, 5], "pad_token_id": None}) == GenerationConfig(
-        (4, 5), 7, 32, None
-    )
+    assert read(tmp_path, config) == GenerationConfig((1,), 7, 32)
+    generation = {"eos_token_id": [4, 5], "pad_token_id": None}
+    assert read(tmp_path, config, generation) == GenerationConfig((4, 5), 7, 32)
 
 
 def test_nothing_is_known(tmp_path: Path) -> None:
-    assert read_generation_config(tmp_path) == GenerationConfig((), 0, None, None)
-    assert read(tmp_path, {"eos_token_id": None, "pad_token_id": -1}) == GenerationConfig((), 0, None, None)
+    assert read_generation_config(tmp_path) == GenerationConfig()
+    assert read(tmp_path, {"eos_token_id": None, "pad_token_id": -1}) == GenerationConfig()
 
 
 def test_limits_by_the_names_of_architectures(tmp_path: Path) -> None:
@@ -37,7 +36,20 @@ def test_limits_by_the_names_of_architectures(tmp_path: Path) -> None:
     assert read(tmp_path, {"max_target_positions": 448, "model_type": "whisper"}).max_positions == 448
     assert read(tmp_path, {"n_positions": 512, "model_type": "t5"}).max_positions is None
     nested = {"text_config": {"max_position_embeddings": 64, "eos_token_id": 9}}
-    assert read(tmp_path, nested) == GenerationConfig((9,), 0, 64, None)
+    assert read(tmp_path, nested) == GenerationConfig((9,), 0, 64)
+
+
+def test_what_an_encoder_decoder_begins_with(tmp_path: Path) -> None:
+    pair = {"is_encoder_decoder": True, "bos_token_id": 3}
+    assert read(tmp_path, {"bos_token_id": 3, "decoder_start_token_id": 2}).begin == ()
+    assert read(tmp_path, pair).begin == (3,)
+    assert read(tmp_path, {**pair, "decoder_start_token_id": 2}).begin == (2,)
+    assert read(tmp_path, pair, {"decoder_start_token_id": 5, "forced_bos_token_id": 9}).begin == (5, 9)
+
+
+def test_suppressed_tokens(tmp_path: Path) -> None:
+    found = read(tmp_path, {"suppress_tokens": [1, 2]}, {"suppress_tokens": [-1, 4], "begin_suppress_tokens": [7]})
+    assert (found.suppressed, found.suppressed_first) == ((4,), (7,))
 
 
 @pytest.mark.parametrize("value", ["end", [1, "a"], 1.5, True, {}])

@@ -2,19 +2,21 @@
 
 llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions. Both swappable, room for
 POSITIONS tokens, with adapters random in every tensor: `ia3`, and `houlsby` (bottlenecks of width 8). `export_cached`
-makes others, also of encoder-decoders.
+makes others, also of encoder-decoders. `logits_of` runs a generation and tells what its tokens were chosen from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.runtime.generation.stream import Generation
 from tests.bundles import Exported
 
 POSITIONS = 96
@@ -50,3 +52,23 @@ def export_cached(
         return export(tiny_model(model_type, task, **config), adapters, task=task)
 
     return make
+
+
+@pytest.fixture
+def logits_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Generation], np.ndarray]:
+    """Called with a generation, runs it to the end -> the logits its tokens were chosen from, [rows, steps, n]."""
+
+    def run(generation: Generation) -> np.ndarray:
+        decoder = generation._decoder
+        assert decoder is not None
+        inner, steps = decoder.run, []
+
+        def recorded(feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+            steps.append(inner(feeds))
+            return steps[-1]
+
+        monkeypatch.setattr(decoder, "run", recorded)
+        generation.completions()
+        return np.stack(steps, axis=1)
+
+    return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +15,17 @@ from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.errors import InputError
 from adapter_export.naming import tensor_name
 
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
 HEAD_SLUG = "head"
 # The file's own version fields: ours, and a fingerprint of the base model's weights (31 bits of its sha256), so that a
 # bare file without a manifest still tells which model it belongs to.
 _ADAPTER_VERSION = 1
 _FINGERPRINT_HEX_DIGITS = 8
 _FINGERPRINT_MASK = 0x7FFFFFFF
+# ONNX's number of that data type.
+BFLOAT16 = 16
 
 
 def fingerprint(base_sha256: str) -> int:
@@ -96,7 +102,7 @@ def write_adapter_file(path: Path, tensors: Mapping[str, np.ndarray], base_sha25
     file = ort.AdapterFormat()
     file.set_adapter_version(_ADAPTER_VERSION)
     file.set_model_version(fingerprint(base_sha256))
-    file.set_parameters({name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()})
+    file.set_parameters({name: ort_value(array) for name, array in arrays.items()})
     try:
         file.export_adapter(str(path))
         written = read_adapter_file(path)
@@ -104,6 +110,15 @@ def write_adapter_file(path: Path, tensors: Mapping[str, np.ndarray], base_sha25
         raise OSError(f"{path}: could not be written whole: {error}") from error
     if {name: tensor.tobytes() for name, tensor in written.items()} != {n: a.tobytes() for n, a in arrays.items()}:
         raise OSError(f"{path}: could not be written whole: what was read back differs")
+
+
+def ort_value(array: np.ndarray) -> ort.OrtValue:
+    """The array as ONNX Runtime takes it, bfloat16 included, which it knows by its bits alone."""
+    import onnxruntime as ort
+
+    if array.dtype.name == "bfloat16":
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def read_adapter_file(path: Path, base_sha256: str = "", sha256: str = "") -> dict[str, np.ndarray]:

@@ -94,14 +94,15 @@ def _parameter(table: _Table) -> tuple[str, Place]:
     dims = struct.unpack_from(f"<{rank}q", table.buffer.data, start)
     if (code := table.int32(_TYPE)) not in _DTYPES:
         raise ValueError(f"tensor {name!r}: data type {code} is not supported")
-    dtype = _dtype(_DTYPES[code])
+    dtype = numpy_dtype(_DTYPES[code])
     start, size = table.vector(_DATA, 1)
     if any(dim < 0 for dim in dims) or math.prod(dims) * dtype.itemsize != size:
         raise ValueError(f"tensor {name!r}: {size} bytes do not hold {list(dims)} of {dtype}")
     return name, Place(dtype, dims, start)
 
 
-def _dtype(name: str) -> np.dtype[np.generic]:
+def numpy_dtype(name: str) -> np.dtype[np.generic]:
+    """Numpy's dtype of that name, bfloat16 included."""
     if name == "bfloat16":
         import ml_dtypes  # noqa: F401 (lets numpy know bfloat16)
     return np.dtype(name)

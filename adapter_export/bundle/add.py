@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from adapter_export.bundle.adapter_file import HEAD_SLUG, adapter_tensors, check_adapter, write_adapter_file
+from adapter_export.bundle.adapter_format import numpy_dtype
 from adapter_export.bundle.layout import atomic_file, one_writer, sync
 from adapter_export.bundle.manifest import (
     ADAPTER_SUFFIX,
@@ -43,8 +44,13 @@ def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, 
     tensors = adapter_tensors(adapter)
     if all(site.method != HEAD_SLUG for site in manifest.sites):
         tensors = {name: tensor for name, tensor in tensors.items() if name.split(".")[-2] != HEAD_SLUG}
+    expected = manifest.tensors
     with np.errstate(over="ignore"):  # what becomes infinite is refused below
-        tensors = {name: np.ascontiguousarray(tensor, manifest.dtype) for name, tensor in tensors.items()}
+        tensors = {
+            # A model in half precision may have places that compute in float32. What has no place is refused below.
+            name: tensor.astype(numpy_dtype(expected[name].dtype)) if name in expected else tensor
+            for name, tensor in tensors.items()
+        }
     check_adapter(what, tensors, manifest)
     return tensors
 

@@ -72,6 +72,8 @@ class AdapterInfo:
 class Manifest:
     """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without.
 
+    quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
+    which only ONNX Runtime has.
     graphs: by file. Several graphs have the same adapter tensors, whether they read them or not, so that one adapter
     file fits each. sites: of all graphs.
     files: sha256 of every other file of the bundle by its path. adapters: in the order they were added; in modes
@@ -89,6 +91,9 @@ class Manifest:
     adapters: tuple[AdapterInfo, ...]
     files: Mapping[str, str]
     labels: tuple[str, ...] | None = None
+    quantize: str = "none"
+    fuse: str = "none"
+    contrib: tuple[str, ...] = ()
     format_version: int = field(default=FORMAT_VERSION)
 
     @property

@@ -31,6 +31,27 @@ Example:
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
 @click.option("--task", default="auto", show_default=True, help="auto takes the adapters' task, else the model's.")
 @click.option("--no-cache", is_flag=True, help="Decoders: a scoring graph without a key-value cache.")
+@click.option(
+    "--dtype",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    help="Of weights, cache and adapters; other inputs and outputs stay float32. bf16 runs on CUDA only.",
+)
+@click.option(
+    "--quantize",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", "int8"]),
+    help="int8: the base model's matrices in 8 bits; adapters stay as they are.",
+)
+@click.option(
+    "--fuse",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", "cpu", "cuda"]),
+    help="ONNX Runtime's fused operators for that provider; no other runtime has them.",
+)
 @click.option("--opset", default=20, show_default=True, type=click.IntRange(min=20), help="ONNX opset.")
 @force_option
 @json_option
@@ -42,6 +63,9 @@ def command(
     output: Path,
     task: str,
     no_cache: bool,
+    dtype: str,
+    quantize: str,
+    fuse: str,
     opset: int,
     force: bool,
     as_json: bool,
@@ -50,12 +74,26 @@ def command(
     from adapter_export.export.export import export_onnx
 
     manifest = export_onnx(
-        model, parse_adapters(adapters), output, mode=mode, task=task, cache=not no_cache, opset=opset, force=force
+        model,
+        parse_adapters(adapters),
+        output,
+        mode=mode,
+        task=task,
+        cache=not no_cache,
+        opset=opset,
+        dtype=dtype,
+        quantize=quantize,
+        fuse=fuse,
+        force=force,
     )
     result = {
         "output": output,
         "mode": manifest.mode,
         "task": manifest.task,
+        "dtype": manifest.dtype,
+        "quantize": manifest.quantize,
+        "fuse": manifest.fuse,
+        "contrib": list(manifest.contrib),
         "opset": manifest.opset,
         "inputs": {name: list(info.shape) for name, info in manifest.inputs.items()},
         "outputs": {name: list(info.shape) for name, info in manifest.outputs.items()},
@@ -69,9 +107,15 @@ def command(
     emit(result, as_json, _print)
 
 
+def _precision(result: Mapping[str, Any]) -> str:
+    fused = "" if result["fuse"] == "none" else f", fused for {result['fuse']}"
+    quantized = "" if result["quantize"] == "none" else f" with {result['quantize']} weights"
+    return f"{result['dtype']}{quantized}{fused}"
+
+
 def _print(result: Mapping[str, Any]) -> None:
     print_table(
-        f"{result['output']}: {result['mode']}, {result['task']}, {result['sites']} sites, "
+        f"{result['output']}: {result['mode']}, {result['task']}, {_precision(result)}, {result['sites']} sites, "
         f"{result['bytes'] / 1e6:.1f} MB",
         ("adapter", "method", "parameters", "labels"),
         [

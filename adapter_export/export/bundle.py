@@ -14,7 +14,10 @@ from adapter_export.bundle.companions import copy_companions
 from adapter_export.bundle.manifest import ADAPTERS, AdapterInfo, GraphInfo, Manifest, write_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
+from adapter_export.export.checking import check_saved, contrib_operators
 from adapter_export.export.lower import Lowered, all_sites
+from adapter_export.export.target import Target
+from adapter_export.export.trace import FP32
 
 # Graphs below this many bytes of weights are one file, which browsers and viewers open most easily.
 EXTERNAL_ABOVE_BYTES = 64 << 20
@@ -24,7 +27,6 @@ _INLINE_UP_TO_BYTES = 64 << 10
 
 def save_graph(lowered: Lowered, path: Path) -> None:
     """Save the graph at `path` (external data beside it when large), and check it with full shape inference."""
-    import onnx
     import onnx_ir as ir
 
     size = sum(
@@ -34,12 +36,16 @@ def save_graph(lowered: Lowered, path: Path) -> None:
         ir.save(lowered.model, path, external_data=f"{path.name}.data", size_threshold_bytes=_INLINE_UP_TO_BYTES)
     else:
         ir.save(lowered.model, path)
-    # By path: the checker then reads external data, and takes models above protobuf's 2 GB.
-    onnx.checker.check_model(str(path), full_check=True)
+    check_saved(path)
 
 
 def write_bundle(
-    folder: Path, base: BaseModel, graphs: Mapping[str, Lowered], mode: str, adapters: Mapping[str, Adapter]
+    folder: Path,
+    base: BaseModel,
+    graphs: Mapping[str, Lowered],
+    mode: str,
+    adapters: Mapping[str, Adapter],
+    target: Target = FP32,
 ) -> Manifest:
     """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest."""
     for file, lowered in graphs.items():
@@ -50,7 +56,7 @@ def write_bundle(
         project_version=version("adapter-export"),
         mode=mode,
         task=base.task,
-        dtype="float32",
+        dtype=target.dtype_name,
         opset=next(iter(graphs.values())).model.graph.opset_imports[""],
         base=base.info,
         graphs={file: GraphInfo(lowered.inputs, lowered.outputs) for file, lowered in graphs.items()},
@@ -58,6 +64,9 @@ def write_bundle(
         adapters=(),
         files={},
         labels=own_labels(base),
+        quantize=target.quantize,
+        fuse=target.fuse,
+        contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     if mode == "swappable":
         (folder / ADAPTERS).mkdir()

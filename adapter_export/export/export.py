@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,7 +23,8 @@ from adapter_export.export.bundle import write_bundle
 from adapter_export.export.lower import Lowered, lower, share_tensors
 from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable
-from adapter_export.export.trace import MIN_OPSET, trace
+from adapter_export.export.target import Target
+from adapter_export.export.trace import FP32, MIN_OPSET, trace
 from adapter_export.injection import complete_head, load_head, read_head
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
@@ -41,22 +43,27 @@ def export_onnx(
     task: str = "auto",
     cache: bool = True,
     opset: int = MIN_OPSET,
+    dtype: str = "fp32",
+    quantize: str = "none",
+    fuse: str = "none",
     force: bool = False,
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
 
     model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged and embedded take exactly
     one adapter, swappable any number from one. task: `auto` takes the adapters' task where they tell one, else the base
-    model's. cache: decoders only; False exports a scoring graph without a key-value cache.
+    model's. cache: decoders only; False exports a scoring graph without a key-value cache. dtype, quantize, fuse: see
+    `export.target`.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
     folder = existing_folder(model, "model")
     check_output(output, force, inputs=[folder, *adapters.values()])
     _check_request(mode, adapters, opset)
+    target = Target(dtype, quantize, fuse)
     checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
     task = choose_task(folder, task, checkpoints)
-    base = load_base(folder, task)
+    base = load_base(folder, task, dtype=target.torch_dtype)
     loaded = {
         name: complete_head(base.module, base.info.head, load_adapter(path, base.info))
         for name, path in adapters.items()
@@ -64,9 +71,9 @@ def export_onnx(
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
             raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")
-    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(task, cache))
+    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(task, cache), target)
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, graphs, mode, loaded)
+        return write_bundle(temporary, base, graphs, mode, loaded, target)
 
 
 def lower_mode(
@@ -75,18 +82,20 @@ def lower_mode(
     mode: str,
     opset: int = MIN_OPSET,
     stages: Mapping[str, StageOf] = MappingProxyType({MODEL: scoring}),
+    target: Target = FP32,
 ) -> tuple[BaseModel, dict[str, Lowered]]:
     """Trace the base model's stages, each once, and lower them to `mode`; gives the graphs by file.
 
-    In modes merged and embedded the head becomes the adapter's.
+    In modes merged and embedded the head becomes the adapter's. target: of a base model loaded at that dtype.
     """
+    make = partial(trace, opset=opset, target=target)
     if mode == "swappable":
         sites = union_of_sites(adapters.values())
         head = base.info.head
         defaults = head_defaults(base)
         last = head[-1] if head else None
         graphs = {
-            file: lower(trace(base, sites, head, opset, stage=stage), sites, Overridable(), defaults, last)
+            file: lower(make(base, sites, head, stage=stage), sites, Overridable(), defaults, last)
             for file, stage in stages.items()
         }
         return base, share_tensors(graphs)
@@ -97,12 +106,10 @@ def lower_mode(
         base = replace(base, untrained_head=False)
     if mode == "merged":
         merge_into(base.module, adapter)
-        return base, {file: lower(trace(base, {}, opset=opset, stage=stage), {}) for file, stage in stages.items()}
+        return base, {file: lower(make(base, {}, stage=stage), {}) for file, stage in stages.items()}
     sites = union_of_sites([adapter])
-    storage = Constants({name: array.astype(np.float32) for name, array in adapter_tensors(adapter).items()})
-    return base, {
-        file: lower(trace(base, sites, opset=opset, stage=stage), sites, storage) for file, stage in stages.items()
-    }
+    storage = Constants(adapter_tensors(adapter))
+    return base, {file: lower(make(base, sites, stage=stage), sites, storage) for file, stage in stages.items()}
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:

@@ -32,14 +32,18 @@ class Storage(Protocol):
 
 @dataclass(frozen=True)
 class Constants:
-    """Mode `embedded`: the tensors of one adapter, as plain initializers."""
+    """Mode `embedded`: the tensors of one adapter, as plain initializers of the graph's dtype."""
 
     tensors: Mapping[str, np.ndarray]
 
     def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
         if slot.name not in self.tensors:
             raise InputError(f"adapter: tensor {slot.name!r} is missing")
-        return _initializer(graph, slot.name, self.tensors[slot.name])
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            tensor = self.tensors[slot.name].astype(slot.default.dtype)
+        if not np.isfinite(tensor).all():
+            raise InputError(f"adapter: tensor {slot.name!r}: expected values within {tensor.dtype}, found larger ones")
+        return _initializer(graph, slot.name, tensor)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from adapter_export.basemodel import BaseModel, quiet
 from adapter_export.errors import InputError
 from adapter_export.export.markers import markers
+from adapter_export.export.passes.boundary import widen_boundary
+from adapter_export.export.quantize import Int8
 from adapter_export.export.samples import Sample
 from adapter_export.export.stages import StageOf, is_cache, name_cache, scoring
+from adapter_export.export.target import Target
 from adapter_export.methods.contract import Operator
 from adapter_export.sites import Site
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 # The oldest opset with every operator the methods use (Gelu), and what the exporter emits by default.
 MIN_OPSET = 20
+FP32 = Target()
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,13 @@ def trace(
     opset: int = MIN_OPSET,
     *,
     stage: StageOf = scoring,
+    target: Target = FP32,
 ) -> Trace:
     """Trace the base model with `transformers.exporters.OnnxExporter`; batch and sequence stay dynamic.
 
     sites, head: where markers go (see `export.markers`); none of either gives the bare model. stage: which part of the
-    model, and whether with a cache (see `export.stages`). Raises InputError when it cannot be traced with dynamic axes.
+    model, and whether with a cache (see `export.stages`). target: of a base model loaded at its dtype. Raises
+    InputError when it cannot be traced with dynamic axes.
     """
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
@@ -55,8 +61,9 @@ def trace(
         dynamic=True,
         dynamic_shapes=_dynamic_shapes(sample),
         opset_version=opset,
+        **_after_the_trace(target),
         # Guards on sums of axes (past and new tokens) cannot be proven for every size; they hold at run time.
-        prefer_deferred_runtime_asserts_over_guards=traced.cache,
+        prefer_deferred_runtime_asserts_over_guards="past_sequence" in sample.limits,
     )
     try:
         with markers(base.module, sites, head), _use_cache(base, traced.cache), _silence():
@@ -65,7 +72,18 @@ def trace(
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model {base.folder}: {base.info.architecture} cannot be traced: {reason[:500]}") from error
     name_cache(exported.program)
+    widen_boundary(exported.program)
     return Trace(exported.program, _public_axes(exported.program, sample))
+
+
+def _after_the_trace(target: Target) -> dict[str, Any]:
+    """The exporter's settings for what it does to a traced graph."""
+    settings: dict[str, Any] = {}
+    if target.fuse != "none":
+        settings["ort_fusions"] = target.fuse
+    if target.quantize == "int8":
+        settings["quantizer"] = Int8()
+    return settings
 
 
 def _public_axes(model: ir.Model, sample: Sample) -> dict[str, Mapping[int, str]]:

@@ -47,8 +47,8 @@ class Limits:
 
 LIMITS: Mapping[str, Limits] = {
     "float32": Limits(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9999),
-    "float16": Limits(floor=2e-3, ceiling=2e-2, effect=10, cosine=0.99),
-    "bfloat16": Limits(floor=1.6e-2, ceiling=1e-1, effect=10, cosine=0.99),
+    "float16": Limits(floor=6e-3, ceiling=2e-2, effect=10, cosine=0.99),
+    "bfloat16": Limits(floor=4.8e-2, ceiling=1e-1, effect=10, cosine=0.99),
 }
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import HEAD_SLUG, check_adapter, read_adapter_file
+from adapter_export.bundle.adapter_file import HEAD_SLUG, check_adapter, ort_value, read_adapter_file
 from adapter_export.bundle.manifest import MANIFEST, Manifest, read_manifest
 from adapter_export.checkpoints.files import sha256
-from adapter_export.errors import InputError
+from adapter_export.errors import InputError, ProviderError
 from adapter_export.naming import check_adapter_name
 from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
 from adapter_export.runtime.generation.settings import Settings
@@ -76,6 +76,7 @@ class AdapterSession:
             raise InputError(f"bundle {bundle}: mode {self._manifest.mode!r}: expected one of {', '.join(_MODES)}")
         if verify:
             _verify(self.bundle, self._manifest)
+        _check_dtype(self._manifest, provider)
         self._sessions = {graph: open_model(self.bundle / graph, provider, options) for graph in self._manifest.graphs}
         for graph, session in self._sessions.items():
             _check_graph(self.bundle, graph, self._manifest, session)
@@ -154,8 +155,9 @@ class AdapterSession:
         check_inputs(inputs, self._manifest.inputs, self._tensors)
         tensors = self._tensors_of(adapter)
         with run_errors():
-            # The dictionary holds every array until the run is over.
-            values = sessions[self._manifest.model].run(self._outputs, {**inputs, **tensors})
+            # The dictionaries hold every array until the run is over.
+            feeds = {name: _fed(array) for name, array in {**inputs, **tensors}.items()}
+            values = sessions[self._manifest.model].run(self._outputs, feeds)
         return dict(zip(self._outputs, values, strict=True))
 
     def generate(
@@ -291,6 +293,19 @@ def _stamp(bundle: Path) -> tuple[int, ...] | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _fed(array: np.ndarray) -> np.ndarray | ort.OrtValue:
+    """What ONNX Runtime takes in place of the array: an array of bfloat16 it does not."""
+    return ort_value(array) if array.dtype.name == "bfloat16" else array
+
+
+def _check_dtype(manifest: Manifest, provider: str) -> None:
+    if manifest.dtype == "bfloat16" and provider == "cpu":
+        raise ProviderError(
+            "provider 'cpu': the bundle computes in bfloat16, for which ONNX Runtime's CPU provider has no operators; "
+            "use provider 'cuda', or export with --dtype fp16 or fp32"
+        )
 
 
 def _verify(bundle: Path, manifest: Manifest) -> None:

@@ -113,11 +113,12 @@ def _head(node: ir.Node, defaults: Mapping[str, np.ndarray], last_head: str | No
     x = node.inputs[0]
     assert x is not None
     assert x.shape is not None
+    assert x.dtype is not None
     operator = head_operator(len(x.shape), labels=module == last_head)
     slots = {}
     for name in ("weight", "bias"):
         full = tensor_name(module, HEAD_SLUG, name)
-        default = defaults[full]
+        default = defaults[full].astype(x.dtype.numpy())
         dims: tuple[int | str, ...] = default.shape
         if operator.labels:
             dims = (NUM_LABELS, *default.shape[1:])

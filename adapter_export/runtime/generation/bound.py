@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adapter_export.bundle.adapter_file import BFLOAT16, ort_value
 from adapter_export.bundle.manifest import GraphInfo, TensorInfo
 from adapter_export.runtime.provider import run_errors
 
@@ -34,10 +35,8 @@ class BoundGraph:
 
     def feed(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Bind inputs that live on the host; they stay until replaced."""
-        import onnxruntime as ort
-
         for name, array in arrays.items():
-            self.bind(name, ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)))
+            self.bind(name, ort_value(np.ascontiguousarray(array)))
 
     def bind(self, name: str, value: ort.OrtValue) -> None:
         """Bind an input where it lies; it stays until replaced."""
@@ -91,4 +90,5 @@ def _empty(info: TensorInfo, rows: int, device: str) -> ort.OrtValue:
     import onnxruntime as ort
 
     shape = [rows, *(dim if isinstance(dim, int) else 0 for dim in info.shape[1:])]
-    return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(info.dtype).type, device)
+    kind = BFLOAT16 if info.dtype == "bfloat16" else np.dtype(info.dtype).type
+    return ort.OrtValue.ortvalue_from_shape_and_type(shape, kind, device)

@@ -1,0 +1,231 @@
+"""Graphs in half precision against PyTorch in float32; bfloat16, which no CPU runs, with its numbers widened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.bundle.adapter_file import adapter_tensors, ort_value, read_adapter_file, write_adapter_file
+from adapter_export.bundle.add import graph_tensors
+from adapter_export.bundle.manifest import MODEL, Manifest
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.errors import InputError
+from adapter_export.export.bundle import save_graph
+from adapter_export.export.cached import decoding
+from adapter_export.export.export import lower_mode
+from adapter_export.export.lower import Lowered
+from adapter_export.export.stages import is_cache, scoring
+from adapter_export.export.storage import Constants, Slot
+from adapter_export.export.target import Target
+from adapter_export.injection import inject
+
+# Of the largest difference to the size of the outputs: measured 3e-3 to 7e-3.
+HALF = 2e-2
+BATCH, LENGTH = 3, 11
+
+
+class Half:
+    """A tiny model's swappable graph in half precision, the same model in float32, and two adapters."""
+
+    def __init__(
+        self, make: Callable[..., BaseModel], adapter: Any, path: Path, model_type: str, task: str, dtype: str
+    ):
+        target = Target(dtype)
+        self.exact = make(model_type, task)
+        self.adapters: dict[str, Adapter] = {
+            "ia3": adapter(self.exact.info, "ia3", 1),
+            "houlsby": adapter(self.exact.info, "bottleneck", 2, reduction_factor=4),
+        }
+        stages = {MODEL: decoding if task == "causal-lm" else scoring}
+        made = make(model_type, task, dtype=target.torch_dtype)
+        self.lowered: Lowered
+        _, graphs = lower_mode(
+            made, self.adapters, "swappable", **({"stages": stages} if stages else {}), target=target
+        )
+        self.lowered, self.path, self.dtype = graphs[MODEL], path, target.dtype_name
+        save_graph(self.lowered, path)
+
+    def tensors(self, name: str) -> dict[str, np.ndarray]:
+        dtypes = {full: info.dtype for site in self.lowered.sites for full, info in site.tensors.items()}
+        return {full: array.astype(dtypes[full]) for full, array in adapter_tensors(self.adapters[name]).items()}
+
+    def expected(self, name: str | None, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        injection = inject(self.exact.module, self.adapters[name]) if name else None
+        with torch.no_grad():
+            output = self.exact.module(**{key: torch.from_numpy(value.copy()) for key, value in inputs.items()})[0]
+        if injection:
+            injection.remove()
+        return np.asarray(output)
+
+
+def session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def decoder(
+    tiny_base: Callable[..., BaseModel],
+    random_adapter: Callable[..., Adapter],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Half:
+    path = tmp_path_factory.mktemp("half") / "model.onnx"
+    return Half(tiny_base, random_adapter, path, "llama", "causal-lm", "fp16")
+
+
+def test_callers_feed_and_read_float32_and_the_cache_keeps_its_dtype(decoder: Half) -> None:
+    assert decoder.lowered.outputs["logits"].dtype == "float32"
+    for name, info in {**decoder.lowered.inputs, **decoder.lowered.outputs}.items():
+        if name.startswith(("past_key_values.", "present.")):
+            assert info.dtype == "float16"
+    assert {info.dtype for site in decoder.lowered.sites for info in site.tensors.values()} == {"float16"}
+    floats = [value.const_value for value in decoder.lowered.model.graph.initializers.values()]
+    assert not [tensor for tensor in floats if tensor.dtype == ir.DataType.FLOAT and tensor.size > LENGTH * 8]
+
+
+@pytest.mark.parametrize("adapter", [None, "ia3", "houlsby"])
+def test_left_padded_rows_decode_close_to_float32(decoder: Half, adapter: str | None) -> None:
+    mask = (np.arange(LENGTH) >= np.arange(0, 3 * BATCH, 3)[:, None]).astype(np.int64)
+    ids = np.where(mask, np.random.default_rng(0).integers(4, 90, (BATCH, LENGTH)), 0)
+    whole = {"input_ids": ids, "attention_mask": mask, "position_ids": np.maximum(mask.cumsum(1) - 1, 0)}
+    expected, off = decoder.expected(adapter, whole), decoder.expected(None, whole)
+    running, tensors = session(decoder.path), decoder.tensors(adapter) if adapter else {}
+    cache = {
+        name: np.zeros((BATCH, int(info.shape[1]), 0, int(info.shape[3])), np.float16)
+        for name, info in decoder.lowered.inputs.items()
+        if is_cache(name)
+    }
+    logits, start = [], 0
+    for chunk in (7, 1, 3):
+        end = start + chunk
+        step = {name: value[:, start:end] for name, value in whole.items()} | {"attention_mask": mask[:, :end]}
+        values = running.run(None, {**step, **cache, **tensors})
+        named = dict(zip(decoder.lowered.outputs, values, strict=True))
+        assert all(np.isfinite(value).all() for value in values), "padded rows included"
+        cache = {name: named[name.replace("past_key_values", "present")] for name in cache}
+        logits.append(named["logits"])
+        start = end
+    actual = np.concatenate(logits, axis=1)
+    kept = mask.astype(bool)
+    size = np.sqrt(np.square(expected[kept]).mean())
+    assert np.abs(actual - expected)[kept].max() / size < HALF
+    if adapter:
+        assert np.abs(expected - off)[kept].max() / size > 10 * HALF, "an adapter must matter"
+
+
+def widened(path: Path) -> Path:
+    """The same graph with every bfloat16 number as the float32 it equals."""
+    model = ir.load(path)
+    functions = [node for function in model.functions.values() for node in function]
+    for node in [*model.graph.all_nodes(), *functions]:
+        for name, attribute in node.attributes.items():
+            if name in ("to", "dtype") and attribute.value == ir.DataType.BFLOAT16:
+                node.attributes[name] = ir.AttrInt64(name, ir.DataType.FLOAT)
+            elif isinstance(attribute.value, ir.TensorProtocol) and attribute.value.dtype == ir.DataType.BFLOAT16:
+                node.attributes[name] = ir.AttrTensor(name, ir.tensor(attribute.value.numpy().astype(np.float32)))
+        for value in node.outputs:
+            if value.dtype == ir.DataType.BFLOAT16:
+                value.dtype = ir.DataType.FLOAT
+    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
+        if value.dtype == ir.DataType.BFLOAT16:
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+            value.dtype = ir.DataType.FLOAT
+    out = path.with_name("widened.onnx")
+    ir.save(model, out)
+    return out
+
+
+def test_bfloat16_graphs_hold_the_rounded_model(
+    tiny_base: Callable[..., BaseModel],
+    random_adapter: Callable[..., Adapter],
+    text_batch: Callable[..., dict[str, np.ndarray]],
+    tmp_path: Path,
+) -> None:
+    half = Half(tiny_base, random_adapter, tmp_path / "model.onnx", "bert", "features", "bf16")
+    assert {info.dtype for site in half.lowered.sites for info in site.tensors.values()} == {"bfloat16"}
+    assert {info.dtype for info in half.lowered.outputs.values()} == {"float32"}
+    with pytest.raises(Exception, match="NOT_IMPLEMENTED"):
+        session(half.path)
+    running, inputs = session(widened(half.path)), text_batch()
+    fed = {value.name: inputs.get(value.name, np.zeros_like(inputs["input_ids"])) for value in running.get_inputs()}
+    half.exact.module.to(torch.bfloat16).float()
+    kept = inputs["attention_mask"].astype(bool)
+    for name in (None, "ia3", "houlsby"):
+        tensors = {full: array.astype(np.float32) for full, array in (half.tensors(name) if name else {}).items()}
+        expected = half.expected(name, inputs)[kept]
+        # Constants, such as the attention's scale, and the adapter's own numbers are rounded too: to 8 bits.
+        bound = 2e-2 if name else 5e-3
+        if name:
+            assert np.abs(expected - half.expected(None, inputs)[kept]).max() > 10 * bound
+        assert np.abs(running.run(None, {**fed, **tensors})[0][kept] - expected).max() < bound
+
+
+def test_bfloat16_adapters_are_files_and_values_of_onnx_runtime(tmp_path: Path) -> None:
+    import ml_dtypes
+
+    tensors = {"a.ia3.l": np.array([1.5, -2.25, 3e38], ml_dtypes.bfloat16)}
+    write_adapter_file(tmp_path / "a.onnx_adapter", tensors, "")
+    loaded = ort.LoraAdapter()
+    loaded.Load(str(tmp_path / "a.onnx_adapter"))
+    assert ort_value(tensors["a.ia3.l"]).data_type() == "tensor(bfloat16)"
+    read = read_adapter_file(tmp_path / "a.onnx_adapter")
+    assert read["a.ia3.l"].dtype == ml_dtypes.bfloat16
+    assert read["a.ia3.l"].tobytes() == tensors["a.ia3.l"].tobytes()
+
+
+def test_what_a_model_keeps_in_float32_its_adapters_keep_too(
+    tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], tmp_path: Path
+) -> None:
+    # T5's `wo` overflows in float16, so transformers leaves it in float32.
+    half = Half(tiny_base, random_adapter, tmp_path / "model.onnx", "t5", "features", "fp16")
+    dtypes = {name: info.dtype for site in half.lowered.sites for name, info in site.tensors.items()}
+    wide = {name for name, dtype in dtypes.items() if dtype == "float32"}
+    assert wide
+    assert all(".wo." in name for name in wide)
+    info = half.exact.info
+    manifest = Manifest("", "swappable", "features", "float16", 20, info, {}, half.lowered.sites, (), {})
+    fitted = graph_tensors("adapter a", half.adapters["ia3"], manifest)
+    assert {name: tensor.dtype.name for name, tensor in fitted.items()} == {name: dtypes[name] for name in fitted}
+    feeds = {
+        "input_ids": np.arange(4, 12).reshape(2, 4),
+        "attention_mask": np.ones((2, 4), np.int64),
+        "decoder_input_ids": np.arange(4, 10).reshape(2, 3),
+    }
+    fed = {name: feeds[name] for name in half.lowered.inputs}
+    actual = session(half.path).run(None, {**fed, **fitted})[0]
+    expected = half.expected("ia3", fed)
+    assert np.abs(actual - expected).max() / np.sqrt(np.square(expected).mean()) < HALF
+
+
+def test_an_embedded_number_beyond_the_dtype_is_refused_by_name() -> None:
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 20})
+    slot = Slot("layer.0.ia3.l", (2,), np.ones(2, np.float16))
+    with pytest.raises(InputError, match=r"tensor 'layer.0.ia3.l': expected values within float16, found larger ones"):
+        Constants({"layer.0.ia3.l": np.array([1.0, 7e4], np.float32)}).store(graph, slot)
+    assert not graph.initializers
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dtype": "fp8"}, r"dtype 'fp8': expected one of fp32, fp16, bf16"),
+        ({"quantize": "int4"}, r"quantize 'int4': expected one of none, int8"),
+        ({"fuse": "webgpu"}, r"fuse 'webgpu': expected one of none, cpu, cuda"),
+        ({"dtype": "bf16", "quantize": "int8"}, r"--quantize int8 with --dtype bf16: expected fp32"),
+        ({"dtype": "fp16", "quantize": "int8"}, r"--quantize int8 with --dtype fp16: expected fp32"),
+        ({"dtype": "bf16", "fuse": "cpu"}, r"--fuse cpu with --dtype bf16: .* no bfloat16 operators"),
+    ],
+)
+def test_what_no_provider_runs_is_refused(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Target(**fields)

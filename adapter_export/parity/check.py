@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from adapter_export.export.samples import max_sequence
 from adapter_export.injection import complete_head
 from adapter_export.parity.cases import TextLimits, image_cases, make_inputs, text_cases
 from adapter_export.parity.checks import check_files, check_labels, check_repeats, repeat_case
-from adapter_export.parity.judge import LIMITS, Verdict, judge
+from adapter_export.parity.judge import Verdict, judge, limits_of
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.placement import check_provider
 from adapter_export.parity.reference import Reference
@@ -46,8 +46,7 @@ def check_parity(
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    if manifest.dtype not in LIMITS:
-        raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(LIMITS)}")
+    law = limits_of(manifest.dtype, manifest.quantize)
     _check_names(folder, manifest, adapters)
     _check_base(model, manifest)
     files = check_files(manifest, folder)
@@ -78,13 +77,13 @@ def check_parity(
     results = [
         Result(adapter, case, output, judgement)
         for (adapter, output), items in measured.items()
-        for case, judgement in zip(cases, judge(items, LIMITS[manifest.dtype]), strict=True)
+        for case, judgement in zip(cases, judge(items, law), strict=True)
     ]
     return replace(
         report,
         checks=tuple(checks),
         results=tuple(results),
-        notes=tuple(_notes(manifest, limits)),
+        notes=(*_notes(manifest, limits), *_choices(manifest, measured)),
         placement=placement,
     )
 
@@ -132,6 +131,20 @@ def _text_limits(base: BaseModel, manifest: Manifest) -> TextLimits | None:
         longest=max_sequence(config),
         values=config.vocab_size if manifest.task == "causal-lm" else config.hidden_size,
     )
+
+
+def _choices(manifest: Manifest, measured: Mapping[tuple[str, str], list[Measure]]) -> Iterator[str]:
+    """What quantized weights cost, adapter by adapter."""
+    for (adapter, _), items in measured.items():
+        found = [item.on.choice for item in items if item.on is not None and item.on.choice is not None]
+        if found:
+            positions = sum(choice.positions for choice in found)
+            divergence = sum(choice.divergence * choice.positions for choice in found) / positions
+            clear, agreed = sum(choice.clear for choice in found), sum(choice.agreed for choice in found)
+            yield (
+                f"{manifest.quantize}: {adapter}: KL {divergence:.1e} on average over {positions} positions; the same "
+                f"class on top at {agreed} of {clear} with a clear margin"
+            )
 
 
 def _notes(manifest: Manifest, limits: TextLimits | None) -> list[str]:

@@ -6,6 +6,7 @@ R PyTorch in float64 with the adapter unmerged, T PyTorch at the graph's dtype, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +26,15 @@ class Evidence:
     """What one output of one case gave.
 
     off: None where there is no adapter to speak of. kept: which leading positions (B, T) count; None means all.
-    dtype: of the output, as the graph promises it.
+    dtype: of the output, as the graph promises it. classes: the last axis holds logits, whose choice is compared
+    as well.
     """
 
     on: Outputs
     off: Outputs | None
     kept: np.ndarray | None
     dtype: str
+    classes: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,18 @@ class Error:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """How far O chooses among classes as R does, over positions: the mean of KL(softmax R || softmax O), how many
+    positions there are, how many of them are clear in R (see `MARGIN`), and at how many of those the classes agree.
+    """
+
+    divergence: float
+    positions: int
+    clear: int
+    agreed: int
+
+
+@dataclass(frozen=True)
 class Fit:
     """How far O and T are from R, in R's units. squares, count: sum of R^2 and number of values, for its rms."""
 
@@ -54,12 +69,31 @@ class Fit:
     target: Error
     squares: float
     count: int
+    choice: Choice | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """The scalar product of two arrays and the squares of their lengths; of parts they add up to the whole's."""
+
+    dot: float
+    first: float
+    second: float
+
+    def __add__(self, other: Product) -> Product:
+        return Product(self.dot + other.dot, self.first + other.first, self.second + other.second)
+
+    @property
+    def cosine(self) -> float | None:
+        """None where one of the arrays is zero."""
+        lengths = math.sqrt(self.first * self.second)
+        return self.dot / lengths if lengths > 0 else None
 
 
 @dataclass(frozen=True)
 class Measure:
     """fails, doubts: what is wrong with the form of the outputs, or with what they are compared with; then there are no
-    numbers. change: max|R_on - R_off|. cosine: of O_on - O_off and R_on - R_off; None where one of them is zero.
+    numbers. change: max|R_on - R_off|. cosine, product: of O_on - O_off and R_on - R_off; no cosine where one is zero.
     """
 
     fails: tuple[str, ...] = ()
@@ -68,8 +102,11 @@ class Measure:
     off: Fit | None = None
     change: float | None = None
     cosine: float | None = None
+    product: Product | None = None
 
 
+# Between the two largest logits, from which on a choice is clear: it is then 2.7 times as likely as the next.
+MARGIN = 1.0
 # Before what concerns the run without the adapter.
 OFF = "without the adapter: "
 
@@ -90,14 +127,18 @@ def measure(evidence: Evidence) -> Measure:
     if fails or doubts:
         return Measure(tuple(fails), tuple(doubts))
     if off is None:
-        return Measure(on=_fit(on))
+        return Measure(on=_fit(on, evidence.classes))
     expected = on.reference - off.reference
     changed = on.actual - (off.target if off.actual is None else off.actual)
+    product = Product(
+        float(np.vdot(changed, expected)), float(np.vdot(changed, changed)), float(np.vdot(expected, expected))
+    )
     return Measure(
-        on=_fit(on),
-        off=None if off.actual is None else _fit(off),
+        on=_fit(on, evidence.classes),
+        off=None if off.actual is None else _fit(off, evidence.classes),
         change=float(np.abs(expected).max()),
-        cosine=_cosine(changed, expected),
+        cosine=product.cosine,
+        product=product,
     )
 
 
@@ -145,7 +186,7 @@ def _constant(values: np.ndarray) -> bool:
     return bool(np.ptp(values) == 0 and (values.size > 1 or not values.any()))
 
 
-def _fit(outputs: Outputs) -> Fit:
+def _fit(outputs: Outputs, classes: bool) -> Fit:
     assert outputs.actual is not None
     reference = outputs.reference
     return Fit(
@@ -153,14 +194,27 @@ def _fit(outputs: Outputs) -> Fit:
         _error(outputs.target - reference),
         float(np.square(reference).sum()),
         reference.size,
+        choice(reference, outputs.actual) if classes and reference.shape[-1] > 1 else None,
     )
+
+
+def choice(reference: np.ndarray, actual: np.ndarray) -> Choice:
+    """Of logits (..., n), n > 1, in float64."""
+    expected, found = (array.reshape(-1, array.shape[-1]) for array in (reference, actual))
+    ours, theirs = _log_softmax(expected), _log_softmax(found)
+    second, first = np.partition(expected, -2, axis=-1)[:, -2:].T
+    clear = first - second >= MARGIN
+    agreed = clear & (expected.argmax(-1) == found.argmax(-1))
+    divergence = float((np.exp(ours) * (ours - theirs)).sum(-1).mean())
+    return Choice(divergence, len(expected), int(clear.sum()), int(agreed.sum()))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result
 
 
 def _error(difference: np.ndarray) -> Error:
     size = np.abs(difference)
     return Error(float(size.max()), float(np.quantile(size, 0.999)), float(size.mean()))
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float | None:
-    norms = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(np.vdot(a, b) / norms) if norms > 0 else None

@@ -65,6 +65,7 @@ class Trial:
                     off=None if off is None else _of(off, name),
                     kept=kept_positions(inputs, on[0][name]),
                     dtype=self._manifest.outputs[name].dtype,
+                    classes=self._manifest.quantize != "none" and name == "logits",
                 )
             )
             for name in expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapter_export.parity.measure import Error, Evidence, Fit, Measure, Outputs, measure
+from adapter_export.parity.measure import Choice, Error, Evidence, Fit, Measure, Outputs, choice, measure
 
 R_OFF = np.array([[1.0, 2.0], [3.0, 4.0]])
 R_ON = np.array([[2.0, 1.0], [3.0, 2.0]])
@@ -109,3 +109,18 @@ def test_one_number_may_be_constant() -> None:
 def test_overflow_at_the_target_dtype_is_a_doubt() -> None:
     found = measure(evidence(float32(R_ON), target=float32(R_ON * np.inf)))
     assert found.doubts == ("PyTorch itself gives NaN or infinity: nothing to compare with",)
+
+
+def test_choices_among_classes() -> None:
+    reference = np.log(np.array([[0.5, 0.5], [0.8, 0.2], [0.25, 0.75]]))
+    actual = np.log(np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]]))
+    # 0.8 : 0.2 and 0.75 : 0.25 are clear, 1 : 1 is not; only the first of the clear ones keeps its class (the former of
+    # two equal ones).
+    divergence = np.mean(
+        [
+            0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75),
+            0.8 * np.log(0.8 / 0.5) + 0.2 * np.log(0.2 / 0.5),
+            0.25 * np.log(0.25 / 0.75) + 0.75 * np.log(0.75 / 0.25),
+        ]
+    )
+    assert choice(reference + 7, actual - 3) == Choice(pytest.approx(divergence), positions=3, clear=2, agreed=1)

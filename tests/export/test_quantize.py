@@ -1,0 +1,189 @@
+"""Weights in 8 bits: the operators on a graph small enough to check with numpy, then whole models against PyTorch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.bundle.manifest import MODEL
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.export.bundle import save_graph
+from adapter_export.export.cached import decoding
+from adapter_export.export.export import export_onnx, lower_mode
+from adapter_export.export.quantize import BLOCK, quantize_rows, quantize_weights
+from adapter_export.export.stages import is_cache, scoring
+from adapter_export.export.target import Target
+from adapter_export.injection import inject
+from adapter_export.merging.model import merge_into
+from adapter_export.parity.check import check_parity
+from adapter_export.parity.judge import Verdict
+from adapter_export.runtime.session import AdapterSession
+
+INT8 = Target(quantize="int8")
+
+
+def dequantized(rows: np.ndarray, scales: np.ndarray, width: int) -> np.ndarray:
+    return ((rows.astype(np.float32) - 128) * scales[..., None]).reshape(len(rows), -1)[:, :width]
+
+
+@pytest.mark.parametrize("width", [BLOCK, 2 * BLOCK, BLOCK + 5, 3])
+def test_rows_keep_their_values_within_half_a_step(width: int) -> None:
+    matrix = np.random.default_rng(width).normal(size=(7, width)).astype(np.float32)
+    matrix[3] = 0
+    rows, scales = quantize_rows(matrix)
+    assert rows.shape == (7, -(-width // BLOCK), BLOCK)
+    restored = dequantized(rows, scales, width)
+    step = np.repeat(np.abs(scales), BLOCK, axis=1)[:, :width]
+    # The value of largest size is exact; of the other sign there are 127 steps and not 128.
+    clipped = rows.reshape(7, -1)[:, :width] == 255
+    assert (np.abs(restored - matrix) <= step * np.where(clipped, 1.0, 0.501)).all()
+    assert np.isin(np.abs(matrix).max(1), np.abs(restored).max(1)).all()
+    assert not restored[3].any()
+
+
+def test_every_form_of_a_product_and_of_a_look_up() -> None:
+    rng = np.random.default_rng(0)
+    table, weight, square = (rng.normal(size=shape).astype(np.float32) for shape in ((50, 64), (64, 48), (48, 48)))
+    bias, adapter = rng.normal(size=48).astype(np.float32), rng.normal(size=(64, 64)).astype(np.float32)
+    text = """
+        <ir_version: 10, opset_import: ["" : 20]>
+        graph (int64[batch] ids, float[64, 64] adapter) => (float[batch, 50] logits, float[batch, 48] other) {
+            embedded = Gather (table, ids)
+            adapted = MatMul (embedded, adapter)
+            turned = Transpose <perm: ints = [1, 0]> (table)
+            logits = MatMul (adapted, turned)
+            first = MatMul (adapted, weight)
+            second = Gemm (first, square, bias)
+            third = Gemm <transB: int = 1> (second, square, bias)
+            other = Gemm <alpha: float = 0.5> (third, square, bias)
+        }
+    """
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
+    values = {read.name: read for node in model.graph for read in node.inputs if read is not None}
+    for name, array in {"table": table, "weight": weight, "square": square, "bias": bias, "adapter": adapter}.items():
+        value = values[name]
+        value.const_value, value.shape = ir.tensor(array, name=name), ir.Shape(array.shape)
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        model.graph.register_initializer(value)
+    quantize_weights(model)
+    counts = Counter(node.op_type for node in model.graph)
+    # The adapter is an input, and a scaled product has no 8-bit form.
+    assert counts == {"GatherBlockQuantized": 1, "MatMulNBits": 4, "MatMul": 1, "Gemm": 1, "Reshape": 1}
+    kept = {name for name, value in model.graph.initializers.items() if value.dtype == ir.DataType.FLOAT}
+    assert {name for name in kept if not name.endswith(".scales")} == {"adapter", "bias", "square"}
+    # The table is there once, and the square matrix in the two layouts that its products read.
+    assert sum(value.dtype == ir.DataType.UINT8 for value in model.graph.initializers.values()) == 4
+    ids = np.array([3, 41, 3, 0])
+    data = ir.serde.serialize_model(model).SerializeToString()
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    logits, other = session.run(None, {"ids": ids, "adapter": adapter})
+    adapted = table[ids] @ adapter
+    third = ((adapted @ weight) @ square + bias) @ square.T + bias
+    for actual, expected in ((logits, adapted @ table.T), (other, 0.5 * third @ square + bias)):
+        assert np.abs(actual - expected).max() / np.sqrt(np.square(expected).mean()) < 0.05
+
+
+@pytest.fixture(scope="module")
+def adapters(
+    tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], save_checkpoint: Callable[..., Path]
+) -> dict[str, Path]:
+    info = tiny_base("llama", "causal-lm", tie_word_embeddings=True).info
+    return {
+        "ia3": save_checkpoint(random_adapter(info, "ia3", 1), info),
+        "other": save_checkpoint(random_adapter(info, "ia3", 2), info),
+        "houlsby": save_checkpoint(random_adapter(info, "bottleneck", 3, reduction_factor=4), info),
+    }
+
+
+@pytest.fixture(scope="module")
+def bundle(
+    tiny_model: Callable[..., Path], adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("int8") / "bundle"
+    model = tiny_model("llama", "causal-lm", tie_word_embeddings=True)
+    export_onnx(model, adapters, folder, mode="swappable", task="causal-lm", cache=False, quantize="int8")
+    return folder
+
+
+def test_a_quantized_bundle_is_small_and_its_adapters_are_not(
+    bundle: Path, tiny_base: Callable[..., BaseModel], adapters: dict[str, Path]
+) -> None:
+    with AdapterSession(bundle) as session:
+        manifest = session.manifest
+    assert (manifest.dtype, manifest.quantize) == ("float32", "int8")
+    assert manifest.contrib == ("com.microsoft.GatherBlockQuantized", "com.microsoft.MatMulNBits")
+    assert {info.dtype for info in manifest.tensors.values()} == {"float32"}
+    base = tiny_base("llama", "causal-lm", tie_word_embeddings=True).module
+    initializers = onnx.load(bundle / MODEL).graph.initializer
+    stored = sum(len(item.raw_data) for item in initializers if item.name not in manifest.tensors)
+    assert stored <= 0.35 * sum(parameter.numel() * 4 for parameter in base.parameters())
+
+
+def test_parity_of_every_adapter_and_of_none(
+    bundle: Path, tiny_model: Callable[..., Path], adapters: dict[str, Path]
+) -> None:
+    model = tiny_model("llama", "causal-lm", tie_word_embeddings=True)
+    report = check_parity(bundle, model, adapters)
+    assert report.verdict is Verdict.PASS, [item.judgement.reasons for item in report.results][:3]
+    costs = [note for note in report.notes if note.startswith("int8: ")]
+    assert len(costs) == 1 + len(adapters)
+    assert all("KL " in note and "with a clear margin" in note for note in costs)
+    # Two adapters of one kind taken for each other.
+    swapped = {**adapters, "ia3": adapters["other"], "other": adapters["ia3"]}
+    wrong = check_parity(bundle, model, swapped)
+    for name in ("ia3", "other"):
+        assert {item.judgement.verdict for item in wrong.of(name)} == {Verdict.FAIL}
+    assert {item.judgement.verdict for item in wrong.of("houlsby")} == {Verdict.PASS}
+
+
+def test_merged_weights_are_quantized_after_the_merge(
+    tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter]
+) -> None:
+    base, plain = tiny_base("bert"), tiny_base("bert")
+    adapter = random_adapter(base.info, "ia3", 1)
+    _, graphs = lower_mode(base, {"a": adapter}, "merged", stages={MODEL: scoring}, target=INT8)
+    merge_into(plain.module, adapter)
+    stored = [value.const_value.numpy() for value in graphs[MODEL].model.graph.initializers.values()]
+    key = plain.module.get_submodule("encoder.layer.1.attention.self.key").weight.detach().numpy()
+    rows, _ = quantize_rows(key)
+    assert any(array.shape == rows.shape and np.array_equal(array, rows) for array in stored)
+
+
+def test_decoding_with_a_cache_and_an_embedded_adapter(
+    tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], tmp_path: Path
+) -> None:
+    base = tiny_base("gpt2", "causal-lm")
+    adapter = random_adapter(base.info, "bottleneck", 4, reduction_factor=4)
+    _, graphs = lower_mode(base, {"a": adapter}, "embedded", stages={MODEL: decoding}, target=INT8)
+    save_graph(graphs[MODEL], tmp_path / MODEL)
+    session = ort.InferenceSession(tmp_path / MODEL, providers=["CPUExecutionProvider"])
+    ids = np.random.default_rng(0).integers(4, 90, (2, 9))
+    whole = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(9)[None].repeat(2, 0)}
+    cache = {
+        name: np.zeros((2, int(info.shape[1]), 0, int(info.shape[3])), np.float32)
+        for name, info in graphs[MODEL].inputs.items()
+        if is_cache(name)
+    }
+    logits = []
+    for start, end in ((0, 6), (6, 7), (7, 9)):
+        step = {name: array[:, start:end] for name, array in whole.items()}
+        step["attention_mask"] = whole["attention_mask"][:, :end]
+        named = dict(zip(graphs[MODEL].outputs, session.run(None, {**step, **cache}), strict=True))
+        cache = {name: named[name.replace("past_key_values", "present")] for name in cache}
+        logits.append(named["logits"])
+    injection = inject(base.module, adapter)
+    with torch.no_grad():
+        expected = base.module(**{name: torch.from_numpy(array) for name, array in whole.items()}).logits.numpy()
+    injection.remove()
+    difference = np.concatenate(logits, axis=1) - expected
+    assert np.abs(difference).max() / np.sqrt(np.square(expected).mean()) < 0.35
+    assert np.sqrt(np.square(difference).mean() / np.square(expected).mean()) < 0.05

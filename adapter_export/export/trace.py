@@ -72,6 +72,7 @@ def trace(
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model {base.folder}: {base.info.architecture} cannot be traced: {reason[:500]}") from error
     name_cache(exported.program)
+    _correct_shapes(exported.program)
     widen_boundary(exported.program)
     return Trace(exported.program, _public_axes(exported.program, sample))
 
@@ -84,6 +85,15 @@ def _after_the_trace(target: Target) -> dict[str, Any]:
     if target.quantize == "int8":
         settings["quantizer"] = Int8()
     return settings
+
+
+def _correct_shapes(model: ir.Model) -> None:
+    """A fusion of the exporter (transformers 5.23) gives a constant of shape [1] out as a scalar."""
+    import onnx_ir as ir
+
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            value.shape = ir.Shape(value.const_value.shape.numpy())
 
 
 def _public_axes(model: ir.Model, sample: Sample) -> dict[str, Mapping[int, str]]:

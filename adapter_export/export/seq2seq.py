@@ -30,7 +30,7 @@ def encoding(base: BaseModel) -> Stage:
     limits = {name: limit for name, limit in whole.limits.items() if name != "decoder_sequence"}
     if "sequence" in limits:
         limits[_ENCODER_SEQUENCE] = limits.pop("sequence")
-    return Stage(_encoder(base), Sample(inputs, axes, limits), cache=True)
+    return Stage(_encoder(base), Sample(inputs, axes, limits), cache=False)
 
 
 def cross_decoding(base: BaseModel) -> Stage:
@@ -61,7 +61,7 @@ def cross_decoding(base: BaseModel) -> Stage:
         "encoder_attention_mask": {0: "batch", 1: _ENCODER_SEQUENCE},
     }
     return Stage(
-        _decoder(base), Sample(step, {name: axes[name] for name in step}, limits, {"past_sequence": 0}), cache=True
+        _decoder(base), Sample(step, {name: axes[name] for name in step}, limits, {"past_sequence": 0}), cache=False
     )
 
 

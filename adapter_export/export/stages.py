@@ -26,7 +26,7 @@ _SIDES = {None: "", "self": "decoder.", "cross": "encoder."}
 @dataclass(frozen=True)
 class Stage:
     """module: runs the stage; the model itself, or a wrapper of it. sample: what to call it with; a cache among its
-    inputs has a list of axes, one for each tensor. cache: whether the model keeps keys and values meanwhile.
+    inputs has a list of axes, one for each tensor. cache: the model's setting `use_cache` meanwhile.
     """
 
     module: nn.Module

@@ -1,0 +1,145 @@
+"""Encoder-decoder models in two graphs with a cache, in plain ONNX Runtime, against one full forward in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from adapter_export.basemodel import BaseModel
+from adapter_export.bundle.adapter_file import write_adapter_file
+from adapter_export.bundle.add import graph_tensors
+from adapter_export.bundle.manifest import DECODER, ENCODER, Manifest, adapter_path, read_manifest
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.export.bundle import write_bundle
+from adapter_export.export.export import lower_mode
+from adapter_export.export.stages import is_cache, stages_for
+from adapter_export.injection import inject
+
+# Outputs are of order 10; float32 differs from the float32 reference by rounding only. Measured: at most 6e-6.
+TOLERANCE = 3e-5
+BATCH, LENGTH, WRITTEN = 3, 7, 9
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "ia3": {"method": "ia3"},
+    "houlsby": {"method": "bottleneck", "reduction_factor": 4},
+}
+
+
+class Pair:
+    """A tiny encoder-decoder's swappable bundle, with what its texts are."""
+
+    def __init__(self, base: BaseModel, adapters: dict[str, Adapter], inputs: dict[str, np.ndarray], folder: Path):
+        self.base, self.adapters, self.folder = base, adapters, folder
+        _, graphs = lower_mode(base, adapters, "swappable", stages=stages_for("seq2seq-lm", cache=True))
+        self.manifest: Manifest = write_bundle(folder, base, graphs, "swappable", adapters)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        self.sessions = {
+            file: ort.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"]) for file in graphs
+        }
+        self.decoded = np.random.default_rng(0).integers(4, 90, (BATCH, WRITTEN))
+        self.inputs = {name: value for name, value in inputs.items() if not name.startswith("decoder_")}
+
+    def run(self, adapter: str | None, chunks: list[int]) -> np.ndarray:
+        """Logits of the whole batch, decoded `chunks` tokens at a time."""
+        options = ort.RunOptions()
+        loaded = ort.LoraAdapter()
+        if adapter is not None:
+            loaded.Load(str(self.folder / adapter_path(adapter)))
+            options.add_active_adapter(loaded)
+        encoded = self._run(ENCODER, self.inputs, options)
+        cache = {name.replace("present", "past_key_values"): encoded[name] for name in encoded if "present" in name}
+        wanted = self.manifest.graphs[DECODER].inputs
+        for name, info in wanted.items():
+            if ".decoder." in name:
+                cache[name] = np.zeros((BATCH, int(info.shape[1]), 0, int(info.shape[3])), np.float32)
+        fed = {"encoder_attention_mask": self.inputs["attention_mask"]} if "encoder_attention_mask" in wanted else {}
+        logits, start = [], 0
+        for chunk in chunks:
+            outputs = self._run(DECODER, {"input_ids": self.decoded[:, start : start + chunk], **fed, **cache}, options)
+            logits.append(outputs.pop("logits"))
+            cache |= {name.replace("present", "past_key_values"): value for name, value in outputs.items()}
+            start += chunk
+        return np.concatenate(logits, axis=1)
+
+    def _run(self, file: str, feeds: dict[str, np.ndarray], options: Any) -> dict[str, np.ndarray]:
+        names = list(self.manifest.graphs[file].outputs)
+        return dict(zip(names, self.sessions[file].run(names, feeds, options), strict=True))
+
+    def expected(self, adapter: str | None) -> np.ndarray:
+        import torch
+
+        injection = inject(self.base.module, self.adapters[adapter]) if adapter else None
+        fed = {**self.inputs, "decoder_input_ids": self.decoded}
+        with torch.no_grad():
+            logits = self.base.module(**{name: torch.from_numpy(value) for name, value in fed.items()}).logits.numpy()
+        if injection:
+            injection.remove()
+        return np.asarray(logits)
+
+
+@pytest.fixture(scope="module", params=["t5", "bart", "whisper"])
+def pair(
+    request: pytest.FixtureRequest,
+    tiny_base: Callable[..., BaseModel],
+    random_adapter: Callable[..., Adapter],
+    inputs_for: Callable[..., dict[str, np.ndarray]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pair:
+    base = tiny_base(request.param, "seq2seq-lm")
+    adapters = {
+        name: random_adapter(base.info, seed=seed, **made) for seed, (name, made) in enumerate(ADAPTERS.items())
+    }
+    inputs = inputs_for(request.param, rows=BATCH, length=LENGTH)
+    return Pair(base, adapters, inputs, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.mark.parametrize("adapter", [None, *ADAPTERS])
+def test_encoding_once_and_decoding_in_steps_equals_one_full_forward(pair: Pair, adapter: str | None) -> None:
+    expected = pair.expected(adapter)
+    if adapter:
+        assert np.abs(expected - pair.expected(None)).max() > 0.05, "an adapter must matter"
+    for chunks in ([WRITTEN], [1] * WRITTEN, [4, 1, 1, 3]):
+        assert np.abs(pair.run(adapter, chunks) - expected).max() < TOLERANCE, chunks
+
+
+def test_each_graph_computes_its_own_part_only(pair: Pair) -> None:
+    import onnx
+
+    sites = {}
+    for file in (ENCODER, DECODER):
+        graph = onnx.load(pair.folder / file).graph
+        sites[file] = {node.name.partition("#")[0] for node in graph.node if node.domain == "adapter_export"}
+    assert not sites[ENCODER] & sites[DECODER]
+    assert len(sites[ENCODER] | sites[DECODER]) == len(pair.manifest.sites)
+    for name in sites[ENCODER]:
+        assert name.startswith("encoder.") or "EncDecAttention" in name or "encoder_attn" in name
+    assert not any(name.startswith("encoder.") for name in sites[DECODER])
+
+
+def test_the_boundary(pair: Pair) -> None:
+    assert read_manifest(pair.folder) == pair.manifest
+    encoder, decoder = pair.manifest.graphs[ENCODER], pair.manifest.graphs[DECODER]
+    assert list(encoder.outputs)[:3] == ["last_hidden_state", "present.0.encoder.key", "present.0.encoder.value"]
+    plain = [name for name in decoder.inputs if not is_cache(name)]
+    assert plain == ["input_ids", "encoder_attention_mask"][: len(plain)]
+    assert decoder.inputs["past_key_values.0.decoder.key"].shape[2] == "past_sequence"
+    assert decoder.outputs["present.1.decoder.value"].shape[2] == "past_sequence + sequence"
+    crossed = [name for name in decoder.inputs if ".encoder." in name]
+    for name in crossed:
+        assert decoder.inputs[name] == encoder.outputs[name.replace("past_key_values", "present")]
+    assert len(crossed) == 4
+    assert pair.manifest.inputs == decoder.inputs
+
+
+def test_an_adapter_for_both_graphs_is_one_file(pair: Pair, tmp_path: Path) -> None:
+    for name, adapter in pair.adapters.items():
+        tensors = graph_tensors(name, adapter, pair.manifest)
+        assert set(tensors) <= set(pair.manifest.tensors)
+        write_adapter_file(tmp_path / name, tensors, "")
+    for session in pair.sessions.values():
+        assert {value.name for value in session.get_overridable_initializers()} == set(pair.manifest.tensors)

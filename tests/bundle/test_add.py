@@ -260,7 +260,7 @@ class TestRefusals:
         random_adapter: Callable[..., Adapter],
         save_checkpoint: Callable[..., Path],
     ) -> None:
-        adapter = replace(random_adapter(info, "ia3"), head={}, labels=None)
+        adapter = replace(random_adapter(info, "bottleneck"), head={}, labels=None)
         with pytest.raises(InputError, match=r"adapter x: expected a task head \(text-classification\), as the base"):
             add_adapter(bundle, {"x": save_checkpoint(adapter, info)})
 

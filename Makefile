@@ -9,10 +9,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check venv clean
+.PHONY: help demo test bench architectures check venv clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## Train, merge, export and swap adapters on a real model
 	$(BIN)/python -m samples.demo
@@ -22,6 +22,9 @@ test: venv ## Run the tests
 
 bench: venv ## Measure latency, swapping and export side by side
 	$(BIN)/python -m benchmarks
+
+architectures: venv ## Measure every architecture and write docs/architectures.md
+	$(BIN)/python -m benchmarks.architectures
 
 check: venv ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

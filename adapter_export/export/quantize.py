@@ -23,6 +23,8 @@ _BITS = 8
 _ZERO_POINT = 128
 # MatMulNBits: the operands may be rounded to 8 bits, which is what makes it fast.
 _ACCURACY_INT8 = 4
+# What is computed with takes several times the room of the weights.
+_ROWS_AT_ONCE = 1024
 _CONTRIB = "com.microsoft"
 
 
@@ -123,12 +125,21 @@ def quantize_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The value of largest size in a block becomes q = 0, at -128 scales, exactly; the last block is filled up with 0.
     """
     rows, width = matrix.shape
+    blocks = -(-width // BLOCK)
+    quantized, scales = np.empty((rows, blocks, BLOCK), np.uint8), np.empty((rows, blocks), np.float32)
+    for start in range(0, rows, _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        quantized[part], scales[part] = _quantize(matrix[part])
+    return quantized, scales
+
+
+def _quantize(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows, width = matrix.shape
     padded = np.pad(matrix.astype(np.float32), ((0, 0), (0, -width % BLOCK))).reshape(rows, -1, BLOCK)
     largest = np.take_along_axis(padded, np.abs(padded).argmax(-1)[..., None], -1)
     scales = largest / np.float32(-_ZERO_POINT)
     steps = np.divide(padded, scales, out=np.zeros_like(padded), where=scales != 0)
-    quantized = np.clip(np.rint(steps) + _ZERO_POINT, 0, 255).astype(np.uint8)
-    return quantized, np.ascontiguousarray(scales[..., 0])
+    return np.clip(np.rint(steps) + _ZERO_POINT, 0, 255).astype(np.uint8), scales[..., 0]
 
 
 def _product(weights: _Weights, node: ir.Node) -> ir.Node | None:

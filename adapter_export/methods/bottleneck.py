@@ -122,6 +122,7 @@ class BottleneckOperator:
         }
 
     def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        from torch.nn import functional
         from transformers.activations import ACT2FN
 
         def total(names: tuple[str, ...]) -> torch.Tensor:
@@ -129,8 +130,8 @@ class BottleneckOperator:
             return sum(signed[1:], signed[0])
 
         def norm(value: torch.Tensor, name: str) -> torch.Tensor:
-            centred = value - value.mean(-1, keepdim=True)
-            unit = centred / ((centred * centred).mean(-1, keepdim=True) + _EPSILON).sqrt()
+            # In half precision PyTorch computes it in float32.
+            unit = functional.layer_norm(value, value.shape[-1:], eps=_EPSILON)
             return unit * tensors[f"{name}_weight"] + tensors[f"{name}_bias"]
 
         act: Callable[[torch.Tensor], torch.Tensor] = ACT2FN[self.activation]
@@ -171,19 +172,16 @@ def _sum(name: str, terms: tuple[str, ...]) -> list[str]:
 
 
 def _layer_norm(value: str, tensors: str, result: str) -> list[str]:
-    """ONNX lines of a layer norm whose weight and bias may come with a batch axis, which LayerNormalization refuses."""
+    """ONNX lines of a layer norm whose weight and bias may come with a batch axis, which LayerNormalization refuses: it
+    gets ones. In half precision it computes in float32, as it must: squares leave float16 from 256 on.
+    """
     n = result
     return [
-        f"{n}_axes = Constant <value_ints: ints = [-1]> ()",
-        f"{n}_mean = ReduceMean ({value}, {n}_axes)",
-        f"{n}_centred = Sub ({value}, {n}_mean)",
-        f"{n}_square = Mul ({n}_centred, {n}_centred)",
-        f"{n}_variance = ReduceMean ({n}_square, {n}_axes)",
-        f"{n}_constant = Constant <value_float: float = {_EPSILON:f}> ()",
-        f"{n}_epsilon = CastLike ({n}_constant, {n}_variance)",
-        f"{n}_shifted = Add ({n}_variance, {n}_epsilon)",
-        f"{n}_deviation = Sqrt ({n}_shifted)",
-        f"{n}_unit = Div ({n}_centred, {n}_deviation)",
+        f"{n}_size = Shape <start: int = -1> ({value})",
+        f"{n}_one = Constant <value_float: float = 1.0> ()",
+        f"{n}_like = CastLike ({n}_one, {value})",
+        f"{n}_ones = Expand ({n}_like, {n}_size)",
+        f"{n}_unit = LayerNormalization <axis: int = -1, epsilon: float = {_EPSILON:f}> ({value}, {n}_ones)",
         f"{n}_scaled = Mul ({n}_unit, {tensors}_weight)",
         f"{result} = Add ({n}_scaled, {tensors}_bias)",
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
@@ -22,10 +23,13 @@ from adapter_export.export.bundle import save_graph
 from adapter_export.export.cached import decoding
 from adapter_export.export.export import lower_mode
 from adapter_export.export.lower import Lowered
+from adapter_export.export.passes.functions import function_text
 from adapter_export.export.stages import is_cache, scoring
 from adapter_export.export.storage import Constants, Slot
 from adapter_export.export.target import Target
 from adapter_export.injection import inject
+from adapter_export.methods.bottleneck import BottleneckOperator
+from adapter_export.naming import DOMAIN
 
 # Of the largest difference to the size of the outputs: measured 3e-3 to 7e-3.
 HALF = 2e-2
@@ -205,6 +209,36 @@ def test_what_a_model_keeps_in_float32_its_adapters_keep_too(
     actual = session(half.path).run(None, {**fed, **fitted})[0]
     expected = half.expected("ia3", fed)
     assert np.abs(actual - expected).max() / np.sqrt(np.square(expected).mean()) < HALF
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_norms_within_adapters_stand_what_their_squares_do_not(dtype: str) -> None:
+    operator = BottleneckOperator("relu", norm_before=True, norm_after=True)
+    rng, kind = np.random.default_rng(0), {"float16": 10, "float32": 1}[dtype]
+    # Activations as large language models have them, on a few features.
+    y = rng.normal(size=(2, 3, 32)) * np.where(np.arange(32) == 5, 3000, 30)
+    values = {"u": y, "y": y} | {
+        name: rng.normal(spec.identity, 3, [dim if isinstance(dim, int) else 4 for dim in spec.dims])
+        for name, spec in operator.specs(32).items()
+    }
+    values = {name: array.astype(dtype) for name, array in values.items()}
+    arguments = [*operator.reads, *(name for name in values if name not in ("u", "y"))]
+    node = onnx.helper.make_node(operator.op_type, arguments, ["out"], domain=DOMAIN)
+    inputs = [onnx.helper.make_tensor_value_info(name, kind, values[name].shape) for name in arguments]
+    graph = onnx.helper.make_graph([node], "g", inputs, [onnx.helper.make_tensor_value_info("out", kind, y.shape)])
+    function = onnx.parser.parse_function(function_text(operator.op_type, arguments, operator.body, 20))
+    imports = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(DOMAIN, 1)]
+    model = onnx.helper.make_model(graph, functions=[function], opset_imports=imports, ir_version=10)
+    running = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (actual,) = running.run(None, {name: values[name] for name in arguments})
+    tensors = {name: torch.from_numpy(array.astype(np.float64)) for name, array in values.items()}
+    expected = operator.forward(tensors, tensors).numpy()
+    assert np.isfinite(actual).all()
+    # A few steps of the dtype at that size.
+    bound = (np.abs(expected) + 10) * {"float16": 5e-3, "float32": 1e-6}[dtype]
+    assert (np.abs(actual - expected) <= bound).all()
+    given = {name: torch.from_numpy(array) for name, array in values.items()}
+    assert (np.abs(operator.forward(given, given).numpy() - expected) <= bound).all()
 
 
 def test_an_embedded_number_beyond_the_dtype_is_refused_by_name() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from adapter_export.bundle.manifest import TensorInfo
 from adapter_export.errors import InputError
 from adapter_export.export.samples import SEQUENCE
+from adapter_export.export.stages import is_cache
 
 BATCHES = (1, 2, 3)
 # A length that no power of two, tile or unrolled loop divides.
@@ -77,8 +78,10 @@ def make_inputs(
     """Random inputs of that shape. Raises InputError for an input that no rule here makes.
 
     Padding: of several rows the first is full and the others are not; a single row is padded too. Token types are
-    random where the graph takes them: the trace has zeros, which a graph could have baked in.
+    random where the graph takes them: the trace has zeros, which a graph could have baked in. Positions count within
+    each row. A decoder's text has another length than the encoder's. A cache is none of these inputs: see `stepping`.
     """
+    inputs = {name: info for name, info in inputs.items() if not is_cache(name)}
     rng = np.random.default_rng(seed)
     made: dict[str, Any] = {}
     if limits is not None:
@@ -91,6 +94,8 @@ def make_inputs(
             "input_ids": np.where(mask, ids, limits.pad),
             "attention_mask": mask,
             "token_type_ids": np.where(mask, types, 0),
+            "position_ids": np.maximum(mask.cumsum(axis=1) - 1, 0),
+            "decoder_input_ids": rng.integers(0, limits.vocabulary - 1, (case.batch, max(1, case.length - 2))),
         }
     elif "pixel_values" in inputs:
         image = [int(dim) for dim in inputs["pixel_values"].shape[1:]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import HEAD_SLUG
-from adapter_export.bundle.manifest import Manifest, read_manifest
+from adapter_export.bundle.manifest import ENCODER, Manifest, read_manifest
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.files import existing_folder, weights_sha256
 from adapter_export.checkpoints.folder import load_adapter
@@ -49,6 +49,11 @@ def check_parity(
     law = limits_of(manifest.dtype, manifest.quantize)
     _check_names(folder, manifest, adapters)
     _check_base(model, manifest)
+    if ENCODER in manifest.graphs:
+        raise InputError(
+            f"bundle {folder}: parity cannot judge an encoder and a decoder in two graphs yet; export with --no-cache "
+            "to judge the same adapters in one"
+        )
     files = check_files(manifest, folder)
     report = ParityReport(folder, manifest.mode, manifest.task, manifest.dtype, provider, (files,))
     if files.verdict is Verdict.FAIL:
@@ -129,7 +134,7 @@ def _text_limits(base: BaseModel, manifest: Manifest) -> TextLimits | None:
         pad=0 if pad is None else pad,
         types=getattr(config, "type_vocab_size", 0) or 0,
         longest=max_sequence(config),
-        values=config.vocab_size if manifest.task == "causal-lm" else config.hidden_size,
+        values=config.vocab_size if manifest.task in ("causal-lm", "seq2seq-lm") else config.hidden_size,
     )
 
 

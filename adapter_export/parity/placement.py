@@ -15,6 +15,7 @@ from adapter_export.errors import InputError
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.parity.runner import attempt
+from adapter_export.parity.stepping import run_whole
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession
 
@@ -66,7 +67,7 @@ def profile(bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapt
         options.profile_file_prefix = str(Path(folder) / "profile")
         # The file is complete when the session is gone.
         with AdapterSession(bundle, provider, options=options, verify=False) as session:
-            session.run(inputs, adapter)
+            run_whole(session, inputs, adapter)
         files = list(Path(folder).glob("profile*.json"))
         if len(files) != 1:
             raise InputError(f"bundle {bundle}: ONNX Runtime wrote no profile, so where it ran is not known")

@@ -16,6 +16,7 @@ from adapter_export.bundle.add import graph_tensors
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import AdapterExportError
+from adapter_export.parity.stepping import run_whole
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession
 
@@ -39,10 +40,10 @@ class Runner:
         return self._swappable
 
     def on(self, inputs: Mapping[str, np.ndarray], adapter: str) -> dict[str, np.ndarray]:
-        return self._session.run(inputs, adapter)
+        return run_whole(self._session, inputs, adapter)
 
     def off(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> dict[str, np.ndarray]:
-        return self._session.run(inputs, self._heads.get(adapter or ""))
+        return run_whole(self._session, inputs, self._heads.get(adapter or ""))
 
 
 @contextmanager

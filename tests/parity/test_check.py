@@ -10,6 +10,7 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
+from adapter_export.bundle.manifest import DECODER, ENCODER, MODEL, read_manifest, write_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import weights_sha256
 from adapter_export.checkpoints.folder import load_adapter
@@ -104,6 +105,28 @@ def test_images_and_language_models(
 
 
 # An adapter that hardly does anything
+
+
+def test_a_decoder_with_a_cache(llama_bundle: Exported) -> None:
+    report = judged(llama_bundle)
+    assert report.verdict is Verdict.PASS, reasons(report)
+    rows = {row["adapter"]: row for row in summary(report)}
+    assert list(rows) == [NO_ADAPTER, *llama_bundle.adapters]
+    for row in rows.values():
+        assert row["cases"] == {"pass": 32, "inconclusive": 0, "fail": 0}
+        assert 1e-8 < row["error"] < 1e-5
+    assert {result.output for result in report.results} == {"logits"}
+
+
+def test_an_encoder_and_a_decoder_in_two_graphs_are_refused(tmp_path: Path, llama_bundle: Exported) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(llama_bundle.bundle, bundle)
+    manifest = read_manifest(bundle)
+    graph, digest = manifest.graphs[MODEL], manifest.files[MODEL]
+    files = {**manifest.files, ENCODER: digest, DECODER: digest}
+    write_manifest(bundle, replace(manifest, graphs={ENCODER: graph, DECODER: graph}, files=files))
+    with pytest.raises(InputError, match="in two graphs yet; export with --no-cache"):
+        check_parity(bundle, llama_bundle.base, llama_bundle.adapters)
 
 
 @pytest.mark.parametrize("size", [0, 1e-6])

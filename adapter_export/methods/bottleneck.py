@@ -79,11 +79,12 @@ class BottleneckOperator:
 
     @property
     def body(self) -> str:
-        lines = [*_sum("a", self.source)]
+        lines, a = _sum("a", self.source)
         if self.norm_before:
-            lines += _layer_norm("a", "before", "normed")
+            lines += _layer_norm(a, "before", "normed")
+            a = "normed"
         lines += [
-            f"projected = MatMul ({'normed' if self.norm_before else 'a'}, down)",
+            f"projected = MatMul ({a}, down)",
             "inner = Add (projected, down_bias)",
             ACTIVATIONS[self.activation].format(x="inner", y="outer"),
             "expanded = MatMul (outer, up)",
@@ -91,15 +92,18 @@ class BottleneckOperator:
         ]
         last = "delta"
         if self.within:
-            lines += [*_sum("w", self.within), "joined = Add (delta, w)"]
+            more, w = _sum("w", self.within)
+            lines += [*more, f"joined = Add (delta, {w})"]
             last = "joined"
         if self.norm_after:
             lines += _layer_norm(last, "after", "renormed")
             last = "renormed"
         result = "out" if not self._gated else "changed"
-        lines += (
-            [*_sum("p", self.plus), f"{result} = Add (p, {last})"] if self.plus else [f"{result} = Identity ({last})"]
-        )
+        if self.plus:
+            more, p = _sum("p", self.plus)
+            lines += [*more, f"{result} = Add ({p}, {last})"]
+        else:
+            lines.append(f"{result} = Identity ({last})")
         if self._gated:
             lines += ["half = Constant <value_float: float = 0.5> ()", "like = CastLike (half, active)",
                       "on = Greater (active, like)", "out = Where (on, changed, y)"]  # fmt: skip
@@ -158,17 +162,17 @@ class BottleneckOperator:
         raise CannotMerge(self.unmergeable(port))
 
 
-def _sum(name: str, terms: tuple[str, ...]) -> list[str]:
-    """ONNX lines that add the named values up as `name`."""
+def _sum(name: str, terms: tuple[str, ...]) -> tuple[list[str], str]:
+    """ONNX lines that add the named values up, and the name of the sum: `name`, or the only value's own."""
     if terms == (f"-{terms[0][1:]}",):
-        return [f"{name} = Neg ({terms[0][1:]})"]
+        return [f"{name} = Neg ({terms[0][1:]})"], name
     lines, total = [], terms[0]
     for count, term in enumerate(terms[1:], start=1):
         result = name if count == len(terms) - 1 else f"{name}{count}"
         operator = "Sub" if term.startswith("-") else "Add"
         lines.append(f"{result} = {operator} ({total}, {term.lstrip('-')})")
         total = result
-    return lines or [f"{name} = Identity ({total})"]
+    return lines, total
 
 
 def _layer_norm(value: str, tensors: str, result: str) -> list[str]:

@@ -100,19 +100,19 @@ MUTANTS = [
         "wrong activation: relu for silu",
         SWAPPABLE,
         "houlsby_four",
-        graph=function("BottleneckSilu", "Mul (a, sigma)", "Relu (a)"),
+        graph=function("BottleneckSilu", "Mul (inner, sigma)", "Relu (inner)"),
     ),
     Mutant(
         "wrong activation: gelu for relu",
         SWAPPABLE,
         "pfeiffer_five",
-        graph=function("BottleneckRelu", "Relu (a)", "Gelu (a)"),
+        graph=function("BottleneckRelu", "Relu (inner)", "Gelu (inner)"),
     ),
     Mutant(
         "wrong activation: hard sigmoid in silu",
         EMBEDDED,
         "houlsby_four",
-        graph=function("BottleneckSilu", "Sigmoid (a)", "HardSigmoid <alpha: float = 0.1666667> (a)"),
+        graph=function("BottleneckSilu", "Sigmoid (inner)", "HardSigmoid <alpha: float = 0.1666667> (inner)"),
     ),
     Mutant(
         "bias of the bottleneck dropped",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,17 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import adapter_tensors, ort_value, read_adapter_file, write_adapter_file
-from adapter_export.bundle.add import graph_tensors
+from adapter_export.bundle.add import add_adapter, graph_tensors
 from adapter_export.bundle.manifest import MODEL, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.export.bundle import save_graph
 from adapter_export.export.cached import decoding
-from adapter_export.export.export import lower_mode
+from adapter_export.export.export import export_onnx, lower_mode
 from adapter_export.export.lower import Lowered
 from adapter_export.export.passes.functions import function_text
 from adapter_export.export.stages import is_cache, scoring
@@ -30,6 +32,8 @@ from adapter_export.export.target import Target
 from adapter_export.injection import inject
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.naming import DOMAIN
+from adapter_export.parity.check import check_parity
+from adapter_export.parity.judge import Verdict
 
 # Of the largest difference to the size of the outputs: measured 3e-3 to 7e-3.
 HALF = 2e-2
@@ -124,6 +128,31 @@ def test_left_padded_rows_decode_close_to_float32(decoder: Half, adapter: str | 
     assert np.abs(actual - expected)[kept].max() / size < HALF
     if adapter:
         assert np.abs(expected - off)[kept].max() / size > 10 * HALF, "an adapter must matter"
+
+
+def test_a_classifier_passes_parity_and_takes_more_adapters(
+    tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    names = ("ia3_three", "houlsby_four", "houlsby_two")
+    adapters = {name: classifier_checkpoints[name] for name in names}
+    # Task heads swap in the same dtype.
+    model, bundle = tiny_model("bert"), tmp_path / "bundle"
+    first = {name: adapters[name] for name in names[:2]}
+    export_onnx(model, first, bundle, mode="swappable", task="text-classification", dtype="fp16")
+    add_adapter(bundle, {names[2]: adapters[names[2]]})
+    for name in names:
+        stored = read_adapter_file(bundle / "adapters" / f"{name}.onnx_adapter")
+        assert {tensor.dtype.name for tensor in stored.values()} == {"float16"}
+    report = check_parity(bundle, model, adapters)
+    assert report.verdict is Verdict.PASS, [item.judgement.reasons for item in report.results if item.judgement.reasons]
+    # A number that is not one in float16 is refused by name, and the bundle stays as it was.
+    state = dict(load_file(adapters["ia3_three"] / "adapter_model.safetensors"))
+    key = min(key for key in state if key.endswith("ia3_l"))
+    large = Path(shutil.copytree(adapters["ia3_three"], tmp_path / "large"))
+    save_file({**state, key: state[key] * np.float32(1e5)}, large / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"adapter large: tensor '.*\.ia3\.l': expected finite values"):
+        add_adapter(bundle, {"large": large})
+    assert not (bundle / "adapters" / "large.onnx_adapter").exists()
 
 
 def widened(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from adapter_export.export.samples import max_sequence
 from adapter_export.injection import complete_head
 from adapter_export.parity.cases import TextLimits, image_cases, make_inputs, text_cases
 from adapter_export.parity.checks import check_files, check_labels, check_repeats, repeat_case
-from adapter_export.parity.judge import Verdict, judge, limits_of
+from adapter_export.parity.judge import LIMITS, Judgement, Verdict, judge
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.placement import check_provider
+from adapter_export.parity.quantized import judge_quantized, mean_divergence
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.runner import open_runner
@@ -46,7 +47,8 @@ def check_parity(
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    law = limits_of(manifest.dtype, manifest.quantize)
+    if manifest.dtype not in LIMITS:
+        raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(LIMITS)}")
     _check_names(folder, manifest, adapters)
     _check_base(model, manifest)
     if ENCODER in manifest.graphs:
@@ -82,7 +84,7 @@ def check_parity(
     results = [
         Result(adapter, case, output, judgement)
         for (adapter, output), items in measured.items()
-        for case, judgement in zip(cases, judge(items, law), strict=True)
+        for case, judgement in zip(cases, _judged(manifest, items), strict=True)
     ]
     return replace(
         report,
@@ -138,13 +140,16 @@ def _text_limits(base: BaseModel, manifest: Manifest) -> TextLimits | None:
     )
 
 
+def _judged(manifest: Manifest, measures: Sequence[Measure]) -> list[Judgement]:
+    return judge(measures, LIMITS[manifest.dtype]) if manifest.quantize == "none" else judge_quantized(measures)
+
+
 def _choices(manifest: Manifest, measured: Mapping[tuple[str, str], list[Measure]]) -> Iterator[str]:
     """What quantized weights cost, adapter by adapter."""
     for (adapter, _), items in measured.items():
         found = [item.on.choice for item in items if item.on is not None and item.on.choice is not None]
         if found:
-            positions = sum(choice.positions for choice in found)
-            divergence = sum(choice.divergence * choice.positions for choice in found) / positions
+            positions, divergence = sum(choice.positions for choice in found), mean_divergence(found)
             clear, agreed = sum(choice.clear for choice in found), sum(choice.agreed for choice in found)
             yield (
                 f"{manifest.quantize}: {adapter}: KL {divergence:.1e} on average over {positions} positions; the same "

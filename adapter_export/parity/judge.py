@@ -13,10 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import reduce
-from operator import add
 
-from adapter_export.errors import InputError
 from adapter_export.parity.measure import OFF, Error, Fit, Measure
 
 
@@ -38,9 +35,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 class Limits:
     """Thresholds of one dtype; how they were calibrated is in `docs/parity.md`.
 
-    e(O) <= slack * e(T) + floor, and e(O) <= ceiling; effect / e(O) >= effect; cosine >= cosine. divergence: given for
-    quantized weights: logits may diverge so far on average, and every clear choice among them must be R's. There effect
-    and cosine are of all cases together: of a row with two logits, 8 bits cannot tell a small change from their error.
+    e(O) <= slack * e(T) + floor, and e(O) <= ceiling; effect / e(O) >= effect; cosine >= cosine.
     """
 
     floor: float
@@ -48,23 +43,13 @@ class Limits:
     effect: float
     cosine: float
     slack: float = 3.0
-    divergence: float | None = None
 
 
 LIMITS: Mapping[str, Limits] = {
     "float32": Limits(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9999),
     "float16": Limits(floor=6e-3, ceiling=2e-2, effect=10, cosine=0.99),
     "bfloat16": Limits(floor=4.8e-2, ceiling=1e-1, effect=10, cosine=0.99),
-    # Weights in 8 bits beside float32.
-    "int8": Limits(floor=3.5e-1, ceiling=4e-1, effect=5, cosine=0.98, divergence=5e-2),
 }
-
-
-def limits_of(dtype: str, quantize: str) -> Limits:
-    """The thresholds of a graph. Raises InputError for a dtype that has none."""
-    if (key := dtype if quantize == "none" else quantize) not in LIMITS:
-        raise InputError(f"dtype {key!r}: expected one of {', '.join(LIMITS)}")
-    return LIMITS[key]
 
 
 @dataclass(frozen=True)
@@ -85,45 +70,23 @@ class Judgement:
 
 def judge(measures: Sequence[Measure], limits: Limits) -> list[Judgement]:
     """Points 1 to 4 for one output of one adapter: a judgement for each of its cases."""
-    rms_on = _rms(item.on for item in measures)
-    rms_off = _rms(item.off for item in measures)
-    whole = None if limits.divergence is None else _together(measures)
-    return [_judge(item, rms_on, rms_off, limits, whole) for item in measures]
+    rms_on = rms(item.on for item in measures)
+    rms_off = rms(item.off for item in measures)
+    return [_judge(item, rms_on, rms_off, limits) for item in measures]
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """Of all cases of an adapter: the largest change and error, in R's units, and the cosine of the changes."""
-
-    change: float
-    error: float
-    cosine: float | None
-
-
-def _together(measures: Sequence[Measure]) -> _Whole | None:
-    found = [(item.change, item.on, item.product) for item in measures]
-    parts = [(change, on, product) for change, on, product in found if change is not None and on and product]
-    if not parts:
-        return None
-    changes, fits, products = zip(*parts, strict=True)
-    return _Whole(max(changes), max(fit.actual.max for fit in fits), reduce(add, products).cosine)
-
-
-def _judge(item: Measure, rms_on: float, rms_off: float, limits: Limits, whole: _Whole | None) -> Judgement:
+def _judge(item: Measure, rms_on: float, rms_off: float, limits: Limits) -> Judgement:
     fails, doubts = list(item.fails), list(item.doubts)
-    error = target = off_error = effect = cosine = None
+    error = target = off_error = effect = None
     if item.on is not None:
         error, target = _close("", item.on, rms_on, limits, fails, doubts)
     if item.off is not None:
         off_error, _ = _close(OFF, item.off, rms_off, limits, fails, doubts)
     if item.change is not None and error is not None:
-        change, largest, cosine = item.change, error.max, item.cosine
-        if whole is not None:
-            change, largest, cosine = whole.change, whole.error / rms_on, whole.cosine
-        effect = change / rms_on
-        _right(effect, largest, cosine, limits, fails, doubts)
+        effect = item.change / rms_on
+        _right(effect, error.max, item.cosine, limits, fails, doubts)
     verdict = Verdict.FAIL if fails else Verdict.INCONCLUSIVE if doubts else Verdict.PASS
-    return Judgement(verdict, (*fails, *doubts), error, target, off_error, effect, cosine)
+    return Judgement(verdict, (*fails, *doubts), error, target, off_error, effect, item.cosine)
 
 
 def _close(
@@ -140,14 +103,6 @@ def _close(
             doubts.append(f"{line}, but so is PyTorch itself at this dtype: e(T) = {target.max:.2e}")
         else:
             fails.append(line)
-    if limits.divergence is not None and fit.choice is not None:
-        found = fit.choice
-        if found.divergence > limits.divergence:
-            fails.append(f"{prefix}KL = {found.divergence:.2e} is above {limits.divergence:g}")
-        if found.agreed < found.clear:
-            fails.append(
-                f"{prefix}another class on top at {found.clear - found.agreed} of {found.clear} clear positions"
-            )
     return error, target
 
 
@@ -167,7 +122,8 @@ def _right(
         fails.append(f"the change is another one: cosine = {cosine:.6f}, below {limits.cosine:g}")
 
 
-def _rms(fits: Iterable[Fit | None]) -> float:
+def rms(fits: Iterable[Fit | None]) -> float:
+    """Of R over all positions of several cases; NaN of none."""
     found = [fit for fit in fits if fit is not None]
     count = sum(fit.count for fit in found)
     return math.sqrt(sum(fit.squares for fit in found) / count) if count else math.nan

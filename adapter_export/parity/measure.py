@@ -73,27 +73,39 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Product:
-    """The scalar product of two arrays and the squares of their lengths; of parts they add up to the whole's."""
+class Change:
+    """Sums over positions of what the adapter changed: (O_on - O_off)(R_on - R_off), the squares of each, and those of
+    O_on - R_on. Sums of several cases add up."""
 
-    dot: float
-    first: float
-    second: float
+    product: float
+    actual: float
+    expected: float
+    error: float
 
-    def __add__(self, other: Product) -> Product:
-        return Product(self.dot + other.dot, self.first + other.first, self.second + other.second)
+    def __add__(self, other: Change) -> Change:
+        return Change(
+            self.product + other.product,
+            self.actual + other.actual,
+            self.expected + other.expected,
+            self.error + other.error,
+        )
 
     @property
     def cosine(self) -> float | None:
-        """None where one of the arrays is zero."""
-        lengths = math.sqrt(self.first * self.second)
-        return self.dot / lengths if lengths > 0 else None
+        """Of both changes; None where one of them is zero."""
+        lengths = math.sqrt(self.actual * self.expected)
+        return self.product / lengths if lengths > 0 else None
+
+    @property
+    def effect(self) -> float:
+        """How large the change is beside the error, by root mean squares."""
+        return math.sqrt(self.expected / self.error) if self.error > 0 else math.inf
 
 
 @dataclass(frozen=True)
 class Measure:
     """fails, doubts: what is wrong with the form of the outputs, or with what they are compared with; then there are no
-    numbers. change: max|R_on - R_off|. cosine, product: of O_on - O_off and R_on - R_off; no cosine where one is zero.
+    numbers. change: max|R_on - R_off|. cosine: of O_on - O_off and R_on - R_off; None where one of them is zero.
     """
 
     fails: tuple[str, ...] = ()
@@ -102,7 +114,7 @@ class Measure:
     off: Fit | None = None
     change: float | None = None
     cosine: float | None = None
-    product: Product | None = None
+    change_sums: Change | None = None
 
 
 # Between the two largest logits, from which on a choice is clear: it is then 2.7 times as likely as the next.
@@ -130,15 +142,18 @@ def measure(evidence: Evidence) -> Measure:
         return Measure(on=_fit(on, evidence.classes))
     expected = on.reference - off.reference
     changed = on.actual - (off.target if off.actual is None else off.actual)
-    product = Product(
-        float(np.vdot(changed, expected)), float(np.vdot(changed, changed)), float(np.vdot(expected, expected))
+    sums = Change(
+        float(np.vdot(changed, expected)),
+        float(np.vdot(changed, changed)),
+        float(np.vdot(expected, expected)),
+        float(np.square(on.actual - on.reference).sum()),
     )
     return Measure(
         on=_fit(on, evidence.classes),
         off=None if off.actual is None else _fit(off, evidence.classes),
         change=float(np.abs(expected).max()),
-        cosine=product.cosine,
-        product=product,
+        cosine=sums.cosine,
+        change_sums=sums,
     )
 
 

@@ -141,7 +141,7 @@ def test_parity_of_every_adapter_and_of_none(
     swapped = {**adapters, "ia3": adapters["other"], "other": adapters["ia3"]}
     wrong = check_parity(bundle, model, swapped)
     for name in ("ia3", "other"):
-        assert {item.judgement.verdict for item in wrong.of(name)} == {Verdict.FAIL}
+        assert Verdict.FAIL in {item.judgement.verdict for item in wrong.of(name)}
     assert {item.judgement.verdict for item in wrong.of("houlsby")} == {Verdict.PASS}
 
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from adapter_export.errors import InputError
-from adapter_export.parity.judge import LIMITS, Judgement, Limits, Verdict, judge, limits_of, worst
-from adapter_export.parity.measure import Choice, Error, Fit, Measure, Product
+from adapter_export.parity.judge import LIMITS, Judgement, Limits, Verdict, judge, worst
+from adapter_export.parity.measure import Error, Fit, Measure
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
 LIMIT = Limits(floor=0.001, ceiling=0.1, effect=100, cosine=0.9)
@@ -113,36 +112,3 @@ def test_limits_are_ordered_by_precision() -> None:
     assert full.floor < half.floor < brain.floor
     assert full.ceiling < half.ceiling < brain.ceiling
     assert all(limits.floor < limits.ceiling for limits in LIMITS.values())
-    assert limits_of("float16", "none") is LIMITS["float16"]
-    assert limits_of("float32", "int8") is LIMITS["int8"]
-    with pytest.raises(InputError, match="dtype 'float8': expected one of float32"):
-        limits_of("float8", "none")
-
-
-class TestQuantizedWeights:
-    """Choices count beside errors, and the adapter's effect is that of all cases together."""
-
-    LIMITS = replace(LIMIT, floor=1.0, ceiling=2.0, divergence=0.01)
-
-    def case(self, choice: Choice, size: float = 1.0, cosine: float = 1.0) -> Measure:
-        product = Product(cosine * size**2, size**2, size**2)
-        return Measure(on=replace(fit(0.002, 0.001), choice=choice), change=size, cosine=cosine, product=product)
-
-    def test_choices(self) -> None:
-        fine = Choice(0.01, positions=10, clear=8, agreed=8)
-        assert judge([self.case(fine)], self.LIMITS)[0].verdict is PASS
-        far, other = replace(fine, divergence=0.011), replace(fine, agreed=7)
-        assert judge([self.case(far)], self.LIMITS)[0].reasons == ("KL = 1.10e-02 is above 0.01",)
-        assert judge([self.case(other)], self.LIMITS)[0].reasons == ("another class on top at 1 of 8 clear positions",)
-
-    def test_one_case_may_show_nothing(self) -> None:
-        fine = Choice(0.0, positions=10, clear=8, agreed=8)
-        mild = self.case(fine, size=0.01, cosine=-0.5)
-        together = judge([self.case(fine), mild, self.case(fine)], self.LIMITS)
-        assert [item.verdict for item in together] == [PASS] * 3
-        assert {item.effect for item in together} == {1.0}
-        assert judge([mild, mild], self.LIMITS)[0].verdict is INCONCLUSIVE
-        wrong = self.case(fine, cosine=0.5)
-        assert judge([self.case(fine), wrong, wrong], self.LIMITS)[0].verdict is FAIL
-        # Of each case alone where no weights are quantized.
-        assert judge([self.case(fine), wrong], replace(self.LIMITS, divergence=None))[0].verdict is PASS

@@ -17,8 +17,8 @@ help: ## Show this list
 demo: venv ## Train, merge, export and swap adapters on a real model
 	$(BIN)/python -m samples.demo
 
-test: venv ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: venv ## Run the tests, a file at a time on each core
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 bench: venv ## Measure latency, swapping and export side by side
 	$(BIN)/python -m benchmarks

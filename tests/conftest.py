@@ -1,6 +1,6 @@
 """What all tests share: tiny random models, adapters, checkpoints and batches, all made by factories.
 
-Every fixture here is one per run and every made model is cached, so a test asks for what it needs and pays once.
+Every fixture here is one per process and every made model is cached, so a test asks for what it needs and pays once.
     tiny_model("bert", "text-classification") -> folder of a saved model, with a tokenizer
     tiny_base("bert", "features", dtype=...)  -> the same, loaded afresh by `load_base`: yours to change
     tiny_info("bert")                         -> its ModelInfo
@@ -13,6 +13,7 @@ All is seeded: the same call gives the same numbers in every run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.modelinfo import ModelInfo
 from tests import tiny
+
+# Tests that run side by side share the cores; set before PyTorch is imported, which reads it once.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 # Exported bundles.
 pytest_plugins = ["tests.bundles", "tests.decoders"]

@@ -31,8 +31,12 @@ _PATH = click.Path(path_type=Path)
 @click.option("--train", required=True, type=_PATH, help="Training data: csv, tsv, jsonl or parquet.")
 @click.option("--eval", type=_PATH, help="Evaluation data, likewise; reported after each epoch.")
 @click.option("--output", required=True, type=_PATH, help="Folder for the adapter.")
-@click.option("--text-column", default="text", show_default=True, help="Column with the input text.")
-@click.option("--label-column", default="label", show_default=True, help="Column with the class, or the target text.")
+@click.option("--text-column", metavar="NAME", help="Column with what the model reads.  [default: text, or prompt]")
+@click.option(
+    "--label-column",
+    metavar="NAME",
+    help="Column with the class, or the text to write.  [default: label, or completion]",
+)
 @click.option("--epochs", type=int, help="Passes over the training data.  [default: 4]")
 @click.option("--max-steps", type=int, help="Updates, instead of epochs.")
 @click.option(
@@ -70,6 +74,8 @@ def command(as_json: bool, **arguments: Any) -> None:
 def _print(result: Mapping[str, Any]) -> None:
     if result["truncated"]:
         click.echo(f"{result['truncated']} texts were cut to {result['max_length']} tokens", err=True)
+    if result["left_out"]:
+        click.echo(f"{result['left_out']} rows were left out: nothing to learn was left of them", err=True)
     click.echo(f"{result['output']}: {result['method']} adapter of {result['parameters']:,} values")
     since = "" if result["resumed_from"] is None else f", resumed after {result['resumed_from']}"
     kept = "" if result["kept_step"] == result["steps"] else f", kept the state after {result['kept_step']}"

@@ -8,10 +8,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.basemodel import BaseModel, quiet
 from adapter_export.errors import InputError
+from adapter_export.training.causal import Ending, Lesson, lessons
 from adapter_export.training.metrics import IGNORED
 from adapter_export.training.tables import Table, label_ids
 
@@ -32,11 +34,14 @@ _UNLIMITED = 10**9
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised rows. lengths: tokens of each, input and target. truncated: how many texts were cut."""
+    """Tokenised rows. lengths: tokens of each, input and target. truncated: how many texts were cut. left_out: how many
+    rows are not here, since nothing was left of what they had to teach.
+    """
 
     rows: Sequence[Example]
     lengths: Sequence[int]
     truncated: int
+    left_out: int = 0
 
     def longest_first(self) -> list[Example]:
         """The rows for evaluation, where the order does not matter and padding costs time."""
@@ -59,30 +64,39 @@ class TextEncoder:
                 inputs, cut = self._tokenise(table, table.texts)
                 return _examples(inputs, label_ids(table, self.labels), cut)
             case "causal-lm":
-                inputs, cut = self._tokenise(table, table.texts, end=True)
-                return _examples(inputs, [[*row["input_ids"][1:], IGNORED] for row in inputs], cut)
+                return self._written(
+                    table.path, list(lessons(self.tokenizer, Ending.of(self.base, self.tokenizer), table))
+                )
             case _:
                 inputs, cut = self._tokenise(table, table.texts)
                 targets, cut_targets = self._tokenise(table, table.labels or (), target=True)
                 labels = [row["input_ids"] for row in targets]
                 return _examples(inputs, labels, cut + cut_targets, [len(target) for target in labels])
 
-    def _tokenise(
-        self, table: Table, texts: Sequence[str], *, target: bool = False, end: bool = False
-    ) -> tuple[list[Example], int]:
-        """One row a text, and how many were cut. end: see that each ends with the end-of-text token, if any."""
-        eos = self.tokenizer.eos_token_id if end else None
-        limit = self.max_length - (eos is not None)
+    def _written(self, path: Path, lessons: Sequence[Lesson]) -> Examples:
+        """What a decoder reads and learns; `labels[t]` is the token after `input_ids[t]`, where it is learned."""
+        self._check_ids(max(max(lesson.ids) for lesson in lessons))
+        rows = []
+        for lesson in lessons:
+            ids, learned = lesson.ids[: self.max_length], lesson.learned[: self.max_length]
+            # Nothing comes before the first token, so it is never learned.
+            if any(learned[1:]):
+                next_ids = [token if counts else IGNORED for token, counts in zip(ids[1:], learned[1:], strict=True)]
+                rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*next_ids, IGNORED]})
+        if not rows:
+            raise InputError(f"{path}: --max-length {self.max_length}: leaves nothing to learn of any row")
+        lengths = [len(row["input_ids"]) for row in rows]
+        cut = sum(len(lesson.ids) > self.max_length for lesson in lessons)
+        return Examples(rows, lengths, cut, len(lessons) - len(rows))
+
+    def _tokenise(self, table: Table, texts: Sequence[str], *, target: bool = False) -> tuple[list[Example], int]:
+        """One row a text, and how many were cut."""
         encoded = self.tokenizer(
-            **{"text_target" if target else "text": list(texts)}, truncation=True, max_length=limit
+            **{"text_target" if target else "text": list(texts)}, truncation=True, max_length=self.max_length
         )
         names = self._input_names(encoded)
         rows = [{name: list(encoded[name][i]) for name in names} for i in range(len(texts))]
         for row, place in zip(rows, table.places, strict=True):
-            if eos is not None and row["input_ids"][-1:] != [eos]:
-                for name, value in (("input_ids", eos), ("attention_mask", 1), ("token_type_ids", 0)):
-                    if name in row:
-                        row[name].append(value)
             if not row["input_ids"]:
                 raise InputError(f"{table.path}: {place}: expected text, found nothing that the tokenizer knows")
         self._check_ids(max(max(row["input_ids"]) for row in rows))
@@ -118,6 +132,11 @@ class Data:
     def truncated(self) -> int:
         """How many texts were cut."""
         return self.train.truncated + (self.evaluation.truncated if self.evaluation else 0)
+
+    @property
+    def left_out(self) -> int:
+        """How many rows were left out."""
+        return self.train.left_out + (self.evaluation.left_out if self.evaluation else 0)
 
 
 def prepare(

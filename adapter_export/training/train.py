@@ -22,6 +22,7 @@ from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
 from adapter_export.placement.tables import placement_for
 from adapter_export.sites import Site
+from adapter_export.training.columns import find_columns
 from adapter_export.training.data import prepare
 from adapter_export.training.fit import fit
 from adapter_export.training.metrics import METRICS
@@ -36,7 +37,8 @@ class TrainResult:
     """What was trained, and how well it does.
 
     parameters, steps, kept_step, loss, metrics, history: see `fit.Fitted`. max_length: tokens that texts were cut to;
-    truncated: how many texts were. resumed_from: updates that a killed run had done, or None.
+    truncated: how many texts were; left_out: rows of which that left nothing to learn. resumed_from: updates that a
+    killed run had done, or None.
     """
 
     output: Path
@@ -51,6 +53,7 @@ class TrainResult:
     history: tuple[Mapping[str, float], ...]
     max_length: int
     truncated: int
+    left_out: int
     resumed_from: int | None
     seconds: float
 
@@ -63,8 +66,8 @@ def train(
     output: str | Path,
     *,
     eval: str | Path | None = None,  # noqa: A002
-    text_column: str = "text",
-    label_column: str = "label",
+    text_column: str | None = None,
+    label_column: str | None = None,
     epochs: int | None = None,
     max_steps: int | None = None,
     batch_size: int = 32,
@@ -82,8 +85,9 @@ def train(
 ) -> TrainResult:
     """Train an adapter, and the task head where the task has one, on a frozen base model; write it to `output`.
 
-    train, eval: csv, tsv, jsonl or parquet files. text-classification reads label_column as the class, seq2seq-lm as
-    the target text; causal-lm reads text_column only. epochs or max_steps (updates), else 4 epochs. batch_size: of an
+    train, eval: csv, tsv, jsonl or parquet files. text_column: what the model reads; label_column: the class, the
+    target text of seq2seq-lm, or the completion of causal-lm, which without one learns all of the text; None for both
+    finds them by name (docs/training.md). epochs or max_steps (updates), else 4 epochs. batch_size: of an
     update, shared by all processes and gradient_accumulation steps. learning_rate: None takes the method's own.
     early_stopping: see `Settings.patience`. target, feedforward: regular expressions for a custom placement.
     resume: continue a killed run of the same settings, where there is one. options: the method's own (placement,
@@ -113,9 +117,8 @@ def train(
     if first:
         check_output(output, force, [model, *files])
 
-    train_table, *eval_tables = (
-        read_table(path, text_column, None if task == "causal-lm" else label_column) for path in files
-    )
+    columns = find_columns(train, task, text_column, label_column)
+    train_table, *eval_tables = (read_table(path, columns.text, columns.label) for path in files)
     labels = label_set(train_table) if tasks.get(task).labelled else ()
     base = _seeded_base(model, task, labels, seed)
     data = prepare(base, train_table, *eval_tables, max_length=max_length, labels=labels)
@@ -125,7 +128,7 @@ def train(
     run = {
         "model": base.info.sha256,
         **{name: sha256(path) for name, path in zip(("train", "eval"), files, strict=False)},
-        "columns": [text_column, label_column],
+        "columns": columns.names,
         "method": method,
         "options": asdict(method_options),
         "sites": [target, feedforward],
@@ -155,6 +158,7 @@ def train(
         history=fitted.history,
         max_length=data.max_length,
         truncated=data.truncated,
+        left_out=data.left_out,
         resumed_from=resumed_from,
         seconds=round(time.monotonic() - started, 3),
     )

@@ -41,7 +41,7 @@ def test_classification(tiny_base: Callable[..., BaseModel]) -> None:
 
 
 def test_causal_labels_are_the_next_tokens_and_the_text_ends(tiny_base: Callable[..., BaseModel]) -> None:
-    data = prepare(tiny_base("gpt2", "causal-lm"), ROWS)
+    data = prepare(tiny_base("gpt2", "causal-lm"), replace(ROWS, labels=None))
     batch = data.collate(data.train.rows)
     assert batch["input_ids"].tolist() == [[GOOD, NIGHT, SEP], [NIGHT, SEP, PAD]]
     assert batch["labels"].tolist() == [[NIGHT, SEP, IGNORED], [SEP, IGNORED, IGNORED]]
@@ -77,14 +77,16 @@ def test_long_texts_are_cut_and_counted(tiny_base: Callable[..., BaseModel]) -> 
     data = prepare(tiny_base("bert", "text-classification"), long, long, max_length=5, labels=("a", "b"))
     assert data.train.rows[0]["input_ids"] == [CLS, GOOD, GOOD, GOOD, SEP]
     assert data.truncated == 2
-    causal = prepare(tiny_base("gpt2", "causal-lm"), long, max_length=5)
-    assert causal.train.rows[0]["input_ids"] == [GOOD] * 4 + [SEP]
+    causal = prepare(tiny_base("gpt2", "causal-lm"), replace(long, labels=None), max_length=5)
+    assert causal.train.rows[0]["input_ids"] == [GOOD] * 5, "no end, since the text did not end"
+    assert (causal.truncated, causal.left_out) == (1, 0)
 
 
 @pytest.mark.parametrize(("model_type", "limit"), [("bert", 64), ("roberta", 63), ("gpt2", 64)])
 def test_the_models_limit(tiny_base: Callable[..., BaseModel], model_type: str, limit: int) -> None:
     base = tiny_base(model_type, "causal-lm" if model_type == "gpt2" else "text-classification")
     long = table(("good " * 99, "a"), ("night", "b"))
+    long = replace(long, labels=None) if base.task == "causal-lm" else long
     data = prepare(base, long, labels=("a", "b"))
     assert data.max_length == limit
     batch = data.collate(data.train.rows)

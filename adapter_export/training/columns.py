@@ -1,0 +1,65 @@
+"""Which columns of a data file hold what, by the task and the names they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter_export.errors import InputError
+from adapter_export.training.readers import read_rows
+
+
+@dataclass(frozen=True)
+class Columns:
+    """text: what the model reads. label: a class, or the text to write after it; None: all of the text is learned."""
+
+    text: str
+    label: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.text,) if self.label is None else (self.text, self.label)
+
+
+# What files of a task are made of, by the names that the ecosystem gives these columns.
+_KNOWN: Mapping[str, tuple[Columns, ...]] = {
+    "text-classification": (Columns("text", "label"),),
+    "causal-lm": (Columns("text"), Columns("prompt", "completion")),
+    "seq2seq-lm": (Columns("text", "label"), Columns("prompt", "completion")),
+}
+
+
+def find_columns(path: str | Path, task: str, text: str | None = None, label: str | None = None) -> Columns:
+    """The columns of a file that `task` trains on. text, label: as the caller names them; None: by their usual names.
+
+    Raises InputError for a file that has none of the task's kinds of columns, or several.
+    """
+    possible = _possible(task, text, label)
+    if len(possible) == 1:
+        return possible[0]
+    found: list[str] = []
+
+    def note(names: Sequence[str]) -> Sequence[str]:
+        found.extend(names)
+        return names
+
+    next(read_rows(Path(path), note), None)
+    fitting = [columns for columns in possible if set(columns.names) <= set(found)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        expected = ", or ".join(_listed(columns.names) for columns in possible)
+        raise InputError(f"{path}: expected columns {expected}; its columns are {_listed(found, ', ') or 'none'}")
+    several = " as well as ".join(_listed(columns.names) for columns in fitting)
+    raise InputError(f"{path}: found {several}; say with --text-column and --label-column what to train on")
+
+
+def _possible(task: str, text: str | None, label: str | None) -> list[Columns]:
+    if task == "causal-lm" and text is not None:
+        return [Columns(text, label)]
+    return list(dict.fromkeys(Columns(text or usual.text, label or usual.label) for usual in _KNOWN[task]))
+
+
+def _listed(names: Sequence[str], joint: str = " and ") -> str:
+    return joint.join(repr(name) for name in names)

@@ -1,4 +1,4 @@
-"""Writing a bundle folder from a lowered graph."""
+"""Writing a bundle folder from lowered graphs."""
 
 from __future__ import annotations
 
@@ -14,29 +14,12 @@ from adapter_export.bundle.companions import copy_companions
 from adapter_export.bundle.manifest import ADAPTERS, AdapterInfo, GraphInfo, Manifest, write_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
-from adapter_export.export.checking import check_saved, contrib_operators
+from adapter_export.export.checking import contrib_operators
+from adapter_export.export.genai import write_genai_config
 from adapter_export.export.lower import Lowered, all_sites
+from adapter_export.export.saving import save_graphs
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
-
-# Graphs below this many bytes of weights are one file, which browsers and viewers open most easily.
-EXTERNAL_ABOVE_BYTES = 64 << 20
-# With external data, tensors up to this size stay in the graph: adapter defaults do, at any usual hidden size.
-_INLINE_UP_TO_BYTES = 64 << 10
-
-
-def save_graph(lowered: Lowered, path: Path) -> None:
-    """Save the graph at `path` (external data beside it when large), and check it with full shape inference."""
-    import onnx_ir as ir
-
-    size = sum(
-        value.const_value.nbytes for value in lowered.model.graph.initializers.values() if value.const_value is not None
-    )
-    if size > EXTERNAL_ABOVE_BYTES:
-        ir.save(lowered.model, path, external_data=f"{path.name}.data", size_threshold_bytes=_INLINE_UP_TO_BYTES)
-    else:
-        ir.save(lowered.model, path)
-    check_saved(path)
 
 
 def write_bundle(
@@ -48,8 +31,7 @@ def write_bundle(
     target: Target = FP32,
 ) -> Manifest:
     """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest."""
-    for file, lowered in graphs.items():
-        save_graph(lowered, folder / file)
+    save_graphs(graphs, folder)
     copy_companions(base.folder, folder)
     write_config(base, folder / "config.json")
     manifest = Manifest(
@@ -68,6 +50,7 @@ def write_bundle(
         fuse=target.fuse,
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
+    write_genai_config(folder, base, manifest)
     if mode == "swappable":
         (folder / ADAPTERS).mkdir()
         infos = [write_adapter(folder / ADAPTERS, name, adapter, manifest) for name, adapter in adapters.items()]

@@ -1,0 +1,173 @@
+"""Bundles in the real ONNX Runtime GenAI, against PyTorch in float64 and our own session."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapter_export.basemodel import load_base
+from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.injection import inject
+from adapter_export.runtime.session import AdapterSession
+from samples.assets import cache
+from tests import tiny
+from tests.bundles import Exported
+
+GENAI = "onnxruntime-genai==0.18.0"
+CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
+NEW = 24
+LENGTHS = (5, 1, 17, 9)
+# Of logits of some 10; of two closer ones either may be chosen. Measured: 4.8e-6.
+CLOSE = 2e-5
+
+# Runs where there is nothing but GenAI, ONNX Runtime and NumPy. Prompts of a job are one batch; a null among the
+# adapters is none. Logits are those that each token was chosen from.
+PROGRAM = """
+import json, sys
+import numpy as np
+import onnxruntime_genai as og
+
+job = json.load(sys.stdin)
+model = og.Model(job["bundle"])
+adapters = og.Adapters(model)
+for name, file in job["files"].items():
+    adapters.load(file, name)
+prompts = np.array(job["prompts"], np.int32)
+runs = []
+for name in job["adapters"]:
+    params = og.GeneratorParams(model)
+    params.set_search_options(batch_size=len(prompts), max_length=prompts.shape[1] + job["new"])
+    generator = og.Generator(model, params)
+    if name is not None:
+        generator.set_active_adapter(adapters, name)
+    generator.append_tokens(prompts)
+    tokens, logits = [], []
+    while not generator.is_done():
+        logits.append(np.array(generator.get_logits())[:, 0])
+        generator.generate_next_token()
+        tokens.append(generator.get_next_tokens().tolist())
+    runs.append({"tokens": np.transpose(tokens).tolist(), "logits": np.stack(logits, axis=1).tolist()})
+print(json.dumps({"type": model.type, "runs": runs}))
+"""
+
+
+@pytest.fixture(scope="session")
+def genai() -> Callable[..., list[dict[str, Any]]]:
+    """Called as (bundle, adapters, prompts, new=NEW) -> for each adapter tokens [rows, steps] and logits [rows, steps, n].
+
+    Prompts are padded on the right, as GenAI does. The packages live in a folder of their own, filled once: GenAI needs
+    plain ONNX Runtime, whose import name is that of the GPU build.
+    """
+    packages = installed()
+
+    def run(
+        bundle: Path, adapters: Sequence[str | None], prompts: Sequence[Sequence[int]], new: int = NEW
+    ) -> list[dict[str, Any]]:
+        width = max(map(len, prompts))
+        files = {name: str(bundle / "adapters" / f"{name}.onnx_adapter") for name in adapters if name is not None}
+        rows = [[*prompt, *[tiny.PAD] * (width - len(prompt))] for prompt in prompts]
+        job = {"bundle": str(bundle), "adapters": adapters, "files": files, "prompts": rows, "new": new}
+        # Without -S, the project's own packages would be found, too.
+        result = subprocess.run(
+            [sys.executable, "-S", "-c", PROGRAM],
+            input=json.dumps(job), env={**os.environ, "PYTHONPATH": str(packages)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        found = json.loads(result.stdout)
+        assert found["type"] == "decoder"
+        return list(found["runs"])
+
+    return run
+
+
+def installed() -> Path:
+    """The folder of packages; appears whole or not at all. Skips the test where the package index cannot be reached."""
+    target = cache() / f"{GENAI.replace('==', '-')}-{sys.implementation.cache_tag}"
+    if target.is_dir():
+        return target
+    cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache(), prefix=".genai-") as scratch:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--retries=1", "--timeout=15", "--no-deps"]
+        command += ["--only-binary=:all:", f"--constraint={CONSTRAINTS}", f"--target={scratch}/packages"]
+        result = subprocess.run([*command, GENAI, "onnxruntime", "numpy"], capture_output=True, text=True, check=False)
+        if result.returncode:
+            pytest.skip(f"{GENAI} could not be installed: {' '.join(result.stderr.split())[-300:]}")
+        try:
+            Path(scratch, "packages").rename(target)
+        except OSError:
+            # Another process was faster: what it made is the same.
+            if not target.is_dir():
+                raise
+    return target
+
+
+def prompts(lengths: Sequence[int] = LENGTHS) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(len(tiny.SPECIAL), tiny.VOCABULARY, length).tolist() for length in lengths]
+
+
+def until_end(tokens: Sequence[int]) -> list[int]:
+    """What a row has written: to its end token."""
+    return list(tokens[: tokens.index(tiny.SEP) + 1] if tiny.SEP in tokens else tokens)
+
+
+def assert_right(
+    exported: Exported, adapter: str | None, given: Sequence[Sequence[int]], run: Mapping[str, Any]
+) -> list[list[int]]:
+    """Every logit, and so every token, is that of a full forward in float64 over all tokens before; gives the tokens."""
+    import torch
+
+    base = load_base(exported.base, "causal-lm", dtype=torch.float64)
+    if adapter is not None:
+        inject(base.module, load_adapter(exported.adapters[adapter], base.info))
+    written = [until_end(row) for row in run["tokens"]]
+    for prompt, tokens, logits in zip(given, written, run["logits"], strict=True):
+        with torch.no_grad():
+            every = base.module(torch.tensor([[*prompt, *tokens[:-1]]])).logits[0, len(prompt) - 1 :].numpy()
+        assert np.abs(np.array(logits)[: len(tokens)] - every).max() < CLOSE
+        assert (every.max(axis=1) - every[np.arange(len(tokens)), tokens]).max() < CLOSE
+    return written
+
+
+# Rotary positions and grouped-query attention; learned positions.
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def exported(request: pytest.FixtureRequest) -> Exported:
+    bundle: Exported = request.getfixturevalue(f"{request.param}_bundle")
+    return bundle
+
+
+class TestSwappable:
+    def test_adapters_switch_and_come_back(self, genai: Callable[..., Any], exported: Exported) -> None:
+        order = (None, "ia3", None, "houlsby", "ia3", None)
+        (prompt,) = given = prompts((7,))
+        runs = genai(exported.bundle, order, given)
+        for adapter, run in zip(order, runs, strict=True):
+            assert run == runs[order.index(adapter)], "the same adapter, the same bits"
+        written = {name: assert_right(exported, name, given, runs[order.index(name)])[0] for name in set(order)}
+        assert np.ptp([np.array(run["logits"])[0, 0] for run in runs[2:5]], axis=0).max() > 0.05, "adapters must matter"
+        with AdapterSession(exported.bundle) as session:
+            for name, tokens in written.items():
+                (own,) = session.generate([prompt], name, max_new_tokens=NEW).completions()
+                assert list(own.tokens) == tokens
+
+    def test_prompts_of_unequal_lengths(self, genai: Callable[..., Any], exported: Exported) -> None:
+        for adapter, run in zip(("houlsby", None), genai(exported.bundle, ("houlsby", None), prompts()), strict=True):
+            assert_right(exported, adapter, prompts(), run)
+
+
+def test_an_adapter_within_the_graph(
+    genai: Callable[..., Any], llama_bundle: Exported, export: Callable[..., Exported]
+) -> None:
+    embedded = export(llama_bundle.base, {"houlsby": llama_bundle.adapters["houlsby"]}, "embedded", "causal-lm")
+    (run,) = genai(embedded.bundle, [None], prompts((7,)))
+    assert_right(embedded, "houlsby", prompts((7,)), run)

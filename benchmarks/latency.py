@@ -11,9 +11,9 @@ import numpy as np
 
 from adapter_export.basemodel import load_base
 from adapter_export.cli.table import print_table
-from adapter_export.export.bundle import save_graph
 from adapter_export.export.export import export_onnx
 from adapter_export.export.lower import lower
+from adapter_export.export.saving import save_graph
 from adapter_export.export.trace import trace
 from adapter_export.runtime.session import AdapterSession
 from benchmarks.models import random_adapter, saved

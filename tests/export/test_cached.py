@@ -15,9 +15,9 @@ from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.manifest import MODEL
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
-from adapter_export.export.bundle import save_graph
 from adapter_export.export.cached import decoding
 from adapter_export.export.export import lower_mode
+from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import is_cache
 from adapter_export.injection import inject
 

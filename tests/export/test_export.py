@@ -18,7 +18,6 @@ from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError, OutputExists
-from adapter_export.export import bundle as bundle_module
 from adapter_export.export.export import export_onnx, head_defaults, union_of_sites
 from adapter_export.export.lower import lower
 from adapter_export.export.storage import Overridable
@@ -143,25 +142,6 @@ def test_no_path_of_the_exporting_machine_is_in_the_bundle(swappable_bundle: Exp
             content = file.read_bytes()
             assert not [place for place in places if place.encode() in content], file
             assert b".py" not in content or file.suffix != ".onnx", file
-
-
-def test_large_graphs_keep_base_weights_beside_them(
-    tmp_path: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from adapter_export.export.lower import Lowered
-
-    monkeypatch.setattr(bundle_module, "EXTERNAL_ABOVE_BYTES", 0)
-    monkeypatch.setattr(bundle_module, "_INLINE_UP_TO_BYTES", 1024)
-    import onnx_ir as ir
-
-    model = ir.load(swappable_bundle.bundle / "model.onnx")
-    bundle_module.save_graph(Lowered(model, {}, {}, ()), tmp_path / "model.onnx")
-    proto = onnx.load(tmp_path / "model.onnx", load_external_data=False)
-    external = {t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
-    assert external
-    assert not external & {value.name for value in proto.graph.input}
-    assert (tmp_path / "model.onnx.data").stat().st_size > sum(len(t.raw_data) for t in proto.graph.initializer)
-    unoptimized(str(tmp_path / "model.onnx"))
 
 
 def test_equal_tensors_stay_apart(tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter]) -> None:

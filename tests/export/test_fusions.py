@@ -17,10 +17,10 @@ from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
-from adapter_export.export.bundle import save_graph
 from adapter_export.export.checking import check_saved, contrib_operators
 from adapter_export.export.export import union_of_sites
 from adapter_export.export.lower import lower
+from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import stages_for
 from adapter_export.export.storage import Overridable
 from adapter_export.export.target import Target

@@ -21,11 +21,11 @@ from adapter_export.bundle.add import add_adapter, graph_tensors
 from adapter_export.bundle.manifest import MODEL, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
-from adapter_export.export.bundle import save_graph
 from adapter_export.export.cached import decoding
 from adapter_export.export.export import export_onnx, lower_mode
 from adapter_export.export.lower import Lowered
 from adapter_export.export.passes.functions import function_text
+from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import is_cache, scoring
 from adapter_export.export.storage import Constants, Slot
 from adapter_export.export.target import Target

@@ -16,10 +16,10 @@ import torch
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.manifest import MODEL
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.export.bundle import save_graph
 from adapter_export.export.cached import decoding
 from adapter_export.export.export import export_onnx, lower_mode
 from adapter_export.export.quantize import BLOCK, quantize_rows, quantize_weights
+from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import is_cache, scoring
 from adapter_export.export.target import Target
 from adapter_export.injection import inject

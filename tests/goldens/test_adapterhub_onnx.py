@@ -17,9 +17,10 @@ from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.manifest import MODEL
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
-from adapter_export.export.bundle import save_graph, write_bundle
+from adapter_export.export.bundle import write_bundle
 from adapter_export.export.export import head_defaults, lower_mode, union_of_sites
 from adapter_export.export.lower import lower
+from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import scoring
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import trace

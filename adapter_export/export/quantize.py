@@ -24,8 +24,10 @@ _ZERO_POINT = 128
 # MatMulNBits: the operands may be rounded to 8 bits, which is what makes it fast.
 _ACCURACY_INT8 = 4
 # What is computed with takes several times the room of the weights.
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 256
 _CONTRIB = "com.microsoft"
+# The last is what ONNX Runtime's fusions make of a product with a transposed matrix, as of a tied table.
+_PRODUCTS = (("", "MatMul"), ("", "Gemm"), (_CONTRIB, "FusedMatMul"))
 
 
 class Int8:
@@ -45,8 +47,9 @@ class Int8:
 def quantize_weights(model: ir.Model) -> None:
     """Replace products with constant matrices, and look-ups in constant tables, by their 8-bit forms.
 
-    Ensures: every constant is stored once, also a table that embeds tokens and, transposed, gives their logits.
-    Matrices of graph inputs (adapters, swappable heads) and convolutions stay as they are.
+    Ensures: every constant is stored once, also a table that embeds tokens and, transposed, gives their logits; what
+    nothing reads any more is let go at once. Matrices of graph inputs (adapters, swappable heads) and convolutions stay
+    as they are.
     """
     import onnx_ir as ir
     from onnx_ir.passes import common
@@ -54,17 +57,20 @@ def quantize_weights(model: ir.Model) -> None:
     weights = _Weights(model.graph)
     for node in list(model.graph):
         made = None
-        if node.domain == "" and node.op_type in ("MatMul", "Gemm"):
+        if (node.domain, node.op_type) in _PRODUCTS:
             made = _product(weights, node)
         elif node.domain == "" and node.op_type == "Gather":
             made = _look_up(weights, node)
         if made is not None:
-            old, new = node.outputs[0], made.outputs[0]
+            read, old, new = node.inputs, node.outputs[0], made.outputs[0]
             new.name, new.type, new.shape = old.name, old.type, old.shape
             made.metadata_props.update(node.metadata_props)
             model.graph.insert_before(node, made)
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
             model.graph.remove(node, safe=True)
+            for value in read:
+                if value is not None and value.is_initializer() and not value.is_graph_input() and not value.uses():
+                    del model.graph.initializers[str(value.name)]
     if weights.quantized:
         model.graph.opset_imports[_CONTRIB] = 1
         common.RemoveUnusedNodesPass()(model)
@@ -147,11 +153,10 @@ def _product(weights: _Weights, node: ir.Node) -> ir.Node | None:
     import onnx_ir as ir
 
     x, weight = node.inputs[:2]
-    gemm = node.op_type == "Gemm"
-    bias = node.inputs[2] if gemm and len(node.inputs) > 2 else None
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
     rows_are_outputs = False
-    if gemm:
-        plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+    if node.op_type != "MatMul":
+        plain = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transBatchA": 0, "transBatchB": 0}
         if any(name in node.attributes and node.attributes[name].value != value for name, value in plain.items()):
             return None
         if bias is not None and (bias.shape is None or len(bias.shape) != 1):

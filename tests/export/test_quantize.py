@@ -53,14 +53,17 @@ def test_rows_keep_their_values_within_half_a_step(width: int) -> None:
 def test_every_form_of_a_product_and_of_a_look_up() -> None:
     rng = np.random.default_rng(0)
     table, weight, square = (rng.normal(size=shape).astype(np.float32) for shape in ((50, 64), (64, 48), (48, 48)))
-    bias, adapter = rng.normal(size=48).astype(np.float32), rng.normal(size=(64, 64)).astype(np.float32)
+    bias, adapter, wide = (rng.normal(size=shape).astype(np.float32) for shape in (48, (64, 64), (50, 64)))
     text = """
-        <ir_version: 10, opset_import: ["" : 20]>
-        graph (int64[batch] ids, float[64, 64] adapter) => (float[batch, 50] logits, float[batch, 48] other) {
+        <ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
+        graph (int64[batch] ids, float[64, 64] adapter)
+            => (float[batch, 50] logits, float[batch, 50] fused, float[batch, 50] scaled, float[batch, 48] other) {
             embedded = Gather (table, ids)
             adapted = MatMul (embedded, adapter)
             turned = Transpose <perm: ints = [1, 0]> (table)
             logits = MatMul (adapted, turned)
+            fused = com.microsoft.FusedMatMul <transB: int = 1> (adapted, table)
+            scaled = com.microsoft.FusedMatMul <alpha: float = 2.0, transB: int = 1> (adapted, wide)
             first = MatMul (adapted, weight)
             second = Gemm (first, square, bias)
             third = Gemm <transB: int = 1> (second, square, bias)
@@ -69,7 +72,8 @@ def test_every_form_of_a_product_and_of_a_look_up() -> None:
     """
     model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
     values = {read.name: read for node in model.graph for read in node.inputs if read is not None}
-    for name, array in {"table": table, "weight": weight, "square": square, "bias": bias, "adapter": adapter}.items():
+    given = {"table": table, "weight": weight, "square": square, "bias": bias, "adapter": adapter, "wide": wide}
+    for name, array in given.items():
         value = values[name]
         value.const_value, value.shape = ir.tensor(array, name=name), ir.Shape(array.shape)
         value.type = ir.TensorType(ir.DataType.FLOAT)
@@ -77,18 +81,20 @@ def test_every_form_of_a_product_and_of_a_look_up() -> None:
     quantize_weights(model)
     counts = Counter(node.op_type for node in model.graph)
     # The adapter is an input, and a scaled product has no 8-bit form.
-    assert counts == {"GatherBlockQuantized": 1, "MatMulNBits": 4, "MatMul": 1, "Gemm": 1, "Reshape": 1}
+    assert counts.pop("MatMulNBits") == 5
+    assert counts == {"GatherBlockQuantized": 1, "MatMul": 1, "Gemm": 1, "Reshape": 1, "FusedMatMul": 1}
     kept = {name for name, value in model.graph.initializers.items() if value.dtype == ir.DataType.FLOAT}
-    assert {name for name in kept if not name.endswith(".scales")} == {"adapter", "bias", "square"}
+    assert {name for name in kept if not name.endswith(".scales")} == {"adapter", "bias", "square", "wide"}
     # The table is there once, and the square matrix in the two layouts that its products read.
     assert sum(value.dtype == ir.DataType.UINT8 for value in model.graph.initializers.values()) == 4
     ids = np.array([3, 41, 3, 0])
     data = ir.serde.serialize_model(model).SerializeToString()
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
-    logits, other = session.run(None, {"ids": ids, "adapter": adapter})
+    logits, fused, scaled, other = session.run(None, {"ids": ids, "adapter": adapter})
     adapted = table[ids] @ adapter
     third = ((adapted @ weight) @ square + bias) @ square.T + bias
-    for actual, expected in ((logits, adapted @ table.T), (other, 0.5 * third @ square + bias)):
+    exact = (adapted @ table.T, adapted @ table.T, 2 * adapted @ wide.T, 0.5 * third @ square + bias)
+    for actual, expected in zip((logits, fused, scaled, other), exact, strict=True):
         assert np.abs(actual - expected).max() / np.sqrt(np.square(expected).mean()) < 0.05
 
 

@@ -93,7 +93,7 @@ def _encode(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> li
 
 
 def _decode(tokenizer: Any, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def _nothing(table: Table, place: str) -> InputError:

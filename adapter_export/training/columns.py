@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapter_export.errors import InputError
@@ -12,20 +12,25 @@ from adapter_export.training.readers import read_rows
 
 @dataclass(frozen=True)
 class Columns:
-    """text: what the model reads. label: a class, or the text to write after it; None: all of the text is learned."""
+    """text: what the model reads. label: a class, or the text to write after it; None: all of the text is learned.
+    messages: the values are lists of messages.
+    """
 
     text: str
     label: str | None = None
+    messages: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.text,) if self.label is None else (self.text, self.label)
 
 
+# Holds messages, whatever is found in it.
+_MESSAGES = "messages"
 # What files of a task are made of, by the names that the ecosystem gives these columns.
 _KNOWN: Mapping[str, tuple[Columns, ...]] = {
     "text-classification": (Columns("text", "label"),),
-    "causal-lm": (Columns("text"), Columns("prompt", "completion")),
+    "causal-lm": (Columns("text"), Columns("prompt", "completion"), Columns(_MESSAGES)),
     "seq2seq-lm": (Columns("text", "label"), Columns("prompt", "completion")),
 }
 
@@ -36,18 +41,18 @@ def find_columns(path: str | Path, task: str, text: str | None = None, label: st
     Raises InputError for a file that has none of the task's kinds of columns, or several.
     """
     possible = _possible(task, text, label)
-    if len(possible) == 1:
-        return possible[0]
     found: list[str] = []
 
     def note(names: Sequence[str]) -> Sequence[str]:
         found.extend(names)
         return names
 
-    next(read_rows(Path(path), note), None)
+    _, first = next(read_rows(Path(path), note), ("", {}))
     fitting = [columns for columns in possible if set(columns.names) <= set(found)]
-    if len(fitting) == 1:
-        return fitting[0]
+    if len(possible) == 1 or len(fitting) == 1:
+        columns = (fitting or possible)[0]
+        messages = columns.text == _MESSAGES or isinstance(first.get(columns.text), list)
+        return replace(columns, messages=task == "causal-lm" and messages)
     if not fitting:
         expected = ", or ".join(_listed(columns.names) for columns in possible)
         raise InputError(f"{path}: expected columns {expected}; its columns are {_listed(found, ', ') or 'none'}")

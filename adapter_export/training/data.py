@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from adapter_export.basemodel import BaseModel, quiet
 from adapter_export.errors import InputError
 from adapter_export.training.causal import Ending, Lesson, lessons
+from adapter_export.training.chat import Chat
+from adapter_export.training.conversations import Conversations
 from adapter_export.training.metrics import IGNORED
 from adapter_export.training.tables import Table, label_ids
 
@@ -57,8 +59,11 @@ class TextEncoder:
     max_length: int
     labels: tuple[str, ...] = ()
 
-    def __call__(self, table: Table) -> Examples:
+    def __call__(self, table: Table | Conversations) -> Examples:
         """Raises InputError naming the first row that the tokenizer finds no tokens in, or a label not in `labels`."""
+        if isinstance(table, Conversations):
+            chat = Chat(self.tokenizer, Ending.of(self.base, self.tokenizer), self.base.folder)
+            return self._written(table.path, list(chat.lessons(table)))
         match self.base.task:
             case "text-classification":
                 inputs, cut = self._tokenise(table, table.texts)
@@ -141,8 +146,8 @@ class Data:
 
 def prepare(
     base: BaseModel,
-    train: Table,
-    evaluation: Table | None = None,
+    train: Table | Conversations,
+    evaluation: Table | Conversations | None = None,
     *,
     max_length: int | None = None,
     labels: tuple[str, ...] = (),

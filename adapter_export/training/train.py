@@ -22,13 +22,14 @@ from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
 from adapter_export.placement.tables import placement_for
 from adapter_export.sites import Site
-from adapter_export.training.columns import find_columns
+from adapter_export.training.columns import Columns, find_columns
+from adapter_export.training.conversations import Conversations, read_conversations
 from adapter_export.training.data import prepare
 from adapter_export.training.fit import fit
 from adapter_export.training.metrics import METRICS
 from adapter_export.training.processes import is_first
 from adapter_export.training.settings import Settings
-from adapter_export.training.tables import label_set, read_table
+from adapter_export.training.tables import Table, label_set, read_table
 from adapter_export.training.work import WorkFolder
 
 
@@ -118,10 +119,10 @@ def train(
         check_output(output, force, [model, *files])
 
     columns = find_columns(train, task, text_column, label_column)
-    train_table, *eval_tables = (read_table(path, columns.text, columns.label) for path in files)
-    labels = label_set(train_table) if tasks.get(task).labelled else ()
+    tables = [_read(path, columns) for path in files]
+    labels = label_set(tables[0]) if tasks.get(task).labelled and isinstance(tables[0], Table) else ()
     base = _seeded_base(model, task, labels, seed)
-    data = prepare(base, train_table, *eval_tables, max_length=max_length, labels=labels)
+    data = prepare(base, *tables, max_length=max_length, labels=labels)
     blocks = _initial_blocks(base, chosen, method_options, target, feedforward, seed)
 
     work = WorkFolder.beside(Path(output))
@@ -172,6 +173,10 @@ def _method_options(method: Method, options: Mapping[str, Any]) -> Any:
         option = unknown[0].replace("_", "-")
         raise InputError(f"--{option}: method {method.name!r} has no such setting, only: {', '.join(known) or 'none'}")
     return method.Options(**given)
+
+
+def _read(path: Path, columns: Columns) -> Table | Conversations:
+    return read_conversations(path, columns) if columns.messages else read_table(path, columns.text, columns.label)
 
 
 def _seeded_base(model: str | Path, task: str, labels: tuple[str, ...], seed: int) -> BaseModel:

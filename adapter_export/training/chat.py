@@ -1,0 +1,106 @@
+"""Conversations as the model's chat template writes them, and what of that is the assistant's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from adapter_export.errors import InputError
+from adapter_export.training.causal import Ending, Lesson
+from adapter_export.training.conversations import Conversation, Conversations
+
+# How a template marks what the assistant writes, for transformers to find.
+_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+class Chat:
+    """A tokenizer's chat template. It is a program that came with a model: transformers runs it in jinja2's sandbox."""
+
+    def __init__(self, tokenizer: Any, ending: Ending, folder: Path) -> None:
+        """Raises InputError for a tokenizer without a template, and for one that cannot say which text a token is."""
+        if not tokenizer.chat_template:
+            raise InputError(
+                f"model {folder}: messages need a chat template (chat_template.jinja, or in tokenizer_config.json), "
+                "found none"
+            )
+        if not tokenizer.is_fast:
+            raise InputError(f"model {folder}: messages need a tokenizer of the tokenizers library (tokenizer.json)")
+        self._tokenizer, self._ending, self._folder = tokenizer, ending, folder
+        try:
+            self._marked = _MARK.search(tokenizer.get_chat_template()) is not None
+        except ValueError as error:  # several, and none of them the default
+            raise InputError(f"model {folder}: its chat template cannot be chosen: {error}") from None
+
+    def lessons(self, data: Conversations) -> Iterator[Lesson]:
+        """One a row: all of the conversation is read, and the assistant's messages are learned, ends included.
+
+        A template that marks what the assistant writes is believed. With any other, a message is learned where the
+        conversation before it is, to the letter, what generation would read there; for the last one that must hold.
+        Raises InputError naming the first row that the template refuses, or where it does not hold.
+        """
+        for place, conversation in zip(data.places, data.rows, strict=True):
+            where = f"{data.path}: {place}"
+            try:
+                ids, learned = self._marks(conversation) if self._marked else self._compared(conversation)
+                if not any(learned):
+                    raise InputError(f"the chat template of {self._folder} writes nothing that the assistant said")
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+            except Exception as error:  # whatever the template makes Python raise
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise InputError(f"{where}: the chat template of {self._folder} fails: {reason[:300]}") from None
+            if learned[-1]:
+                ids = self._ending.of_text(ids)
+                learned += [True] * (len(ids) - len(learned))
+            yield Lesson(ids, learned)
+
+    def _marks(self, conversation: Conversation) -> tuple[list[int], list[bool]]:
+        """Tokens, and those that the template marks."""
+        encoded = self._tokenizer.apply_chat_template(
+            conversation.messages,
+            return_assistant_tokens_mask=True,
+            tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
+        )
+        learned = [bool(mark) for mark in encoded["assistant_masks"]]
+        if conversation.first:
+            prompt = self._render(conversation.messages[: conversation.first])
+            if not self._render(conversation.messages).startswith(prompt):
+                raise InputError(f"the chat template of {self._folder} writes the prompt otherwise before a completion")
+            for index, (_, stop) in enumerate(encoded["offset_mapping"]):
+                learned[index] &= stop > len(prompt)
+        return list(encoded["input_ids"]), learned
+
+    def _compared(self, conversation: Conversation) -> tuple[list[int], list[bool]]:
+        """Tokens, and those of the messages that follow what generation would read."""
+        text = self._render(conversation.messages)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+        learned = [False] * len(ids)
+        for message in (turns := conversation.turns):
+            if (span := self._span(conversation, message, text)) is None:
+                if message == turns[-1]:
+                    raise InputError(
+                        f"the chat template of {self._folder} begins the assistant's last message otherwise than it "
+                        "asks for one; mark what is the assistant's with {% generation %} and {% endgeneration %}"
+                    )
+                continue
+            within = [index for index, (begin, stop) in enumerate(offsets) if stop > span[0] and begin < span[1]]
+            # Behind a message's end, where generation stops, templates put a line break.
+            last = max((index for index in within if ids[index] in self._ending.stops), default=len(ids))
+            for index in within:
+                learned[index] = index <= last
+        return ids, learned
+
+    def _span(self, conversation: Conversation, message: int, text: str) -> tuple[int, int] | None:
+        """From where to where in `text` the message is what follows a prompt; None where it does not."""
+        try:
+            before = self._render(conversation.messages[:message], add_generation_prompt=True)
+            after = self._render(conversation.messages[: message + 1])
+        except Exception:  # no conversation that the template takes
+            return None
+        return (len(before), len(after)) if after.startswith(before) and text.startswith(after) else None
+
+    def _render(self, messages: list[dict[str, Any]], **asked: bool) -> str:
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **asked))

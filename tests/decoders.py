@@ -1,18 +1,22 @@
-"""Bundles of tiny models with a key-value cache, for tests that generate: each exported once a run, on first use.
+"""Bundles of tiny models with a key-value cache, for tests that generate: each exported once a run, on first use, also
+where several processes run the tests.
 
-llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions. Both swappable, room for
-POSITIONS tokens, with adapters random in every tensor: `ia3`, and `houlsby` (bottlenecks of width 8). `export_cached`
-makes others, also of encoder-decoders. `logits_of` runs a generation and tells what its tokens were chosen from.
+llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions; t5_bundle, whisper_bundle:
+two graphs. All swappable, room for POSITIONS tokens, with adapters random in every tensor: `ia3`, and `houlsby`
+(bottlenecks of width 8). `export_cached` makes others. `logits_of` runs a generation and tells what its tokens were
+chosen from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.modelinfo import ModelInfo
@@ -24,12 +28,22 @@ POSITIONS = 96
 
 @pytest.fixture(scope="session")
 def llama_bundle(export_cached: Callable[..., Exported]) -> Exported:
-    return export_cached("llama", max_position_embeddings=POSITIONS)
+    return export_cached("llama")
 
 
 @pytest.fixture(scope="session")
 def gpt2_bundle(export_cached: Callable[..., Exported]) -> Exported:
-    return export_cached("gpt2", max_position_embeddings=POSITIONS)
+    return export_cached("gpt2")
+
+
+@pytest.fixture(scope="session")
+def t5_bundle(export_cached: Callable[..., Exported]) -> Exported:
+    return export_cached("t5", "seq2seq-lm")
+
+
+@pytest.fixture(scope="session")
+def whisper_bundle(export_cached: Callable[..., Exported]) -> Exported:
+    return export_cached("whisper", "seq2seq-lm")
 
 
 @pytest.fixture(scope="session")
@@ -39,36 +53,54 @@ def export_cached(
     tiny_info: Callable[..., ModelInfo],
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
+    shared_folder: Path,
 ) -> Callable[..., Exported]:
-    """Called as (model_type, task="causal-lm", **config) -> Exported, each once. Takes some 10 seconds a graph."""
+    """Called as (model_type, task="causal-lm", mode="swappable") -> Exported, each once. Takes some 10 seconds a graph.
 
-    @cache
-    def make(model_type: str, task: str = "causal-lm", **config: int) -> Exported:
+    Modes merged and embedded have the one adapter that the mode is for: `ia3`, `houlsby`.
+    """
+
+    def make(model_type: str, task: str, mode: str) -> Exported:
+        config = {"max_target_positions" if model_type == "whisper" else "max_position_embeddings": POSITIONS}
+        config |= _CONFIGS.get(model_type, {})
         info = tiny_info(model_type, task, **config)
         adapters = {
-            "ia3": save_checkpoint(random_adapter(info, "ia3", 31), info),
-            "houlsby": save_checkpoint(random_adapter(info, "bottleneck", 32, reduction_factor=4), info),
+            "ia3": random_adapter(info, "ia3", 31),
+            "houlsby": random_adapter(info, "bottleneck", 32, reduction_factor=4),
         }
-        return export(tiny_model(model_type, task, **config), adapters, task=task)
+        names = {"merged": ["ia3"], "embedded": ["houlsby"]}.get(mode, list(adapters))
+        folders = {name: save_checkpoint(adapters[name], info) for name in names}
+        return export(tiny_model(model_type, task, **config), folders, mode, task)
 
-    return make
+    @cache
+    def shared(model_type: str, task: str = "causal-lm", mode: str = "swappable") -> Exported:
+        record = shared_folder / f"{model_type}-{task}-{mode}.json"
+        with FileLock(record.with_suffix(".lock")):
+            if not record.exists():
+                made = make(model_type, task, mode)
+                folders = {name: str(folder) for name, folder in made.adapters.items()}
+                record.write_text(json.dumps([str(made.bundle), str(made.base), folders]))
+            bundle, base, adapters = json.loads(record.read_text())
+        return Exported(Path(bundle), Path(base), {name: Path(folder) for name, folder in adapters.items()})
+
+    return shared
+
+
+# A sliding window shorter than most texts.
+_CONFIGS = {"mistral": {"sliding_window": 6}}
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder of this run, for all processes of it."""
+    own = tmp_path_factory.getbasetemp()
+    # pytest-xdist gives each process a folder of its own within the run's.
+    folder = (own.parent if hasattr(request.config, "workerinput") else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
-def logits_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Generation], np.ndarray]:
+def logits_of() -> Callable[[Generation], np.ndarray]:
     """Called with a generation, runs it to the end -> the logits its tokens were chosen from, [rows, steps, n]."""
-
-    def run(generation: Generation) -> np.ndarray:
-        decoder = generation._decoder
-        assert decoder is not None
-        inner, steps = decoder.run, []
-
-        def recorded(feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-            steps.append(inner(feeds))
-            return steps[-1]
-
-        monkeypatch.setattr(decoder, "run", recorded)
-        generation.completions()
-        return np.stack(steps, axis=1)
-
-    return run
+    return lambda generation: np.stack([step.logits for step in generation], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from adapter_export.bundle.manifest import TensorInfo
 from adapter_export.errors import InputError
 from adapter_export.export.samples import SEQUENCE
-from adapter_export.export.stages import is_cache
 
 BATCHES = (1, 2, 3)
 # A length that no power of two, tile or unrolled loop divides.
@@ -24,7 +23,8 @@ MAX_VALUES = 1 << 24
 
 @dataclass(frozen=True)
 class Case:
-    """One shape. length, padding (`none`, `left`, `right`): of texts; 0 and `none` for images."""
+    """One shape. length, padding (`none`, `left`, `right`): of texts, or of what is written about sounds; 0 and `none`
+    for images."""
 
     batch: int
     length: int = 0
@@ -67,21 +67,35 @@ def text_cases(limits: TextLimits) -> list[Case]:
     return cases
 
 
+def sound_cases(limits: TextLimits) -> list[Case]:
+    """Batch 1 to 3, of sounds of the one length their model takes; what is written about them, without padding, as long
+    as texts are."""
+    lengths = dict.fromkeys(case.length for case in text_cases(limits))
+    return [Case(batch, length) for length in lengths for batch in BATCHES]
+
+
 def image_cases() -> list[Case]:
     """Batch 1 to 3: images have the one size their model takes."""
     return [Case(batch) for batch in BATCHES]
 
 
+def cases_for(inputs: Collection[str], limits: TextLimits | None) -> list[Case]:
+    """The cases for a model that takes these inputs."""
+    if limits is None:
+        return image_cases()
+    return sound_cases(limits) if "input_features" in inputs else text_cases(limits)
+
+
 def make_inputs(
     case: Case, inputs: Mapping[str, TensorInfo], limits: TextLimits | None, seed: int
 ) -> dict[str, np.ndarray]:
-    """Random inputs of that shape. Raises InputError for an input that no rule here makes.
+    """Random inputs of that shape, of the whole model (see `whole`). Raises InputError for an input that no rule here
+    makes.
 
     Padding: of several rows the first is full and the others are not; a single row is padded too. Token types are
     random where the graph takes them: the trace has zeros, which a graph could have baked in. Positions count within
-    each row. A decoder's text has another length than the encoder's. A cache is none of these inputs: see `stepping`.
+    each row. A decoder's text has another length than the encoder's. Beside texts, images are one more than those.
     """
-    inputs = {name: info for name, info in inputs.items() if not is_cache(name)}
     rng = np.random.default_rng(seed)
     made: dict[str, Any] = {}
     if limits is not None:
@@ -95,11 +109,16 @@ def make_inputs(
             "attention_mask": mask,
             "token_type_ids": np.where(mask, types, 0),
             "position_ids": np.maximum(mask.cumsum(axis=1) - 1, 0),
-            "decoder_input_ids": rng.integers(0, limits.vocabulary - 1, (case.batch, max(1, case.length - 2))),
+            "decoder_input_ids": rng.integers(
+                0,
+                limits.vocabulary - 1,
+                (case.batch, max(1, case.length - 2) if "input_ids" in inputs else case.length),
+            ),
         }
-    elif "pixel_values" in inputs:
-        image = [int(dim) for dim in inputs["pixel_values"].shape[1:]]
-        made = {"pixel_values": rng.standard_normal((case.batch, *image))}
+    for name in ("pixel_values", "input_features"):
+        if name in inputs:
+            rows = case.batch + 1 if name == "pixel_values" and "input_ids" in inputs else case.batch
+            made[name] = rng.standard_normal((rows, *(int(dim) for dim in inputs[name].shape[1:])))
     if unknown := set(inputs) - set(made):
         raise InputError(f"graph input {min(unknown)!r}: parity can make {', '.join(made) or 'none of its inputs'}")
     return {name: made[name].astype(info.dtype) for name, info in inputs.items()}

@@ -9,15 +9,16 @@ from pathlib import Path
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import HEAD_SLUG
-from adapter_export.bundle.manifest import ENCODER, Manifest, read_manifest
+from adapter_export.bundle.manifest import Manifest, TensorInfo, read_manifest
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.files import existing_folder, weights_sha256
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.export.samples import max_sequence
 from adapter_export.injection import complete_head
-from adapter_export.parity.cases import TextLimits, image_cases, make_inputs, text_cases
-from adapter_export.parity.checks import check_files, check_labels, check_repeats, repeat_case
+from adapter_export.parity.cases import Case, TextLimits, cases_for, make_inputs
+from adapter_export.parity.checks import check_files, check_greedy, check_labels, check_repeats, repeat_case
+from adapter_export.parity.greedy import GreedyTrial
 from adapter_export.parity.judge import LIMITS, Judgement, Verdict, judge
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.placement import check_provider
@@ -26,6 +27,8 @@ from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.runner import open_runner
 from adapter_export.parity.trial import Trial
+from adapter_export.parity.whole import whole_inputs
+from adapter_export.runtime.generation.start import generates
 
 Progress = Callable[[int, int], None]
 
@@ -51,11 +54,6 @@ def check_parity(
         raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(LIMITS)}")
     _check_names(folder, manifest, adapters)
     _check_base(model, manifest)
-    if ENCODER in manifest.graphs:
-        raise InputError(
-            f"bundle {folder}: parity cannot judge an encoder and a decoder in two graphs yet; export with --no-cache "
-            "to judge the same adapters in one"
-        )
     files = check_files(manifest, folder)
     report = ParityReport(folder, manifest.mode, manifest.task, manifest.dtype, provider, (files,))
     if files.verdict is Verdict.FAIL:
@@ -66,31 +64,40 @@ def check_parity(
         name: _for_task(complete_head(exact.module, exact.info.head, load_adapter(path, exact.info)), manifest.task)
         for name, path in adapters.items()
     }
-    limits = _text_limits(exact, manifest)
-    cases = text_cases(limits) if limits else image_cases()
+    inputs = whole_inputs(manifest)
+    limits = _text_limits(exact, inputs, manifest.task)
+    cases = cases_for(inputs, limits)
     checks = [files, check_labels(manifest, loaded)]
-    measured: dict[tuple[str, str], list[Measure]] = {}
+    measured: dict[tuple[str, str], dict[Case, Measure]] = {}
     with open_runner(folder, manifest, loaded, provider) as runner:
-        trial = Trial(manifest, Reference(exact), Reference(target), runner, loaded)
+        references = Reference(exact), Reference(target)
+        trial = Trial(manifest, *references, runner, loaded)
         for number, case in enumerate(cases):
             if progress:
                 progress(number, len(cases))
-            for key, item in trial.run(make_inputs(case, manifest.inputs, limits, seed=number)).items():
-                measured.setdefault(key, []).append(item)
-        repeated = make_inputs(repeat_case(cases), manifest.inputs, limits, seed=len(cases))
+            for key, item in trial.run(make_inputs(case, inputs, limits, seed=number)).items():
+                measured.setdefault(key, {})[case] = item
+        if limits and generates(manifest):
+            greedy = GreedyTrial(manifest, *references, runner, limits, seed=len(cases))
+            for key, item in greedy.run(loaded).items():
+                measured[key][greedy.case] = item
+        repeated = make_inputs(repeat_case(cases), inputs, limits, seed=len(cases))
         checks.append(check_repeats(runner, repeated, list(loaded)))
     placement, check = check_provider(folder, provider, repeated, next(iter(loaded), None))
     checks.append(check)
+    unreached = _take_unreached(measured)
     results = [
         Result(adapter, case, output, judgement)
         for (adapter, output), items in measured.items()
-        for case, judgement in zip(cases, _judged(manifest, items), strict=True)
+        for case, judgement in zip(items, _judged(manifest, list(items.values())), strict=True)
     ]
+    if generates(manifest):
+        checks.append(check_greedy(results))
     return replace(
         report,
         checks=tuple(checks),
         results=tuple(results),
-        notes=(*_notes(manifest, limits), *_choices(manifest, measured)),
+        notes=(*_notes(manifest, limits), *unreached, *_choices(manifest, measured)),
         placement=placement,
     )
 
@@ -125,9 +132,9 @@ def _for_task(adapter: Adapter, task: str) -> Adapter:
     return replace(adapter, head=kept, labels=None)
 
 
-def _text_limits(base: BaseModel, manifest: Manifest) -> TextLimits | None:
-    """What texts the model takes; None for images."""
-    if "input_ids" not in manifest.inputs:
+def _text_limits(base: BaseModel, inputs: Mapping[str, TensorInfo], task: str) -> TextLimits | None:
+    """What texts the model reads, or writes; None where it does neither."""
+    if not {"input_ids", "decoder_input_ids"} & set(inputs):
         return None
     config = base.module.config.get_text_config()
     pad = getattr(config, "pad_token_id", None)
@@ -136,18 +143,32 @@ def _text_limits(base: BaseModel, manifest: Manifest) -> TextLimits | None:
         pad=0 if pad is None else pad,
         types=getattr(config, "type_vocab_size", 0) or 0,
         longest=max_sequence(config),
-        values=config.vocab_size if manifest.task in ("causal-lm", "seq2seq-lm") else config.hidden_size,
+        values=config.vocab_size if task in ("causal-lm", "seq2seq-lm") else config.hidden_size,
     )
+
+
+def _take_unreached(measured: dict[tuple[str, str], dict[Case, Measure]]) -> list[str]:
+    """Outputs that an adapter does not reach at all, though it changes others (an adapter of the decoder alone, and the
+    encoder's output): there is no change to compare, and they are judged as equal to R. Returns notes on them."""
+    found = []
+    changes = {key: {item.change for item in items.values()} - {None} for key, items in measured.items()}
+    for (adapter, output), own in changes.items():
+        others = [values for (name, other), values in changes.items() if name == adapter and other != output]
+        if own == {0.0} and any(values - {0.0} for values in others):
+            items = measured[adapter, output]
+            items |= {case: replace(item, change=None, cosine=None, change_sums=None) for case, item in items.items()}
+            found.append(f"adapter {adapter} changes nothing of {output}, in PyTorch neither")
+    return found
 
 
 def _judged(manifest: Manifest, measures: Sequence[Measure]) -> list[Judgement]:
     return judge(measures, LIMITS[manifest.dtype]) if manifest.quantize == "none" else judge_quantized(measures)
 
 
-def _choices(manifest: Manifest, measured: Mapping[tuple[str, str], list[Measure]]) -> Iterator[str]:
+def _choices(manifest: Manifest, measured: Mapping[tuple[str, str], Mapping[Case, Measure]]) -> Iterator[str]:
     """What quantized weights cost, adapter by adapter."""
     for (adapter, _), items in measured.items():
-        found = [item.on.choice for item in items if item.on is not None and item.on.choice is not None]
+        found = [item.on.choice for item in items.values() if item.on is not None and item.on.choice is not None]
         if found:
             positions, divergence = sum(choice.positions for choice in found), mean_divergence(found)
             clear, agreed = sum(choice.clear for choice in found), sum(choice.agreed for choice in found)

@@ -12,8 +12,9 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.cases import Case
-from adapter_export.parity.judge import Verdict
-from adapter_export.parity.report import Check
+from adapter_export.parity.greedy import GreedyCase
+from adapter_export.parity.judge import Verdict, worst
+from adapter_export.parity.report import Check, Result
 from adapter_export.parity.runner import Runner, attempt
 
 
@@ -65,3 +66,12 @@ def check_repeats(runner: Runner, inputs: Mapping[str, np.ndarray], names: Seque
         if any(first[output].tobytes() != last[output].tobytes() for output in first):
             return Check("swap", Verdict.FAIL, f"adapter {name}: other bits after another adapter ran")
     return Check("swap", Verdict.PASS, "each adapter gives the same bits after another one and after none")
+
+
+def check_greedy(results: Sequence[Result]) -> Check:
+    """What was generated, by every adapter and none, is judged case by case; this tells it in one line."""
+    found = [item.judgement for item in results if isinstance(item.case, GreedyCase)]
+    tokens = [judgement.tokens for judgement in found if judgement.tokens is not None]
+    clear, agreed = sum(item.clear for item in tokens), sum(item.agreed for item in tokens)
+    detail = f"{sum(item.count for item in tokens)} tokens, {clear} with a clear margin, {agreed} of them PyTorch's"
+    return Check("greedy", worst(judgement.verdict for judgement in found), detail)

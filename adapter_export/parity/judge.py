@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from adapter_export.parity.measure import OFF, Error, Fit, Measure
+from adapter_export.parity.measure import OFF, Error, Fit, Measure, Tokens
 
 
 class Verdict(str, Enum):
@@ -66,6 +66,7 @@ class Judgement:
     off_error: Error | None = None
     effect: float | None = None
     cosine: float | None = None
+    tokens: Tokens | None = None
 
 
 def judge(measures: Sequence[Measure], limits: Limits) -> list[Judgement]:
@@ -85,8 +86,10 @@ def _judge(item: Measure, rms_on: float, rms_off: float, limits: Limits) -> Judg
     if item.change is not None and error is not None:
         effect = item.change / rms_on
         _right(effect, error.max, item.cosine, limits, fails, doubts)
+    if item.tokens is not None:
+        _chosen(item.tokens, fails, doubts)
     verdict = Verdict.FAIL if fails else Verdict.INCONCLUSIVE if doubts else Verdict.PASS
-    return Judgement(verdict, (*fails, *doubts), error, target, off_error, effect, item.cosine)
+    return Judgement(verdict, (*fails, *doubts), error, target, off_error, effect, item.cosine, item.tokens)
 
 
 def _close(
@@ -120,6 +123,14 @@ def _right(
         fails.append("the output is the same with the adapter and without it")
     elif cosine < limits.cosine:
         fails.append(f"the change is another one: cosine = {cosine:.6f}, below {limits.cosine:g}")
+
+
+def _chosen(tokens: Tokens, fails: list[str], doubts: list[str]) -> None:
+    """Where the choice is clear, it is PyTorch's."""
+    if wrong := tokens.clear - tokens.agreed:
+        fails.append(f"another token than PyTorch's at {wrong} of {tokens.clear} with a clear margin")
+    elif not tokens.clear:
+        doubts.append(f"of {tokens.count} tokens none has a margin above twice the error")
 
 
 def rms(fits: Iterable[Fit | None]) -> float:

@@ -62,6 +62,16 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Of tokens that were generated: how many there are, how many are clear (see `greedy`), and at how many of those
+    O chose as R does."""
+
+    count: int
+    clear: int
+    agreed: int
+
+
+@dataclass(frozen=True)
 class Fit:
     """How far O and T are from R, in R's units. squares, count: sum of R^2 and number of values, for its rms."""
 
@@ -115,6 +125,7 @@ class Measure:
     change: float | None = None
     cosine: float | None = None
     change_sums: Change | None = None
+    tokens: Tokens | None = None
 
 
 # Between the two largest logits, from which on a choice is clear: it is then 2.7 times as likely as the next.

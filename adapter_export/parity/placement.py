@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from adapter_export.errors import InputError
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.parity.runner import attempt
-from adapter_export.parity.stepping import run_whole
+from adapter_export.parity.whole import run_whole
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession
 
@@ -68,10 +68,14 @@ def profile(bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapt
         # The file is complete when the session is gone.
         with AdapterSession(bundle, provider, options=options, verify=False) as session:
             run_whole(session, inputs, adapter)
-        files = list(Path(folder).glob("profile*.json"))
-        if len(files) != 1:
-            raise InputError(f"bundle {bundle}: ONNX Runtime wrote no profile, so where it ran is not known")
-        return read_profile(json.loads(files[0].read_text(encoding="utf-8")))
+            graphs = list(session.manifest.graphs)
+        files = sorted(Path(folder).glob("profile*.json"))
+        # A file a graph, called after the time it was opened: two may have been written into one.
+        found = [read_profile(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+        if len([placement for placement in found if placement]) != len(graphs):
+            names = " and ".join(graphs)
+            raise InputError(f"bundle {bundle}: ONNX Runtime wrote no profile of {names}, so where it ran is not known")
+        return _sum(found)
 
 
 def read_profile(events: list[dict[str, Any]]) -> Placement:
@@ -85,3 +89,11 @@ def read_profile(events: list[dict[str, Any]]) -> Placement:
     for name, op in nodes.values():
         placement.setdefault(name, Counter())[op] += 1
     return placement
+
+
+def _sum(placements: Sequence[Placement]) -> Placement:
+    total: dict[str, Counter[str]] = {}
+    for placement in placements:
+        for name, counts in placement.items():
+            total.setdefault(name, Counter()).update(counts)
+    return total

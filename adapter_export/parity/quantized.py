@@ -54,6 +54,7 @@ def judge_quantized(measures: Sequence[Measure]) -> list[Judgement]:
             off_error=None if item.off is None else item.off.actual.relative(rms_off),
             effect=effect,
             cosine=cosine,
+            tokens=item.tokens,
         )
         for judgement, item in zip(found, measures, strict=True)
     ]

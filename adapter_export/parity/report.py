@@ -76,6 +76,7 @@ def summary(report: ParityReport) -> list[dict[str, Any]]:
                 "off_error": _largest(j.off_error.max for j in judgements if j.off_error),
                 "effect": _smallest(j.effect for j in judgements if j.effect is not None),
                 "cosine": _smallest(j.cosine for j in judgements if j.cosine is not None),
+                "tokens": next((asdict(j.tokens) for j in judgements if j.tokens), None),
             }
         )
     return rows

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +16,21 @@ from adapter_export.bundle.add import graph_tensors
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import AdapterExportError
-from adapter_export.parity.stepping import run_whole
+from adapter_export.parity.whole import run_whole
+from adapter_export.runtime.generation.config import GenerationConfig
+from adapter_export.runtime.generation.start import Prompt
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a loop wrote: tokens [rows, new], and the logits each was chosen from, [rows, new, vocabulary]."""
+
+    tokens: np.ndarray
+    logits: np.ndarray
 
 
 class Runner:
@@ -44,6 +54,16 @@ class Runner:
 
     def off(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> dict[str, np.ndarray]:
         return run_whole(self._session, inputs, self._heads.get(adapter or ""))
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """Of the bundle."""
+        return self._session.generation_config
+
+    def generate(self, prompts: Sequence[Prompt], adapter: str | None, new: int) -> Written:
+        """`new` tokens behind each prompt, greedily, by the runtime's own loop."""
+        steps = list(self._session.generate(prompts, adapter, max_new_tokens=new, ignore_eos=True))
+        return Written(np.array([step.tokens for step in steps]).T, np.stack([step.logits for step in steps], axis=1))
 
 
 @contextmanager

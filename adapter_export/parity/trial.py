@@ -14,6 +14,7 @@ from adapter_export.parity.measure import Evidence, Measure, Outputs, measure
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
 from adapter_export.parity.runner import Runner, attempt
+from adapter_export.parity.whole import whole_outputs
 
 Arrays = Mapping[str, np.ndarray]
 # R, T and O by output name; a text in place of O says why it did not run, None that the graph cannot run like that.
@@ -52,7 +53,7 @@ class Trial:
 
     def _measure(self, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measure]:
         """Measures by output, those being the ones PyTorch gives."""
-        expected = list(on[0])
+        expected, outputs = list(on[0]), whole_outputs(self._manifest)
         for actual in (on[2], off[2] if off else None):
             if isinstance(actual, str):
                 return _failed(expected, f"did not run: {actual}")
@@ -64,7 +65,7 @@ class Trial:
                     on=_of(on, name),
                     off=None if off is None else _of(off, name),
                     kept=kept_positions(inputs, on[0][name]),
-                    dtype=self._manifest.outputs[name].dtype,
+                    dtype=outputs[name].dtype,
                     classes=self._manifest.quantize != "none" and name == "logits",
                 )
             )

@@ -16,6 +16,7 @@ from adapter_export.bundle.manifest import MANIFEST, Manifest, read_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.naming import check_adapter_name
+from adapter_export.runtime.generation.bound import BoundGraph
 from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
 from adapter_export.runtime.generation.settings import Settings
 from adapter_export.runtime.generation.start import Prompt, check_generates, start
@@ -159,6 +160,15 @@ class AdapterSession:
             feeds = {name: _fed(array) for name, array in {**inputs, **tensors}.items()}
             values = sessions[self._manifest.model].run(self._outputs, feeds)
         return dict(zip(self._outputs, values, strict=True))
+
+    def bound(self, adapter: str | None = None) -> dict[str, BoundGraph]:
+        """The bundle's graphs by file, with the tensors of `adapter` bound to them: for whoever runs them step by step,
+        their caches left where they lie. What is fed is checked by ONNX Runtime alone.
+
+        Raises InputError for an unknown adapter.
+        """
+        tensors = self._tensors_of(adapter)
+        return {graph: BoundGraph(session, self.provider, tensors) for graph, session in self._opened().items()}
 
     def generate(
         self,

@@ -276,8 +276,8 @@ class TestWriting:
         shown = invoke("--bundle", bundle, "--chat", "--input", path, "--max-new-tokens", 12).stdout
         assert shown.startswith(f"no adapter: a day\n{found[0]['completion']}\n\nno adapter: bad\n")
 
-    def test_an_encoder_decoder_answers(self, export_cached: Callable[..., Exported]) -> None:
-        bundle = export_cached("t5", "seq2seq-lm", max_position_embeddings=POSITIONS).bundle
+    def test_an_encoder_decoder_answers(self, t5_bundle: Exported) -> None:
+        bundle = t5_bundle.bundle
         args = ("--bundle", bundle, "--text", "the good man", "--adapter", "ia3", "--max-new-tokens", 6)
         texts = PromptTexts(bundle)
         with AdapterSession(bundle) as session:
@@ -287,8 +287,8 @@ class TestWriting:
         assert not found["completion"].startswith(" "), "an answer stands alone"
         assert invoke(*args).stdout == found["completion"] + "\n"
 
-    def test_an_encoder_that_reads_no_text(self, export_cached: Callable[..., Exported]) -> None:
-        bundle = export_cached("whisper", "seq2seq-lm", max_target_positions=POSITIONS).bundle
+    def test_an_encoder_that_reads_no_text(self, whisper_bundle: Exported) -> None:
+        bundle = whisper_bundle.bundle
         result = invoke("--bundle", bundle, "--text", "the good man")
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr == f"error: bundle {bundle}: takes input_features, which no text gives\n"

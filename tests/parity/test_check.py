@@ -10,7 +10,6 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
-from adapter_export.bundle.manifest import DECODER, ENCODER, MODEL, read_manifest, write_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import weights_sha256
 from adapter_export.checkpoints.folder import load_adapter
@@ -113,20 +112,27 @@ def test_a_decoder_with_a_cache(llama_bundle: Exported) -> None:
     rows = {row["adapter"]: row for row in summary(report)}
     assert list(rows) == [NO_ADAPTER, *llama_bundle.adapters]
     for row in rows.values():
-        assert row["cases"] == {"pass": 32, "inconclusive": 0, "fail": 0}
+        assert row["cases"] == {"pass": 33, "inconclusive": 0, "fail": 0}
         assert 1e-8 < row["error"] < 1e-5
+        assert row["tokens"] == {"count": 64, "clear": 64, "agreed": 64}
+    assert [check.name for check in report.checks] == ["files", "labels", "swap", "provider", "greedy"]
+    assert report.checks[-1].detail == "192 tokens, 192 with a clear margin, 192 of them PyTorch's"
     assert {result.output for result in report.results} == {"logits"}
 
 
-def test_an_encoder_and_a_decoder_in_two_graphs_are_refused(tmp_path: Path, llama_bundle: Exported) -> None:
-    bundle = tmp_path / "bundle"
-    shutil.copytree(llama_bundle.bundle, bundle)
-    manifest = read_manifest(bundle)
-    graph, digest = manifest.graphs[MODEL], manifest.files[MODEL]
-    files = {**manifest.files, ENCODER: digest, DECODER: digest}
-    write_manifest(bundle, replace(manifest, graphs={ENCODER: graph, DECODER: graph}, files=files))
-    with pytest.raises(InputError, match="in two graphs yet; export with --no-cache"):
-        check_parity(bundle, llama_bundle.base, llama_bundle.adapters)
+@pytest.mark.parametrize("bundle", ["t5_bundle", "whisper_bundle"])
+def test_an_encoder_and_a_decoder_in_two_graphs(bundle: str, request: pytest.FixtureRequest) -> None:
+    exported: Exported = request.getfixturevalue(bundle)
+    report = judged(exported)
+    assert report.verdict is Verdict.PASS, reasons(report)
+    rows = {row["adapter"]: row for row in summary(report)}
+    assert list(rows) == [NO_ADAPTER, *exported.adapters]
+    assert {result.output for result in report.results} == {"logits", "encoder_last_hidden_state"}
+    for row in rows.values():
+        assert row["cases"]["pass"] == (2 * 32 if bundle == "t5_bundle" else 2 * 18) + 1
+        assert 1e-8 < row["error"] < 1e-5
+        assert row["tokens"] == {"count": 64, "clear": 64, "agreed": 64}
+    assert report.notes == ()
 
 
 @pytest.mark.parametrize("size", [0, 1e-6])

@@ -73,6 +73,7 @@ def test_a_row_an_adapter_with_its_worst_numbers() -> None:
         "off_error": None,
         "effect": None,
         "cosine": None,
+        "tokens": None,
     }
     assert (calm["error"], calm["target_error"], calm["off_error"]) == pytest.approx((2e-6, 4e-6, 6e-6))
     assert (calm["effect"], calm["cosine"]) == pytest.approx((0.5e6, 1 - 2e-6))
@@ -98,6 +99,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "off_error": {"max": 1.5, "p999": 0.75, "mean": 0.375},
         "effect": 2.0,
         "cosine": 0.5,
+        "tokens": None,
     }
     assert found["notes"] == ["a note"]
 

@@ -76,13 +76,17 @@ class CachedDecoder:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
         """Logits of the last token, [rows, vocabulary]."""
+        last: np.ndarray = self.logits(feeds)[:, -1].copy()
+        return last
+
+    def logits(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Logits of all tokens fed, [rows, tokens, vocabulary]: memory that ONNX Runtime owns, to be copied."""
         self._graph.feed(feeds)
         outputs = self._graph.run(["logits", *self._grown], host=("logits",))
         for present, past in self._grown.items():
             self._graph.bind(past, outputs[present])
-        # A copy: `numpy` shows the memory that ONNX Runtime owns, of all tokens of the prompt.
-        last: np.ndarray = outputs["logits"].numpy()[:, -1].copy()
-        return last
+        found: np.ndarray = outputs["logits"].numpy()
+        return found
 
 
 def _empty(info: TensorInfo, rows: int, device: str) -> ort.OrtValue:

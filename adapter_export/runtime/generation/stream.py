@@ -7,7 +7,7 @@ session, that this one cannot share. What is needed from them is this loop and t
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -23,10 +23,12 @@ Finish = Literal["stop", "length"]
 @dataclass(frozen=True)
 class Step:
     """One new token a row. tokens: None for rows that had finished before. finish: why a row has ended, None while it
-    goes on; a row's last token comes with it."""
+    goes on; a row's last token comes with it. logits: what the tokens were chosen from, [rows, vocabulary]; those of
+    rows that had finished before mean nothing."""
 
     tokens: tuple[int | None, ...]
     finish: tuple[Finish | None, ...]
+    logits: np.ndarray = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -109,4 +111,4 @@ class Generation:
             elif len(self._tokens[row]) == self._limit:
                 self._finish[row] = "length"
             chosen.append(token)
-        return Step(tuple(chosen), tuple(self._finish))
+        return Step(tuple(chosen), tuple(self._finish), logits)

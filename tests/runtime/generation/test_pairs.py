@@ -62,8 +62,7 @@ class Pair:
 
 @pytest.fixture(scope="module", params=["t5", "bart", "whisper"])
 def pair(request: pytest.FixtureRequest, export_cached: Callable[..., Exported]) -> Iterator[Pair]:
-    name = "max_target_positions" if request.param == "whisper" else "max_position_embeddings"
-    exported = export_cached(request.param, "seq2seq-lm", **{name: POSITIONS})
+    exported = export_cached(request.param, "seq2seq-lm")
     with AdapterSession(exported.bundle) as session:
         yield Pair(request.param, exported, session)
 

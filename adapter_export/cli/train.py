@@ -13,9 +13,17 @@ import click
 from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option
 
 EXAMPLE = """
-Example:
+Examples:
   adapter-export train --model MiniLM --method ia3 --task text-classification \\
       --train train.csv --eval test.csv --output adapters/topics
+  adapter-export train --model SmolLM2 --method bottleneck --task causal-lm \\
+      --train chats.jsonl --max-length 512 --output adapters/support
+
+What a language model learns, by the columns of the data:
+  text                 all of it
+  prompt, completion   the completion
+  messages             what the assistant says; prompt and completion may hold messages, too
+seq2seq-lm reads text and learns label, or prompt and completion.
 
 On two processes (or GPUs), with the same result:
   torchrun --nproc-per-node 2 -m adapter_export train ...
@@ -31,11 +39,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--train", required=True, type=_PATH, help="Training data: csv, tsv, jsonl or parquet.")
 @click.option("--eval", type=_PATH, help="Evaluation data, likewise; reported after each epoch.")
 @click.option("--output", required=True, type=_PATH, help="Folder for the adapter.")
-@click.option("--text-column", metavar="NAME", help="Column with what the model reads.  [default: text, or prompt]")
+@click.option("--text-column", metavar="NAME", help="Column with what is read.  [default: text, prompt or messages]")
 @click.option(
     "--label-column",
     metavar="NAME",
-    help="Column with the class, or the text to write.  [default: label, or completion]",
+    help="Column with the class, or the text to write.  [default: label or completion]",
 )
 @click.option("--epochs", type=int, help="Passes over the training data.  [default: 4]")
 @click.option("--max-steps", type=int, help="Updates, instead of epochs.")
@@ -75,7 +83,7 @@ def _print(result: Mapping[str, Any]) -> None:
     if result["truncated"]:
         click.echo(f"{result['truncated']} texts were cut to {result['max_length']} tokens", err=True)
     if result["left_out"]:
-        click.echo(f"{result['left_out']} rows were left out: nothing to learn was left of them", err=True)
+        click.echo(f"{result['left_out']} rows were left out: cut so short, they have nothing to learn", err=True)
     click.echo(f"{result['output']}: {result['method']} adapter of {result['parameters']:,} values")
     since = "" if result["resumed_from"] is None else f", resumed after {result['resumed_from']}"
     kept = "" if result["kept_step"] == result["steps"] else f", kept the state after {result['kept_step']}"

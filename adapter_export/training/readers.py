@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ Rows = Iterator[tuple[str, Mapping[str, Any]]]
 # From the columns a file has to those to read; raises InputError for a file that lacks them.
 Choose = Callable[[Sequence[str]], Sequence[str]]
 _Reader = Callable[[Path, Choose], Rows]
+
+_HALF = re.compile(r"[\ud800-\udfff]")
 
 
 def read_rows(path: Path, choose: Choose) -> Rows:
@@ -69,6 +72,9 @@ def _jsonl(path: Path, choose: Choose) -> Rows:
                 raise InputError(f"{path}: line {number}: expected a JSON object, found: {error}") from None
             if not isinstance(row, dict):
                 raise InputError(f"{path}: line {number}: expected a JSON object, found {type(row).__name__}")
+            # JSON can spell half a character ("\\ud83d" alone), which no tokenizer takes.
+            if b"\\ud" in line.lower() and _HALF.search(json.dumps(row, ensure_ascii=False)):
+                raise InputError(f"{path}: line {number}: expected text, found half of a surrogate pair")
             if not found:
                 # A later row may lack a column (that is a missing value), the first one says which columns there are.
                 found = dict.fromkeys(row)

@@ -78,6 +78,22 @@ def test_people_read_the_same(run: Callable[..., Result], tmp_path: Path) -> Non
     assert result.stderr == "16 texts were cut to 3 tokens\n"
 
 
+def test_rows_with_nothing_left_are_told(
+    run: Callable[..., Result], tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = [{"prompt": "good night", "completion": text} for text in (" old", " dog")]
+    rows.append({"prompt": "a long day and night", "completion": " good"})
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = {"task": "causal-lm", "model": tiny_model("llama", "causal-lm"), "train": tmp_path / "data.jsonl"}
+    result = run("--max-length", "4", **chosen)
+    assert result.exit_code == ExitCode.DONE, result.stderr
+    assert result.stderr.splitlines() == [
+        "1 texts were cut to 4 tokens",
+        "1 rows were left out: cut so short, they have nothing to learn",
+    ]
+    assert json.loads(run("--max-length", "4", "--force", "--json", **chosen).stdout)["left_out"] == 1
+
+
 @pytest.mark.parametrize(
     ("more", "instead", "message"),
     [

@@ -133,6 +133,28 @@ def test_resuming_from_anywhere(
     assert (resumed.steps, resumed.kept_step, resumed.history) == (whole.steps, whole.kept_step, whole.history)
 
 
+def test_a_language_model_resumes_too(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One row in nine has nothing left to learn, and is in no update.
+    rows = [{"prompt": row["text"], "completion": " " + "dog " * (i % 9)} for i, row in enumerate(texts(40), start=1)]
+    rows = [row if row["completion"].strip() else {"prompt": "a " * 20, "completion": " night"} for row in rows]
+    data = write_jsonl(tmp_path / "train.jsonl", rows)
+    arguments = {
+        "model": tiny_model("llama", "causal-lm"), "method": "ia3", "task": "causal-lm", "train": data, "eval": data,
+        "batch_size": 4, "epochs": 2, "max_length": 16, "gradient_accumulation": 2,
+    }  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "keeper", stopping(12, interrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(**arguments, output=tmp_path / "out")
+    resumed = train(**arguments, output=tmp_path / "out", resume=True)
+    whole = train(**arguments, output=tmp_path / "whole")
+    assert (resumed.resumed_from, resumed.steps, resumed.left_out) == (9, 18, 8)
+    assert tensors(resumed) == tensors(whole)
+    assert (resumed.history, resumed.metrics) == (whole.history, whole.metrics)
+
+
 def test_an_epochs_evaluation_is_not_lost(
     arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

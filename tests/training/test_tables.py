@@ -84,6 +84,11 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
         ("data.jsonl", b'{"text": "a", "label": "b"}\n{"text": "c"}', "line 2: column 'label': expected a value"),
         ("data.jsonl", b'{"text": 5, "label": "b"}', "line 1: column 'text': expected text, found 5"),
         ("data.jsonl", b'{"text": "a", "label": 0.5}', "column 'label': expected text or a whole number, found 0.5"),
+        (
+            "data.jsonl",
+            b'{"text": "\\ud83d\\ude00", "label": "b"}\n{"text": "\\uD83D", "label": "b"}',
+            "line 2: expected text, found half of a surrogate pair",
+        ),
         ("data.parquet", b"PAR1 but not really", "not a readable parquet file"),
     ],
 )

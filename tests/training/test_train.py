@@ -196,6 +196,32 @@ def test_bad_input_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "completion": ""}, "column 'completion': expected a value, found none"),
+        ({"prompt": "a"}, "column 'completion': expected a value, found none"),
+        ({"prompt": " ", "completion": "b"}, "column 'prompt': expected a value, found none"),
+        ({"prompt": 5, "completion": "b"}, "column 'prompt': expected text, found 5"),
+        ({"prompt": [], "completion": "b"}, r"column 'prompt': expected text, found \[\]"),
+        ({"prompt": "a", "completion": 0.5}, "column 'completion': expected text or a whole number, found 0.5"),
+        ({"prompt": "a", "completion": ["b"]}, "column 'completion': expected text or a whole number, found "),
+    ],
+)
+@pytest.mark.parametrize("task", ["causal-lm", "seq2seq-lm"])
+def test_a_bad_completion_is_named(tmp_path: Path, task: str, row: dict[str, Any], message: str) -> None:
+    data = write_jsonl(tmp_path / "train.jsonl", [{"prompt": "good", "completion": "night"}, row])
+    with pytest.raises(InputError, match=rf"train\.jsonl: line 2: {message}"):
+        train(tmp_path / "no-model", "ia3", task, data, tmp_path / "out")
+
+
+def test_an_evaluation_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "train.jsonl", [{"prompt": "good", "completion": "night"}])
+    other = write_jsonl(tmp_path / "eval.jsonl", [{"text": "good night"}])
+    with pytest.raises(InputError, match=r"eval\.jsonl: column 'prompt' is missing; its columns are 'text'"):
+        train(tmp_path / "no-model", "ia3", "causal-lm", data, tmp_path / "out", eval=other)
+
+
 def test_an_evaluation_label_that_training_has_not(tiny_model: TinyModel, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "train.jsonl", texts(6))
     other = write_jsonl(tmp_path / "eval.jsonl", [*texts(2), {"text": "a", "label": "ugly"}])

@@ -18,6 +18,7 @@ from adapter_export.bundle.manifest import (
     ADAPTER_SUFFIX,
     ADAPTERS,
     MANIFEST,
+    MANY,
     AdapterInfo,
     Manifest,
     adapter_path,
@@ -67,7 +68,7 @@ def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest)
 
 
 def add_adapter(bundle: str | Path, adapters: Mapping[str, str | Path], force: bool = False) -> Manifest:
-    """Add adapter checkpoints to a swappable bundle; all of them, or none. Returns the new manifest.
+    """Add adapter checkpoints to a bundle of mode swappable or bank; all of them, or none. Returns the new manifest.
 
     Whenever this ends, by an error or a power cut, the manifest and the files it names belong together: the bundle is
     the old one or the new one. Sessions that have it open go on, and see the new adapters when asked to load them.
@@ -102,9 +103,9 @@ def add_adapter(bundle: str | Path, adapters: Mapping[str, str | Path], force: b
 def _check_request(folder: Path, manifest: Manifest, adapters: Mapping[str, object], force: bool) -> None:
     if not adapters:
         raise InputError("expected at least one adapter to add, found none")
-    if manifest.mode != "swappable":
+    if manifest.mode not in MANY:
         raise InputError(
-            f"bundle {folder}: mode {manifest.mode!r} holds its adapter in the graph; expected 'swappable'"
+            f"bundle {folder}: mode {manifest.mode!r} holds its adapter in the graph; expected {' or '.join(MANY)}"
         )
     taken = [info.name for info in manifest.adapters]
     for name in map(check_adapter_name, adapters):

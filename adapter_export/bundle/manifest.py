@@ -19,6 +19,14 @@ MANIFEST = "manifest.json"
 MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 ADAPTERS = "adapters"
 ADAPTER_SUFFIX = ".onnx_adapter"
+# Of a bank: tensors of no adapter that are not one repeated value (the base model's own task head).
+NO_ADAPTER_FILE = f"no_adapter{ADAPTER_SUFFIX}"
+# The named dim of a swappable head's outputs.
+NUM_LABELS = "num_labels"
+# Modes that hold any number of adapters, and take others later.
+MANY = ("swappable", "bank")
+# Adapters that a bank holds at once, unless told otherwise.
+SLOTS = 64
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,8 @@ class SiteInfo:
 @dataclass(frozen=True)
 class AdapterInfo:
     """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
-    an adapter inside the graph. labels: class names of its task head, None without one. slot: its place in a bank.
+    an adapter inside the graph. labels: class names of its task head, None without one. slot: its number in a bank's
+    graph, None for one added later.
     """
 
     name: str
@@ -73,7 +82,7 @@ class Manifest:
     """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without.
 
     quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
-    which only ONNX Runtime has.
+    which only ONNX Runtime has. slots: of a bank, how many adapters a runtime holds in memory at once.
     graphs: by file. Several graphs have the same adapter tensors, whether they read them or not, so that one adapter
     file fits each. sites: of all graphs.
     files: sha256 of every other file of the bundle by its path. adapters: in the order they were added; in modes
@@ -94,6 +103,7 @@ class Manifest:
     quantize: str = "none"
     fuse: str = "none"
     contrib: tuple[str, ...] = ()
+    slots: int = SLOTS
     format_version: int = field(default=FORMAT_VERSION)
 
     @property

@@ -25,8 +25,9 @@ Example:
 @click.option(
     "--mode",
     required=True,
-    type=click.Choice(["merged", "embedded", "swappable"]),
-    help="merged: folded into the weights (IA3). embedded: one adapter, constant. swappable: many, chosen per run.",
+    type=click.Choice(["merged", "embedded", "swappable", "bank"]),
+    help="merged: folded into the weights (IA3). embedded: one adapter, constant. swappable: many, chosen per run. "
+    "bank: many, chosen per row of a batch.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
 @click.option("--task", default="auto", show_default=True, help="auto takes the adapters' task, else the model's.")
@@ -52,6 +53,13 @@ Example:
     type=click.Choice(["none", "cpu", "cuda"]),
     help="ONNX Runtime's fused operators for that provider; no other runtime has them.",
 )
+@click.option(
+    "--slots",
+    default=64,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Mode bank: adapters that a runtime holds in memory at once.",
+)
 @click.option("--opset", default=20, show_default=True, type=click.IntRange(min=20), help="ONNX opset.")
 @force_option
 @json_option
@@ -66,6 +74,7 @@ def command(
     dtype: str,
     quantize: str,
     fuse: str,
+    slots: int,
     opset: int,
     force: bool,
     as_json: bool,
@@ -84,6 +93,7 @@ def command(
         dtype=dtype,
         quantize=quantize,
         fuse=fuse,
+        slots=slots,
         force=force,
     )
     result = {

@@ -9,13 +9,24 @@ from importlib.metadata import version
 from pathlib import Path
 
 from adapter_export.basemodel import BaseModel
+from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.add import write_adapter
 from adapter_export.bundle.companions import copy_companions
-from adapter_export.bundle.manifest import ADAPTERS, AdapterInfo, GraphInfo, Manifest, write_manifest
+from adapter_export.bundle.manifest import (
+    ADAPTERS,
+    MANY,
+    NO_ADAPTER_FILE,
+    SLOTS,
+    AdapterInfo,
+    GraphInfo,
+    Manifest,
+    write_manifest,
+)
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.export.checking import contrib_operators
 from adapter_export.export.genai import write_genai_config
+from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, all_sites
 from adapter_export.export.saving import save_graphs
 from adapter_export.export.target import Target
@@ -29,6 +40,7 @@ def write_bundle(
     mode: str,
     adapters: Mapping[str, Adapter],
     target: Target = FP32,
+    slots: int = SLOTS,
 ) -> Manifest:
     """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest."""
     save_graphs(graphs, folder)
@@ -48,12 +60,17 @@ def write_bundle(
         labels=own_labels(base),
         quantize=target.quantize,
         fuse=target.fuse,
+        slots=slots,
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)
-    if mode == "swappable":
+    if mode in MANY:
         (folder / ADAPTERS).mkdir()
         infos = [write_adapter(folder / ADAPTERS, name, adapter, manifest) for name, adapter in adapters.items()]
+        if mode == "bank":
+            infos = [replace(info, slot=slot) for slot, info in enumerate(infos, start=1)]
+            if manifest.labels is not None:
+                write_adapter_file(folder / NO_ADAPTER_FILE, head_defaults(base), base.info.sha256)
     else:
         infos = [
             AdapterInfo(name, adapter.method, adapter.source_format, "", adapter.parameters, labels_of(adapter))

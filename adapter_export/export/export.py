@@ -8,30 +8,30 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
-from adapter_export.bundle.adapter_file import HEAD_SLUG, adapter_tensors
+from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.layout import atomic_folder, check_output
-from adapter_export.bundle.manifest import MODEL, Manifest
+from adapter_export.bundle.manifest import MANY, MODEL, SLOTS, Manifest
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.folder import checkpoint_task, load_adapter, read_checkpoint
 from adapter_export.errors import InputError
+from adapter_export.export.bank import Bank
 from adapter_export.export.bundle import write_bundle
+from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, lower, share_tensors
 from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32, MIN_OPSET, trace
-from adapter_export.injection import complete_head, load_head, read_head
+from adapter_export.injection import complete_head, load_head
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
-from adapter_export.naming import check_adapter_name, tensor_name
+from adapter_export.naming import check_adapter_name
 from adapter_export.sites import Site
 
-MODES = ("merged", "embedded", "swappable")
+MODES = ("merged", "embedded", *MANY)
 
 
 def export_onnx(
@@ -46,6 +46,7 @@ def export_onnx(
     dtype: str = "fp32",
     quantize: str = "none",
     fuse: str = "none",
+    slots: int = SLOTS,
     force: bool = False,
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
@@ -53,13 +54,13 @@ def export_onnx(
     model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged and embedded take exactly
     one adapter, swappable any number from one. task: `auto` takes the adapters' task where they tell one, else the base
     model's. cache: decoders only; False exports a scoring graph without a key-value cache. dtype, quantize, fuse: see
-    `export.target`.
+    `export.target`. slots: of mode bank, how many adapters a runtime holds in memory at once.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
     folder = existing_folder(model, "model")
     check_output(output, force, inputs=[folder, *adapters.values()])
-    _check_request(mode, adapters, opset)
+    _check_request(mode, adapters, opset, slots)
     target = Target(dtype, quantize, fuse)
     checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
     task = choose_task(folder, task, checkpoints)
@@ -73,7 +74,7 @@ def export_onnx(
             raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")
     base, graphs = lower_mode(base, loaded, mode, opset, stages_for(task, cache), target)
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, graphs, mode, loaded, target)
+        return write_bundle(temporary, base, graphs, mode, loaded, target, slots)
 
 
 def lower_mode(
@@ -89,16 +90,18 @@ def lower_mode(
     In modes merged and embedded the head becomes the adapter's. target: of a base model loaded at that dtype.
     """
     make = partial(trace, opset=opset, target=target)
-    if mode == "swappable":
+    if mode in MANY:
         sites = union_of_sites(adapters.values())
         head = base.info.head
         defaults = head_defaults(base)
         last = head[-1] if head else None
+        stacked = Bank([adapter_tensors(adapter) for adapter in adapters.values()])
+        many = stacked if mode == "bank" else Overridable()
         graphs = {
-            file: lower(make(base, sites, head, stage=stage), sites, Overridable(), defaults, last)
+            file: lower(make(base, sites, head, stage=stage), sites, many, defaults, last)
             for file, stage in stages.items()
         }
-        return base, share_tensors(graphs)
+        return base, share_tensors(graphs) if mode == "swappable" else graphs
     (adapter,) = adapters.values()
     # Task `features` has no place for a head; an adapter that brings one is used without it.
     if adapter.head and base.info.head:
@@ -121,20 +124,6 @@ def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
             if block.operator not in stack:
                 stack.append(block.operator)
     return {site: sorted(stack, key=lambda operator: operator.op_type) for site, stack in sites.items()}
-
-
-def head_defaults(base: BaseModel) -> dict[str, np.ndarray]:
-    """Head tensors of no adapter: the base model's own head; without one an empty head, which answers no labels."""
-    defaults: dict[str, np.ndarray] = {}
-    layers = read_head(base.module, base.info.head)
-    for name, layer in layers.items():
-        weight = layer.weight
-        bias = np.zeros(weight.shape[0], weight.dtype) if layer.bias is None else layer.bias
-        if base.untrained_head:
-            rows = 0 if name == base.info.head[-1] else weight.shape[0]
-            weight, bias = np.zeros((rows, weight.shape[1]), weight.dtype), np.zeros(rows, weight.dtype)
-        defaults |= {tensor_name(name, HEAD_SLUG, "weight"): weight, tensor_name(name, HEAD_SLUG, "bias"): bias}
-    return defaults
 
 
 def choose_task(folder: Path, task: str, checkpoints: Mapping[str, Checkpoint]) -> str:
@@ -161,12 +150,16 @@ def choose_task(folder: Path, task: str, checkpoints: Mapping[str, Checkpoint]) 
     return found
 
 
-def _check_request(mode: str, adapters: Mapping[str, object], opset: int) -> None:
+def _check_request(mode: str, adapters: Mapping[str, object], opset: int, slots: int) -> None:
     if mode not in MODES:
         raise InputError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
     if not adapters:
         raise InputError(f"mode {mode}: expected at least one --adapter NAME=DIR, found none")
-    if mode != "swappable" and len(adapters) != 1:
-        raise InputError(f"mode {mode}: expected exactly one adapter, found {len(adapters)}; swappable takes many")
+    if mode not in MANY and len(adapters) != 1:
+        raise InputError(
+            f"mode {mode}: expected exactly one adapter, found {len(adapters)}; {' and '.join(MANY)} take many"
+        )
+    if slots < 1:
+        raise InputError(f"slots {slots}: expected at least 1")
     if opset < MIN_OPSET:
         raise InputError(f"opset {opset}: expected at least {MIN_OPSET}")

@@ -8,15 +8,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adapter_export.methods.contract import TensorSpec
+import numpy as np
 
-NUM_LABELS = "num_labels"
+from adapter_export.basemodel import BaseModel
+from adapter_export.bundle.adapter_file import HEAD_SLUG
+from adapter_export.bundle.manifest import NUM_LABELS
+from adapter_export.injection import read_head
+from adapter_export.methods.contract import TensorSpec
+from adapter_export.naming import tensor_name
+
 _RANK_OF_POOLED = 2
 
 # Shapes: x (B, d) or (B, T, d), weight (n, d), bias (n,); out (B, n) or (B, T, n): out = x weight^T + bias.
 _POOLED = "out = Gemm <transB: int = 1> (x, weight, bias)"
 _TOKENS = """
     transposed = Transpose <perm: ints = [1, 0]> (weight)
+    product = MatMul (x, transposed)
+    out = Add (product, bias)
+"""
+# The same with weights of its own for each row: x (B, T, d), weight (B, n, d), bias (B, 1, n).
+ROW_HEAD = """
+    transposed = Transpose <perm: ints = [0, 2, 1]> (weight)
     product = MatMul (x, transposed)
     out = Add (product, bias)
 """
@@ -40,3 +52,17 @@ def head_operator(rank: int, labels: bool) -> HeadOperator:
     if rank == _RANK_OF_POOLED:
         return HeadOperator("PooledHead", _POOLED, labels)
     return HeadOperator("TokenHead", _TOKENS, labels)
+
+
+def head_defaults(base: BaseModel) -> dict[str, np.ndarray]:
+    """Head tensors of no adapter: the base model's own head; without one an empty head, which answers no labels."""
+    defaults: dict[str, np.ndarray] = {}
+    layers = read_head(base.module, base.info.head)
+    for name, layer in layers.items():
+        weight = layer.weight
+        bias = np.zeros(weight.shape[0], weight.dtype) if layer.bias is None else layer.bias
+        if base.untrained_head:
+            rows = 0 if name == base.info.head[-1] else weight.shape[0]
+            weight, bias = np.zeros((rows, weight.shape[1]), weight.dtype), np.zeros(rows, weight.dtype)
+        defaults |= {tensor_name(name, HEAD_SLUG, "weight"): weight, tensor_name(name, HEAD_SLUG, "bias"): bias}
+    return defaults

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.manifest import SiteInfo, TensorInfo
-from adapter_export.export.head import NUM_LABELS
+from adapter_export.bundle.manifest import NUM_LABELS, SiteInfo, TensorInfo
 from adapter_export.export.passes.axes import name_axes
 from adapter_export.export.passes.bind import Bound, bind, downstream
 from adapter_export.export.passes.functions import attach_functions
@@ -53,14 +52,13 @@ def lower(
     model.producer_name, model.producer_version = "adapter-export", ""
     name_axes(model, trace.axes)
     strip_metadata(model)
-    inputs = {str(value.name): _info(value) for value in model.graph.inputs}
     operators = {(site.name, operator.op_type): operator for site, stack in sites.items() for operator in stack}
     places = bind(model.graph, operators, head_defaults or {}, last_head, storage or Constants({}))
-    attach_functions(model, places)
+    attach_functions(model, [place.function for place in places])
     _free_labels(model.graph, places)
     return Lowered(
         model,
-        inputs,
+        {str(value.name): _info(value) for value in model.graph.inputs if value.name not in model.graph.initializers},
         {str(value.name): _info(value) for value in model.graph.outputs},
         tuple(_site_info(place) for place in places),
     )

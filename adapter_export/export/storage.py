@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,8 @@ from adapter_export.errors import InputError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from adapter_export.export.passes.bind import Bound
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,23 @@ class Slot:
 
 
 class Storage(Protocol):
-    """Makes the graph value that a function node reads."""
+    """Makes the graph values that a function node reads, and the function where it needs another."""
 
     def store(self, graph: ir.Graph, slot: Slot) -> ir.Value: ...
 
+    def place(self, graph: ir.Graph, place: Bound, values: Sequence[ir.Value]) -> tuple[Bound, list[ir.Value]]:
+        """The place as this storage needs it, of a marker that reads `values`, and what its node reads before them."""
+
+
+class _OneForAll:
+    """Every row of a batch reads the same tensors, so the operator's function is what it is."""
+
+    def place(self, graph: ir.Graph, place: Bound, values: Sequence[ir.Value]) -> tuple[Bound, list[ir.Value]]:
+        return place, []
+
 
 @dataclass(frozen=True)
-class Constants:
+class Constants(_OneForAll):
     """Mode `embedded`: the tensors of one adapter, as plain initializers of the graph's dtype."""
 
     tensors: Mapping[str, np.ndarray]
@@ -43,11 +55,11 @@ class Constants:
             tensor = self.tensors[slot.name].astype(slot.default.dtype)
         if not np.isfinite(tensor).all():
             raise InputError(f"adapter: tensor {slot.name!r}: expected values within {tensor.dtype}, found larger ones")
-        return _initializer(graph, slot.name, tensor)
+        return initializer(graph, slot.name, tensor)
 
 
 @dataclass(frozen=True)
-class Overridable:
+class Overridable(_OneForAll):
     """Mode `swappable`: initializers that are graph inputs too, so that a run may replace them by name.
 
     Their default is the identity, so a run that replaces none is the base model.
@@ -56,13 +68,14 @@ class Overridable:
     def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
         import onnx_ir as ir
 
-        value = _initializer(graph, slot.name, slot.default)
+        value = initializer(graph, slot.name, slot.default)
         value.shape = ir.Shape(slot.dims)
         graph.inputs.append(value)
         return value
 
 
-def _initializer(graph: ir.Graph, name: str, tensor: np.ndarray) -> ir.Value:
+def initializer(graph: ir.Graph, name: str, tensor: np.ndarray) -> ir.Value:
+    """The tensor in the graph, under this name."""
     import onnx_ir as ir
 
     array = np.ascontiguousarray(tensor)

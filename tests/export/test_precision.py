@@ -24,7 +24,7 @@ from adapter_export.errors import InputError
 from adapter_export.export.cached import decoding
 from adapter_export.export.export import export_onnx, lower_mode
 from adapter_export.export.lower import Lowered
-from adapter_export.export.passes.functions import function_text
+from adapter_export.export.passes.functions import Function
 from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import is_cache, scoring
 from adapter_export.export.storage import Constants, Slot
@@ -255,7 +255,7 @@ def test_norms_within_adapters_stand_what_their_squares_do_not(dtype: str) -> No
     node = onnx.helper.make_node(operator.op_type, arguments, ["out"], domain=DOMAIN)
     inputs = [onnx.helper.make_tensor_value_info(name, kind, values[name].shape) for name in arguments]
     graph = onnx.helper.make_graph([node], "g", inputs, [onnx.helper.make_tensor_value_info("out", kind, y.shape)])
-    function = onnx.parser.parse_function(function_text(operator.op_type, arguments, operator.body, 20))
+    function = onnx.parser.parse_function(Function(operator.op_type, tuple(arguments), operator.body).text(20))
     imports = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(DOMAIN, 1)]
     model = onnx.helper.make_model(graph, functions=[function], opset_imports=imports, ir_version=10)
     running = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -19,10 +19,10 @@ from safetensors.numpy import load_file
 
 from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_file
 from adapter_export.bundle.add import add_adapter
-from adapter_export.bundle.manifest import read_manifest
+from adapter_export.bundle.manifest import MODEL, read_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
-from adapter_export.export.passes.functions import function_text
+from adapter_export.export.passes.functions import Function
 from adapter_export.methods.contract import Block
 from adapter_export.naming import DOMAIN
 from tests.bundles import Exported
@@ -35,13 +35,15 @@ ChangeGraph = Callable[[ir.Model, Tensors], None]
 
 @dataclass(frozen=True)
 class Mutant:
-    """name: what is wrong. bundle: fixture it is made from. adapter: the one of its adapters that is judged."""
+    """name: what is wrong. bundle: fixture it is made from. adapter: the one of its adapters that is judged. file: the
+    graph that is changed."""
 
     name: str
     bundle: str
     adapter: str
     tensors: ChangeTensors | None = None
     graph: ChangeGraph | None = None
+    file: str = MODEL
 
 
 def make(mutant: Mutant, exported: Exported, target: Path) -> Path:
@@ -60,12 +62,12 @@ def make(mutant: Mutant, exported: Exported, target: Path) -> Path:
         write_adapter_file(path, after, manifest["base"]["sha256"])
         info["sha256"] = manifest["files"][info["file"]] = sha256(path)
     if mutant.graph:
-        path = target / "model.onnx"
+        path = target / mutant.file
         model = ir.load(path)
         mutant.graph(model, load_file(exported.base / "model.safetensors"))
         ir.save(model, path)
         onnx.checker.check_model(str(path))
-        manifest["files"]["model.onnx"] = sha256(path)
+        manifest["files"][mutant.file] = sha256(path)
     (target / "manifest.json").write_text(json.dumps(manifest))
     return target
 
@@ -140,7 +142,7 @@ def input_through(name: str, text: str) -> ChangeGraph:
     """Every node that reads the input `name` as x reads `out` of `text` instead."""
 
     def apply(model: ir.Model, _: Tensors) -> None:
-        _define(model, "Mutant", function_text("Mutant", ["x"], text, model.graph.opset_imports[""]))
+        _define(model, "Mutant", Function("Mutant", ("x",), text).text(model.graph.opset_imports[""]))
         value = next(value for value in model.graph.inputs if value.name == name)
         node = ir.node("Mutant", [value], domain=DOMAIN)
         for reader, index in list(value.uses()):
@@ -155,13 +157,26 @@ def output_through(text: str) -> ChangeGraph:
     """The output as x gives `out` of `text`."""
 
     def apply(model: ir.Model, _: Tensors) -> None:
-        _define(model, "Mutant", function_text("Mutant", ["x"], text, model.graph.opset_imports[""]))
+        _define(model, "Mutant", Function("Mutant", ("x",), text).text(model.graph.opset_imports[""]))
         value = model.graph.outputs[0]
         node = ir.node("Mutant", [value], domain=DOMAIN)
         new = node.outputs[0]
         new.type, new.shape, new.name, value.name = value.type, value.shape, value.name, f"{value.name}.inner"
         model.graph.append(node)
         model.graph.outputs[0] = new
+
+    return apply
+
+
+def dropped(part: str) -> ChangeGraph:
+    """IA3 is not applied at the sites whose names have `part`."""
+
+    def apply(model: ir.Model, _: Tensors) -> None:
+        nodes = [node for node in model.graph if node.op_type == "IA3" and part in (node.name or "")]
+        assert nodes, [node.name for node in model.graph if node.domain == DOMAIN]
+        for node in nodes:
+            for reader, index in list(node.outputs[0].uses()):
+                reader.replace_input_with(index, node.inputs[0])
 
     return apply
 

@@ -210,7 +210,7 @@ class TestInGraph:
             with pytest.raises(InputError, match="holds one adapter"):
                 session.labels("other")
             for action in (session.load, session.unload):
-                with pytest.raises(InputError, match="only 'swappable' loads"):
+                with pytest.raises(InputError, match="only 'swappable' and 'bank' load"):
                     action(name)
 
 
@@ -521,7 +521,8 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda m: m.update(mode="bank"), "mode 'bank': expected one of merged, embedded, swappable"),
+            (lambda m: m.update(mode="pile"), "mode 'pile': expected one of merged, embedded, swappable, bank"),
+            (lambda m: m.update(mode="bank"), "adapter tensor .*rows.: the manifest lists, the graph lacks"),
             (lambda m: m["files"].pop("model.onnx"), "field 'files': expected 'model.onnx' among them"),
             (lambda m: main(m)["inputs"].pop("attention_mask"), "input 'attention_mask': the manifest does not list"),
             (

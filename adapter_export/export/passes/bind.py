@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adapter_export.bundle.adapter_file import HEAD_SLUG
-from adapter_export.export.head import NUM_LABELS, head_operator
+from adapter_export.bundle.manifest import NUM_LABELS
+from adapter_export.export.head import head_operator
 from adapter_export.export.markers import HEAD, SITE
+from adapter_export.export.passes.functions import Function
 from adapter_export.export.storage import Slot, Storage
 from adapter_export.methods.contract import Operator, TensorSpec
 from adapter_export.naming import DOMAIN, tensor_name
@@ -20,28 +22,23 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class Body(Protocol):
-    """What becomes an ONNX function: a name and the text of its body."""
-
-    @property
-    def op_type(self) -> str: ...
-
-    @property
-    def body(self) -> str: ...
-
-
 @dataclass(frozen=True)
 class Bound:
-    """A place of the graph after binding. default: see `bundle.manifest.SiteInfo`."""
+    """A place of the graph after binding. kind: the middle part of its tensors' names. function: what its node calls,
+    whose last arguments are the slots. default: see `bundle.manifest.SiteInfo`."""
 
-    name: str
     module: str
+    site: str
     port: str
     method: str
-    function: Body
-    arguments: tuple[str, ...]
+    kind: str
+    function: Function
     slots: Mapping[str, Slot]
     default: float | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.site}.{self.kind}"
 
 
 def bind(
@@ -69,12 +66,16 @@ def bind(
         if place is None:
             _bypass(graph, node)
             continue
+        # What the operator reads, without what it replaces.
+        read = [value for value in node.inputs[: len(place.function.arguments) - len(place.slots)] if value is not None]
+        place, chosen = storage.place(graph, place, read)
         if place.name not in bound:
             bound[place.name] = place
             values[place.name] = [storage.store(graph, slot) for slot in place.slots.values()]
         uses[place.name] = uses.get(place.name, 0) + 1
         count = uses[place.name]
-        _replace(graph, node, place, values[place.name], place.name if count == 1 else f"{place.name}#{count}")
+        inputs = [*chosen, *read, *values[place.name]]
+        _replace(graph, node, place.function, inputs, place.name if count == 1 else f"{place.name}#{count}")
     return list(bound.values())
 
 
@@ -97,12 +98,12 @@ def _site(node: ir.Node, operators: Mapping[tuple[str, str], Operator]) -> Bound
         for name, spec in operator.specs(int(y.shape[operator.axis])).items()  # type: ignore[arg-type]
     }
     return Bound(
-        f"{site.name}.{operator.slug}",
         site.module,
+        site.name,
         site.port.value,
         operator.method,
-        operator,
-        (*operator.reads, *slots),
+        operator.slug,
+        Function(operator.op_type, (*operator.reads, *slots), operator.body),
         slots,
         _identity(operator.specs(1).values()),
     )
@@ -123,14 +124,14 @@ def _head(node: ir.Node, defaults: Mapping[str, np.ndarray], last_head: str | No
         if operator.labels:
             dims = (NUM_LABELS, *default.shape[1:])
         slots[name] = Slot(full, dims, default)
-    return Bound(f"{module}.{HEAD_SLUG}", module, "replace", HEAD_SLUG, operator, ("x", *slots), slots, None)
+    function = Function(operator.op_type, ("x", *slots), operator.body)
+    return Bound(module, module, "replace", HEAD_SLUG, HEAD_SLUG, function, slots, None)
 
 
-def _replace(graph: ir.Graph, marker: ir.Node, place: Bound, tensors: list[ir.Value], name: str) -> None:
+def _replace(graph: ir.Graph, marker: ir.Node, function: Function, inputs: list[ir.Value], name: str) -> None:
     import onnx_ir as ir
 
-    read = marker.inputs[: len(place.arguments) - len(tensors)]
-    node = ir.Node(DOMAIN, place.function.op_type, inputs=[*read, *tensors], num_outputs=1, name=name)
+    node = ir.Node(DOMAIN, function.op_type, inputs=inputs, num_outputs=1, name=name)
     node.metadata_props.update(marker.metadata_props)
     old, new = marker.outputs[0], node.outputs[0]
     new.name, new.type, new.shape = old.name, old.type, old.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adapter_export.naming import DOMAIN, DOMAIN_VERSION
@@ -10,26 +11,34 @@ from adapter_export.naming import DOMAIN, DOMAIN_VERSION
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from adapter_export.export.passes.bind import Bound
+
+@dataclass(frozen=True)
+class Function:
+    """A model-local function `op_type(arguments) -> out`. body: ONNX text. calls: other functions that it uses."""
+
+    op_type: str
+    arguments: tuple[str, ...]
+    body: str
+    calls: tuple[Function, ...] = ()
+
+    def text(self, opset: int) -> str:
+        """The whole function as ONNX text (onnx.parser)."""
+        own = f', "{DOMAIN}" : {DOMAIN_VERSION}' if self.calls else ""
+        return (
+            f'<opset_import: ["" : {opset}{own}], domain: "{DOMAIN}"> '
+            f"{self.op_type} ({', '.join(self.arguments)}) => (out) {{ {self.body} }}"
+        )
 
 
-def function_text(op_type: str, arguments: Iterable[str], body: str, opset: int) -> str:
-    """ONNX text of a model-local function `op_type(arguments) -> out`."""
-    return (
-        f'<opset_import: ["" : {opset}], domain: "{DOMAIN}"> {op_type} ({", ".join(arguments)}) => (out) {{ {body} }}'
-    )
-
-
-def attach_functions(model: ir.Model, places: Iterable[Bound]) -> None:
-    """Add one function per op_type in use. Ensures: every node of the private domain has its function."""
+def attach_functions(model: ir.Model, functions: Iterable[Function]) -> None:
+    """Add the functions and those they call, each once. Ensures: every node of the private domain has its function."""
     import onnx
     import onnx_ir as ir
 
-    for place in places:
-        key = (DOMAIN, place.function.op_type, "")
+    for function in functions:
+        key = (DOMAIN, function.op_type, "")
         if key not in model.functions:
-            text = function_text(
-                place.function.op_type, place.arguments, place.function.body, model.graph.opset_imports[""]
-            )
+            text = function.text(model.graph.opset_imports[""])
             model.functions[key] = ir.serde.deserialize_function(onnx.parser.parse_function(text))
             model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
+            attach_functions(model, function.calls)

@@ -25,18 +25,25 @@ class BoundGraph:
     OrtValues, for `bind_cpu_input` does not find overridable initializers.
     """
 
-    def __init__(self, session: ort.InferenceSession, device: str, fixed: Mapping[str, np.ndarray]) -> None:
-        self.device = device
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        device: str,
+        fixed: Mapping[str, np.ndarray | ort.OrtValue],
+        held: object = None,
+    ) -> None:
+        """fixed: stays bound. held: kept as long as this is, such as the lease that `fixed` is from."""
+        self.device, self._lease = device, held
         self._session = session
         self._binding = session.io_binding()
         # An OrtValue made from an array only points to its memory: these keep both.
         self._held: dict[str, ort.OrtValue] = {}
         self.feed(fixed)
 
-    def feed(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Bind inputs that live on the host; they stay until replaced."""
-        for name, array in arrays.items():
-            self.bind(name, ort_value(np.ascontiguousarray(array)))
+    def feed(self, values: Mapping[str, np.ndarray | ort.OrtValue]) -> None:
+        """Bind inputs that live on the host, or where they lie already; they stay until replaced."""
+        for name, value in values.items():
+            self.bind(name, ort_value(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value)
 
     def bind(self, name: str, value: ort.OrtValue) -> None:
         """Bind an input where it lies; it stays until replaced."""

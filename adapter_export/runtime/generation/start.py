@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +15,6 @@ from adapter_export.runtime.generation.kinds import CrossFeeds, DecoderFeeds, Fe
 from adapter_export.runtime.generation.settings import Settings
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_inputs
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
 
 Prompt = Sequence[int] | np.ndarray
 
@@ -38,15 +34,13 @@ def check_generates(bundle: object, manifest: Manifest) -> None:
 
 
 def start(
-    sessions: Mapping[str, ort.InferenceSession],
+    graphs: Mapping[str, BoundGraph],
     manifest: Manifest,
     config: GenerationConfig,
-    device: str,
-    tensors: Mapping[str, np.ndarray],
     prompts: Sequence[Prompt],
     settings: Settings,
 ) -> Generation:
-    """A generation that has not run yet. tensors: of the adapter, by name.
+    """A generation that has not run yet. graphs: by file, with their adapters bound to them.
 
     Raises InputError for prompts that this model does not read, or that do not fit in it.
     """
@@ -56,14 +50,13 @@ def start(
     if bad := [token for token in settings.stop_tokens if not _is_token(token, vocabulary)]:
         raise InputError(f"stop_tokens: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
     generators = settings.generators(len(prompts))
-    graph = BoundGraph(sessions[manifest.model], device, tensors)
+    graph = graphs[manifest.model]
     feeds: Feeds
     if ENCODER in manifest.graphs:
         encoded = _encoder_inputs(manifest, config, prompts)
         written: list[Sequence[int]] = [_begin(config, settings, vocabulary)] * len(prompts)
         states = [name for name in manifest.graphs[ENCODER].outputs if name.startswith(PRESENT)]
-        encoder = BoundGraph(sessions[ENCODER], device, tensors)
-        feeds = CrossFeeds(encoder, graph, encoded, states, written[0], manifest.inputs)
+        feeds = CrossFeeds(graphs[ENCODER], graph, encoded, states, written[0], manifest.inputs)
     else:
         if settings.prefix:
             raise InputError("prefix: expected none, as this model writes on behind the prompt itself")

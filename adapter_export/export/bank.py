@@ -1,0 +1,159 @@
+"""Mode `bank`: the tensors of many adapters stacked, and each row of a batch with those of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapter_export.bundle.adapter_file import HEAD_SLUG
+from adapter_export.bundle.bank import ADAPTER_IDS, fill_row, kind_of, padding_of, row_shape, table_of
+from adapter_export.errors import InputError
+from adapter_export.export.head import ROW_HEAD
+from adapter_export.export.passes.functions import Function
+from adapter_export.export.storage import Slot, initializer
+from adapter_export.naming import DOMAIN
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from adapter_export.export.passes.bind import Bound
+
+_ROWS = "rows"
+# Values [B T, d] or [B, d], with the rows of the batch one after the other; others have the batch as their first axis.
+_FLAT = 2
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Stacked initializers that are graph inputs too, as `bundle.bank` lays them out; their defaults are the adapters.
+
+    adapters: tensors by name of each, in slots 1, 2, ... A runtime that knows only required inputs feeds
+    `adapter_ids`; another may feed banks of its own, with any number of rows.
+    """
+
+    adapters: Sequence[Mapping[str, np.ndarray]]
+
+    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
+        import onnx_ir as ir
+
+        kind = kind_of(slot.name)
+        owners = [self.adapters[index] for index in self._owners(kind)]
+        own = [tensors.get(slot.name, slot.default) for tensors in owners]
+        stacked = self._stack(slot, [slot.default, *own])
+        value = initializer(graph, slot.name, stacked)
+        value.shape = ir.Shape([_rows_dim(kind), *row_shape_of(slot.dims)])
+        graph.inputs.append(value)
+        return value
+
+    def place(self, graph: ir.Graph, place: Bound, values: Sequence[ir.Value]) -> tuple[Bound, list[ir.Value]]:
+        for value in values:
+            _check_batch(place.name, value)
+        (rank,) = {len(value.shape) for value in values if value.shape is not None}
+        inner = place.function
+        if place.method == HEAD_SLUG:
+            inner = Function("RowHead", inner.arguments, ROW_HEAD)
+        function = _by_row(inner, tuple(place.slots), flat=rank == _FLAT)
+        return replace(place, function=function), [self._rows(graph, place.kind)]
+
+    def _owners(self, kind: str) -> list[int]:
+        """Which adapters have tensors of a kind; they are its rows 1, 2, ..."""
+        return [index for index, tensors in enumerate(self.adapters) if kind in map(kind_of, tensors)]
+
+    def _stack(self, slot: Slot, tensors: Sequence[np.ndarray]) -> np.ndarray:
+        sizes: dict[str, int] = {}
+        for tensor in tensors:
+            for dim, size in zip(slot.dims, tensor.shape, strict=True):
+                if isinstance(dim, str):
+                    sizes[dim] = max(size, sizes.get(dim, 1))
+        stacked = np.empty((len(tensors), *row_shape(slot.dims, sizes)), slot.default.dtype)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            for row, tensor in zip(stacked, tensors, strict=True):
+                if not np.isfinite(tensor.astype(stacked.dtype)).all():
+                    raise InputError(
+                        f"adapter: tensor {slot.name!r}: expected values within {stacked.dtype}, found larger ones"
+                    )
+                fill_row(row, tensor, padding_of(slot.name, slot.dims))
+        return stacked
+
+    def _rows(self, graph: ir.Graph, kind: str) -> ir.Value:
+        """The rows of a kind that the batch's adapters have, int64 [batch]."""
+        import onnx_ir as ir
+
+        name = f"{kind}.chosen_rows"
+        if (known := next((node.outputs[0] for node in graph if node.outputs[0].name == name), None)) is not None:
+            return known
+        table = np.zeros(1 + len(self.adapters), np.int64)
+        for row, index in enumerate(self._owners(kind), start=1):
+            table[1 + index] = row
+        rows = initializer(graph, table_of(kind), table)
+        rows.shape = ir.Shape(["slots"])
+        graph.inputs.append(rows)
+        chosen = ir.node("Gather", [rows, _adapter_ids(graph)], attributes={"axis": 0}, name=name)
+        value = chosen.outputs[0]
+        value.name, value.shape, value.dtype = name, ir.Shape(["batch"]), ir.DataType.INT64
+        graph.insert_before(graph[0], chosen)
+        return value
+
+
+def row_shape_of(dims: Sequence[int | str]) -> tuple[int | str, ...]:
+    """Dims of one row of a tensor, as `bundle.bank.row_shape`, with the named ones named."""
+    return (1, *dims) if len(dims) == 1 else tuple(dims)
+
+
+def _rows_dim(kind: str) -> str:
+    return f"{table_of(kind)}_stored"
+
+
+def _adapter_ids(graph: ir.Graph) -> ir.Value:
+    import onnx_ir as ir
+
+    known = next((value for value in graph.inputs if value.name == ADAPTER_IDS), None)
+    if known is None:
+        known = ir.Value(name=ADAPTER_IDS, shape=ir.Shape(["batch"]), type=ir.TensorType(ir.DataType.INT64))
+        required = sum(value.name not in graph.initializers for value in graph.inputs)
+        graph.inputs.insert(required, known)
+    return known
+
+
+def _by_row(inner: Function, tensors: tuple[str, ...], flat: bool) -> Function:
+    """A function that picks the tensors of each row and calls `inner` with them.
+
+    Flat values are given their batch back meanwhile, [B T, d] as [B, T, d].
+    """
+    read = inner.arguments[: len(inner.arguments) - len(tensors)]
+    lines = [f"{name} = Gather <axis: int = 0> ({name}_bank, {_ROWS})" for name in tensors]
+    values = read
+    if flat:
+        values = tuple(f"{name}_by_row" for name in read)
+        lines += [
+            f"batch = Shape ({_ROWS})",
+            "free = Constant <value_ints: ints = [-1]> ()",
+            f"features = Shape <start: int = -1> ({read[-1]})",
+            "by_row = Concat <axis: int = 0> (batch, free, features)",
+            *(f"{name}_by_row = Reshape ({name}, by_row)" for name in read),
+        ]
+    result = "out_by_row" if flat else "out"
+    lines.append(f"{result} = {DOMAIN}.{inner.op_type} ({', '.join((*values, *tensors))})")
+    if flat:
+        lines += [
+            f"rows_read = Shape <end: int = -1> ({read[-1]})",
+            "features_out = Shape <start: int = -1> (out_by_row)",
+            "as_read = Concat <axis: int = 0> (rows_read, features_out)",
+            "out = Reshape (out_by_row, as_read)",
+        ]
+    arguments = (_ROWS, *read, *(f"{name}_bank" for name in tensors))
+    return Function(f"{inner.op_type}{'OfFlatRows' if flat else 'OfRows'}", arguments, "\n".join(lines), (inner,))
+
+
+def _check_batch(place: str, value: ir.Value) -> None:
+    """Raise InputError where the values at a place cannot belong to rows of the batch."""
+    first = None if value.shape is None else value.shape[0]
+    name = first if isinstance(first, int) else getattr(first, "value", None)
+    if value.shape is None or (len(value.shape) > _FLAT and name != "batch"):
+        raise InputError(
+            f"mode bank: site {place}: expected values whose first axis is the batch, found {value.shape}; "
+            "mode swappable takes this model"
+        )

@@ -1,0 +1,92 @@
+"""What is checked when a bundle is opened: its files, its precision, and that graph and manifest agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adapter_export.bundle.adapter_file import check_tensors, read_adapter_file
+from adapter_export.bundle.bank import kind_of, table_of
+from adapter_export.bundle.manifest import MANIFEST, NO_ADAPTER_FILE, Manifest
+from adapter_export.checkpoints.files import sha256
+from adapter_export.errors import InputError, ProviderError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+def stamp_of(bundle: Path) -> tuple[int, ...] | None:
+    """Changes whenever the manifest does: it is never written in place. None when it is gone."""
+    try:
+        found = (bundle / MANIFEST).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def check_files(bundle: Path, manifest: Manifest) -> None:
+    """Raise InputError unless the bundle's files are those the manifest was written for. Adapters are checked when they
+    are loaded; what a runtime can do without, such as a tokenizer, may be gone but not changed."""
+    adapters = {info.file for info in manifest.adapters}
+    for name, digest in manifest.files.items():
+        path = bundle / name
+        if name in adapters:
+            continue
+        if path.is_file():
+            if (found := sha256(path)) != digest:
+                raise InputError(f"{path}: expected a file with sha256 {digest[:12]}..., found {found[:12]}...")
+        elif name.startswith(tuple(manifest.graphs)):
+            raise InputError(f"{path}: no such file, though the bundle's manifest lists it")
+
+
+def check_dtype(manifest: Manifest, provider: str) -> None:
+    """Raise ProviderError for a dtype that the provider cannot compute in."""
+    if manifest.dtype == "bfloat16" and provider == "cpu":
+        raise ProviderError(
+            "provider 'cpu': the bundle computes in bfloat16, for which ONNX Runtime's CPU provider has no operators; "
+            "use provider 'cuda', or export with --dtype fp16 or fp32"
+        )
+
+
+def graphs_of(manifest: Manifest) -> tuple[Any, ...]:
+    """What must stay as it was while a session has the bundle open."""
+    return manifest.sites, manifest.base, {graph: manifest.files[graph] for graph in manifest.graphs}
+
+
+def check_graph(bundle: Path, graph: str, manifest: Manifest, session: ort.InferenceSession) -> None:
+    """Raise InputError unless graph and manifest name the same inputs, outputs and adapter tensors."""
+    overridable = {value.name for value in session.get_overridable_initializers()}
+    for what, listed, found in (
+        ("input", {*manifest.graphs[graph].inputs}, {value.name for value in session.get_inputs()}),
+        ("output", {*manifest.graphs[graph].outputs}, {value.name for value in session.get_outputs()}),
+        ("adapter tensor", _overridable(manifest, overridable), overridable),
+    ):
+        if odd := listed ^ found:
+            side = "the manifest lists, the graph lacks" if min(odd) in listed else "the manifest does not list"
+            raise InputError(f"{bundle / graph}: {what} {min(odd)!r}: {side}")
+
+
+def _overridable(manifest: Manifest, found: set[str]) -> set[str]:
+    """Names of what a run may feed besides the inputs of a graph where these were `found`."""
+    tensors = {*manifest.tensors}
+    if manifest.mode == "swappable":
+        return tensors
+    if manifest.mode == "bank":
+        # Of several graphs each has the tensors of its own sites.
+        own = tensors if len(manifest.graphs) == 1 else tensors & found
+        return {*own, *(table_of(kind_of(name)) for name in own)}
+    return set()
+
+
+def read_no_adapter(bundle: Path, manifest: Manifest) -> dict[str, np.ndarray]:
+    """Tensors of no adapter that are not one repeated value: the base model's own task head, where it has one.
+
+    Raises InputError for a file that is missing, or not the one the manifest lists.
+    """
+    if NO_ADAPTER_FILE not in manifest.files:
+        return {}
+    tensors = read_adapter_file(bundle / NO_ADAPTER_FILE, manifest.base.sha256, manifest.files[NO_ADAPTER_FILE])
+    check_tensors(str(bundle / NO_ADAPTER_FILE), tensors, manifest.tensors)
+    return tensors

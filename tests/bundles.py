@@ -4,6 +4,7 @@ swappable_bundle: text classification on a tiny BERT without a head of its own; 
     ia3_two, ia3_three          IA3, 2 and 3 labels
     houlsby_four, houlsby_two   bottlenecks after attention and feed-forward, widths 4 and 8, 4 and 2 labels
     pfeiffer_five               bottlenecks after the feed-forward, width 2, 5 labels
+bank_bundle: mode bank, same base, same five checkpoints.
 embedded_bundle: houlsby_four alone; merged_bundle: ia3_three alone; same base, same checkpoints.
 features_bundle: swappable, task features; adapters `ia3` and `pfeiffer`.
 headed_bundle: swappable, on a base model with its own head of 3 labels; adapter `ia3` (IA3, 2 labels).
@@ -74,6 +75,13 @@ def swappable_bundle(
     export: Callable[..., Exported], tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path]
 ) -> Exported:
     return export(tiny_model("bert"), classifier_checkpoints)
+
+
+@pytest.fixture(scope="session")
+def bank_bundle(
+    export: Callable[..., Exported], tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path]
+) -> Exported:
+    return export(tiny_model("bert"), classifier_checkpoints, "bank")
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ import pytest
 from filelock import FileLock
 
 from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.runtime.generation.stream import Generation
 from tests.bundles import Exported
@@ -48,19 +49,20 @@ def whisper_bundle(export_cached: Callable[..., Exported]) -> Exported:
 
 @pytest.fixture(scope="session")
 def export_cached(
-    export: Callable[..., Exported],
+    tmp_path_factory: pytest.TempPathFactory,
     tiny_model: Callable[..., Path],
     tiny_info: Callable[..., ModelInfo],
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
     shared_folder: Path,
 ) -> Callable[..., Exported]:
-    """Called as (model_type, task="causal-lm", mode="swappable") -> Exported, each once. Takes some 10 seconds a graph.
+    """Called as (model_type, task="causal-lm", mode="swappable", dtype="fp32") -> Exported, each once. Takes some 10
+    seconds a graph.
 
     Modes merged and embedded have the one adapter that the mode is for: `ia3`, `houlsby`.
     """
 
-    def make(model_type: str, task: str, mode: str) -> Exported:
+    def make(model_type: str, task: str, mode: str, dtype: str) -> Exported:
         config = {"max_target_positions" if model_type == "whisper" else "max_position_embeddings": POSITIONS}
         config |= _CONFIGS.get(model_type, {})
         info = tiny_info(model_type, task, **config)
@@ -70,14 +72,16 @@ def export_cached(
         }
         names = {"merged": ["ia3"], "embedded": ["houlsby"]}.get(mode, list(adapters))
         folders = {name: save_checkpoint(adapters[name], info) for name in names}
-        return export(tiny_model(model_type, task, **config), folders, mode, task)
+        base, bundle = tiny_model(model_type, task, **config), tmp_path_factory.mktemp(model_type) / "bundle"
+        export_onnx(base, folders, bundle, mode=mode, task=task, dtype=dtype)
+        return Exported(bundle, base, folders)
 
     @cache
-    def shared(model_type: str, task: str = "causal-lm", mode: str = "swappable") -> Exported:
-        record = shared_folder / f"{model_type}-{task}-{mode}.json"
+    def shared(model_type: str, task: str = "causal-lm", mode: str = "swappable", dtype: str = "fp32") -> Exported:
+        record = shared_folder / f"{model_type}-{task}-{mode}-{dtype}.json"
         with FileLock(record.with_suffix(".lock")):
             if not record.exists():
-                made = make(model_type, task, mode)
+                made = make(model_type, task, mode, dtype)
                 folders = {name: str(folder) for name, folder in made.adapters.items()}
                 record.write_text(json.dumps([str(made.bundle), str(made.base), folders]))
             bundle, base, adapters = json.loads(record.read_text())

@@ -39,13 +39,15 @@ class Case:
 @dataclass(frozen=True)
 class TextLimits:
     """vocabulary: number of token ids. pad: the id that padding has. types: number of token types. longest: the model's
-    own maximum sequence. values: of one output per token."""
+    own maximum sequence. values: of one output per token. end: the id that ends each text, of models that look for it.
+    """
 
     vocabulary: int
     pad: int
     types: int
     longest: int
     values: int
+    end: int | None = None
 
     @property
     def judged(self) -> int:
@@ -103,6 +105,9 @@ def make_inputs(
         mask = _mask(case)
         ids = rng.integers(0, limits.vocabulary - 1, shape)
         ids += ids >= limits.pad  # any id but the padding's
+        if limits.end is not None:
+            ids[ids == limits.end] = next(i for i in range(3) if i not in (limits.pad, limits.end))
+            ids[np.arange(case.batch), case.length - 1 - mask[:, ::-1].argmax(axis=1)] = limits.end
         types = rng.integers(0, max(1, limits.types), shape)
         made = {
             "input_ids": np.where(mask, ids, limits.pad),

@@ -144,7 +144,15 @@ def _text_limits(base: BaseModel, inputs: Mapping[str, TensorInfo], task: str) -
         types=getattr(config, "type_vocab_size", 0) or 0,
         longest=max_sequence(config),
         values=config.vocab_size if task in ("causal-lm", "seq2seq-lm") else config.hidden_size,
+        end=config.eos_token_id if _looks_for_end(base, task) else None,
     )
+
+
+def _looks_for_end(base: BaseModel, task: str) -> bool:
+    """Whether what the model tells of a text stands at its end token, whose place it looks for: CLIP, and classifiers
+    of two stacks."""
+    config = base.module.config
+    return config.model_type.startswith("clip") or (config.is_encoder_decoder and tasks.get(task).labelled)
 
 
 def _take_unreached(measured: dict[tuple[str, str], dict[Case, Measure]]) -> list[str]:

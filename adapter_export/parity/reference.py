@@ -108,7 +108,7 @@ class CaseReference:
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in self._inputs.items())
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"model {folder}: PyTorch itself cannot run {shapes}: {reason}") from error
-        return {name: _numpy(value) for name, value in result.items() if isinstance(value, torch.Tensor)}
+        return dict(_named(result))
 
     def _precision(self) -> AbstractContextManager[Any]:
         return everything_in_float64() if self._reference.exact else nullcontext()
@@ -140,6 +140,17 @@ def everything_in_float64() -> TorchFunctionMode:
             return func(*map(widened, args), **{name: widened(value) for name, value in (kwargs or {}).items()})
 
     return Float64()
+
+
+def _named(outputs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Tensors by name; those of outputs within outputs (CLIP's text and image models) with the names of both."""
+    import torch
+
+    for name, value in outputs.items():
+        if isinstance(value, torch.Tensor):
+            yield prefix + name, _numpy(value)
+        elif isinstance(value, Mapping):
+            yield from _named(value, f"{prefix}{name}.")
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

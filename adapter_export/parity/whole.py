@@ -42,8 +42,8 @@ def run_whole(session: AdapterSession, inputs: Mapping[str, np.ndarray], adapter
     manifest = session.manifest
     if not generates(manifest):
         return session.run(inputs, adapter)
-    graphs = session.bound(adapter)
     rows = len(next(iter(inputs.values())))
+    graphs = session.bound(adapter, rows)
     decoder = CachedDecoder(graphs[manifest.model], manifest.graphs[manifest.model], rows)
     if ENCODER not in graphs:
         return {"logits": logits_in_steps(decoder, inputs)}

@@ -9,10 +9,12 @@ from adapter_export.bundle.manifest import TensorInfo
 from adapter_export.errors import InputError
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.cases import (
+    BATCHES,
     LONGEST,
     PRIME,
     Case,
     TextLimits,
+    cases_for,
     image_cases,
     kept_positions,
     make_inputs,
@@ -86,6 +88,41 @@ def test_images() -> None:
     inputs = make_inputs(Case(2), {"pixel_values": TensorInfo("float32", ("batch", 3, 16, 8))}, None, seed=0)
     assert inputs["pixel_values"].shape == (2, 3, 16, 8)
     assert inputs["pixel_values"].dtype == np.float32
+
+
+SOUNDS = {"input_features": TensorInfo("float32", ("batch", 8, 20)), "decoder_input_ids": TEXT["input_ids"]}
+
+
+def test_sounds_and_what_is_written_about_them() -> None:
+    cases = cases_for(SOUNDS, LIMITS)
+    assert {case.padding for case in cases} == {"none"}
+    assert {(case.batch, case.length) for case in cases} >= {(batch, n) for batch in BATCHES for n in (1, 9, 64)}
+    inputs = make_inputs(Case(2, 64), SOUNDS, LIMITS, seed=0)
+    assert inputs["input_features"].shape == (2, 8, 20)
+    assert inputs["input_features"].dtype == np.float32
+    # The longest text is written, which a decoder's beside an encoder's text is not.
+    assert inputs["decoder_input_ids"].shape == (2, 64)
+    assert make_inputs(Case(2, 64), {**TEXT, **SOUNDS}, LIMITS, seed=0)["decoder_input_ids"].shape == (2, 62)
+
+
+def test_images_beside_texts_are_others_in_number() -> None:
+    pixels = {"pixel_values": TensorInfo("float32", ("image_batch", 3, 16, 8))}
+    assert cases_for({**TEXT, **pixels}, LIMITS) == text_cases(LIMITS)
+    inputs = make_inputs(Case(2, 9, "left"), {**TEXT, **pixels}, LIMITS, seed=0)
+    assert (len(inputs["pixel_values"]), len(inputs["input_ids"])) == (3, 2)
+    assert cases_for(pixels, None) == image_cases()
+
+
+@pytest.mark.parametrize("case", text_cases(LIMITS), ids=lambda case: case.name)
+@pytest.mark.parametrize("pad", [0, 3])
+def test_texts_that_have_one_end(case: Case, pad: int) -> None:
+    limits = TextLimits(vocabulary=7, pad=pad, types=0, longest=64, values=32, end=2)
+    inputs = make_inputs(case, TEXT, limits, seed=1)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"].astype(bool)
+    np.testing.assert_array_equal(ids != pad, mask)
+    assert ((ids == 2).sum(axis=1) == 1).all()
+    for row, kept in zip(ids, mask, strict=True):
+        assert row[kept][-1] == 2
 
 
 @pytest.mark.parametrize("limits", [LIMITS, None])

@@ -10,12 +10,16 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
+from adapter_export.bundle.add import add_adapter
+from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import weights_sha256
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.parity import check as module
+from adapter_export.parity.cases import Case
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
@@ -133,6 +137,30 @@ def test_an_encoder_and_a_decoder_in_two_graphs(bundle: str, request: pytest.Fix
         assert 1e-8 < row["error"] < 1e-5
         assert row["tokens"] == {"count": 64, "clear": 64, "agreed": 64}
     assert report.notes == ()
+
+
+def test_an_adapter_of_the_decoder_alone(
+    t5_bundle: Exported,
+    random_adapter: Callable[..., Adapter],
+    save_checkpoint: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    info = read_manifest(t5_bundle.bundle).base
+    whole = random_adapter(info, "ia3")
+    blocks = {site: block for site, block in whole.blocks.items() if site.module.startswith("decoder.")}
+    late = save_checkpoint(replace(whole, blocks=blocks), info)
+    copied = Path(shutil.copytree(t5_bundle.bundle, tmp_path / "copied"))
+    add_adapter(copied, {"late": late})
+    monkeypatch.setattr(module, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
+    report = check_parity(copied, t5_bundle.base, {**t5_bundle.adapters, "late": late})
+    assert report.verdict is Verdict.PASS, reasons(report)
+    assert report.notes == ("adapter late changes nothing of encoder_last_hidden_state, in PyTorch neither",)
+    shown = {item.output: item.judgement for item in report.of("late") if item.case.length == 9}
+    assert shown["logits"].effect is not None
+    assert (shown["encoder_last_hidden_state"].effect, shown["encoder_last_hidden_state"].cosine) == (None, None)
+    # That the encoder's output is right with the adapter is judged all the same.
+    assert shown["encoder_last_hidden_state"].error is not None
 
 
 @pytest.mark.parametrize("size", [0, 1e-6])

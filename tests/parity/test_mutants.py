@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adapter_export.bundle.manifest import DECODER, ENCODER
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import ParityReport
@@ -15,6 +16,7 @@ from tests.parity.mutants import (
     Mutant,
     bias_unscaled,
     changed,
+    dropped,
     function,
     initializer,
     input_through,
@@ -27,8 +29,8 @@ from tests.parity.mutants import (
     without,
 )
 
-SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED = (
-    f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed")
+SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR = (
+    f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed", "llama", "t5")
 )
 L0, L1 = "encoder.layer.0.", "encoder.layer.1."
 IA3_SITES = [
@@ -43,6 +45,11 @@ ONES = "one = Constant <value_int: int = 1> ()  zeros = Sub (x, x)  ones = Add (
 ROW_0 = (
     "zeros = Sub (x, x)  first = Constant <value_ints: ints = [0]> ()  row = Gather (x, first)  out = Add (zeros, row)"
 )
+# What is oldest of a cache [B, heads, past, d] stands last; an empty one stays.
+ROLLED = """axis = Constant <value_ints: ints = [2]> ()  zero = Constant <value_ints: ints = [0]> ()
+    one = Constant <value_ints: ints = [1]> ()  end = Constant <value_ints: ints = [1000000]> ()
+    first = Slice (x, zero, one, axis)  others = Slice (x, one, end, axis)
+    out = Concat <axis: int = 2> (others, first)"""
 
 
 def one_percent(tensor: np.ndarray) -> np.ndarray:
@@ -154,6 +161,19 @@ MUTANTS = [
         "zeros = Sub (x, x)  number = Constant <value_float: float = 0.3> ()  axis = Constant <value_int: int = 1> ()  "
         "numbers = Add (zeros, number)  out = CumSum (numbers, axis)")),
     Mutant("not a number", SWAPPABLE, "ia3_three", graph=output_through("zero = Sub (x, x)  out = Div (zero, zero)")),
+    # caches, and two graphs
+    Mutant("cache off by one", CACHED, "ia3", graph=input_through("past_key_values.0.key", ROLLED)),
+    Mutant("one layer's past forgotten", CACHED, "houlsby",
+           graph=input_through("past_key_values.1.value", "out = Sub (x, x)")),
+    Mutant("cache off by one, two graphs", PAIR, "ia3", file=DECODER,
+           graph=input_through("past_key_values.0.decoder.key", ROLLED)),
+    Mutant("cross-attention's adapter dropped in the encoder's graph", PAIR, "ia3", file=ENCODER,
+           graph=dropped("EncDecAttention")),
+    Mutant("adapter dropped in the encoder's graph", PAIR, "ia3", graph=dropped("encoder.block"), file=ENCODER),
+    Mutant("adapter dropped in the decoder's graph", PAIR, "ia3", graph=dropped("decoder.block"), file=DECODER),
+    Mutant("the decoder's bottlenecks dropped", PAIR, "houlsby", without("decoder.block.1", ".bottleneck")),
+    Mutant("the encoder's mask ignored in the decoder", PAIR, "houlsby", file=DECODER,
+           graph=input_through("encoder_attention_mask", f"{ONES}  out = Identity (ones)")),
 ]  # fmt: skip
 
 
@@ -172,6 +192,8 @@ def report_of(mutant: Mutant, request: pytest.FixtureRequest, folder: Path) -> P
         (EMBEDDED, "houlsby_four"),
         (FEATURES, "pfeiffer"),
         (HEADED, "ia3"),
+        (CACHED, "ia3"),
+        (PAIR, "ia3"),
     ],
 )
 def test_unchanged_bundles_live(bundle: str, adapter: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:

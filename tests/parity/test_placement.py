@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.bundle.manifest import read_manifest
+from adapter_export.bundle.manifest import ENCODER, read_manifest
 from adapter_export.parity import placement as module
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.placement import check_provider, judge_placement, profile, read_profile
+from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -91,6 +92,25 @@ def test_a_real_profile(swappable_bundle: Exported, inputs: dict[str, np.ndarray
     shares, check = check_provider(swappable_bundle.bundle, "cpu", inputs)
     assert shares == {CPU: 1.0}
     assert check.verdict is Verdict.PASS
+
+
+def test_every_graph_of_a_bundle_counts(t5_bundle: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.arange(4, 14).reshape(2, 5)
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "decoder_input_ids": ids}
+    nodes = profile(t5_bundle.bundle, "cpu", batch)
+    # In two layers of encoder and decoder: 6 weights and 2 of attention; 10 and 4. In each graph fewer than in both.
+    assert sum(count for op, count in nodes[CPU].items() if "MatMul" in op) >= 2 * (8 + 14) + 1
+    monkeypatch.setattr(module, "run_whole", lambda session, inputs, _: run_encoder(session, inputs))
+    _, check = check_provider(t5_bundle.bundle, "cpu", batch)
+    assert check.verdict is Verdict.FAIL
+    assert "wrote no profile of encoder_model.onnx and decoder_model.onnx" in check.detail
+
+
+def run_encoder(session: AdapterSession, inputs: dict[str, np.ndarray]) -> None:
+    """The encoder's graph alone: where the decoder's would run is not known."""
+    encoder = session.bound()[ENCODER]
+    encoder.feed({name: inputs[name] for name in ("input_ids", "attention_mask")})
+    encoder.run(["last_hidden_state"], host=("last_hidden_state",))
 
 
 def test_a_run_that_fails_is_no_proof(swappable_bundle: Exported, inputs: dict[str, np.ndarray]) -> None:

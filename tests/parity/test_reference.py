@@ -155,6 +155,14 @@ def test_small_work_has_one_thread(tiny_base: Callable[..., BaseModel], batch: d
         torch.set_num_threads(before)
 
 
+def test_outputs_within_outputs_have_both_names(
+    tiny_base: Callable[..., BaseModel], inputs_for: Callable[..., dict[str, np.ndarray]]
+) -> None:
+    found = Reference(tiny_base("clip")).case(inputs_for("clip")).off()
+    assert {name.partition(".")[0] for name in found} >= {"logits_per_text", "text_model_output", "vision_model_output"}
+    assert found["text_model_output.last_hidden_state"].shape == (3, 7, 32)
+
+
 def test_a_cache_is_no_output(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
     for task in ("text-classification", "causal-lm"):
         assert list(Reference(tiny_base("gpt2", task)).case(batch).off()) == ["logits"]

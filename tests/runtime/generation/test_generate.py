@@ -6,7 +6,7 @@ import gc
 import json
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -71,27 +71,6 @@ def tokens_of(session: AdapterSession, given: Sequence[Any], adapter: str | None
 
 
 class TestTokens:
-    @pytest.mark.parametrize("adapter", ADAPTERS)
-    def test_tokens_and_logits_are_those_of_a_full_forward(
-        self, session: AdapterSession, exported: Exported, adapter: str | None, logits_of: Callable[..., np.ndarray]
-    ) -> None:
-        """In float64, over all tokens before; of two tokens that are too close, any."""
-        import torch
-
-        given, unclear = prompts(), 0
-        model = in_pytorch(exported, adapter, torch.float64)
-        generation = session.generate(given, adapter, max_new_tokens=NEW, ignore_eos=True)
-        found = logits_of(generation)
-        for prompt, logits, row in zip(given, found, generation.completions(), strict=True):
-            assert len(row.tokens) == NEW
-            with torch.no_grad():
-                wanted = model(torch.tensor([[*prompt, *row.tokens[:-1]]])).logits[0, len(prompt) - 1 :].numpy()
-            assert np.abs(logits - wanted).max() < CLOSE
-            best = np.sort(wanted, axis=1)
-            assert (best[:, -1] - wanted[np.arange(NEW), list(row.tokens)]).max() < CLOSE
-            unclear += (best[:, -1] - best[:, -2] < CLOSE).sum()
-        assert unclear <= 2, "nearly every token must be decided"
-
     @pytest.mark.parametrize("adapter", ADAPTERS)
     def test_a_whole_generation_is_that_of_transformers(
         self, llama: AdapterSession, llama_bundle: Exported, adapter: str | None

@@ -1,0 +1,143 @@
+"""What the runtime's own loop writes is judged: a loop that is wrong fails by its own case, whatever the graphs do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapter_export.parity import check as module
+from adapter_export.parity.cases import Case
+from adapter_export.parity.check import check_parity
+from adapter_export.parity.greedy import GreedyCase, judge_tokens
+from adapter_export.parity.judge import LIMITS, Verdict, judge
+from adapter_export.parity.measure import Error, Fit, Measure, Outputs, Tokens
+from adapter_export.parity.report import ParityReport
+from adapter_export.runtime.generation.choose import RowChooser
+from adapter_export.runtime.generation.config import GenerationConfig
+from adapter_export.runtime.generation.kinds import CrossFeeds, DecoderFeeds
+from adapter_export.runtime.session import AdapterSession
+from tests.bundles import Exported
+
+# Of a row of four tokens each: 3 is best by far, 1 and 2 are close, 0 and 1 are as good.
+R = np.array([[[1.0, 2.0, 3.0, 9.0], [0.0, 5.0, 4.5, 1.0], [7.0, 7.0, 0.0, 1.0]]])
+
+
+def judged(actual: np.ndarray, tokens: list[int], **config: Any) -> tuple[Tokens, int]:
+    outputs = Outputs(R, R, actual.astype(np.float32))
+    return judge_tokens(outputs, np.array([tokens]), GenerationConfig(**config))
+
+
+def test_tokens_on_paper() -> None:
+    # Without an error all but equal ones are clear.
+    assert judged(R, [3, 1, 0]) == (Tokens(count=3, clear=2, agreed=2), 0)
+    # An error of 0.3 makes a margin of 0.5 unclear, and may choose the other.
+    actual = R + 0.3 * np.eye(4)[2]
+    assert judged(actual, [3, 2, 0])[0] == Tokens(count=3, clear=1, agreed=1)
+    # The loop did not take the best of its own logits.
+    assert judged(R, [3, 2, 0]) == (Tokens(count=3, clear=2, agreed=1), 1)
+    # What is never chosen, or not as the first, counts on neither side.
+    assert judged(R, [2, 1, 0], suppressed_first=(3,)) == (Tokens(count=3, clear=2, agreed=2), 0)
+    assert judged(R, [3, 2, 0], suppressed=(1,)) == (Tokens(count=3, clear=3, agreed=3), 0)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "verdict", "reason"),
+    [
+        (Tokens(8, 8, 8), Verdict.PASS, None),
+        (Tokens(8, 1, 1), Verdict.PASS, None),
+        (Tokens(8, 8, 7), Verdict.FAIL, "another token than PyTorch's at 1 of 8 with a clear margin"),
+        (Tokens(8, 0, 0), Verdict.INCONCLUSIVE, "of 8 tokens none has a margin above twice the error"),
+    ],
+)
+def test_the_verdict_on_tokens(tokens: Tokens, verdict: Verdict, reason: str | None) -> None:
+    fit = Fit(Error(0, 0, 0), Error(0, 0, 0), squares=1, count=1)
+    (judgement,) = judge([Measure(on=fit, tokens=tokens)], LIMITS["float32"])
+    assert (judgement.verdict, judgement.tokens) == (verdict, tokens)
+    assert judgement.reasons == (() if reason is None else (reason,))
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exported], ParityReport]:
+    """Called with a bundle -> its report of one case beside the generation."""
+    monkeypatch.setattr(module, "cases_for", lambda *_: [Case(2, 9, "left")])
+    return lambda exported: check_parity(exported.bundle, exported.base, exported.adapters)
+
+
+Feeds = Mapping[str, np.ndarray]
+
+
+def positions_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    following = DecoderFeeds.following
+    monkeypatch.setattr(
+        DecoderFeeds,
+        "following",
+        lambda self, tokens: {**(fed := following(self, tokens)), "position_ids": fed["position_ids"] + 1},
+    )
+
+
+def padding_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(self: DecoderFeeds, ids: np.ndarray, positions: np.ndarray) -> Feeds:
+        return {"input_ids": ids, "attention_mask": np.ones_like(self._mask), "position_ids": positions}
+
+    monkeypatch.setattr(DecoderFeeds, "_named", named)
+
+
+def adapter_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = AdapterSession.generate
+    monkeypatch.setattr(
+        AdapterSession, "generate", lambda self, prompts, adapter, **more: generate(self, prompts, None, **more)
+    )
+
+
+def second_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RowChooser, "__call__", lambda self, logits: int(np.argsort(logits)[-2]))
+
+
+def rows_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    following = CrossFeeds.following
+    monkeypatch.setattr(CrossFeeds, "following", lambda self, tokens: following(self, np.roll(tokens, 1)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "bundle"),
+    [
+        (positions_off_by_one, "llama_bundle"),
+        (padding_seen, "llama_bundle"),
+        (adapter_forgotten, "llama_bundle"),
+        (second_best, "llama_bundle"),
+        (rows_mixed, "t5_bundle"),
+        (adapter_forgotten, "t5_bundle"),
+    ],
+)
+def test_a_wrong_loop_fails_though_the_graphs_are_right(
+    wrong: Callable[[pytest.MonkeyPatch], None],
+    bundle: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    report: Callable[[Exported], ParityReport],
+) -> None:
+    exported: Exported = request.getfixturevalue(bundle)
+    wrong(monkeypatch)
+    found = report(exported)
+    assert found.verdict is Verdict.FAIL
+    failed = {item.adapter for item in found.results if item.judgement.verdict is not Verdict.PASS}
+    assert failed >= set(exported.adapters)
+    assert {type(item.case) for item in found.results if item.judgement.verdict is not Verdict.PASS} == {GreedyCase}
+    assert {check.name for check in found.checks if check.verdict is not Verdict.PASS} == {"greedy"}
+
+
+def test_a_loop_that_does_not_run_fails(
+    llama_bundle: Exported, monkeypatch: pytest.MonkeyPatch, report: Callable[[Exported], ParityReport]
+) -> None:
+    monkeypatch.setattr(RowChooser, "__call__", lambda self, logits: 100_000)
+    found = report(llama_bundle)
+    assert found.verdict is Verdict.FAIL
+    reasons = [item.judgement.reasons for item in found.results if isinstance(item.case, GreedyCase)]
+    assert all(reason.startswith("did not run: ") for (reason,) in reasons)
+
+
+def test_the_name_of_its_case() -> None:
+    assert GreedyCase(4, 13, new=16).name == "4 x 13 + 16 greedy"

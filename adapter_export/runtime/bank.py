@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -54,10 +54,14 @@ class AdapterBank:
         self._changed = threading.Condition(threading.RLock())
         self._residents: OrderedDict[str, _Resident] = OrderedDict()  # least recently used first
         self._free = list(range(slots, 0, -1))
+        self.loads: Counter[str] = Counter()
+        self.evictions: Counter[str] = Counter()
         self._kinds = {
             kind: Rows(tensors, _defaults(manifest, tensors, nothing), slots, device)
             for kind, tensors in _by_kind(manifest).items()
         }
+        # How often a name was put or removed: what was read from a file before is then no longer what it stands for.
+        self._changes: Counter[str] = Counter()
         # A slot's entries are written before anybody has its number, and stay while somebody has it.
         self._tables = {kind: np.zeros(1 + slots, np.int64) for kind in self._kinds}
 
@@ -81,10 +85,12 @@ class AdapterBank:
     def put(self, adapter: LoadedAdapter) -> None:
         with self._changed:
             self._wait(lambda: bool(self._free) or self._idle() is not None)
+            self._changes[adapter.name] += 1
             self._place(adapter)
 
     def remove(self, name: str) -> bool:
         with self._changed:
+            self._changes[name] += 1
             if (found := self._residents.pop(name, None)) is None:
                 return False
             self._retire(found)
@@ -98,14 +104,18 @@ class AdapterBank:
         wanted = list(dict.fromkeys(name for name in rows if name is not None))
         if len(wanted) > self.slots:
             raise InputError(f"adapters: {len(wanted)} different ones in a batch, but the bank has {self.slots} slots")
-        # Files are read with no lock held; another thread may have been faster.
-        read = {name: load(name) for name in wanted if self.get(name) is None}
+        # Files are read with no lock held: meanwhile another thread may put the name, or evict what was there.
+        read: dict[str, LoadedAdapter] = {}
+        changes: dict[str, int] = {}
         while True:
             with self._changed:
                 self._wait(lambda: self._fit(wanted))
-                if not (evicted := [name for name in wanted if name not in self._residents and name not in read]):
+                fresh = {name for name in read if changes[name] == self._changes[name]}
+                unread = [name for name in wanted if name not in self._residents and name not in fresh]
+                if not unread:
                     return self._leased(rows, self._hold(wanted, read))
-            read |= {name: load(name) for name in evicted}
+                changes |= {name: self._changes[name] for name in unread}
+            read |= {name: load(name) for name in unread}
 
     def _hold(self, wanted: Sequence[str], read: Mapping[str, LoadedAdapter]) -> list[_Resident]:
         """Pin the adapters wanted, first those that are there, so that none of them makes way for another."""
@@ -168,6 +178,7 @@ class AdapterBank:
         if not self._free:
             oldest = self._idle()
             assert oldest is not None
+            self.evictions[oldest] += 1
             self._retire(self._residents.pop(oldest))
         rows = {kind: self._kinds[kind].claim(tensors) for kind, tensors in by_kind.items()}
         slot = self._free.pop()
@@ -176,6 +187,7 @@ class AdapterBank:
         # The bank has the numbers now; what is kept is what they are called.
         resident = _Resident(replace(adapter, tensors={}), slot, rows)
         self._residents[adapter.name] = resident
+        self.loads[adapter.name] += 1
         return resident
 
     def _retire(self, resident: _Resident) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -51,8 +52,16 @@ class Lease:
 class Residents(Protocol):
     """Adapters in memory by name, for many threads."""
 
+    # How often each name was brought into memory, and how often it made way for another.
+    loads: Counter[str]
+    evictions: Counter[str]
+
     @property
     def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the adapters, beside the graph's own."""
 
     def get(self, name: str) -> LoadedAdapter | None: ...
 
@@ -76,6 +85,9 @@ class InGraph:
 
     def __init__(self, mode: str, adapter: LoadedAdapter) -> None:
         self._mode, self._adapter = mode, adapter
+        self.loads: Counter[str] = Counter()
+        self.evictions: Counter[str] = Counter()
+        self.nbytes = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,6 +123,12 @@ class Swapped:
 
     def __init__(self) -> None:
         self._store = AdapterStore()
+        self.loads = self._store.loads
+        self.evictions: Counter[str] = Counter()
+
+    @property
+    def nbytes(self) -> int:
+        return self._store.nbytes
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from adapter_export.runtime.provider import open_model, run_errors
 from adapter_export.runtime.residents import InGraph, Lease, Residents, Swapped
 from adapter_export.runtime.shelf import Shelf
 from adapter_export.runtime.store import LoadedAdapter
+from adapter_export.runtime.usage import AdapterStatistics, Usage
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -86,6 +87,9 @@ class AdapterSession:
         self._fed = {graph: _fed_names(session) for graph, session in self._sessions.items()}
         self._inputs = {name: info for name, info in manifest.inputs.items() if name != ADAPTER_IDS}
         self._residents = self._residents_of(manifest, slots)
+        # Files beside the bundle's own; a bank may have to read one again.
+        self._foreign: dict[str, Path] = {}
+        self._usage = Usage()
         if verify:
             self._shelf.verify()
 
@@ -98,7 +102,7 @@ class AdapterSession:
     def adapters(self) -> tuple[str, ...]:
         """Names that `run` takes: the bundle's adapters, and the files loaded beside them."""
         own = tuple(info.name for info in self.manifest.adapters)
-        return (*own, *(name for name in self._residents.names if name not in own))
+        return (*own, *(name for name in self._foreign if name not in own))
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -127,7 +131,11 @@ class AdapterSession:
         then what was loaded stays.
         """
         self._refuse_in_graph()
-        self._residents.put(self._shelf.read(name) if path is None else self._shelf.read_foreign(name, Path(path)))
+        if path is None:
+            self._residents.put(self._shelf.read(name))
+            return
+        self._residents.put(self._shelf.read_foreign(name, Path(path)))
+        self._foreign[name] = Path(path)
 
     def unload(self, name: str) -> None:
         """Forget an adapter in memory; runs under way finish with it. One of the bundle is loaded again when next used.
@@ -135,6 +143,7 @@ class AdapterSession:
         Raises InputError when no adapter of that name is loaded.
         """
         self._refuse_in_graph()
+        self._foreign.pop(name, None)
         if not self._residents.remove(name):
             raise InputError(f"adapter {name!r}: not loaded (loaded: {', '.join(self._residents.names) or 'none'})")
 
@@ -212,6 +221,15 @@ class AdapterSession:
         graphs = self._bound(self._lease(len(prompts), adapter, adapters))
         return start(graphs, self.manifest, self.generation_config, prompts, settings)
 
+    def statistics(self) -> dict[str | None, AdapterStatistics]:
+        """What was asked of each adapter since the session was opened; None is the base model."""
+        return self._usage.statistics(self._residents.loads, self._residents.evictions)
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Memory of the adapters loaded now, beside the graph's own; of a bank, of the rows in use."""
+        return self._residents.nbytes
+
     @cached_property
     def generation_config(self) -> GenerationConfig:
         """Where the bundle's files say that generating ends, and how far it can go."""
@@ -252,12 +270,18 @@ class AdapterSession:
 
     def _lease(self, rows: int, adapter: str | None, adapters: Sequence[str | None] | None) -> Lease:
         if adapters is None:
-            return self._residents.lease([adapter] * rows, self._shelf.read)
-        if adapter is not None:
+            adapters = [adapter] * rows
+        elif adapter is not None:
             raise InputError("adapters: expected either these, one a row, or one adapter for all; found both")
-        if len(adapters) != rows:
+        elif len(adapters) != rows:
             raise InputError(f"adapters: expected {rows}, one for each row of the batch, found {len(adapters)}")
-        return self._residents.lease(adapters, self._shelf.read)
+        lease = self._residents.lease(adapters, self._load)
+        self._usage.count(adapters)
+        return lease
+
+    def _load(self, name: str) -> LoadedAdapter:
+        path = self._foreign.get(name)
+        return self._shelf.read(name) if path is None else self._shelf.read_foreign(name, path)
 
     def _run(
         self, inputs: Mapping[str, np.ndarray], adapter: str | None, adapters: Sequence[str | None] | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class AdapterStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._adapters: dict[str, LoadedAdapter] = {}
+        self.loads: Counter[str] = Counter()
 
     def get(self, name: str) -> LoadedAdapter | None:
         with self._lock:
@@ -41,6 +43,7 @@ class AdapterStore:
         """Add the adapter, or put it in the place of the one of its name."""
         with self._lock:
             self._adapters[adapter.name] = adapter
+            self.loads[adapter.name] += 1
 
     def remove(self, name: str) -> bool:
         """Forget the adapter; returns whether there was one."""
@@ -50,6 +53,12 @@ class AdapterStore:
     def clear(self) -> None:
         with self._lock:
             self._adapters.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all of them."""
+        with self._lock:
+            return sum(adapter.nbytes for adapter in self._adapters.values())
 
     @property
     def names(self) -> tuple[str, ...]:

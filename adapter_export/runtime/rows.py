@@ -65,8 +65,8 @@ class Rows:
     def make_room(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Let the arrays take tensors of these sizes.
 
-        One larger than any before moves its whole array to a larger one: `values` is another dictionary then, and who
-        reads the old one reads on undisturbed. Raises InputError when there is no memory.
+        One larger than any before moves its whole array to a larger one; who has the old one reads on undisturbed.
+        Raises InputError when there is no memory; then all is as it was.
         """
         sizes = dict(self._sizes)
         for name, tensor in tensors.items():
@@ -75,7 +75,7 @@ class Rows:
         if sizes == self._sizes and self._arrays:
             return
         used = [0, *sorted({*range(1, self._count)} - {*self._free})]
-        values = dict(self.values)
+        arrays, values = dict(self._arrays), dict(self.values)
         for name, info in self._tensors.items():
             old = self._arrays.get(name)
             shape = (self._count, *row_shape(info.shape, sizes))
@@ -90,9 +90,8 @@ class Rows:
             else:
                 for row in used:
                     self._widen(array[row], name, old[row])
-            self._arrays[name] = array
-            values[name] = self._value(array)
-        self._sizes, self.values = sizes, values
+            arrays[name], values[name] = array, self._value(array)
+        self._sizes, self._arrays, self.values = sizes, arrays, values
 
     def _widen(self, row: np.ndarray, name: str, old: np.ndarray) -> None:
         row[...] = padding_of(name, self._tensors[name].shape)

@@ -74,7 +74,17 @@ def trace(
     name_cache(exported.program)
     _correct_shapes(exported.program)
     widen_boundary(exported.program)
-    return Trace(exported.program, _public_axes(exported.program, sample))
+    return Trace(_own(exported.program), _public_axes(exported.program, sample))
+
+
+def _own(model: ir.Model) -> ir.Model:
+    """A copy that nobody else holds: the optimizer's rules (onnxscript 0.7) remember the last graph they saw, and would
+    keep its weights in memory for as long as the process lives."""
+    copy = model.clone()
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            value.const_value = None
+    return copy
 
 
 def _after_the_trace(target: Target) -> dict[str, Any]:

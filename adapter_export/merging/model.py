@@ -50,9 +50,12 @@ def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
             if name in changes:
                 raise CannotMerge(f"site {site.name}: {name} would be scaled twice by one adapter")
             changes[name] = (parameter, _rounded(site, name, value, parameter.dtype))
-    for parameter, value in changes.values():
-        parameter.data = value
-    return list(changes)
+    names = list(changes)
+    while changes:
+        # In place, one at a time: the old weights' memory is the new ones'.
+        parameter, value = changes.popitem()[1]
+        parameter.data.copy_(value)
+    return names
 
 
 def _rounded(site: Site, name: str, value: np.ndarray, dtype: torch.dtype) -> torch.Tensor:

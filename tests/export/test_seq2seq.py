@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,18 +17,32 @@ from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.add import graph_tensors
 from adapter_export.bundle.manifest import DECODER, ENCODER, Manifest, adapter_path, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.export import saving
 from adapter_export.export.bundle import write_bundle
 from adapter_export.export.export import lower_mode
+from adapter_export.export.saving import WEIGHTS
 from adapter_export.export.stages import is_cache, stages_for
 from adapter_export.injection import inject
+from adapter_export.runtime.session import AdapterSession
 
 # Outputs are of order 10; float32 differs from the float32 reference by rounding only. Measured: at most 6e-6.
 TOLERANCE = 3e-5
 BATCH, LENGTH, WRITTEN = 3, 7, 9
+# With fewer tokens the exporter transposes the table beforehand, for the logits, which makes a second one.
+VOCABULARY = 9000
 ADAPTERS: dict[str, dict[str, Any]] = {
     "ia3": {"method": "ia3"},
     "houlsby": {"method": "bottleneck", "reduction_factor": 4},
 }
+
+
+def sessions(folder: Path) -> dict[str, ort.InferenceSession]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return {
+        file: ort.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
+        for file in (ENCODER, DECODER)
+    }
 
 
 class Pair:
@@ -34,13 +50,9 @@ class Pair:
 
     def __init__(self, base: BaseModel, adapters: dict[str, Adapter], inputs: dict[str, np.ndarray], folder: Path):
         self.base, self.adapters, self.folder = base, adapters, folder
-        _, graphs = lower_mode(base, adapters, "swappable", stages=stages_for("seq2seq-lm", cache=True))
-        self.manifest: Manifest = write_bundle(folder, base, graphs, "swappable", adapters)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        self.sessions = {
-            file: ort.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"]) for file in graphs
-        }
+        _, self.graphs = lower_mode(base, adapters, "swappable", stages=stages_for("seq2seq-lm", cache=True))
+        self.manifest: Manifest = write_bundle(folder, base, self.graphs, "swappable", adapters)
+        self.sessions = sessions(folder)
         self.decoded = np.random.default_rng(0).integers(4, 90, (BATCH, WRITTEN))
         self.inputs = {name: value for name, value in inputs.items() if not name.startswith("decoder_")}
 
@@ -90,7 +102,7 @@ def pair(
     inputs_for: Callable[..., dict[str, np.ndarray]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Pair:
-    base = tiny_base(request.param, "seq2seq-lm")
+    base = tiny_base(request.param, "seq2seq-lm", vocab_size=VOCABULARY)
     adapters = {
         name: random_adapter(base.info, seed=seed, **made) for seed, (name, made) in enumerate(ADAPTERS.items())
     }
@@ -143,3 +155,61 @@ def test_an_adapter_for_both_graphs_is_one_file(pair: Pair, tmp_path: Path) -> N
         write_adapter_file(tmp_path / name, tensors, "")
     for session in pair.sessions.values():
         assert {value.name for value in session.get_overridable_initializers()} == set(pair.manifest.tensors)
+
+
+@pytest.fixture
+def large(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pair:
+    """The same bundle as if it were large: with a weights file, which all but shapes and scalars are in."""
+    monkeypatch.setattr(saving, "EXTERNAL_ABOVE_BYTES", 0)
+    monkeypatch.setattr(saving, "INLINE_UP_TO_BYTES", 64)
+    made = copy.copy(pair)
+    made.folder = tmp_path / "bundle"
+    made.folder.mkdir()
+    made.manifest = write_bundle(made.folder, pair.base, pair.graphs, "swappable", pair.adapters)
+    made.sessions = sessions(made.folder)
+    return made
+
+
+def test_both_graphs_read_one_weights_file(large: Pair, pair: Pair) -> None:
+    files = {path.name for path in large.folder.iterdir() if ".onnx" in path.name}
+    assert files == {ENCODER, DECODER, WEIGHTS}
+    assert large.manifest.files[WEIGHTS] == hashlib.sha256((large.folder / WEIGHTS).read_bytes()).hexdigest()
+    for adapter in (None, *ADAPTERS):
+        assert np.abs(large.run(adapter, [4, 1, 1, 3]) - pair.expected(adapter)).max() < TOLERANCE
+    prompt = large.inputs["input_features"][0] if "input_features" in large.inputs else [5, 6, 7]
+    for adapter in ADAPTERS:
+        tokens = [
+            AdapterSession(folder).generate([prompt], adapter, max_new_tokens=5, ignore_eos=True).completions()
+            for folder in (large.folder, pair.folder)
+        ]
+        assert tokens[0] == tokens[1]
+
+
+def test_every_weight_is_stored_once_and_none_that_nobody_reads(large: Pair) -> None:
+    """What is in the file are the model's tensors, or their transposes; what else the graphs hold are small constants
+    and the adapters' defaults."""
+    import onnx
+
+    own = {}
+    for name, tensor in large.base.module.state_dict().items():
+        array = tensor.numpy()
+        own[array.tobytes()] = own[np.ascontiguousarray(array.T).tobytes()] = own.get(array.tobytes(), name)
+    stored: dict[str, tuple[str, int]] = {}
+    for file in (ENCODER, DECODER):
+        graph = onnx.load(large.folder / file, load_external_data=False).graph
+        read = {name for node in graph.node for name in node.input}
+        for tensor in graph.initializer:
+            entry = {item.key: item.value for item in tensor.external_data}
+            if not entry or tensor.name in large.manifest.tensors:
+                continue
+            assert tensor.name in read
+            assert entry["location"] == WEIGHTS
+            with (large.folder / WEIGHTS).open("rb") as weights:
+                weights.seek(int(entry["offset"]))
+                content = weights.read(int(entry["length"]))
+            assert content in own, tensor.name
+            place = stored.setdefault(own[content], (entry["offset"], len(content)))
+            assert place == (entry["offset"], len(content)), f"{own[content]} is stored twice"
+    assert set(stored) == set(own.values())
+    distinct = {parameter.data_ptr(): parameter.nbytes for parameter in large.base.module.state_dict().values()}
+    assert sum(length for _, length in stored.values()) == sum(distinct.values())

@@ -7,14 +7,18 @@ off.
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from adapter_export.basemodel import describe
+from adapter_export.basemodel import BaseModel, describe
 from adapter_export.checkpoints.folder import save_adapter
+from adapter_export.export.trace import trace
 from tests import tiny
 
 # A small model goes first, for what is imported on the way. `clear_refs` starts the count of the peak anew. The
@@ -69,3 +73,14 @@ def test_an_export_takes_at_most_twice_the_weights(tmp_path: Path) -> None:
     taken = int(done.stdout)
     print(f"{taken / weights:.2f} of {weights / 1e6:.0f} MB")
     assert taken <= 2 * weights
+
+
+def test_no_weights_of_a_trace_outlive_it(tiny_base: Callable[..., BaseModel]) -> None:
+    """The optimizer remembers the last graph it saw."""
+    traced = trace(tiny_base("bert"), {})
+    tensors = [value.const_value for value in traced.model.graph.initializers.values()]
+    weights = [weakref.ref(tensor) for tensor in tensors if tensor is not None and tensor.nbytes > 128]
+    assert len(weights) > 12
+    del traced, tensors
+    gc.collect()
+    assert not [weight for weight in weights if weight() is not None]

@@ -9,7 +9,7 @@ from pathlib import Path
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import HEAD_SLUG
-from adapter_export.bundle.manifest import Manifest, TensorInfo, read_manifest
+from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo, read_manifest
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.files import existing_folder, weights_sha256
 from adapter_export.checkpoints.folder import load_adapter
@@ -190,7 +190,9 @@ def _notes(manifest: Manifest, limits: TextLimits | None) -> list[str]:
     notes = []
     if limits and limits.judged < limits.longest:
         notes.append(f"sequences were judged up to {limits.judged} of the {limits.longest} tokens the model takes")
-    if manifest.mode != "swappable":
+    if manifest.mode == "bank":
+        notes.append("every row was judged in a batch beside rows of other adapters and of none")
+    if manifest.mode not in MANY:
         notes.append(
             f"the graph ({manifest.mode}) has no state without its adapter: the change it makes was measured from "
             f"PyTorch at {manifest.dtype}"

@@ -67,7 +67,8 @@ def profile(bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapt
         options.profile_file_prefix = str(Path(folder) / "profile")
         # The file is complete when the session is gone.
         with AdapterSession(bundle, provider, options=options, verify=False) as session:
-            run_whole(session, inputs, adapter)
+            rows = len(next(iter(inputs.values())))
+            run_whole(session, inputs, [adapter] * rows)
             graphs = list(session.manifest.graphs)
         files = sorted(Path(folder).glob("profile*.json"))
         # A file a graph, called after the time it was opened: two may have been written into one.

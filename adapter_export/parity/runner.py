@@ -13,16 +13,17 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import HEAD_SLUG, write_adapter_file
 from adapter_export.bundle.add import graph_tensors
-from adapter_export.bundle.manifest import Manifest
+from adapter_export.bundle.manifest import MANY, NUM_LABELS, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import AdapterExportError
-from adapter_export.parity.whole import run_whole
+from adapter_export.parity.whole import run_whole, whole_outputs
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.start import Prompt
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,19 @@ class Runner:
     """
 
     def __init__(self, session: AdapterSession, manifest: Manifest, heads: Mapping[str, str]) -> None:
-        self._session = session
-        self._swappable = manifest.mode == "swappable"
-        self._heads = heads
+        self._session, self._manifest, self._heads = session, manifest, heads
+        self._labelled = {name for name, info in whole_outputs(manifest).items() if info.shape[-1] == NUM_LABELS}
 
     @property
     def has_off_state(self) -> bool:
         """Whether the graph can run without an adapter: a merged or embedded one cannot."""
-        return self._swappable
+        return self._manifest.mode in MANY
 
     def on(self, inputs: Mapping[str, np.ndarray], adapter: str) -> dict[str, np.ndarray]:
-        return run_whole(self._session, inputs, adapter)
+        return self._run(inputs, adapter)
 
     def off(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> dict[str, np.ndarray]:
-        return run_whole(self._session, inputs, self._heads.get(adapter or ""))
+        return self._run(inputs, self._heads.get(adapter or ""))
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -62,8 +62,37 @@ class Runner:
 
     def generate(self, prompts: Sequence[Prompt], adapter: str | None, new: int) -> Written:
         """`new` tokens behind each prompt, greedily, by the runtime's own loop."""
-        steps = list(self._session.generate(prompts, adapter, max_new_tokens=new, ignore_eos=True))
-        return Written(np.array([step.tokens for step in steps]).T, np.stack([step.logits for step in steps], axis=1))
+        batch, adapters, own = self._among_others(prompts, adapter)
+        steps = list(self._session.generate(batch, adapters=adapters, max_new_tokens=new, ignore_eos=True))
+        return Written(
+            np.array([step.tokens[own] for step in steps]).T, np.stack([step.logits[own] for step in steps], axis=1)
+        )
+
+    def _run(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> dict[str, np.ndarray]:
+        batch = {}
+        for name, value in inputs.items():
+            rows, adapters, own = self._among_others(value, adapter)
+            batch[name] = np.stack(rows)
+        outputs = run_whole(self._session, batch, adapters)
+        # Another row may have more labels.
+        labels = len(self._session.labels(adapter) or ())
+        return {
+            name: value[own, ..., :labels] if name in self._labelled else value[own] for name, value in outputs.items()
+        }
+
+    def _among_others(self, rows: Sequence[R], adapter: str | None) -> tuple[list[R], list[str | None], slice]:
+        """Rows to run, their adapters, and which of them are the ones asked for.
+
+        In a bank each stands between two of other adapters or none: nobody's numbers may depend on them.
+        """
+        if self._manifest.mode != "bank":
+            return list(rows), [adapter] * len(rows), slice(None)
+        names = [None, *(info.name for info in self._manifest.adapters)]
+        first = names.index(adapter) + 1 if adapter in names else 0
+        size = 2 * len(rows) + 1
+        others = (names[(first + step) % len(names)] for step in range(size))
+        adapters = [adapter if place % 2 else next(others) for place in range(size)]
+        return [rows[place // 2 % len(rows)] for place in range(size)], adapters, slice(1, None, 2)
 
 
 @contextmanager
@@ -79,9 +108,9 @@ def open_runner(bundle: Path, manifest: Manifest, adapters: Mapping[str, Adapter
     heads: dict[str, str] = {}
     with (
         tempfile.TemporaryDirectory(prefix="adapter-export-", ignore_cleanup_errors=True) as folder,
-        AdapterSession(bundle, provider, options=options, verify=False) as session,
+        AdapterSession(bundle, provider, options=options, verify=False, slots=2 * len(adapters)) as session,
     ):
-        if manifest.mode == "swappable" and any(site.method == HEAD_SLUG for site in manifest.sites):
+        if manifest.mode in MANY and any(site.method == HEAD_SLUG for site in manifest.sites):
             for name, adapter in adapters.items():
                 if adapter.num_labels is not None:
                     heads[name] = _unused(f"head-of-{len(heads)}", adapters)

@@ -8,10 +8,11 @@ an encoder's and a decoder's the encoder's inputs and decoder_input_ids; logits 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from adapter_export.bundle.bank import ADAPTER_IDS
 from adapter_export.bundle.manifest import DECODER, ENCODER, Manifest, TensorInfo
 from adapter_export.parity.stepping import logits_in_steps
 from adapter_export.runtime.generation.bound import PAST, PRESENT, CachedDecoder
@@ -25,8 +26,10 @@ _HIDDEN, _ENCODER_HIDDEN = "last_hidden_state", "encoder_last_hidden_state"
 def whole_inputs(manifest: Manifest) -> dict[str, TensorInfo]:
     """What the whole model takes, by the names of its forward in transformers."""
     if ENCODER in manifest.graphs:
-        return {**manifest.graphs[ENCODER].inputs, "decoder_input_ids": manifest.inputs["input_ids"]}
-    return {name: info for name, info in manifest.inputs.items() if not name.startswith(PAST)}
+        encoder = manifest.graphs[ENCODER].inputs
+        read = {name: info for name, info in encoder.items() if name != ADAPTER_IDS}
+        return {**read, "decoder_input_ids": manifest.inputs["input_ids"]}
+    return {name: info for name, info in manifest.inputs.items() if not name.startswith(PAST) and name != ADAPTER_IDS}
 
 
 def whole_outputs(manifest: Manifest) -> dict[str, TensorInfo]:
@@ -37,18 +40,19 @@ def whole_outputs(manifest: Manifest) -> dict[str, TensorInfo]:
     return outputs
 
 
-def run_whole(session: AdapterSession, inputs: Mapping[str, np.ndarray], adapter: str | None) -> dict[str, np.ndarray]:
-    """The whole model's outputs for its inputs: they must equal one forward over everything."""
+def run_whole(
+    session: AdapterSession, inputs: Mapping[str, np.ndarray], adapters: Sequence[str | None]
+) -> dict[str, np.ndarray]:
+    """The whole model's outputs for its inputs: they must equal one forward over everything. adapters: of each row."""
     manifest = session.manifest
     if not generates(manifest):
-        return session.run(inputs, adapter)
-    rows = len(next(iter(inputs.values())))
-    graphs = session.bound(adapter, rows)
-    decoder = CachedDecoder(graphs[manifest.model], manifest.graphs[manifest.model], rows)
+        return session.run(inputs, adapters=adapters)
+    graphs = session.bound(adapters)
+    decoder = CachedDecoder(graphs[manifest.model], manifest.graphs[manifest.model], len(adapters))
     if ENCODER not in graphs:
         return {"logits": logits_in_steps(decoder, inputs)}
     encoder, info = graphs[ENCODER], manifest.graphs[ENCODER]
-    encoder.feed({name: inputs[name] for name in info.inputs})
+    encoder.feed({name: inputs[name] for name in info.inputs if name in inputs})
     encoded = encoder.run(list(info.outputs), host=(_HIDDEN,))
     hidden: np.ndarray = encoded.pop(_HIDDEN).numpy().copy()
     for name, states in encoded.items():

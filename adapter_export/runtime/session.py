@@ -109,13 +109,18 @@ class AdapterSession:
         """Names of the adapters in memory now; those in the graph of mode merged or embedded always are."""
         return self._residents.names
 
+    @property
+    def slots(self) -> int | None:
+        """How many adapters a bank holds at once, and thus one batch; None in other modes."""
+        return self._residents.slots if isinstance(self._residents, AdapterBank) else None
+
     def labels(self, adapter: str | None = None) -> tuple[str, ...] | None:
         """Class names of the outputs of a run with `adapter`; None where there are none.
 
         A foreign file holds no names: transformers' placeholders (`LABEL_0`, ...) stand in for them.
         """
         if self.manifest.mode in _IN_GRAPH:
-            (loaded,) = self._lease(1, adapter, None).adapters
+            (loaded,) = self._residents.lease([adapter], self._load).adapters
         elif adapter is None:
             return self.manifest.labels
         else:
@@ -172,13 +177,17 @@ class AdapterSession:
             for row, count in enumerate(labels)
         ]
 
-    def bound(self, adapter: str | None = None, rows: int = 1) -> dict[str, BoundGraph]:
-        """The bundle's graphs by file, with the tensors of `adapter` bound to them: for whoever runs them step by step,
-        their caches left where they lie. What is fed is checked by ONNX Runtime alone. rows: of the batch.
+    def bound(self, adapters: Sequence[str | None]) -> dict[str, BoundGraph]:
+        """The bundle's graphs by file, with the tensors of the adapters bound to them, one for each row: for whoever
+        runs them step by step, their caches left where they lie. What is fed is checked by ONNX Runtime alone.
 
-        Raises InputError for an unknown adapter.
+        Raises InputError for an unknown adapter, and for several in a graph that has one for all rows.
         """
-        return self._bound(self._lease(rows, adapter, None))
+        lease = self._lease(adapters)
+        return {
+            graph: BoundGraph(session, self.provider, self._feeds(graph, lease), lease)
+            for graph, session in self._opened().items()
+        }
 
     def generate(
         self,
@@ -218,7 +227,7 @@ class AdapterSession:
         settings = Settings(
             max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop_tokens, ignore_eos, prefix
         )
-        graphs = self._bound(self._lease(len(prompts), adapter, adapters))
+        graphs = self.bound(self._rows(len(prompts), adapter, adapters))
         return start(graphs, self.manifest, self.generation_config, prompts, settings)
 
     def statistics(self) -> dict[str | None, AdapterStatistics]:
@@ -268,15 +277,19 @@ class AdapterSession:
         """Names that no caller feeds: adapters are chosen by theirs."""
         return self._fed[self.manifest.model]
 
-    def _lease(self, rows: int, adapter: str | None, adapters: Sequence[str | None] | None) -> Lease:
+    def _rows(self, rows: int, adapter: str | None, adapters: Sequence[str | None] | None) -> Sequence[str | None]:
+        """The adapter of each row, of what a caller asks for."""
         if adapters is None:
-            adapters = [adapter] * rows
-        elif adapter is not None:
+            return [adapter] * rows
+        if adapter is not None:
             raise InputError("adapters: expected either these, one a row, or one adapter for all; found both")
-        elif len(adapters) != rows:
+        if len(adapters) != rows:
             raise InputError(f"adapters: expected {rows}, one for each row of the batch, found {len(adapters)}")
-        lease = self._residents.lease(adapters, self._load)
-        self._usage.count(adapters)
+        return adapters
+
+    def _lease(self, rows: Sequence[str | None]) -> Lease:
+        lease = self._residents.lease(rows, self._load)
+        self._usage.count(rows)
         return lease
 
     def _load(self, name: str) -> LoadedAdapter:
@@ -290,8 +303,8 @@ class AdapterSession:
         sessions = self._opened()
         check_inputs(inputs, self._inputs, self._tensors)
         manifest = self.manifest
-        rows = next(len(value) for value in inputs.values())
-        with self._lease(rows, adapter, adapters) as lease, run_errors():
+        batch = next(len(value) for value in inputs.values())
+        with self._lease(self._rows(batch, adapter, adapters)) as lease, run_errors():
             # The dictionary holds every array until the run is over.
             feeds = {name: _fed(value) for name, value in {**inputs, **self._feeds(manifest.model, lease)}.items()}
             values = sessions[manifest.model].run([*manifest.outputs], feeds)
@@ -304,12 +317,6 @@ class AdapterSession:
 
     def _feeds(self, graph: str, lease: Lease) -> dict[str, np.ndarray | ort.OrtValue]:
         return {name: value for name, value in lease.feeds.items() if name in self._fed[graph]}
-
-    def _bound(self, lease: Lease) -> dict[str, BoundGraph]:
-        return {
-            graph: BoundGraph(session, self.provider, self._feeds(graph, lease), lease)
-            for graph, session in self._opened().items()
-        }
 
     def _refuse_in_graph(self) -> None:
         if self.manifest.mode in _IN_GRAPH:

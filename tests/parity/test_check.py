@@ -60,6 +60,14 @@ def test_every_adapter_of_a_bundle_and_none(swappable_bundle: Exported) -> None:
     assert sorted(swappable_bundle.bundle.rglob("*")) == files
 
 
+def test_a_bank_is_judged_in_mixed_batches(bank_bundle: Exported) -> None:
+    report = judged(bank_bundle)
+    assert report.verdict is Verdict.PASS, reasons(report)
+    for name in bank_bundle.adapters:
+        assert all(item.judgement.error and item.judgement.error.max < 1e-5 for item in report.of(name))
+    assert any("beside rows of other adapters" in note for note in report.notes)
+
+
 def test_a_base_model_with_a_head_is_measured_without_an_adapter(headed_bundle: Exported) -> None:
     report = judged(headed_bundle)
     assert report.verdict is Verdict.PASS, reasons(report)

@@ -29,8 +29,8 @@ from tests.parity.mutants import (
     without,
 )
 
-SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR = (
-    f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed", "llama", "t5")
+SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR, BANK = (
+    f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed", "llama", "t5", "bank")
 )
 L0, L1 = "encoder.layer.0.", "encoder.layer.1."
 IA3_SITES = [
@@ -45,6 +45,7 @@ ONES = "one = Constant <value_int: int = 1> ()  zeros = Sub (x, x)  ones = Add (
 ROW_0 = (
     "zeros = Sub (x, x)  first = Constant <value_ints: ints = [0]> ()  row = Gather (x, first)  out = Add (zeros, row)"
 )
+ROW_LAST = ROW_0.replace("[0]", "[-1]")
 # What is oldest of a cache [B, heads, past, d] stands last; an empty one stays.
 ROLLED = """axis = Constant <value_ints: ints = [2]> ()  zero = Constant <value_ints: ints = [0]> ()
     one = Constant <value_ints: ints = [1]> ()  end = Constant <value_ints: ints = [1000000]> ()
@@ -174,6 +175,14 @@ MUTANTS = [
     Mutant("the decoder's bottlenecks dropped", PAIR, "houlsby", without("decoder.block.1", ".bottleneck")),
     Mutant("the encoder's mask ignored in the decoder", PAIR, "houlsby", file=DECODER,
            graph=input_through("encoder_attention_mask", f"{ONES}  out = Identity (ones)")),
+    # banks
+    Mutant("every row has the first one's adapter", BANK, "ia3_three", graph=input_through("adapter_ids", ROW_0)),
+    Mutant("every row has the last one's adapter", BANK, "houlsby_two", graph=input_through("adapter_ids", ROW_LAST)),
+    Mutant("no row has an adapter", BANK, "houlsby_two", graph=input_through("adapter_ids", "out = Sub (x, x)")),
+    Mutant("one tensor of no adapter", BANK, "houlsby_two", graph=function(
+        "BottleneckSiluOfRows", "down_bias = Gather <axis: int = 0> (down_bias_bank, rows)",
+        "none = Sub (rows, rows)  down_bias = Gather <axis: int = 0> (down_bias_bank, none)")),
+    Mutant("one layer's vectors dropped in a bank", BANK, "ia3_three", without(L1, ".ia3.")),
 ]  # fmt: skip
 
 
@@ -194,6 +203,7 @@ def report_of(mutant: Mutant, request: pytest.FixtureRequest, folder: Path) -> P
         (HEADED, "ia3"),
         (CACHED, "ia3"),
         (PAIR, "ia3"),
+        (BANK, "houlsby_four"),
     ],
 )
 def test_unchanged_bundles_live(bundle: str, adapter: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_every_graph_of_a_bundle_counts(t5_bundle: Exported, monkeypatch: pytest
 
 def run_encoder(session: AdapterSession, inputs: dict[str, np.ndarray]) -> None:
     """The encoder's graph alone: where the decoder's would run is not known."""
-    encoder = session.bound()[ENCODER]
+    encoder = session.bound([None])[ENCODER]
     encoder.feed({name: inputs[name] for name in ("input_ids", "attention_mask")})
     encoder.run(["last_hidden_state"], host=("last_hidden_state",))
 
@@ -142,4 +142,4 @@ class _SilentSession:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def run(self, *_: Any) -> None: ...
+    def run(self, *_: Any, **__: Any) -> None: ...

@@ -6,6 +6,7 @@
     add_adapter(bundle, adapters)               more adapters in a bundle
     check_parity(bundle, model, adapters)       a report whether the numbers match
     AdapterSession(bundle)                      runs it; needs no torch
+    DynamicBatcher(session)                     gathers requests of many callers into its batches
 
 Each name is imported when it is first used: `import adapter_export` itself loads nothing.
 """
@@ -17,10 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adapter_export.bundle.add import add_adapter
-    from adapter_export.errors import AdapterExportError, CannotMerge, InputError, OutputExists, ProviderError
+    from adapter_export.errors import (
+        AdapterExportError,
+        CannotMerge,
+        InputError,
+        OutputExists,
+        ProviderError,
+        Unavailable,
+    )
     from adapter_export.export.export import export_onnx
     from adapter_export.merging.merge import merge
     from adapter_export.parity.check import check_parity
+    from adapter_export.runtime.batching.batcher import DynamicBatcher
     from adapter_export.runtime.session import AdapterSession
     from adapter_export.training.train import train
 
@@ -28,9 +37,11 @@ __all__ = [
     "AdapterExportError",
     "AdapterSession",
     "CannotMerge",
+    "DynamicBatcher",
     "InputError",
     "OutputExists",
     "ProviderError",
+    "Unavailable",
     "add_adapter",
     "check_parity",
     "export_onnx",
@@ -43,9 +54,11 @@ _HOMES = {
     "AdapterExportError": "errors",
     "AdapterSession": "runtime.session",
     "CannotMerge": "errors",
+    "DynamicBatcher": "runtime.batching.batcher",
     "InputError": "errors",
     "OutputExists": "errors",
     "ProviderError": "errors",
+    "Unavailable": "errors",
     "add_adapter": "bundle.add",
     "check_parity": "parity.check",
     "export_onnx": "export.export",

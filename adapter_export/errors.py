@@ -4,7 +4,8 @@ AdapterExportError
 ├── InputError          bad usage or bad input: names the file, the field, what was expected and what was found
 │   ├── OutputExists    the output folder already holds something
 │   └── CannotMerge     the maths does not allow this merge
-└── ProviderError       the execution provider asked for is not the one that runs
+├── ProviderError       the execution provider asked for is not the one that runs
+└── Unavailable         a batcher's queue stayed full, or it was closed: try again later, or elsewhere
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class CannotMerge(InputError):
 
 class ProviderError(AdapterExportError):
     """The execution provider asked for is not the one that would run."""
+
+
+class Unavailable(AdapterExportError):
+    """A batcher takes no more requests, or gave up those it had: its queue stayed full, or it was closed."""

@@ -114,6 +114,11 @@ class AdapterSession:
         """How many adapters a bank holds at once, and thus one batch; None in other modes."""
         return self._residents.slots if isinstance(self._residents, AdapterBank) else None
 
+    @property
+    def slots(self) -> int | None:
+        """How many adapters a bank holds at once, and thus one batch; None in other modes."""
+        return self._residents.slots if isinstance(self._residents, AdapterBank) else None
+
     def labels(self, adapter: str | None = None) -> tuple[str, ...] | None:
         """Class names of the outputs of a run with `adapter`; None where there are none.
 

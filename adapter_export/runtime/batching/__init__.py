@@ -1,0 +1,1 @@
+"""Requests of single rows, gathered into batches."""

@@ -1,0 +1,121 @@
+"""Rows of different lengths as one batch, and a batch's outputs as rows again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from adapter_export.bundle.bank import ADAPTER_IDS
+from adapter_export.bundle.manifest import NUM_LABELS, Manifest, TensorInfo
+from adapter_export.errors import InputError
+from adapter_export.runtime.inputs import check_inputs
+from adapter_export.runtime.text import optional_json
+
+_BATCH, _SEQUENCE = "batch", "sequence"
+_IDS, _MASK = "input_ids", "attention_mask"
+# Inputs whose padding the mask hides.
+_TEXT_INPUTS = frozenset({_IDS, _MASK, "token_type_ids"})
+
+
+class Padding:
+    """How rows of a bundle's graph become a batch.
+
+    A row has the inputs of the graph without their batch axis: `input_ids` [sequence], `pixel_values` [3, H, W].
+    Texts are padded on the right: input_ids with the model's padding token, attention_mask and token_type_ids with 0.
+    A token's position is then counted as in the text alone, no token attends to what the mask hides, and a decoder's
+    tokens do not look behind themselves. Everything else is stacked as it is. Where a graph has no mask, has other
+    inputs along `sequence`, or its model no padding token, rows of different lengths do not share a batch.
+
+    Classifiers with an encoder and a decoder (BART, T5) take each text's last end token among those of the whole batch,
+    and give rows each other's when they have unequal numbers of them: such rows do not share a batch either.
+    """
+
+    def __init__(self, bundle: Path, manifest: Manifest) -> None:
+        """Raises InputError for a graph whose rows are not independent of each other, or that steps with a cache."""
+        inputs = {name: info for name, info in manifest.inputs.items() if name != ADAPTER_IDS}
+        _check_rows(bundle, {**inputs, **manifest.outputs})
+        self._inputs = {name: TensorInfo(info.dtype, info.shape[1:]) for name, info in inputs.items()}
+        self._tensors = frozenset(manifest.tensors)
+        config = optional_json(bundle / "config.json")
+        pad = pad_token(bundle, config)
+        self._fill = {_IDS: pad or 0}
+        along = {name for name, info in self._inputs.items() if _SEQUENCE in info.shape}
+        known = {dim for info in inputs.values() for dim in info.shape} | {NUM_LABELS}
+        fits = all(isinstance(dim, int) or dim in known for info in manifest.outputs.values() for dim in info.shape)
+        self._end = _end_token(config) if set(inputs) <= _TEXT_INPUTS else None
+        pads = fits and pad not in (None, self._end) and {_IDS, _MASK} <= along <= _TEXT_INPUTS
+        self._padded = frozenset(along if pads else ())
+        self._cut = {
+            name: tuple(dim == _SEQUENCE and pads for dim in info.shape[1:]) for name, info in manifest.outputs.items()
+        }
+
+    def check(self, row: Mapping[str, np.ndarray]) -> None:
+        """Raise InputError unless the row has the graph's inputs, each with at least one element."""
+        check_inputs(row, self._inputs, self._tensors)
+        for name, value in row.items():
+            if value.size == 0:
+                raise InputError(f"input {name!r}: expected at least one element, found shape {list(value.shape)}")
+
+    def length(self, row: Mapping[str, np.ndarray]) -> int:
+        """Tokens of a row; 1 for one that is not padded."""
+        return next((len(row[name]) for name in self._padded), 1)
+
+    def group(self, row: Mapping[str, np.ndarray]) -> Hashable:
+        """Equal for rows that can share a batch."""
+        ends = None if self._end is None else int(np.count_nonzero(row[_IDS] == self._end))
+        return ends, tuple(row[name].shape for name in self._inputs if name not in self._padded)
+
+    def stack(self, rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """One batch of all rows, which are of one group."""
+        return {
+            name: self._pad(name, [row[name] for row in rows])
+            if name in self._padded
+            else np.stack([row[name] for row in rows])
+            for name in self._inputs
+        }
+
+    def cut(self, outputs: Mapping[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
+        """A row's outputs without what was computed for padding, as copies: a view would keep the whole batch."""
+        ends = (slice(None), slice(length))
+        return {name: value[tuple(ends[cut] for cut in self._cut[name])].copy() for name, value in outputs.items()}
+
+    def _pad(self, name: str, values: Sequence[np.ndarray]) -> np.ndarray:
+        batch = np.full((len(values), max(map(len, values))), self._fill.get(name, 0), values[0].dtype)
+        for row, value in zip(batch, values, strict=True):
+            row[: len(value)] = value
+        return batch
+
+
+def pad_token(bundle: Path, config: Mapping[str, object]) -> int | None:
+    """The model's padding token: the config's, for graphs look for that one, else the tokenizer's; None without one."""
+    text = config.get("text_config")
+    found = (text if isinstance(text, dict) else config).get("pad_token_id")
+    if isinstance(found, int) and found >= 0:
+        return found
+    token = optional_json(bundle / "tokenizer_config.json").get("pad_token")
+    content = token.get("content") if isinstance(token, dict) else token
+    added = optional_json(bundle / "tokenizer.json").get("added_tokens")
+    entries = [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []
+    ids = [entry.get("id") for entry in entries if content is not None and entry.get("content") == content]
+    return next((number for number in ids if isinstance(number, int)), None)
+
+
+def _end_token(config: Mapping[str, object]) -> int | None:
+    """Of encoder-decoders, their end token."""
+    found = config.get("eos_token_id")
+    return found if config.get("is_encoder_decoder") is True and isinstance(found, int) else None
+
+
+def _check_rows(bundle: Path, values: Mapping[str, TensorInfo]) -> None:
+    for name, info in values.items():
+        if "past_sequence" in info.shape:
+            raise InputError(
+                f"bundle {bundle}: its graph steps with a cache ({name!r}): `generate` takes batches itself, and an "
+                "export with --no-cache scores"
+            )
+        if info.shape[:1] != (_BATCH,) or _BATCH in info.shape[1:]:
+            raise InputError(
+                f"bundle {bundle}: {name!r} has dims {list(info.shape)}: expected rows of a batch, each by itself"
+            )

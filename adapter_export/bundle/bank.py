@@ -16,7 +16,6 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import HEAD_SLUG
 
-ADAPTER_IDS = "adapter_ids"
 NO_ADAPTER = 0
 Dims = Sequence[int | str]
 

@@ -23,6 +23,8 @@ ADAPTER_SUFFIX = ".onnx_adapter"
 NO_ADAPTER_FILE = f"no_adapter{ADAPTER_SUFFIX}"
 # The named dim of a swappable head's outputs.
 NUM_LABELS = "num_labels"
+# Of a bank: int64 [batch], which adapter each row has.
+ADAPTER_IDS = "adapter_ids"
 # Modes that hold any number of adapters, and take others later.
 MANY = ("swappable", "bank")
 # Adapters that a bank holds at once, unless told otherwise.
@@ -43,6 +45,11 @@ class GraphInfo:
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
+
+    @property
+    def given(self) -> dict[str, TensorInfo]:
+        """The inputs that a caller of the runtime gives: not the numbers of adapters, which it knows by name."""
+        return {name: info for name, info in self.inputs.items() if name != ADAPTER_IDS}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapter_export.bundle.manifest import ENCODER, MODEL
+from adapter_export.cli.batches import batches, ran_with
 from adapter_export.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 # New tokens where nothing was asked for; fewer where the model has no room.
 _NEW_TOKENS = 128
-# Prompts in one run of the graph, when nobody watches.
-_BATCH = 16
 # A model may write what a terminal would obey: of control characters, line breaks and tabs are shown.
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -52,8 +51,8 @@ def write(
     from adapter_export.runtime.generation.texts import PromptTexts
 
     reader = session.manifest.graphs[ENCODER if ENCODER in session.manifest.graphs else MODEL]
-    if "input_ids" not in reader.inputs:
-        raise InputError(f"bundle {session.bundle}: takes {', '.join(reader.inputs)}, which no text gives")
+    if "input_ids" not in reader.given:
+        raise InputError(f"bundle {session.bundle}: takes {', '.join(reader.given)}, which no text gives")
     texts = PromptTexts(session.bundle)
     seed = settings.get("seed")
     prompts = [
@@ -93,22 +92,19 @@ def _new_tokens(session: AdapterSession, prompts: Sequence[Prompt], wanted: int 
 def _complete(
     session: AdapterSession, texts: PromptTexts, prompts: Sequence[Prompt], settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Prompts of one adapter share batches."""
     results: dict[int, dict[str, Any]] = {}
-    for adapter in dict.fromkeys(prompt.request.adapter for prompt in prompts):
-        indices = [index for index, prompt in enumerate(prompts) if prompt.request.adapter == adapter]
-        for start in range(0, len(indices), _BATCH):
-            batch = indices[start : start + _BATCH]
-            rows = [prompts[index] for index in batch]
-            seeds = [prompt.seed for prompt in rows if prompt.seed is not None]
-            generation = session.generate(
-                [prompt.tokens for prompt in rows], adapter, **{**settings, "seed": seeds or None}
-            )
-            for index, prompt, row in zip(batch, rows, generation.completions(), strict=True):
-                text = texts.completion(
-                    _before(session, prompt), row.tokens[:-1] if row.finish == "stop" else row.tokens
-                )
-                results[index] = _result(session, prompt, text, len(row.tokens), row.finish)
+    adapters = [prompt.request.adapter for prompt in prompts]
+    for batch in batches(session, adapters):
+        rows = [prompts[index] for index in batch]
+        seeds = [prompt.seed for prompt in rows if prompt.seed is not None]
+        generation = session.generate(
+            [prompt.tokens for prompt in rows],
+            adapters=[adapters[index] for index in batch],
+            **{**settings, "seed": seeds or None},
+        )
+        for index, prompt, row in zip(batch, rows, generation.completions(), strict=True):
+            text = texts.completion(_before(session, prompt), row.tokens[:-1] if row.finish == "stop" else row.tokens)
+            results[index] = _result(session, prompt, text, len(row.tokens), row.finish)
     return [results[index] for index in range(len(prompts))]
 
 
@@ -121,7 +117,7 @@ def _show(
         stream, text = texts.stream(_before(session, prompt)), ""
         generation = session.generate([prompt.tokens], prompt.request.adapter, **{**settings, "seed": prompt.seed})
         if len(prompts) > 1:
-            title = f"{_adapter(session, prompt) or 'no adapter'}: {_heading(prompt.request.given)}"
+            title = f"{ran_with(session, prompt.request.adapter) or 'no adapter'}: {_heading(prompt.request.given)}"
             click.secho(("\n" if index else "") + title.translate(_CONTROLS), bold=True)
         for step in generation:
             (token,), (finish,) = step.tokens, step.finish
@@ -149,14 +145,9 @@ def _heading(given: Mapping[str, Any]) -> str:
 def _result(session: AdapterSession, prompt: Prompt, text: str, tokens: int, finish: str | None) -> dict[str, Any]:
     return {
         **prompt.request.given,
-        "adapter": _adapter(session, prompt),
+        "adapter": ran_with(session, prompt.request.adapter),
         "tokens": len(prompt.tokens),
         "completion": text,
         "new_tokens": tokens,
         "finish": finish,
     }
-
-
-def _adapter(session: AdapterSession, prompt: Prompt) -> str | None:
-    """The adapter that runs: in modes merged and embedded the one in the graph."""
-    return prompt.request.adapter or (None if session.manifest.mode == "swappable" else session.adapters[0])

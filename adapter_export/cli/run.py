@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapter_export import tasks
+from adapter_export.cli.batches import BATCH, batches, ran_with
 from adapter_export.cli.completions import Request, write
 from adapter_export.cli.options import Command, Invocation, debug_option, emit, json_option
 from adapter_export.cli.table import print_table
@@ -26,8 +27,6 @@ Examples:
   adapter-export run --bundle bundle --adapter sentiment --adapter topic --text "what a lovely day"
   adapter-export run --bundle writer --adapter poems --text "the night" --temperature 0.8 --top-p 0.95 --seed 1
 """
-# Texts in one run of the graph.
-_BATCH = 16
 # Next tokens shown for a language model.
 _NEXT = 5
 # Characters of a text shown in a table.
@@ -147,47 +146,51 @@ def _check_answerable(session: AdapterSession, adapter: str | None) -> None:
 def _run(
     session: AdapterSession, encoder: TextEncoder, requests: Sequence[tuple[str, str | None]]
 ) -> list[dict[str, Any]]:
-    """One result a request, in their order; requests of one adapter share batches."""
+    """One result a request, in their order."""
+    from adapter_export.runtime.text import at_last_token, mean_pooled
+
     results: dict[int, dict[str, Any]] = {}
-    in_graph = None if session.manifest.mode == "swappable" else session.adapters[0]
-    size = _BATCH if encoder.pad_id is not None else 1
-    for adapter in dict.fromkeys(adapter for _, adapter in requests):
-        indices = [index for index, (_, wanted) in enumerate(requests) if wanted == adapter]
-        for start in range(0, len(indices), size):
-            batch = indices[start : start + size]
-            encoded = encoder.encode([requests[index][0] for index in batch])
-            output = session.run(encoded.inputs, adapter)[tasks.get(session.manifest.task).output]
-            answers = _answers(session, encoder, adapter, output, encoded.mask)
-            for row, (index, answer) in enumerate(zip(batch, answers, strict=True)):
-                results[index] = {
-                    "text": requests[index][0],
-                    "adapter": adapter or in_graph,
-                    "tokens": int(encoded.mask[row].sum()),
-                    "truncated": encoded.truncated[row],
-                    **answer,
-                }
+    task = session.manifest.task
+    adapters = [adapter for _, adapter in requests]
+    for batch in batches(session, adapters, BATCH if encoder.pad_id is not None else 1):
+        encoded = encoder.encode([requests[index][0] for index in batch])
+        rows = session.run_rows(encoded.inputs, [adapters[index] for index in batch])
+        for row, index in enumerate(batch):
+            mask, output = encoded.mask[row : row + 1], rows[row][tasks.get(task).output][None]
+            if task == "features":
+                answer = _features(mean_pooled(output, mask)[0], int(mask.sum()))
+            elif tasks.get(task).labelled:
+                answer = _label(session.labels(adapters[index]) or (), output)
+            else:
+                answer = _next(encoder, at_last_token(output, mask))
+            results[index] = {
+                "text": requests[index][0],
+                "adapter": ran_with(session, adapters[index]),
+                "tokens": int(mask.sum()),
+                "truncated": encoded.truncated[row],
+                **answer,
+            }
     return [results[index] for index in range(len(requests))]
 
 
-def _answers(
-    session: AdapterSession, encoder: TextEncoder, adapter: str | None, output: np.ndarray, mask: np.ndarray
-) -> list[dict[str, Any]]:
-    from adapter_export.runtime.text import at_last_token, mean_pooled, probabilities
+def _features(mean: np.ndarray, tokens: int) -> dict[str, Any]:
+    return {"shape": [tokens, len(mean)], "norm": float((mean**2).sum() ** 0.5), "embedding": mean.tolist()}
 
-    if (labels := session.labels(adapter)) is not None and tasks.get(session.manifest.task).labelled:
-        if len(labels) == 1:  # a regression: softmax of one value is always 1
-            return [{"label": labels[0], "value": float(row[0])} for row in output]
-        return [_classes(labels, row) for row in probabilities(output)]
-    if session.manifest.task == "features":
-        return [
-            {"shape": [int(kept.sum()), len(mean)], "norm": float((mean**2).sum() ** 0.5), "embedding": mean.tolist()}
-            for kept, mean in zip(mask, mean_pooled(output, mask), strict=True)
-        ]
-    found = []
-    for row in probabilities(at_last_token(output, mask)):
-        best = (-row).argsort()[:_NEXT]
-        found.append({"next": [{"token": encoder.decode(int(i)), "probability": float(row[i])} for i in best]})
-    return found
+
+def _label(labels: Sequence[str], logits: np.ndarray) -> dict[str, Any]:
+    from adapter_export.runtime.text import probabilities
+
+    if len(labels) == 1:  # a regression: softmax of one value is always 1
+        return {"label": labels[0], "value": float(logits[0, 0])}
+    return _classes(labels, probabilities(logits)[0])
+
+
+def _next(encoder: TextEncoder, logits: np.ndarray) -> dict[str, Any]:
+    from adapter_export.runtime.text import probabilities
+
+    (row,) = probabilities(logits)
+    best = (-row).argsort()[:_NEXT]
+    return {"next": [{"token": encoder.decode(int(i)), "probability": float(row[i])} for i in best]}
 
 
 def _classes(labels: Sequence[str], row: np.ndarray) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapter_export.bundle.adapter_file import HEAD_SLUG
-from adapter_export.bundle.bank import ADAPTER_IDS, fill_row, kind_of, padding_of, row_shape, table_of
+from adapter_export.bundle.bank import fill_row, kind_of, padding_of, row_shape, table_of
+from adapter_export.bundle.manifest import ADAPTER_IDS
 from adapter_export.errors import InputError
 from adapter_export.export.head import ROW_HEAD
 from adapter_export.export.passes.functions import Function

@@ -69,10 +69,9 @@ class Runner:
         )
 
     def _run(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> dict[str, np.ndarray]:
-        batch = {}
-        for name, value in inputs.items():
-            rows, adapters, own = self._among_others(value, adapter)
-            batch[name] = np.stack(rows)
+        rows = range(len(next(iter(inputs.values()))))
+        places, adapters, own = self._among_others(rows, adapter)
+        batch = {name: value[places] for name, value in inputs.items()}
         outputs = run_whole(self._session, batch, adapters)
         # Another row may have more labels.
         labels = len(self._session.labels(adapter) or ())

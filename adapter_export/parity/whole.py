@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adapter_export.bundle.bank import ADAPTER_IDS
 from adapter_export.bundle.manifest import DECODER, ENCODER, Manifest, TensorInfo
 from adapter_export.parity.stepping import logits_in_steps
 from adapter_export.runtime.generation.bound import PAST, PRESENT, CachedDecoder
@@ -26,10 +25,9 @@ _HIDDEN, _ENCODER_HIDDEN = "last_hidden_state", "encoder_last_hidden_state"
 def whole_inputs(manifest: Manifest) -> dict[str, TensorInfo]:
     """What the whole model takes, by the names of its forward in transformers."""
     if ENCODER in manifest.graphs:
-        encoder = manifest.graphs[ENCODER].inputs
-        read = {name: info for name, info in encoder.items() if name != ADAPTER_IDS}
-        return {**read, "decoder_input_ids": manifest.inputs["input_ids"]}
-    return {name: info for name, info in manifest.inputs.items() if not name.startswith(PAST) and name != ADAPTER_IDS}
+        return {**manifest.graphs[ENCODER].given, "decoder_input_ids": manifest.inputs["input_ids"]}
+    given = manifest.graphs[manifest.model].given
+    return {name: info for name, info in given.items() if not name.startswith(PAST)}
 
 
 def whole_outputs(manifest: Manifest) -> dict[str, TensorInfo]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapter_export.bundle.adapter_format import numpy_dtype
-from adapter_export.bundle.bank import ADAPTER_IDS, NO_ADAPTER, kind_of, table_of
-from adapter_export.bundle.manifest import Manifest, TensorInfo
+from adapter_export.bundle.bank import NO_ADAPTER, kind_of, table_of
+from adapter_export.bundle.manifest import ADAPTER_IDS, Manifest, TensorInfo
 from adapter_export.errors import InputError
 from adapter_export.runtime.residents import Lease, Load
 from adapter_export.runtime.rows import Rows

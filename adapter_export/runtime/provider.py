@@ -40,6 +40,17 @@ def quiet_options() -> ort.SessionOptions:
     return options
 
 
+def still_options(threads: int | None = None) -> ort.SessionOptions:
+    """The same for measuring: threads that wait without spinning, which would slow whatever runs beside them.
+
+    threads: of one operator; None for ONNX Runtime's own choice, one a core.
+    """
+    options = quiet_options()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = threads or 0
+    return options
+
+
 def open_model(model: Path, provider: str, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
     """A session of the file `model`.
 

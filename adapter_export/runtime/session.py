@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapter_export.bundle.adapter_file import ort_value
-from adapter_export.bundle.bank import ADAPTER_IDS
-from adapter_export.bundle.manifest import MANY, NUM_LABELS, Manifest
+from adapter_export.bundle.manifest import ADAPTER_IDS, MANY, NUM_LABELS, Manifest
 from adapter_export.errors import InputError
 from adapter_export.runtime.bank import AdapterBank
 from adapter_export.runtime.generation.bound import BoundGraph
@@ -85,7 +84,7 @@ class AdapterSession:
         for graph, session in self._sessions.items():
             check_graph(self.bundle, graph, manifest, session)
         self._fed = {graph: _fed_names(session) for graph, session in self._sessions.items()}
-        self._inputs = {name: info for name, info in manifest.inputs.items() if name != ADAPTER_IDS}
+        self._inputs = manifest.graphs[manifest.model].given
         self._residents = self._residents_of(manifest, slots)
         # Files beside the bundle's own; a bank may have to read one again.
         self._foreign: dict[str, Path] = {}
@@ -108,11 +107,6 @@ class AdapterSession:
     def loaded(self) -> tuple[str, ...]:
         """Names of the adapters in memory now; those in the graph of mode merged or embedded always are."""
         return self._residents.names
-
-    @property
-    def slots(self) -> int | None:
-        """How many adapters a bank holds at once, and thus one batch; None in other modes."""
-        return self._residents.slots if isinstance(self._residents, AdapterBank) else None
 
     @property
     def slots(self) -> int | None:

@@ -42,7 +42,7 @@ class TextEncoder:
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         """Raises InputError for a bundle without a tokenizer.json, or whose graph takes more than text."""
-        wanted = tuple(manifest.inputs)
+        wanted = tuple(manifest.graphs[manifest.model].given)
         if "input_ids" not in wanted or set(wanted) - set(_TEXT_INPUTS):
             raise InputError(f"bundle {bundle}: takes {', '.join(wanted)}, which no text gives")
         self._tokenizer = load_tokenizer(bundle)

@@ -45,15 +45,17 @@ def one(bundle: Path, text: str, adapter: str | None) -> np.ndarray:
         return found
 
 
-def test_each_text_with_each_adapter(swappable_bundle: Exported) -> None:
+@pytest.mark.parametrize("bundle", ["swappable_bundle", "bank_bundle"])
+def test_each_text_with_each_adapter(bundle: str, request: pytest.FixtureRequest) -> None:
+    exported: Exported = request.getfixturevalue(bundle)
     texts = ["a good movie", "bad", "the dark house was not for me"]
     names = ["houlsby_four", "ia3_two"]
     options = [part for name in names for part in ("--adapter", name)]
-    found = results("--bundle", swappable_bundle.bundle, *options, *(part for t in texts for part in ("--text", t)))
+    found = results("--bundle", exported.bundle, *options, *(part for t in texts for part in ("--text", t)))
     assert [(item["text"], item["adapter"]) for item in found] == [(text, name) for text in texts for name in names]
     for item in found:
-        wanted = one(swappable_bundle.bundle, item["text"], item["adapter"])
-        labels = read_manifest(swappable_bundle.bundle).adapter(item["adapter"]).labels
+        wanted = one(exported.bundle, item["text"], item["adapter"])
+        labels = read_manifest(exported.bundle).adapter(item["adapter"]).labels
         assert labels is not None
         assert list(item["probabilities"]) == list(labels)
         assert np.allclose(list(item["probabilities"].values()), wanted, atol=1e-6)
@@ -164,43 +166,28 @@ def test_features(features_bundle: Exported) -> None:
     assert "...] of 32" in table
 
 
-def test_a_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_language_model() -> None:
     from adapter_export.cli import run
-
-    class Session:
-        class manifest:  # noqa: N801
-            task = "causal-lm"
-
-        def labels(self, adapter: str | None) -> None:
-            return None
 
     class Encoder:
         def decode(self, token: int) -> str:
             return f"<{token}>"
 
-    logits = np.zeros((2, 3, 8), np.float32)
-    logits[0, 1, 4] = logits[1, 2, 6] = 3
-    mask = np.array([[True, True, False], [True, True, True]])
-    found = run._answers(Session(), Encoder(), None, logits, mask)  # type: ignore[arg-type]
-    assert [item["next"][0]["token"] for item in found] == ["<4>", "<6>"]
-    assert np.isclose(found[0]["next"][0]["probability"], np.exp(3) / (np.exp(3) + 7))
-    assert [len(item["next"]) for item in found] == [5, 5]
-    assert run._cells(found[0])[0].splitlines()[0] == "'<4>'"
+    logits = np.zeros((1, 8), np.float32)
+    logits[0, 4] = 3
+    found = run._next(Encoder(), logits)  # type: ignore[arg-type]
+    assert found["next"][0]["token"] == "<4>"
+    assert len({item["token"] for item in found["next"]}) == 5
+    assert np.isclose(found["next"][0]["probability"], np.exp(3) / (np.exp(3) + 7))
+    assert run._cells(found)[0].splitlines()[0] == "'<4>'"
 
 
 def test_a_regression_has_a_value_and_no_probability() -> None:
     from adapter_export.cli import run
 
-    class Session:
-        class manifest:  # noqa: N801
-            task = "text-classification"
-
-        def labels(self, adapter: str | None) -> tuple[str, ...]:
-            return ("score",)
-
-    found = run._answers(Session(), None, None, np.array([[2.5]], np.float32), np.ones((1, 1), bool))  # type: ignore[arg-type]
-    assert found == [{"label": "score", "value": 2.5}]
-    assert run._cells(found[0]) == ("score", "2.5000")
+    found = run._label(("score",), np.array([[2.5]], np.float32))
+    assert found == {"label": "score", "value": 2.5}
+    assert run._cells(found) == ("score", "2.5000")
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.bundle.bank import ADAPTER_IDS, kind_of, table_of
-from adapter_export.bundle.manifest import MODEL, AdapterInfo, GraphInfo, Manifest, SiteInfo, TensorInfo
+from adapter_export.bundle.bank import kind_of, table_of
+from adapter_export.bundle.manifest import ADAPTER_IDS, MODEL, AdapterInfo, GraphInfo, Manifest, SiteInfo, TensorInfo
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.runtime import bank as module

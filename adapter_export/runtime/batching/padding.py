@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter_export.bundle.bank import ADAPTER_IDS
 from adapter_export.bundle.manifest import NUM_LABELS, Manifest, TensorInfo
 from adapter_export.errors import InputError
 from adapter_export.runtime.inputs import check_inputs
@@ -34,7 +33,7 @@ class Padding:
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         """Raises InputError for a graph whose rows are not independent of each other, or that steps with a cache."""
-        inputs = {name: info for name, info in manifest.inputs.items() if name != ADAPTER_IDS}
+        inputs = manifest.graphs[manifest.model].given
         _check_rows(bundle, {**inputs, **manifest.outputs})
         self._inputs = {name: TensorInfo(info.dtype, info.shape[1:]) for name, info in inputs.items()}
         self._tensors = frozenset(manifest.tensors)

@@ -75,7 +75,7 @@ def start(
 
 def _encoder_inputs(manifest: Manifest, config: GenerationConfig, prompts: Sequence[Prompt]) -> dict[str, np.ndarray]:
     """Token ids of texts, padded, or one array of what else the encoder reads (Whisper's input_features)."""
-    wanted = manifest.graphs[ENCODER].inputs
+    wanted = manifest.graphs[ENCODER].given
     if "input_ids" in wanted:
         rows = [_tokens(row, prompt, manifest.outputs["logits"].shape[-1]) for row, prompt in enumerate(prompts)]
         for row, tokens in enumerate(rows):

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.bundle.bank import ADAPTER_IDS
-from adapter_export.bundle.manifest import MODEL, GraphInfo, Manifest, TensorInfo
+from adapter_export.bundle.manifest import ADAPTER_IDS, MODEL, GraphInfo, Manifest, TensorInfo
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 

@@ -9,26 +9,35 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def interleaved(functions: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
-    """CPU seconds (of all threads) of each function in each round; the order rotates from round to round."""
+class Seconds(NamedTuple):
+    """Of one call: of all threads together, and on the clock."""
+
+    cpu: float
+    wall: float
+
+
+def interleaved(functions: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 3) -> dict[str, list[Seconds]]:
+    """What each function takes in each round; the order rotates from round to round."""
     names = list(functions)
     for name in names * warm_up:
         functions[name]()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[Seconds]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            start = time.process_time()
+            cpu, wall = time.process_time(), time.perf_counter()
             functions[name]()
-            seconds[name].append(time.process_time() - start)
+            seconds[name].append(Seconds(time.process_time() - cpu, time.perf_counter() - wall))
     return seconds
 
 
-def ratio(seconds: Mapping[str, list[float]], name: str, reference: str) -> float:
+def ratio(seconds: Mapping[str, list[Seconds]], name: str, reference: str, clock: str = "cpu") -> float:
     """Median over rounds of `name` against `reference` in the same round."""
-    return statistics.median(a / b for a, b in zip(seconds[name], seconds[reference], strict=True))
+    return statistics.median(
+        getattr(a, clock) / getattr(b, clock) for a, b in zip(seconds[name], seconds[reference], strict=True)
+    )
 
 
 def wall(function: Callable[[], Any], repeats: int = 5) -> float:

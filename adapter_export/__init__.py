@@ -7,6 +7,7 @@
     check_parity(bundle, model, adapters)       a report whether the numbers match
     AdapterSession(bundle)                      runs it; needs no torch
     DynamicBatcher(session)                     gathers requests of many callers into its batches
+    BundleWatch(session)                        loads anew what `add` replaces meanwhile
 
 Each name is imported when it is first used: `import adapter_export` itself loads nothing.
 """
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from adapter_export.parity.check import check_parity
     from adapter_export.runtime.batching.batcher import DynamicBatcher
     from adapter_export.runtime.session import AdapterSession
+    from adapter_export.runtime.watching import BundleWatch as BundleWatch
     from adapter_export.training.train import train
 
 __all__ = [
     "AdapterExportError",
     "AdapterSession",
+    "BundleWatch",
     "CannotMerge",
     "DynamicBatcher",
     "InputError",
@@ -53,6 +56,7 @@ __all__ = [
 _HOMES = {
     "AdapterExportError": "errors",
     "AdapterSession": "runtime.session",
+    "BundleWatch": "runtime.watching",
     "CannotMerge": "errors",
     "DynamicBatcher": "runtime.batching.batcher",
     "InputError": "errors",

@@ -141,6 +141,12 @@ class AdapterSession:
         self._residents.put(self._shelf.read_foreign(name, Path(path)))
         self._foreign[name] = Path(path)
 
+    def reread(self) -> Manifest:
+        """The bundle's manifest as it is now. Raises InputError when it is gone, is of another graph than when it was
+        opened, or holds its adapter in the graph, where nothing can change."""
+        self._refuse_in_graph()
+        return self._shelf.reread()
+
     def unload(self, name: str) -> None:
         """Forget an adapter in memory; runs under way finish with it. One of the bundle is loaded again when next used.
 

@@ -38,13 +38,13 @@ class Shelf:
     def read(self, name: str) -> LoadedAdapter:
         """An adapter of the bundle; raises InputError for an unknown one and for a file that is not the one listed."""
         for attempt in range(1, _ATTEMPTS + 1):
-            manifest = self._reread(name)
+            manifest = self._with(name)
             info = manifest.adapter(name)
             try:
                 return LoadedAdapter(name, self._files.read(self.bundle, info, manifest), info.labels)
             except InputError:
                 # `add` replaced the adapter between the two reads, if the manifest says something else now.
-                if attempt == _ATTEMPTS or self._reread(name).adapter(name) == info:
+                if attempt == _ATTEMPTS or self._with(name).adapter(name) == info:
                     raise
         raise AssertionError("unreachable")
 
@@ -58,16 +58,21 @@ class Shelf:
         check_adapter(str(path), tensors, self.manifest)
         return LoadedAdapter(name, tensors, self._placeholders(tensors))
 
-    def _reread(self, name: str) -> Manifest:
-        """The bundle's manifest now. Raises InputError when it has no adapter `name`, or is of another graph."""
+    def reread(self) -> Manifest:
+        """The bundle's manifest now. Raises InputError when it is gone, or of another graph than when it was opened."""
         stamp = stamp_of(self.bundle)
         manifest = self.manifest if stamp == self._stamp else read_manifest(self.bundle)
         if graphs_of(manifest) != graphs_of(self.manifest):
             raise InputError(f"bundle {self.bundle}: holds another graph than when it was opened; open it anew")
-        if all(info.name != name for info in manifest.adapters):
-            known = ", ".join(info.name for info in self.manifest.adapters)
-            raise InputError(f"adapter {name!r}: expected one of {known or 'none'}")
         self.manifest, self._stamp = manifest, stamp
+        return manifest
+
+    def _with(self, name: str) -> Manifest:
+        """The manifest now; raises InputError when it has no such adapter."""
+        manifest = self.reread()
+        if all(info.name != name for info in manifest.adapters):
+            known = ", ".join(info.name for info in manifest.adapters)
+            raise InputError(f"adapter {name!r}: expected one of {known or 'none'}")
         return manifest
 
     def _placeholders(self, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...] | None:

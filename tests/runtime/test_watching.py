@@ -1,0 +1,96 @@
+"""Following a bundle that is added to while it is open."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapter_export.bundle.add import add_adapter
+from adapter_export.bundle.manifest import MANIFEST
+from adapter_export.errors import AdapterExportError, InputError
+from adapter_export.runtime.session import AdapterSession
+from adapter_export.runtime.watching import BundleWatch
+from tests.bundles import Exported
+
+NEVER = 3600.0
+IDS = np.array([[5, 6, 7]])
+INPUTS = {"input_ids": IDS, "attention_mask": np.ones_like(IDS), "token_type_ids": np.zeros_like(IDS)}
+
+
+@pytest.fixture(params=["swappable_bundle", "bank_bundle"])
+def exported(request: pytest.FixtureRequest, tmp_path: Path) -> Exported:
+    """A copy of one's own."""
+    found: Exported = request.getfixturevalue(request.param)
+    bundle = Path(shutil.copytree(found.bundle, tmp_path / "bundle"))
+    return Exported(bundle, found.base, found.adapters)
+
+
+def test_a_replaced_adapter_is_loaded_anew(exported: Exported) -> None:
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER) as watch:
+        before = session.run(INPUTS, "ia3_two")["logits"]
+        other = session.run(INPUTS, "houlsby_two")["logits"]
+        add_adapter(exported.bundle, {"ia3_two": exported.adapters["houlsby_two"]}, force=True)
+        assert np.array_equal(session.run(INPUTS, "ia3_two")["logits"], before)
+        watch.look()
+        assert np.array_equal(session.run(INPUTS, "ia3_two")["logits"], other)
+        # Once: nothing has changed since.
+        loads = session.statistics()["ia3_two"].loads
+        watch.look()
+        assert session.statistics()["ia3_two"].loads == loads == 2
+
+
+def test_what_nobody_uses_is_not_loaded(exported: Exported) -> None:
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER) as watch:
+        add_adapter(exported.bundle, {"new": exported.adapters["ia3_two"]})
+        watch.look()
+        assert session.loaded == ()
+        assert "new" in session.adapters
+
+
+def test_it_looks_by_itself_until_it_is_stopped(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(BundleWatch, "look", lambda _: looked.set())
+    with AdapterSession(exported.bundle) as session:
+        watch = BundleWatch(session, 0.001)
+        assert looked.wait(60)
+        watch.stop()
+        assert not watch._thread.is_alive()
+
+
+def test_what_goes_wrong_is_told_and_what_was_there_stays(exported: Exported) -> None:
+    told: list[AdapterExportError] = []
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER, told.append) as watch:
+        before = session.run(INPUTS, "ia3_two")["logits"]
+        add_adapter(exported.bundle, {"ia3_two": exported.adapters["houlsby_two"]}, force=True)
+        (exported.bundle / "adapters" / "ia3_two.onnx_adapter").write_bytes(b"broken")
+        watch.look()
+        (exported.bundle / MANIFEST).unlink()
+        watch.look()
+        assert np.array_equal(session.run(INPUTS, "ia3_two")["logits"], before)
+    assert [type(error) for error in told] == [InputError, InputError]
+    assert "ia3_two.onnx_adapter: expected a file with sha256" in str(told[0])
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_seconds_that_are_none(seconds: float, exported: Exported) -> None:
+    with AdapterSession(exported.bundle) as session, pytest.raises(InputError, match="expected seconds above 0"):
+        BundleWatch(session, seconds)
+
+
+def test_an_adapter_in_the_graph_cannot_change(merged_bundle: Exported) -> None:
+    with AdapterSession(merged_bundle.bundle) as session, pytest.raises(InputError, match="holds its adapter in"):
+        BundleWatch(session)
+
+
+def test_it_is_off_by_default(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a thread was started")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with AdapterSession(exported.bundle) as session:
+        session.run(INPUTS, "ia3_two")

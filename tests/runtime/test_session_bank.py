@@ -112,7 +112,7 @@ class TestBadInput:
             bank.run({**inputs, "adapter_ids": np.zeros(4, np.int64)})
 
     def test_many_in_a_graph_for_one(self, single: AdapterSession, inputs: dict[str, np.ndarray]) -> None:
-        with pytest.raises(InputError, match=r"'ia3_two', None: mode 'swappable' runs one adapter a batch; .* --mode bank"):
+        with pytest.raises(InputError, match=r"'ia3_two', None: mode 'swappable' runs one adapter a batch"):
             single.run(inputs, adapters=["ia3_two", None, None, None])
         assert single.run(inputs, adapters=["ia3_two"] * 4)["logits"].shape == (4, 2)
 

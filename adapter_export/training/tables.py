@@ -16,7 +16,7 @@ _INTEGER = re.compile(r"[+-]?\d+")
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file, in its order. labels: None where no label column was asked for. places: as in `readers.Rows`."""
+    """The rows of one file, in its order. labels: None where none were asked for. places: as in `readers.Rows`."""
 
     path: Path
     texts: Sequence[str]

@@ -25,7 +25,7 @@ def render_chat(bundle: Path, messages: Sequence[Mapping[str, Any]]) -> str:
 
     The template is a program that came with the model: it runs in jinja2's sandbox, where it reaches nothing but the
     messages and can change nothing. It finds what transformers gives to templates: the special tokens,
-    `add_generation_prompt`, `tojson`, `raise_exception`, `strftime_now`, `break` and `continue`.
+    `add_generation_prompt`, `tojson`, `raise_exception`, `strftime_now`, `break`, `continue`, and `generation` blocks.
 
     Raises InputError for a bundle without a template, a template that fails, and without a jinja2 whose sandbox holds.
     """
@@ -42,14 +42,25 @@ def render_chat(bundle: Path, messages: Sequence[Mapping[str, Any]]) -> str:
 def _environment() -> ImmutableSandboxedEnvironment:
     try:
         import jinja2
+        from jinja2 import nodes
         from jinja2.exceptions import SecurityError, TemplateError
-        from jinja2.ext import loopcontrols
+        from jinja2.ext import Extension, loopcontrols
+        from jinja2.parser import Parser
         from jinja2.sandbox import ImmutableSandboxedEnvironment
         from jinja2.utils import Namespace
     except ImportError:
         raise InputError("--chat: expected the package jinja2 to be installed, found none") from None
     if tuple(int(part) for part in re.findall(r"\d+", jinja2.__version__)[:3]) < _SAFE_JINJA2:
         raise InputError(f"--chat: expected jinja2 3.1.6 or newer, whose sandbox holds, found {jinja2.__version__}")
+
+    class Marks(Extension):
+        """`{% generation %}` marks what the assistant said, for training; here it is text like any other."""
+
+        tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
     class Notes(Namespace):
         """A template's `namespace()`: what it keeps there cannot stand in for Python's own attributes."""
@@ -70,7 +81,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         if private := [name for name in names if name.startswith("_")]:
             raise SecurityError(f"a namespace cannot keep {private[0]!r}")
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Marks])
     environment.filters["tojson"] = _tojson
     environment.globals = {
         "range": environment.globals["range"],

@@ -25,7 +25,9 @@ CHATML = """\
 {% for message in messages %}
     {% if message.role == 'assistant' %}{% continue %}{% endif %}
     {% set ns.count = ns.count + 1 %}
-    {{- '<|' + message['role'] + '|>' + message['content'] | trim + eos_token }}
+    {{- '<|' + message['role'] + '|>' }}
+    {%- generation %}{% set said = message['content'] | trim %}{{ said + eos_token }}{% endgeneration %}
+    {{- said is defined }}
 {% endfor %}
 {% if tools is not none %}{{ raise_exception('no tools here') }}{% endif %}
 {{ ns.count }} {{ messages[0] | tojson }} {{ dict(a=1) | tojson(indent=1) }}
@@ -50,7 +52,7 @@ def test_as_transformers_renders_it(tiny_model: Any, tmp_path: Path, in_file: bo
     tokenizer = AutoTokenizer.from_pretrained(tiny_model("llama", "causal-lm"), bos_token="<s>", eos_token="</s>")
     wanted = tokenizer.apply_chat_template(MESSAGES, chat_template=CHATML, tokenize=False, add_generation_prompt=True)
     assert render_chat(bundle(tmp_path, CHATML, in_file=in_file), MESSAGES) == wanted
-    assert "<|user|>what is \u00e9?</s>" in wanted
+    assert "<|user|>what is \u00e9?</s>False" in wanted
     assert wanted.endswith("<|assistant|>")
 
 

@@ -12,6 +12,7 @@ import adapter_export
 NAMES = [
     "AdapterExportError",
     "AdapterSession",
+    "BundleWatch",
     "CannotMerge",
     "DynamicBatcher",
     "InputError",

@@ -50,7 +50,7 @@ class DynamicBatcher:
         *,
         max_batch: int = 16,
         max_wait: float = 0.002,
-        max_padding: float = 0.25,
+        max_padding: float = 0.1,
         max_queue: int = 256,
         workers: int = 1,
         clock: Callable[[], float] = time.monotonic,

@@ -134,10 +134,10 @@ class TestErrors:
         assert session.loads == ["added", "added"]
 
     def test_an_adapter_in_the_graph_is_not_looked_for_elsewhere(self, tmp_path: Path, session, open_batcher) -> None:
-        batcher = open_batcher(FakeSession(tmp_path, "merged", None))
+        merged = FakeSession(tmp_path, "merged", None)
         with pytest.raises(InputError, match="adapter 'nobody'"):
-            batcher.submit(text(3), "nobody")
-        assert session.loads == []
+            open_batcher(merged).submit(text(3), "nobody")
+        assert merged.loads == []
 
     @pytest.mark.parametrize(
         ("setting", "value"),
@@ -183,6 +183,21 @@ class TestBackPressure:
             results = [future.result(30).result(30) for future in blocked]
         assert held.done()
         assert [found(result) for result in results] == [answer(text(3), adapter) for adapter in "abcdefgh"]
+
+    def test_who_is_interrupted_while_waiting_leaves_nothing_behind(self, session, open_batcher, monkeypatch) -> None:
+        batcher = open_batcher(max_queue=1)
+        hold(session, batcher)
+        queued = batcher.submit(text(2))
+
+        def interrupted(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Future, "result", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                batcher.submit(text(3))
+        queued.cancel()
+        assert batcher.statistics().queued == 0
 
     def test_a_cancelled_row_makes_room(self, session, open_batcher) -> None:
         batcher = open_batcher(max_queue=1)

@@ -145,7 +145,7 @@ def test_the_padding_token(tmp_path: Path, config, token, expected: int | None) 
         tmp_path,
         config,
         tokenizer_config={"pad_token": token},
-        tokenizer={"added_tokens": [{"id": 6, "content": "[CLS]"}, {"id": 7, "content": "[PAD]"}]},
+        tokenizer={"added_tokens": [{"id": 5}, {"id": 6, "content": "[CLS]"}, {"id": 7, "content": "[PAD]"}]},
     )
     assert pad_token(folder, config) == expected
 

@@ -154,6 +154,18 @@ def test_cancelling_against_taking() -> None:
         assert len(ran) + len(cancelled) == len(rows)
 
 
+def test_a_future_cancelled_before_the_queue_hears_of_it() -> None:
+    """Who cancels marks the future first and tells the queue then: in between, a batch or the end may come."""
+    rows = [request() for _ in range(3)]
+    for row in rows[:2]:
+        row.future.cancel()
+    queue = queue_of(rows[0], rows[2], max_wait=0.0)
+    assert taken(queue).result(30) == rows[2:]
+    queue.put(rows[1])
+    queue.close(drain=False)
+    assert wait([row.future for row in rows[:2]], timeout=30).not_done == set()
+
+
 def test_closed_and_drained() -> None:
     rows = [request() for _ in range(3)]
     queue = queue_of(*rows, places=2, rows=5)

@@ -31,7 +31,7 @@ def write_genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> Non
 
 def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str, Any] | None:
     """The file's content. None unless the bundle is one graph of GenAI's own inputs, with keys and values of one shape
-    [batch, heads, past_sequence, head_size] in every layer: GenAI makes the first cache from these two numbers.
+    [batch, heads, past_sequence, head_size] in every layer, which is what the file can tell of a cache.
 
     Tokens are chosen greedily, as by our own session, unless the caller sets search options.
     """

@@ -8,19 +8,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import load_base
+from adapter_export.basemodel import BaseModel, load_base
+from adapter_export.bundle.manifest import MODEL, Manifest, TensorInfo, read_manifest
+from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.export.genai import GENAI_CONFIG, genai_config
 from adapter_export.injection import inject
 from adapter_export.runtime.session import AdapterSession
 from samples.assets import cache
 from tests import tiny
 from tests.bundles import Exported
+from tests.decoders import POSITIONS
 
 GENAI = "onnxruntime-genai==0.18.0"
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
@@ -62,7 +67,7 @@ print(json.dumps({"type": model.type, "runs": runs}))
 
 @pytest.fixture(scope="session")
 def genai() -> Callable[..., list[dict[str, Any]]]:
-    """Called as (bundle, adapters, prompts, new=NEW) -> for each adapter tokens [rows, steps] and logits [rows, steps, n].
+    """Called as (bundle, adapters, prompts, new=NEW) -> of each adapter tokens [rows, steps], logits [rows, steps, n].
 
     Prompts are padded on the right, as GenAI does. The packages live in a folder of their own, filled once: GenAI needs
     plain ONNX Runtime, whose import name is that of the GPU build.
@@ -124,7 +129,7 @@ def until_end(tokens: Sequence[int]) -> list[int]:
 def assert_right(
     exported: Exported, adapter: str | None, given: Sequence[Sequence[int]], run: Mapping[str, Any]
 ) -> list[list[int]]:
-    """Every logit, and so every token, is that of a full forward in float64 over all tokens before; gives the tokens."""
+    """Each logit, and so each token, is that of a full forward in float64 over all tokens before; gives the tokens."""
     import torch
 
     base = load_base(exported.base, "causal-lm", dtype=torch.float64)
@@ -171,3 +176,111 @@ def test_an_adapter_within_the_graph(
     embedded = export(llama_bundle.base, {"houlsby": llama_bundle.adapters["houlsby"]}, "embedded", "causal-lm")
     (run,) = genai(embedded.bundle, [None], prompts((7,)))
     assert_right(embedded, "houlsby", prompts((7,)), run)
+
+
+class TestContent:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def base(llama_bundle: Exported) -> BaseModel:
+        return load_base(llama_bundle.base, "causal-lm")
+
+    @pytest.fixture
+    def manifest(self, llama_bundle: Exported) -> Manifest:
+        return read_manifest(llama_bundle.bundle)
+
+    def test_the_whole_file(self, llama_bundle: Exported, manifest: Manifest) -> None:
+        file = llama_bundle.bundle / GENAI_CONFIG
+        assert manifest.files[GENAI_CONFIG] == sha256(file)
+        assert json.loads(file.read_text()) == {
+            "model": {
+                "type": "decoder",
+                "bos_token_id": tiny.CLS,
+                "eos_token_id": [tiny.SEP],
+                "pad_token_id": tiny.PAD,
+                "context_length": POSITIONS,
+                "vocab_size": tiny.VOCABULARY,
+                "decoder": {
+                    "filename": "model.onnx",
+                    "hidden_size": 32,
+                    "head_size": 8,
+                    "num_attention_heads": 4,
+                    "num_key_value_heads": 2,
+                    "num_hidden_layers": 2,
+                    "inputs": {
+                        "input_ids": "input_ids",
+                        "attention_mask": "attention_mask",
+                        "position_ids": "position_ids",
+                        "past_key_names": "past_key_values.%d.key",
+                        "past_value_names": "past_key_values.%d.value",
+                    },
+                    "outputs": {
+                        "logits": "logits",
+                        "present_key_names": "present.%d.key",
+                        "present_value_names": "present.%d.value",
+                    },
+                },
+            },
+            "search": {"do_sample": False, "max_length": POSITIONS, "past_present_share_buffer": False},
+        }
+
+    @pytest.mark.parametrize(
+        ("named", "written"),
+        [
+            ({"eos_token_id": [7, 5]}, {"eos_token_id": [7, 5], "pad_token_id": 7}),
+            ({"eos_token_id": 5, "pad_token_id": 0, "bos_token_id": 1}, {"eos_token_id": [5], "pad_token_id": 0}),
+            ({"eos_token_id": -1, "pad_token_id": -1, "bos_token_id": -1}, {}),
+            ({"pad_token_id": 9}, {"pad_token_id": 9}),
+        ],
+    )
+    def test_special_tokens(
+        self, base: BaseModel, manifest: Manifest, tmp_path: Path, named: dict[str, Any], written: dict[str, Any]
+    ) -> None:
+        from transformers import GenerationConfig
+
+        (tmp_path / "config.json").write_text("{}")
+        (tmp_path / "generation_config.json").write_text(json.dumps(named))
+        before, base.module.generation_config = base.module.generation_config, GenerationConfig(**named)
+        try:
+            content = genai_config(tmp_path, base, manifest)
+        finally:
+            base.module.generation_config = before
+        assert content is not None
+        found = {name: value for name, value in content["model"].items() if name in ("eos_token_id", "pad_token_id")}
+        assert found == written
+        assert content["model"].get("bos_token_id") == (1 if named.get("bos_token_id") == 1 else None)
+
+    def test_only_what_the_graph_reads(self, llama_bundle: Exported, base: BaseModel, manifest: Manifest) -> None:
+        content = genai_config(llama_bundle.bundle, base, with_inputs(manifest, position_ids=None))
+        assert content is not None
+        assert list(content["model"]["decoder"]["inputs"]) == [
+            "input_ids", "attention_mask", "past_key_names", "past_value_names",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            pytest.param({"adapter_ids": TensorInfo("int64", ("batch",))}, id="an input of its own"),
+            pytest.param({"input_ids": None}, id="no tokens"),
+            pytest.param(
+                {"past_key_values.1.value": TensorInfo("float32", ("batch", 2, "past_sequence", 4))}, id="other shape"
+            ),
+            pytest.param({"past_key_values.1.value": None}, id="keys alone"),
+            pytest.param(
+                {f"past_key_values.{n}.{kind}": None for n in range(2) for kind in ("key", "value")}, id="none"
+            ),
+            pytest.param(
+                {"past_key_values.0.encoder.key": TensorInfo("float32", ("batch", 2, "source", 8))}, id="an encoder's"
+            ),
+        ],
+    )
+    def test_none_where_genai_could_not_run_it(
+        self, llama_bundle: Exported, base: BaseModel, manifest: Manifest, changed: dict[str, TensorInfo | None]
+    ) -> None:
+        assert genai_config(llama_bundle.bundle, base, with_inputs(manifest, **changed)) is None
+
+
+def with_inputs(manifest: Manifest, **changed: TensorInfo | None) -> Manifest:
+    """The manifest with inputs of its graph added, changed or, for None, taken away."""
+    graph = manifest.graphs[MODEL]
+    inputs = {name: info for name, info in {**graph.inputs, **changed}.items() if info is not None}
+    return replace(manifest, graphs={MODEL: replace(graph, inputs=inputs)})

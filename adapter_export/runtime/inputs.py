@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from adapter_export.bundle.manifest import TensorInfo
+from adapter_export.bundle.manifest import Manifest, TensorInfo
 from adapter_export.errors import InputError
 
 
@@ -24,6 +24,27 @@ def check_inputs(
     sizes: dict[str, tuple[int, str]] = {}
     for name, info in expected.items():
         _check(name, inputs[name], info, sizes)
+
+
+def shared_end(manifest: Manifest, config: Mapping[str, object]) -> int | None:
+    """The end token that rows of a batch must have equally often; None where they need not.
+
+    A classifier with an encoder and a decoder (BART, T5) reads each text at its last end token, and finds these among
+    all of the batch: it gives rows each other's where one has more of them. In PyTorch such a batch is an error.
+    """
+    found = config.get("eos_token_id")
+    shared = config.get("is_encoder_decoder") is True and manifest.task == "text-classification"
+    return found if shared and isinstance(found, int) else None
+
+
+def check_ends(ids: np.ndarray, end: int) -> None:
+    """Raise InputError unless all rows of ids [B, T] have the token `end` equally often."""
+    counts = (ids == end).sum(axis=1)
+    if (counts != counts[0]).any():
+        raise InputError(
+            f"input 'input_ids': rows with {counts.min()} and with {counts.max()} end tokens ({end}); this model needs "
+            "as many in each row of a batch"
+        )
 
 
 def _check(name: str, value: np.ndarray, info: TensorInfo, sizes: dict[str, tuple[int, str]]) -> None:

@@ -19,12 +19,13 @@ from adapter_export.runtime.generation.config import GenerationConfig, read_gene
 from adapter_export.runtime.generation.settings import Settings
 from adapter_export.runtime.generation.start import Prompt, check_generates, start
 from adapter_export.runtime.generation.stream import Generation
-from adapter_export.runtime.inputs import check_inputs
+from adapter_export.runtime.inputs import check_ends, check_inputs, shared_end
 from adapter_export.runtime.opening import check_dtype, check_files, check_graph, read_no_adapter
 from adapter_export.runtime.provider import open_model, run_errors
 from adapter_export.runtime.residents import InGraph, Lease, Residents, Swapped
 from adapter_export.runtime.shelf import Shelf
 from adapter_export.runtime.store import LoadedAdapter
+from adapter_export.runtime.text import optional_json
 from adapter_export.runtime.usage import AdapterStatistics, Usage
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class AdapterSession:
             check_graph(self.bundle, graph, manifest, session)
         self._fed = {graph: _fed_names(session) for graph, session in self._sessions.items()}
         self._inputs = manifest.graphs[manifest.model].given
+        self._end = shared_end(manifest, optional_json(self.bundle / "config.json"))
         self._residents = self._residents_of(manifest, slots)
         # Files beside the bundle's own; a bank may have to read one again.
         self._foreign: dict[str, Path] = {}
@@ -124,6 +126,8 @@ class AdapterSession:
             return self.manifest.labels
         else:
             loaded = self._residents.get(adapter)
+            if loaded is None and adapter in self._foreign:
+                loaded = self._load(adapter)
         own = loaded.labels if loaded is not None else self.manifest.adapter(str(adapter)).labels
         return own or self.manifest.labels
 
@@ -307,6 +311,8 @@ class AdapterSession:
         """The graph's outputs as they are, and how many labels each row has."""
         sessions = self._opened()
         check_inputs(inputs, self._inputs, self._tensors)
+        if self._end is not None:
+            check_ends(inputs["input_ids"], self._end)
         manifest = self.manifest
         batch = next(len(value) for value in inputs.values())
         with self._lease(self._rows(batch, adapter, adapters)) as lease, run_errors():

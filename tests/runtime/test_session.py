@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,23 @@ class TestInputs:
         check_inputs({"pixel_values": np.zeros((2, 3, 4), "f4")}, info)
         with pytest.raises(InputError, match=r"expected shape \['batch', 3, 4\], found \[2, 1, 4\]"):
             check_inputs({"pixel_values": np.zeros((2, 1, 4), "f4")}, info)
+
+    def test_rows_that_would_be_given_each_others_end_tokens(self) -> None:
+        """BART's and T5's classifiers find the end tokens of a whole batch; PyTorch refuses such a batch, too."""
+        from adapter_export.bundle.manifest import MODEL, GraphInfo, Manifest
+        from adapter_export.modelinfo import ModelInfo
+        from adapter_export.runtime.inputs import check_ends, shared_end
+
+        info = ModelInfo("bart", "BartForSequenceClassification", "model", True, 8, {}, {})
+        graphs = {MODEL: GraphInfo({}, {})}
+        manifest = Manifest("1", "bank", "text-classification", "float32", 20, info, graphs, (), (), {})
+        config = {"is_encoder_decoder": True, "eos_token_id": 2}
+        assert shared_end(manifest, config) == 2
+        assert shared_end(manifest, {**config, "is_encoder_decoder": False}) is None
+        assert shared_end(replace(manifest, task="seq2seq-lm"), config) is None
+        check_ends(np.array([[5, 2, 2], [2, 7, 2]]), 2)
+        with pytest.raises(InputError, match=r"'input_ids': rows with 1 and with 3 end tokens \(2\)"):
+            check_ends(np.array([[5, 6, 2], [2, 2, 2]]), 2)
 
 
 class TestLoading:

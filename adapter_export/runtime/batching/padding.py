@@ -9,7 +9,7 @@ import numpy as np
 
 from adapter_export.bundle.manifest import NUM_LABELS, Manifest, TensorInfo
 from adapter_export.errors import InputError
-from adapter_export.runtime.inputs import check_inputs
+from adapter_export.runtime.inputs import check_inputs, shared_end
 from adapter_export.runtime.text import optional_json
 
 _BATCH, _SEQUENCE = "batch", "sequence"
@@ -43,7 +43,7 @@ class Padding:
         along = {name for name, info in self._inputs.items() if _SEQUENCE in info.shape}
         known = {dim for info in inputs.values() for dim in info.shape} | {NUM_LABELS}
         fits = all(isinstance(dim, int) or dim in known for info in manifest.outputs.values() for dim in info.shape)
-        self._end = _end_token(config) if set(inputs) <= _TEXT_INPUTS else None
+        self._end = shared_end(manifest, config)
         pads = fits and pad not in (None, self._end) and {_IDS, _MASK} <= along <= _TEXT_INPUTS
         self._padded = frozenset(along if pads else ())
         self._cut = {
@@ -99,12 +99,6 @@ def pad_token(bundle: Path, config: Mapping[str, object]) -> int | None:
     entries = [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []
     ids = [entry.get("id") for entry in entries if content is not None and entry.get("content") == content]
     return next((number for number in ids if isinstance(number, int)), None)
-
-
-def _end_token(config: Mapping[str, object]) -> int | None:
-    """Of encoder-decoders, their end token."""
-    found = config.get("eos_token_id")
-    return found if config.get("is_encoder_decoder") is True and isinstance(found, int) else None
 
 
 def _check_rows(bundle: Path, values: Mapping[str, TensorInfo]) -> None:

@@ -1,4 +1,5 @@
-"""Exported bundles that tests share: each is made once a run, on first use. Do not change them: copy the folder first.
+"""Exported bundles that tests share: each is made once a run, on first use, also where several processes run the tests.
+Do not change them: copy the folder first.
 
 swappable_bundle: text classification on a tiny BERT without a head of its own; adapters, all random in every tensor:
     ia3_two, ia3_three          IA3, 2 and 3 labels
@@ -8,16 +9,19 @@ bank_bundle: mode bank, same base, same five checkpoints.
 embedded_bundle: houlsby_four alone; merged_bundle: ia3_three alone; same base, same checkpoints.
 features_bundle: swappable, task features; adapters `ia3` and `pfeiffer`.
 headed_bundle: swappable, on a base model with its own head of 3 labels; adapter `ia3` (IA3, 2 labels).
-Each gives .bundle (Path), .base (Path) and .adapters (checkpoint folders by name); `export` makes others.
+Each gives .bundle (Path), .base (Path) and .adapters (checkpoint folders by name); `export` makes others, and
+`exported_once` shares what is made.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from adapter_export.basemodel import load_base
 from adapter_export.checkpoints.adapter import Adapter
@@ -71,57 +75,103 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
 
 
 @pytest.fixture(scope="session")
-def swappable_bundle(
-    export: Callable[..., Exported], tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path]
-) -> Exported:
-    return export(tiny_model("bert"), classifier_checkpoints)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder of this run, for all processes of it."""
+    own = tmp_path_factory.getbasetemp()
+    # pytest-xdist gives each process a folder of its own within the run's.
+    folder = (own.parent if hasattr(request.config, "workerinput") else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def bank_bundle(
-    export: Callable[..., Exported], tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path]
-) -> Exported:
-    return export(tiny_model("bert"), classifier_checkpoints, "bank")
+def exported_once(shared_folder: Path) -> Callable[[str, Callable[[], Exported]], Exported]:
+    """Called as (name, make) -> what `make()` gave the first time in this run, whichever process asked for that name.
+
+    The other processes wait for it, and use the same folders, those of the base model and the checkpoints included.
+    """
+
+    def once(name: str, make: Callable[[], Exported]) -> Exported:
+        record = shared_folder / f"{name}.json"
+        with FileLock(record.with_suffix(".lock")):
+            if not record.exists():
+                made = make()
+                folders = {adapter: str(folder) for adapter, folder in made.adapters.items()}
+                record.write_text(json.dumps([str(made.bundle), str(made.base), folders]))
+            bundle, base, adapters = json.loads(record.read_text())
+        return Exported(Path(bundle), Path(base), {name: Path(folder) for name, folder in adapters.items()})
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def embedded_bundle(
-    export: Callable[..., Exported], tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path]
-) -> Exported:
-    return export(tiny_model("bert"), {"houlsby_four": classifier_checkpoints["houlsby_four"]}, "embedded")
+def classifier(
+    exported_once: Callable[..., Exported],
+    export: Callable[..., Exported],
+    tiny_model: Callable[..., Path],
+    classifier_checkpoints: dict[str, Path],
+) -> Callable[..., Exported]:
+    """Called as (mode, *names) -> the tiny BERT with those of the five adapters."""
+
+    def make(mode: str, *names: str) -> Exported:
+        adapters = {name: classifier_checkpoints[name] for name in names}
+        return exported_once(mode, lambda: export(tiny_model("bert"), adapters, mode))
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def merged_bundle(
-    export: Callable[..., Exported], tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path]
-) -> Exported:
-    return export(tiny_model("bert"), {"ia3_three": classifier_checkpoints["ia3_three"]}, "merged")
+def swappable_bundle(classifier: Callable[..., Exported]) -> Exported:
+    return classifier("swappable", *_ADAPTERS)
+
+
+@pytest.fixture(scope="session")
+def bank_bundle(classifier: Callable[..., Exported]) -> Exported:
+    return classifier("bank", *_ADAPTERS)
+
+
+@pytest.fixture(scope="session")
+def embedded_bundle(classifier: Callable[..., Exported]) -> Exported:
+    return classifier("embedded", "houlsby_four")
+
+
+@pytest.fixture(scope="session")
+def merged_bundle(classifier: Callable[..., Exported]) -> Exported:
+    return classifier("merged", "ia3_three")
 
 
 @pytest.fixture(scope="session")
 def features_bundle(
+    exported_once: Callable[..., Exported],
     export: Callable[..., Exported],
     tiny_model: Callable[..., Path],
     tiny_info: Callable[..., ModelInfo],
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
 ) -> Exported:
-    info = tiny_info("bert")
-    adapters = {
-        "ia3": save_checkpoint(random_adapter(info, "ia3", 11), info),
-        "pfeiffer": save_checkpoint(random_adapter(info, "bottleneck", 12, placement="pfeiffer"), info),
-    }
-    return export(tiny_model("bert"), adapters, task="features")
+    def make() -> Exported:
+        info = tiny_info("bert")
+        adapters = {
+            "ia3": save_checkpoint(random_adapter(info, "ia3", 11), info),
+            "pfeiffer": save_checkpoint(random_adapter(info, "bottleneck", 12, placement="pfeiffer"), info),
+        }
+        return export(tiny_model("bert"), adapters, task="features")
+
+    return exported_once("features", make)
 
 
 @pytest.fixture(scope="session")
 def headed_bundle(
+    exported_once: Callable[..., Exported],
     export: Callable[..., Exported],
     tiny_model: Callable[..., Path],
     tiny_info: Callable[..., ModelInfo],
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
 ) -> Exported:
-    info = tiny_info("bert", "text-classification")
-    adapters = {"ia3": save_checkpoint(random_adapter(info, "ia3", 21, labels=("low", "high")), info)}
-    return export(tiny_model("bert", "text-classification"), adapters)
+    def make() -> Exported:
+        info = tiny_info("bert", "text-classification")
+        adapters = {"ia3": save_checkpoint(random_adapter(info, "ia3", 21, labels=("low", "high")), info)}
+        return export(tiny_model("bert", "text-classification"), adapters)
+
+    return exported_once("headed", make)

@@ -9,14 +9,12 @@ chosen from.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.export import export_onnx
@@ -54,7 +52,7 @@ def export_cached(
     tiny_info: Callable[..., ModelInfo],
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
-    shared_folder: Path,
+    exported_once: Callable[..., Exported],
 ) -> Callable[..., Exported]:
     """Called as (model_type, task="causal-lm", mode="swappable", dtype="fp32") -> Exported, each once. Takes some 10
     seconds a graph.
@@ -77,31 +75,15 @@ def export_cached(
         return Exported(bundle, base, folders)
 
     @cache
-    def shared(model_type: str, task: str = "causal-lm", mode: str = "swappable", dtype: str = "fp32") -> Exported:
-        record = shared_folder / f"{model_type}-{task}-{mode}-{dtype}.json"
-        with FileLock(record.with_suffix(".lock")):
-            if not record.exists():
-                made = make(model_type, task, mode, dtype)
-                folders = {name: str(folder) for name, folder in made.adapters.items()}
-                record.write_text(json.dumps([str(made.bundle), str(made.base), folders]))
-            bundle, base, adapters = json.loads(record.read_text())
-        return Exported(Path(bundle), Path(base), {name: Path(folder) for name, folder in adapters.items()})
+    def once(model_type: str, task: str = "causal-lm", mode: str = "swappable", dtype: str = "fp32") -> Exported:
+        name = f"{model_type}-{task}-{mode}-{dtype}"
+        return exported_once(name, lambda: make(model_type, task, mode, dtype))
 
-    return shared
+    return once
 
 
 # A sliding window shorter than most texts.
 _CONFIGS = {"mistral": {"sliding_window": 6}}
-
-
-@pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A folder of this run, for all processes of it."""
-    own = tmp_path_factory.getbasetemp()
-    # pytest-xdist gives each process a folder of its own within the run's.
-    folder = (own.parent if hasattr(request.config, "workerinput") else own) / "shared"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 @pytest.fixture

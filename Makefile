@@ -9,13 +9,16 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench architectures check venv clean
+.PHONY: help demo demo-llm test bench architectures check venv clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## Train, merge, export and swap adapters on a real model
 	$(BIN)/python -m samples.demo
+
+demo-llm: venv ## The same for a language model: train, export, generate, prove, measure
+	$(BIN)/python -m samples.demo_llm
 
 test: venv ## Run the tests, a file at a time on each core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)

@@ -22,6 +22,7 @@ COMMANDS = {
     "add": "Add adapters to an existing bundle, without tracing.",
     "parity": "Prove that a bundle computes what the model does.",
     "run": "Run a bundle on texts.",
+    "bench": "Measure latency, swapping and memory of a bundle.",
     "inspect": "Describe a checkpoint, a bundle, or an ONNX file.",
 }
 

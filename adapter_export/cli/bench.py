@@ -1,0 +1,173 @@
+"""`adapter-export bench`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapter_export.cli.options import Command, Invocation, debug_option, emit, force_option, json_option
+from adapter_export.cli.table import print_table
+from adapter_export.errors import InputError, OutputExists
+
+EXAMPLE = """\
+Examples:
+  adapter-export bench --bundle bundle --batch 1 --batch 8 --length 16 --length 128
+  adapter-export bench --bundle bank --against swappable --html report.html
+
+A ratio within the control's is no difference: 'control' is the first run measured twice.
+"""
+_MEGABYTE = 1e6
+
+
+@click.command("bench", cls=Command, epilog=EXAMPLE)
+@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to measure.")
+@click.option("--against", type=click.Path(path_type=Path), help="Another bundle, measured in the same rounds.")
+@click.option(
+    "--batch", "batches", multiple=True, type=int, default=(1, 8), show_default=True, help="Rows; repeatable."
+)
+@click.option(
+    "--length", "lengths", multiple=True, type=int, default=(16, 64), show_default=True, help="Tokens; repeatable."
+)
+@click.option("--repeats", type=click.IntRange(1), help="Rounds of each batch and length, in place of --seconds.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Time for each batch and length.",
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of an operator; all cores, if not given.")
+@click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where to run.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page with plots.")
+@force_option
+@json_option
+@debug_option
+def command(bundle: Path, against: Path | None, html: Path | None, force: bool, as_json: bool, **settings: Any) -> None:
+    """Measure a bundle's latency and throughput, what swapping an adapter takes, and its memory.
+
+    Without an adapter, with one of each method, and of a bank with rows of different ones. Everything at one batch and
+    length is measured in turns, so that what else the machine does falls on all alike; ratios are medians over rounds.
+    """
+    from adapter_export.bench.page import page
+    from adapter_export.bench.report import as_dict, bench
+    from adapter_export.bench.settings import Settings
+    from adapter_export.bundle.layout import atomic_file
+    from adapter_export.runtime.provider import quiet_log
+
+    _check_page(html, force)
+    chosen = Settings(**settings)
+    if not click.get_current_context().ensure_object(Invocation).debug:
+        quiet_log()
+    with _progress() as progress:
+        result = as_dict(bench(bundle, against, chosen, progress))
+    if html is not None:
+        atomic_file(html, page(result).encode())
+    emit(result, as_json, _print)
+
+
+def _check_page(path: Path | None, force: bool) -> None:
+    """Before minutes are spent on what cannot be written."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise InputError(f"--html {path}: no such folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"--html {path}: expected a file, found a folder")
+    if path.exists() and not force:
+        raise OutputExists(f"--html {path}: already there; choose another file or pass --force")
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    two = "against" in result
+    for name in ("bundle", "against") if two else ("bundle",):
+        of = result[name]
+        click.echo(f"{name}: {of['folder']} ({of['mode']}, {of['task']}, {of['dtype']}, {result['provider']})")
+    for stage in dict.fromkeys(row["stage"] for row in result["latency"]):
+        rows = [row for row in result["latency"] if row["stage"] == stage]
+        print_table(
+            f"{stage}: milliseconds, and medians over rounds against the first run",
+            ("run", "batch", "length", "p50", "p90", "p99", "CPU p50", "rows/s", "tokens/s", "wall ratio", "CPU ratio"),
+            [_latency(row, two) for row in rows],
+        )
+    if result["comparisons"]:
+        print_table(
+            "against : bundle",
+            ("run", "stage", "batch", "length", "wall ratio", "CPU ratio"),
+            [
+                (_run(row), row["stage"], str(row["batch"]), _number(row["length"]), *_ratios(row))
+                for row in result["comparisons"]
+            ],
+        )
+    if result["swaps"]:
+        print_table(
+            "swapping: milliseconds",
+            ("adapter", "kB", "load p50", "load p99", "first use", "used again", "new session", "load : session"),
+            [_swap(row, two) for row in result["swaps"]],
+        )
+    print_table(
+        "memory: MB",
+        ("bundle", "session", "adapters", "their memory", "their files"),
+        [(name, *_memory(of)) for name, of in result["memory"].items()],
+    )
+
+
+def _latency(row: Mapping[str, Any], two: bool) -> tuple[str, ...]:
+    wall, cpu = row["wall"], row["cpu"]
+    name = f"{row['bundle']}: {_run(row)}" if two else _run(row)
+    return (
+        name,
+        str(row["batch"]),
+        _number(row["length"]),
+        *(f"{value:.3g}" for value in (wall["p50"], wall["p90"], wall["p99"], cpu["p50"])),
+        _number(row["rows_per_second"]),
+        _number(row["tokens_per_second"]),
+        *_ratios(row),
+    )
+
+
+def _run(row: Mapping[str, Any]) -> str:
+    return f"{row['run']} (control)" if row["control"] else str(row["run"])
+
+
+def _ratios(row: Mapping[str, Any]) -> tuple[str, str]:
+    wall, cpu = (
+        f"{of['value']:.3f} ({of['low']:.2f}-{of['high']:.2f})" for of in (row["wall_ratio"], row["cpu_ratio"])
+    )
+    return wall, cpu
+
+
+def _swap(row: Mapping[str, Any], two: bool) -> tuple[str, ...]:
+    times = [row["load"]["p50"], row["load"]["p99"], *(row[of]["p50"] for of in ("first_use", "steady", "session"))]
+    name = f"{row['bundle']}: {row['adapter']}" if two else str(row["adapter"])
+    return name, _number(row["bytes"] / 1e3), *(f"{time:.3g}" for time in times), f"1/{1 / row['share']:,.0f}"
+
+
+def _memory(of: Mapping[str, Any]) -> tuple[str, ...]:
+    session, adapters, files = (
+        "-" if of[name] is None else f"{of[name] / _MEGABYTE:,.1f}"
+        for name in ("session", "adapter_bytes", "adapter_files")
+    )
+    return session, str(of["adapters"]), adapters, files
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr where that is a terminal; else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -224,7 +224,7 @@ class TestRefusals:
         self, request: pytest.FixtureRequest, swappable_bundle: Exported, mode: str
     ) -> None:
         exported: Exported = request.getfixturevalue(f"{mode}_bundle")
-        with pytest.raises(InputError, match=f"mode '{mode}' holds its adapter in the graph; expected swappable or bank"):
+        with pytest.raises(InputError, match=f"mode '{mode}' holds its adapter in the graph; expected swap"):
             add_adapter(exported.bundle, {"x": swappable_bundle.adapters["ia3_two"]})
 
     @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_graphs_match_pytorch(
     bank = None
     if model_type == "clip":
         # Two towers, each with a batch of its own.
-        with pytest.raises(InputError, match="mode bank: site .*: expected values whose first axis is the batch"):
+        with pytest.raises(InputError, match=r"mode bank: site .*: expected values whose first axis is the batch"):
             lower(traced, sites, stacked, defaults, last)
     else:
         bank = session(lower(traced, sites, stacked, defaults, last))

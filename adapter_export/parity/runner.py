@@ -73,10 +73,9 @@ class Runner:
         places, adapters, own = self._among_others(rows, adapter)
         batch = {name: value[places] for name, value in inputs.items()}
         outputs = run_whole(self._session, batch, adapters)
-        # Another row may have more labels.
         labels = len(self._session.labels(adapter) or ())
         return {
-            name: value[own, ..., :labels] if name in self._labelled else value[own] for name, value in outputs.items()
+            name: _own(value[own], labels) if name in self._labelled else value[own] for name, value in outputs.items()
         }
 
     def _among_others(self, rows: Sequence[R], adapter: str | None) -> tuple[list[R], list[str | None], slice]:
@@ -92,6 +91,11 @@ class Runner:
         others = (names[(first + step) % len(names)] for step in range(size))
         adapters = [adapter if place % 2 else next(others) for place in range(size)]
         return [rows[place // 2 % len(rows)] for place in range(size)], adapters, slice(1, None, 2)
+
+
+def _own(logits: np.ndarray, labels: int) -> np.ndarray:
+    """Without what a row of more labels adds to the others: -inf. Anything else stays, for the judge to see."""
+    return logits[..., :labels] if np.all(logits[..., labels:] == -np.inf) else logits
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def padding_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def adapter_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     generate = AdapterSession.generate
     monkeypatch.setattr(
-        AdapterSession, "generate", lambda self, prompts, adapter, **more: generate(self, prompts, None, **more)
+        AdapterSession, "generate", lambda self, prompts, adapters, **more: generate(self, prompts, **more)
     )
 
 

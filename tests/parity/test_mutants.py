@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.manifest import DECODER, ENCODER
+from adapter_export.parity import check as module
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import ParityReport
@@ -28,6 +29,7 @@ from tests.parity.mutants import (
     together,
     without,
 )
+from tests.parity.remembered import remembering
 
 SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR, BANK = (
     f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed", "llama", "t5", "bank")
@@ -212,7 +214,8 @@ def test_unchanged_bundles_live(bundle: str, adapter: str, request: pytest.Fixtu
 
 
 @pytest.mark.slow
-def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Reference", remembering({}))
     alive = []
     print(f"\n{'mutant':<58} verdict      cases      e(O)   cosine")
     for number, mutant in enumerate(MUTANTS):
@@ -230,3 +233,7 @@ def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path) -> None:
             alive.append(mutant.name)
     print(f"killed: {len(MUTANTS) - len(alive)} of {len(MUTANTS)}")
     assert not alive
+    # It was not the remembered references that killed them.
+    for bundle, adapter in sorted({(mutant.bundle, mutant.adapter) for mutant in MUTANTS}):
+        report = report_of(Mutant("nothing", bundle, adapter), request, tmp_path / f"{bundle}-{adapter}")
+        assert report.verdict is Verdict.PASS, (bundle, adapter)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ _DTYPES: Mapping[int, str] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a tensor lies among a file's bytes: `start` counts from their beginning."""
 
@@ -85,7 +86,8 @@ def _parse(buffer: _Buffer) -> AdapterContent:
 
 def _parameter(table: _Table) -> tuple[str, Place]:
     start, length = table.vector(_NAME, 1)
-    name = table.buffer.data[start : start + length].decode()
+    # A thousand adapters of one graph have the same names: they share them.
+    name = sys.intern(table.buffer.data[start : start + length].decode())
     if not name:
         raise ValueError("a tensor without a name")
     start, rank = table.vector(_DIMS, 8)

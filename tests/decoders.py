@@ -2,9 +2,9 @@
 where several processes run the tests.
 
 llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions; t5_bundle, whisper_bundle:
-two graphs. All swappable, room for POSITIONS tokens, with adapters random in every tensor: `ia3`, and `houlsby`
-(bottlenecks of width 8). `export_cached` makes others. `logits_of` runs a generation and tells what its tokens were
-chosen from.
+two graphs, Whisper's with LARGE many tokens. All swappable, room for POSITIONS tokens, with adapters random in every
+tensor: `ia3`, and `houlsby` (bottlenecks of width 8). `export_cached` makes others. `logits_of` runs a generation and
+tells what its tokens were chosen from.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from adapter_export.runtime.generation.stream import Generation
 from tests.bundles import Exported
 
 POSITIONS = 96
+# A vocabulary that the exporter leaves as the model has it: it transposes smaller tables beforehand, for the logits.
+LARGE = 9000
 
 
 @pytest.fixture(scope="session")
@@ -54,15 +57,13 @@ def export_cached(
     save_checkpoint: Callable[..., Path],
     exported_once: Callable[..., Exported],
 ) -> Callable[..., Exported]:
-    """Called as (model_type, task="causal-lm", mode="swappable", dtype="fp32") -> Exported, each once. Takes some 10
-    seconds a graph.
+    """Called as (model_type, task="causal-lm", mode="swappable", dtype="fp32", **config) -> Exported, each once. Takes
+    some 10 seconds a graph.
 
-    Modes merged and embedded have the one adapter that the mode is for: `ia3`, `houlsby`.
+    Modes merged and embedded have the one adapter that the mode is for: `ia3`, `houlsby`. config: as of `tiny_model`.
     """
 
-    def make(model_type: str, task: str, mode: str, dtype: str) -> Exported:
-        config = {"max_target_positions" if model_type == "whisper" else "max_position_embeddings": POSITIONS}
-        config |= _CONFIGS.get(model_type, {})
+    def make(model_type: str, task: str, mode: str, dtype: str, config: dict[str, Any]) -> Exported:
         info = tiny_info(model_type, task, **config)
         adapters = {
             "ia3": random_adapter(info, "ia3", 31),
@@ -75,15 +76,25 @@ def export_cached(
         return Exported(bundle, base, folders)
 
     @cache
-    def once(model_type: str, task: str = "causal-lm", mode: str = "swappable", dtype: str = "fp32") -> Exported:
-        name = f"{model_type}-{task}-{mode}-{dtype}"
-        return exported_once(name, lambda: make(model_type, task, mode, dtype))
+    def once(
+        model_type: str, task: str = "causal-lm", mode: str = "swappable", dtype: str = "fp32", **config: Any
+    ) -> Exported:
+        name = "-".join(map(str, (model_type, task, mode, dtype, *config.values())))
+        room = "max_target_positions" if model_type == "whisper" else "max_position_embeddings"
+        config = {room: POSITIONS, **_CONFIGS.get(model_type, {}), **config}
+        return exported_once(name, lambda: make(model_type, task, mode, dtype, config))
 
     return once
 
 
-# A sliding window shorter than most texts.
-_CONFIGS = {"mistral": {"sliding_window": 6}}
+_CONFIGS: dict[str, dict[str, Any]] = {
+    # A sliding window shorter than most texts.
+    "mistral": {"sliding_window": 6, "num_hidden_layers": 1},
+    "qwen3": {"num_hidden_layers": 1},
+    "opt": {"num_hidden_layers": 1},
+    "bart": {"vocab_size": LARGE},
+    "whisper": {"vocab_size": LARGE},
+}
 
 
 @pytest.fixture

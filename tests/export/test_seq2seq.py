@@ -9,31 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from adapter_export.basemodel import BaseModel
+from adapter_export.basemodel import load_base
 from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.add import graph_tensors
 from adapter_export.bundle.manifest import DECODER, ENCODER, Manifest, adapter_path, read_manifest
-from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.export import saving
 from adapter_export.export.bundle import write_bundle
-from adapter_export.export.export import lower_mode
+from adapter_export.export.lower import Lowered
 from adapter_export.export.saving import WEIGHTS
-from adapter_export.export.stages import is_cache, stages_for
+from adapter_export.export.stages import is_cache
 from adapter_export.injection import inject
 from adapter_export.runtime.session import AdapterSession
+from tests.bundles import Exported
+from tests.decoders import LARGE
 
 # Outputs are of order 10; float32 differs from the float32 reference by rounding only. Measured: at most 6e-6.
 TOLERANCE = 3e-5
 BATCH, LENGTH, WRITTEN = 3, 7, 9
-# With fewer tokens the exporter transposes the table beforehand, for the logits, which makes a second one.
-VOCABULARY = 9000
-ADAPTERS: dict[str, dict[str, Any]] = {
-    "ia3": {"method": "ia3"},
-    "houlsby": {"method": "bottleneck", "reduction_factor": 4},
-}
+ADAPTERS = ("ia3", "houlsby")
 
 
 def sessions(folder: Path) -> dict[str, ort.InferenceSession]:
@@ -48,11 +46,11 @@ def sessions(folder: Path) -> dict[str, ort.InferenceSession]:
 class Pair:
     """A tiny encoder-decoder's swappable bundle, with what its texts are."""
 
-    def __init__(self, base: BaseModel, adapters: dict[str, Adapter], inputs: dict[str, np.ndarray], folder: Path):
-        self.base, self.adapters, self.folder = base, adapters, folder
-        _, self.graphs = lower_mode(base, adapters, "swappable", stages=stages_for("seq2seq-lm", cache=True))
-        self.manifest: Manifest = write_bundle(folder, base, self.graphs, "swappable", adapters)
-        self.sessions = sessions(folder)
+    def __init__(self, exported: Exported, inputs: dict[str, np.ndarray]):
+        self.base, self.folder = load_base(exported.base, "seq2seq-lm"), exported.bundle
+        self.adapters = {name: load_adapter(path, self.base.info) for name, path in exported.adapters.items()}
+        self.manifest: Manifest = read_manifest(self.folder)
+        self.sessions = sessions(self.folder)
         self.decoded = np.random.default_rng(0).integers(4, 90, (BATCH, WRITTEN))
         self.inputs = {name: value for name, value in inputs.items() if not name.startswith("decoder_")}
 
@@ -97,17 +95,13 @@ class Pair:
 @pytest.fixture(scope="module", params=["t5", "bart", "whisper"])
 def pair(
     request: pytest.FixtureRequest,
-    tiny_base: Callable[..., BaseModel],
-    random_adapter: Callable[..., Adapter],
+    export_cached: Callable[..., Exported],
     inputs_for: Callable[..., dict[str, np.ndarray]],
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> Pair:
-    base = tiny_base(request.param, "seq2seq-lm", vocab_size=VOCABULARY)
-    adapters = {
-        name: random_adapter(base.info, seed=seed, **made) for seed, (name, made) in enumerate(ADAPTERS.items())
-    }
-    inputs = inputs_for(request.param, rows=BATCH, length=LENGTH)
-    return Pair(base, adapters, inputs, tmp_path_factory.mktemp(request.param))
+    sizes = {"vocab_size": LARGE} if request.param == "t5" else {}
+    return Pair(
+        export_cached(request.param, "seq2seq-lm", **sizes), inputs_for(request.param, rows=BATCH, length=LENGTH)
+    )
 
 
 @pytest.mark.parametrize("adapter", [None, *ADAPTERS])
@@ -134,7 +128,6 @@ def test_each_graph_computes_its_own_part_only(pair: Pair) -> None:
 
 
 def test_the_boundary(pair: Pair) -> None:
-    assert read_manifest(pair.folder) == pair.manifest
     encoder, decoder = pair.manifest.graphs[ENCODER], pair.manifest.graphs[DECODER]
     assert list(encoder.outputs)[:3] == ["last_hidden_state", "present.0.encoder.key", "present.0.encoder.value"]
     plain = [name for name in decoder.inputs if not is_cache(name)]
@@ -165,7 +158,11 @@ def large(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pair:
     made = copy.copy(pair)
     made.folder = tmp_path / "bundle"
     made.folder.mkdir()
-    made.manifest = write_bundle(made.folder, pair.base, pair.graphs, "swappable", pair.adapters)
+    graphs = {
+        file: Lowered(ir.load(pair.folder / file), info.inputs, info.outputs, pair.manifest.sites)
+        for file, info in pair.manifest.graphs.items()
+    }
+    made.manifest = write_bundle(made.folder, pair.base, graphs, "swappable", pair.adapters)
     made.sessions = sessions(made.folder)
     return made
 
@@ -173,6 +170,7 @@ def large(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pair:
 def test_both_graphs_read_one_weights_file(large: Pair, pair: Pair) -> None:
     files = {path.name for path in large.folder.iterdir() if ".onnx" in path.name}
     assert files == {ENCODER, DECODER, WEIGHTS}
+    assert read_manifest(large.folder) == large.manifest
     assert large.manifest.files[WEIGHTS] == hashlib.sha256((large.folder / WEIGHTS).read_bytes()).hexdigest()
     for adapter in (None, *ADAPTERS):
         assert np.abs(large.run(adapter, [4, 1, 1, 3]) - pair.expected(adapter)).max() < TOLERANCE

@@ -40,8 +40,7 @@ torch, ORT, int8: perplexity of texts that were not trained on, in PyTorch, in O
 same: places in those texts where float32 and 8 bits find the same token most likely. greedy: tokens written in a batch
 of unequal prompts that are PyTorch's own choice too, of those where PyTorch's choice is clear. tokens/s: ONNX Runtime,
 one text. : torch, int8 :: times as fast as transformers' generate with its cache; 8 bits times as fast as float32.
-control: float32 against itself. PyTorch's threads wait for each other at every step, so that on cores which others use
-too it looks slower than it is; `python -m benchmarks.decoding` compares with one thread as well."""
+control: float32 against itself. All with one thread."""
 
 # From tokens of one text to the logits after each of them, [tokens, vocabulary].
 Reader = Callable[[Sequence[int]], np.ndarray]
@@ -82,12 +81,13 @@ def encode(bundle: Path, text: str) -> list[int]:
 
 
 def open_session(bundle: Path) -> Any:
-    """A session whose idle threads do not spin on the cores that PyTorch and the other session need in turn."""
+    """A session of one thread, to be compared with PyTorch of one thread: with more, PyTorch's wait for each other in
+    every operator, and on cores that others use too it looks several times slower than it is."""
     from adapter_export.runtime.provider import quiet_options
     from adapter_export.runtime.session import AdapterSession
 
     options = quiet_options()
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.intra_op_num_threads = 1
     return AdapterSession(bundle, options=options)
 
 
@@ -182,7 +182,7 @@ def times_as_fast(seconds: Mapping[str, list[float]], name: str, reference: str)
 
 
 def speeds(module: Any, sessions: Mapping[str, Any], prompt: Sequence[int], adapter: str | None) -> dict[str, Any]:
-    """Greedy generation in turns: transformers' `generate` with its cache, the first session twice, the others."""
+    """Greedy generation in turns, one thread: transformers with its cache, the sessions, the first of them again."""
     import torch
 
     def in_torch() -> None:
@@ -199,7 +199,12 @@ def speeds(module: Any, sessions: Mapping[str, Any], prompt: Sequence[int], adap
         return lambda: session.generate([prompt], adapter, max_new_tokens=SPEED_TOKENS, ignore_eos=True).completions()
 
     functions = {"torch": in_torch, **{name: in_onnx(session) for name, session in sessions.items()}}
-    return in_turns({**functions, "again": functions[next(iter(sessions))]}, ROUNDS)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return in_turns({**functions, "again": functions[next(iter(sessions))]}, ROUNDS)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def weight_bytes(bundle: Path) -> int:
@@ -212,7 +217,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Raises SystemExit(1) when a check fails."""
+    """Raises SystemExit, with exit code 1, when a check fails."""
     from adapter_export.basemodel import load_base
     from adapter_export.bundle.manifest import read_manifest
     from adapter_export.checkpoints.folder import load_adapter
@@ -247,7 +252,7 @@ def main() -> None:
     bundle = bundles["float32"]
     rows, prompts = encoded(bundle, test_file), [encode(bundle, text) for text in PROMPTS[:2]]
     manifest, base = read_manifest(bundle), load_base(model, "causal-lm")
-    table, all_alike = [], True
+    table, wrongs = [], []
     for adapter in (None, *adapters):
         print(f"\nwith {adapter or 'no adapter'}:")
         write_on(sessions["float32"], bundle, adapter)
@@ -256,14 +261,16 @@ def main() -> None:
         (plain, best), (eighth, best8) = (read(onnx_reader(session, adapter), rows) for session in sessions.values())
         clear, wrong = unlike_torch(in_torch, sessions["float32"], prompts, adapter)
         seconds = speeds(base.module, sessions, rows[0][:16], adapter)
-        all_alike = all_alike and wrong == 0
+        torch_perplexity, _ = read(in_torch, rows)
+        if wrong or not math.isclose(plain, torch_perplexity, rel_tol=1e-3):
+            wrongs.append(f"{adapter}: ONNX Runtime does not write or read as PyTorch does")
         info = None if adapter is None else manifest.adapter(adapter)
         table.append(
             (
                 adapter or "none",
                 "-" if info is None else f"{info.parameters:,}",
                 "-" if info is None else f"{(bundle / info.file).stat().st_size / 1e3:,.0f}",
-                f"{read(in_torch, rows)[0]:.2f}",
+                f"{torch_perplexity:.2f}",
                 f"{plain:.2f}",
                 f"{eighth:.2f}",
                 f"{np.mean(best == best8):.3f}",
@@ -297,8 +304,11 @@ def main() -> None:
         table,
     )
     print(LEGEND)
-    if not all_alike or report.verdict.value != "pass":
-        raise SystemExit(1)
+    # Inconclusive is no failure here: random tokens may be beyond what PyTorch itself computes exactly in float32.
+    if report.verdict.value == "fail":
+        wrongs.append("parity failed")
+    if wrongs:
+        raise SystemExit("\n".join(wrongs))
 
 
 if __name__ == "__main__":

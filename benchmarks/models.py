@@ -14,9 +14,9 @@ from adapter_export.methods.contract import Block
 from adapter_export.placement.tables import placement_for
 
 
-def random_adapter(base: BaseModel, method: str, labels: int = 2, **options: object) -> Adapter:
+def random_adapter(base: BaseModel, method: str, labels: int = 2, seed: int = 0, **options: object) -> Adapter:
     """An adapter whose every tensor is random, with a random head."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     chosen = registry.get(method)
     settings = chosen.Options(**options)
     blocks = {}

@@ -1,0 +1,67 @@
+"""What it costs that rows of a batch have adapters of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from adapter_export.bench.summary import Ratio, ratio
+from adapter_export.bench.timing import Seconds, interleaved
+from adapter_export.cli.table import print_table
+from benchmarks.serving.made import BOTTLENECK, IA3, ROWS, make, texts
+
+ROUNDS = 40
+LENGTHS = (16, 64)
+MANY, SOME, FEW = 64, 16, 8
+_ONE, _AGAIN, _DIFFERENT, _OF_FEW, _OF_MANY, _SWAPPED = "one", "again", "different", "of few", "of many", "swapped"
+# Title, what, against what, and the most it may be.
+_TABLE = (
+    ("one adapter again : one adapter (control)", _AGAIN, _ONE, None),
+    (f"{ROWS} different : one adapter, {SOME} slots", _DIFFERENT, _ONE, 1.03),
+    (f"{MANY} slots : {FEW} slots, {ROWS} different", _OF_MANY, _OF_FEW, 1.03),
+    ("bank, one adapter : swappable, one adapter", _ONE, _SWAPPED, 1.05),
+)
+
+
+def main(folder: Path) -> None:
+    banks = {IA3: {IA3: MANY}, BOTTLENECK: {BOTTLENECK: MANY}, f"{IA3} and {BOTTLENECK}": {IA3: 32, BOTTLENECK: 32}}
+    columns, rows = ["CPU time, 95% bounds"], [[title] for title, *_ in _TABLE]
+    for title, counts in banks.items():
+        measured = _measure(folder / title, counts)
+        for length, seconds in measured.items():
+            columns.append(f"{title}, {ROWS} x {length}")
+            for row, (_, what, against, most) in zip(rows, _TABLE, strict=True):
+                row.append(_verdict(ratio(seconds[what], seconds[against]), most))
+    print_table(f"Rows with adapters of their own ({ROUNDS} rounds)", columns, rows)
+
+
+def _measure(folder: Path, counts: Mapping[str, int]) -> dict[int, dict[str, list[Seconds]]]:
+    made = make(folder, counts, ("bank", "swappable"))
+    names = list(made.adapters)
+    few, some, many = (made.session("bank", slots) for slots in (FEW, SOME, MANY))
+    swappable = made.session("swappable")
+    # Of every method in the bank, and in the largest one far apart.
+    spread = names[:: len(names) // ROWS][:ROWS]
+    for session, loaded in ((few, spread), (some, [*spread, *names])):
+        for name in dict.fromkeys(loaded[: session.slots]):
+            session.load(name)
+    for name in names:
+        many.load(name)
+    found = {}
+    for length in LENGTHS:
+        inputs = texts(ROWS, length)
+        calls: dict[str, Callable[[], object]] = {
+            _ONE: lambda i=inputs: some.run(i, spread[0]),
+            _AGAIN: lambda i=inputs: some.run(i, spread[0]),
+            _DIFFERENT: lambda i=inputs: some.run(i, adapters=spread),
+            _OF_FEW: lambda i=inputs: few.run(i, adapters=spread),
+            _OF_MANY: lambda i=inputs: many.run(i, adapters=spread),
+            _SWAPPED: lambda i=inputs: swappable.run(i, spread[0]),
+        }
+        found[length] = interleaved(calls, ROUNDS)
+    return found
+
+
+def _verdict(found: Ratio, most: float | None) -> str:
+    text = f"{found.value:.3f} ({found.low:.2f}-{found.high:.2f})"
+    return text if most is None else f"{text} {'<=' if found.value <= most else '> '} {most}"

@@ -3,7 +3,8 @@ where several processes run the tests.
 
 llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions; t5_bundle, whisper_bundle:
 two graphs, Whisper's with LARGE many tokens. All swappable, room for POSITIONS tokens, with adapters random in every
-tensor: `ia3`, and `houlsby` (bottlenecks of width 8). `export_cached` makes others. `logits_of` runs a generation and
+tensor: `ia3`, and `houlsby` (bottlenecks of width 8); GPT-2 and Gemma 2 have `parallel` besides, of width 4 at places
+that `houlsby` has too. `export_cached` makes others. `logits_of` runs a generation and
 tells what its tokens were chosen from.
 """
 
@@ -69,6 +70,8 @@ def export_cached(
             "ia3": random_adapter(info, "ia3", 31),
             "houlsby": random_adapter(info, "bottleneck", 32, reduction_factor=4),
         }
+        if model_type in ("gpt2", "gemma2"):
+            adapters["parallel"] = random_adapter(info, "bottleneck", 33, placement="parallel", reduction_factor=8)
         names = {"merged": ["ia3"], "embedded": ["houlsby"]}.get(mode, list(adapters))
         folders = {name: save_checkpoint(adapters[name], info) for name in names}
         base, bundle = tiny_model(model_type, task, **config), tmp_path_factory.mktemp(model_type) / "bundle"

@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from adapter_export.basemodel import BaseModel
+from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
-from adapter_export.bundle.manifest import MODEL
+from adapter_export.bundle.manifest import MODEL, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.export.cached import decoding
 from adapter_export.export.export import lower_mode
-from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import is_cache
 from adapter_export.injection import inject
+from tests.bundles import Exported
 
 # Outputs are of order 10; float32 differs from the float32 reference by rounding only. Measured: at most 4.8e-6.
 TOLERANCE = 3e-5
 BATCH, LENGTH = 3, 11
-ADAPTERS: dict[str, dict[str, Any]] = {
-    "ia3": {"method": "ia3"},
-    "houlsby": {"method": "bottleneck", "reduction_factor": 4},
-    # At the same sites as the one above, with another width.
-    "parallel": {"method": "bottleneck", "placement": "parallel", "reduction_factor": 8},
-}
 
 
 class Decoder:
     """A tiny decoder's swappable graph with a cache, its adapters, and a left-padded batch."""
 
-    def __init__(self, base: BaseModel, adapters: dict[str, Adapter], path: Path) -> None:
-        self.base, self.adapters = base, adapters
-        _, graphs = lower_mode(base, adapters, "swappable", stages={MODEL: decoding})
-        self.lowered = graphs[MODEL]
-        save_graph(self.lowered, path)
+    def __init__(self, exported: Exported) -> None:
+        self.base = load_base(exported.base, "causal-lm")
+        self.adapters = {name: load_adapter(path, self.base.info) for name, path in exported.adapters.items()}
+        self.graph = read_manifest(exported.bundle).graphs[MODEL]
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.session = ort.InferenceSession(exported.bundle / MODEL, options, providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(0)
         self.mask = (np.arange(LENGTH) >= np.arange(0, 3 * BATCH, 3)[:, None]).astype(np.int64)
         self.ids = np.where(self.mask, rng.integers(4, 90, (BATCH, LENGTH)), 0)
@@ -51,10 +43,10 @@ class Decoder:
     def run(self, adapter: str | None, chunks: list[int]) -> np.ndarray:
         """Logits of the whole batch, computed `chunks` tokens at a time."""
         tensors = {} if adapter is None else adapter_tensors(self.adapters[adapter])
-        names = [name for name in self.lowered.inputs if is_cache(name)]
+        names = [name for name in self.graph.inputs if is_cache(name)]
         cache = []
         for name in names:
-            batch, heads, past, size = self.lowered.inputs[name].shape
+            batch, heads, past, size = self.graph.inputs[name].shape
             assert (batch, past) == ("batch", "past_sequence")
             cache.append(np.zeros((BATCH, int(heads), 0, int(size)), np.float32))
         logits, start = [], 0
@@ -65,9 +57,9 @@ class Decoder:
                 "attention_mask": self.mask[:, :end],
                 "position_ids": self.positions[:, start:end],
             }
-            fed = {name: value for name, value in fed.items() if name in self.lowered.inputs}
+            fed = {name: value for name, value in fed.items() if name in self.graph.inputs}
             outputs = self.session.run(None, {**fed, **dict(zip(names, cache, strict=True)), **tensors})
-            named = dict(zip(self.lowered.outputs, outputs, strict=True))
+            named = dict(zip(self.graph.outputs, outputs, strict=True))
             cache = [named[name.replace("past_key_values", "present")] for name in names]
             logits.append(named["logits"])
             start = end
@@ -78,7 +70,7 @@ class Decoder:
 
         injection = inject(self.base.module, self.adapters[adapter]) if adapter else None
         fed = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
-        fed = {name: value for name, value in fed.items() if name in self.lowered.inputs}
+        fed = {name: value for name, value in fed.items() if name in self.graph.inputs}
         with torch.no_grad():
             logits = self.base.module(**{name: torch.from_numpy(value) for name, value in fed.items()}).logits.numpy()
         if injection:
@@ -91,30 +83,22 @@ class Decoder:
 
 # Grouped-query attention; a sliding window shorter than the batch; fused projections and learned positions.
 @pytest.fixture(scope="module", params=["llama", "gemma2", "gpt2"])
-def decoder(
-    request: pytest.FixtureRequest,
-    tiny_base: Callable[..., BaseModel],
-    random_adapter: Callable[..., Adapter],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Decoder:
-    base = tiny_base(request.param, "causal-lm")
-    adapters = {
-        name: random_adapter(base.info, seed=seed, **made) for seed, (name, made) in enumerate(ADAPTERS.items())
-    }
-    return Decoder(base, adapters, tmp_path_factory.mktemp(request.param) / "model.onnx")
+def decoder(request: pytest.FixtureRequest, export_cached: Callable[..., Exported]) -> Decoder:
+    return Decoder(export_cached(request.param))
 
 
-@pytest.mark.parametrize("adapter", [None, *ADAPTERS])
-def test_prefill_and_steps_equal_one_full_forward(decoder: Decoder, adapter: str | None) -> None:
-    expected = decoder.expected(adapter)
-    if adapter:
-        assert np.abs(expected - decoder.expected(None)).max() > 0.05, "an adapter must matter"
-    for chunks in ([LENGTH], [1] * LENGTH, [7, 1, 1, 2], [1, LENGTH - 1]):
-        assert decoder.difference(adapter, chunks, expected) < TOLERANCE, chunks
+def test_prefill_and_steps_equal_one_full_forward(decoder: Decoder) -> None:
+    without = decoder.expected(None)
+    for adapter in (None, *decoder.adapters):
+        expected = decoder.expected(adapter)
+        if adapter:
+            assert np.abs(expected - without).max() > 0.05, "an adapter must matter"
+        for chunks in ([LENGTH], [1] * LENGTH, [7, 1, 1, 2], [1, LENGTH - 1]):
+            assert decoder.difference(adapter, chunks, expected) < TOLERANCE, (adapter, chunks)
 
 
 def test_boundary_has_the_names_and_axes_of_the_ecosystem(decoder: Decoder) -> None:
-    inputs, outputs = decoder.lowered.inputs, decoder.lowered.outputs
+    inputs, outputs = decoder.graph.inputs, decoder.graph.outputs
     plain = [name for name in inputs if not is_cache(name)]
     assert plain == ["input_ids", "attention_mask", "position_ids"]
     assert list(inputs)[len(plain) :] == [f"past_key_values.{i}.{kind}" for i in range(2) for kind in ("key", "value")]

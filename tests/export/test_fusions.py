@@ -19,7 +19,7 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.export.checking import check_saved, contrib_operators
 from adapter_export.export.export import union_of_sites
-from adapter_export.export.lower import lower
+from adapter_export.export.lower import Lowered, lower
 from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import stages_for
 from adapter_export.export.storage import Overridable
@@ -30,6 +30,8 @@ from adapter_export.naming import DOMAIN
 
 # Outputs are of order 1 to 10.
 TOLERANCE = 3e-5
+# Of models whose table is most of their weights.
+VOCABULARY = 800
 ADAPTERS: dict[str, dict[str, Any]] = {
     "ia3": {"method": "ia3"},
     "houlsby": {"method": "bottleneck", "reduction_factor": 4},
@@ -39,10 +41,19 @@ PFEIFFER: dict[str, dict[str, Any]] = {"pfeiffer": {"method": "bottleneck", "pla
 
 
 class Fused:
-    """A model's graph fused for a provider: bare, and swappable with adapters at all the places of `made`."""
+    """A model's graph fused for a provider: bare, and swappable with adapters at all the places of `made`.
+
+    bare: the one there is already.
+    """
 
     def __init__(
-        self, base: BaseModel, random_adapter: Callable[..., Adapter], fuse: str, made: Mapping[str, Any], task: str
+        self,
+        base: BaseModel,
+        random_adapter: Callable[..., Adapter],
+        fuse: str,
+        made: Mapping[str, Any],
+        task: str,
+        bare: Lowered | None = None,
     ) -> None:
         self.base, target = base, Target(fuse=fuse)
         (stage,) = stages_for(task, cache=True).values()
@@ -50,7 +61,7 @@ class Fused:
             name: random_adapter(base.info, seed=seed, **settings) for seed, (name, settings) in enumerate(made.items())
         }
         sites = union_of_sites(self.adapters.values())
-        self.bare = lower(trace(base, {}, stage=stage, target=target), {})
+        self.bare = bare or lower(trace(base, {}, stage=stage, target=target), {})
         self.graph = lower(trace(base, sites, stage=stage, target=target), sites, Overridable())
 
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -77,7 +88,8 @@ def show(fused: Fused) -> None:
 
 @pytest.fixture(scope="module")
 def llama(tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter]) -> Fused:
-    return Fused(tiny_base("llama", "causal-lm"), random_adapter, "cpu", ADAPTERS, "causal-lm")
+    base = tiny_base("llama", "causal-lm", tie_word_embeddings=True, vocab_size=VOCABULARY)
+    return Fused(base, random_adapter, "cpu", ADAPTERS, "causal-lm")
 
 
 @pytest.fixture(scope="module")
@@ -119,16 +131,15 @@ def test_packed_projections_and_attention_for_cuda(
 
 
 def test_an_adapter_that_reads_the_residual_stream_takes_its_sum_out_of_the_norm(
-    tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter]
+    llama: Fused, random_adapter: Callable[..., Adapter]
 ) -> None:
-    base = tiny_base("llama", "causal-lm", num_hidden_layers=1)
-    fused = Fused(base, random_adapter, "cpu", PFEIFFER, "causal-lm")
+    fused = Fused(llama.base, random_adapter, "cpu", PFEIFFER, "causal-lm", llama.bare)
     show(fused)
-    # Pfeiffer before norms: B(h + x) + h + x stands between the sum and the next norm, in each layer.
+    # Pfeiffer before norms: B(h + x) + h + x stands between the sum and the next norm, in each of 2 layers.
     assert fused.different() == {
-        "Add": (3, 4),
-        "SimplifiedLayerNormalization": (1, 2),
-        "com.microsoft.SkipSimplifiedLayerNormalization": (2, 1),
+        "Add": (4, 6),
+        "SimplifiedLayerNormalization": (1, 3),
+        "com.microsoft.SkipSimplifiedLayerNormalization": (4, 2),
     }
 
 
@@ -171,6 +182,8 @@ def assert_swaps(fused: Fused, folder: Path) -> None:
 def test_operators_beyond_the_standard_are_named(llama: Fused, bert: Fused) -> None:
     assert contrib_operators(llama.graph.model) == (
         "SimplifiedLayerNormalization",
+        # Of the tied table, for the logits.
+        "com.microsoft.FusedMatMul",
         "com.microsoft.RotaryEmbedding",
         "com.microsoft.SkipSimplifiedLayerNormalization",
     )
@@ -195,11 +208,14 @@ def test_the_checker_sees_what_is_wrong_beside_a_foreign_operator(tmp_path: Path
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_tied_weights_are_stored_once_in_a_fused_graph(llama: Fused) -> None:
+    assert_stored_once(llama.bare, llama.base)
+
+
 @pytest.mark.parametrize(
     ("model_type", "task", "fuse", "layers"),
     [
         ("llama", "causal-lm", "none", {"num_hidden_layers": 1}),
-        ("llama", "causal-lm", "cpu", {"num_hidden_layers": 1}),
         ("gpt2", "causal-lm", "cpu", {"n_layer": 1}),
         ("t5", "features", "none", {"num_layers": 1}),
     ],
@@ -207,9 +223,11 @@ def test_the_checker_sees_what_is_wrong_beside_a_foreign_operator(tmp_path: Path
 def test_tied_weights_are_stored_once(
     model_type: str, task: str, fuse: str, layers: dict[str, int], tiny_base: Callable[..., BaseModel]
 ) -> None:
-    # A vocabulary whose table is most of the model.
-    base = tiny_base(model_type, task, tie_word_embeddings=True, vocab_size=800, **layers)
+    base = tiny_base(model_type, task, tie_word_embeddings=True, vocab_size=VOCABULARY, **layers)
     (stage,) = stages_for(task, cache=True).values()
-    lowered = lower(trace(base, {}, stage=stage, target=Target(fuse=fuse)), {})
+    assert_stored_once(lower(trace(base, {}, stage=stage, target=Target(fuse=fuse)), {}), base)
+
+
+def assert_stored_once(lowered: Lowered, base: BaseModel) -> None:
     stored = sum(value.const_value.nbytes for value in lowered.model.graph.initializers.values())
     assert stored <= 1.01 * sum(parameter.numel() * 4 for parameter in base.module.parameters())

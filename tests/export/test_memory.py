@@ -77,7 +77,7 @@ def test_an_export_takes_at_most_twice_the_weights(tmp_path: Path) -> None:
 
 def test_no_weights_of_a_trace_outlive_it(tiny_base: Callable[..., BaseModel]) -> None:
     """The optimizer remembers the last graph it saw."""
-    traced = trace(tiny_base("bert"), {})
+    traced = trace(tiny_base("vit"), {})
     tensors = [value.const_value for value in traced.model.graph.initializers.values()]
     weights = [weakref.ref(tensor) for tensor in tensors if tensor is not None and tensor.nbytes > 128]
     assert len(weights) > 12

@@ -15,18 +15,18 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from adapter_export.basemodel import BaseModel
+from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors, ort_value, read_adapter_file, write_adapter_file
 from adapter_export.bundle.add import add_adapter, graph_tensors
-from adapter_export.bundle.manifest import MODEL, Manifest
+from adapter_export.bundle.manifest import MODEL, Manifest, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
-from adapter_export.export.cached import decoding
 from adapter_export.export.export import export_onnx, lower_mode
 from adapter_export.export.lower import Lowered
 from adapter_export.export.passes.functions import Function
 from adapter_export.export.saving import save_graph
-from adapter_export.export.stages import is_cache, scoring
+from adapter_export.export.stages import is_cache
 from adapter_export.export.storage import Constants, Slot
 from adapter_export.export.target import Target
 from adapter_export.injection import inject
@@ -34,6 +34,7 @@ from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.naming import DOMAIN
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
+from tests.bundles import Exported
 
 # Of the largest difference to the size of the outputs: measured 3e-3 to 7e-3.
 HALF = 2e-2
@@ -43,23 +44,8 @@ BATCH, LENGTH = 3, 11
 class Half:
     """A tiny model's swappable graph in half precision, the same model in float32, and two adapters."""
 
-    def __init__(
-        self, make: Callable[..., BaseModel], adapter: Any, path: Path, model_type: str, task: str, dtype: str
-    ):
-        target = Target(dtype)
-        self.exact = make(model_type, task)
-        self.adapters: dict[str, Adapter] = {
-            "ia3": adapter(self.exact.info, "ia3", 1),
-            "houlsby": adapter(self.exact.info, "bottleneck", 2, reduction_factor=4),
-        }
-        stages = {MODEL: decoding if task == "causal-lm" else scoring}
-        made = make(model_type, task, dtype=target.torch_dtype)
-        self.lowered: Lowered
-        _, graphs = lower_mode(
-            made, self.adapters, "swappable", **({"stages": stages} if stages else {}), target=target
-        )
-        self.lowered, self.path, self.dtype = graphs[MODEL], path, target.dtype_name
-        save_graph(self.lowered, path)
+    def __init__(self, exact: BaseModel, adapters: dict[str, Adapter], lowered: Lowered, path: Path) -> None:
+        self.exact, self.adapters, self.lowered, self.path = exact, adapters, lowered, path
 
     def tensors(self, name: str) -> dict[str, np.ndarray]:
         dtypes = {full: info.dtype for site in self.lowered.sites for full, info in site.tensors.items()}
@@ -80,14 +66,34 @@ def session(path: Path) -> ort.InferenceSession:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+@pytest.fixture
+def half(
+    tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], tmp_path: Path
+) -> Callable[..., Half]:
+    """Called as (model_type, dtype, **config) -> its graph for features."""
+
+    def make(model_type: str, dtype: str, **config: Any) -> Half:
+        target, path = Target(dtype), tmp_path / "model.onnx"
+        exact = tiny_base(model_type, **config)
+        adapters: dict[str, Adapter] = {
+            "ia3": random_adapter(exact.info, "ia3", 1),
+            "houlsby": random_adapter(exact.info, "bottleneck", 2, reduction_factor=4),
+        }
+        rounded = tiny_base(model_type, dtype=target.torch_dtype, **config)
+        _, graphs = lower_mode(rounded, adapters, "swappable", target=target)
+        save_graph(graphs[MODEL], path)
+        return Half(exact, adapters, graphs[MODEL], path)
+
+    return make
+
+
 @pytest.fixture(scope="module")
-def decoder(
-    tiny_base: Callable[..., BaseModel],
-    random_adapter: Callable[..., Adapter],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Half:
-    path = tmp_path_factory.mktemp("half") / "model.onnx"
-    return Half(tiny_base, random_adapter, path, "llama", "causal-lm", "fp16")
+def decoder(export_cached: Callable[..., Exported]) -> Half:
+    exported = export_cached("llama", dtype="fp16")
+    exact, manifest = load_base(exported.base, "causal-lm"), read_manifest(exported.bundle)
+    adapters = {name: load_adapter(path, exact.info) for name, path in exported.adapters.items()}
+    path, info = exported.bundle / MODEL, manifest.graphs[MODEL]
+    return Half(exact, adapters, Lowered(ir.load(path), info.inputs, info.outputs, manifest.sites), path)
 
 
 def test_callers_feed_and_read_float32_and_the_cache_keeps_its_dtype(decoder: Half) -> None:
@@ -179,27 +185,24 @@ def widened(path: Path) -> Path:
 
 
 def test_bfloat16_graphs_hold_the_rounded_model(
-    tiny_base: Callable[..., BaseModel],
-    random_adapter: Callable[..., Adapter],
-    text_batch: Callable[..., dict[str, np.ndarray]],
-    tmp_path: Path,
+    half: Callable[..., Half], text_batch: Callable[..., dict[str, np.ndarray]]
 ) -> None:
-    half = Half(tiny_base, random_adapter, tmp_path / "model.onnx", "bert", "features", "bf16")
-    assert {info.dtype for site in half.lowered.sites for info in site.tensors.values()} == {"bfloat16"}
-    assert {info.dtype for info in half.lowered.outputs.values()} == {"float32"}
+    made = half("bert", "bf16")
+    assert {info.dtype for site in made.lowered.sites for info in site.tensors.values()} == {"bfloat16"}
+    assert {info.dtype for info in made.lowered.outputs.values()} == {"float32"}
     with pytest.raises(Exception, match="NOT_IMPLEMENTED"):
-        session(half.path)
-    running, inputs = session(widened(half.path)), text_batch()
+        session(made.path)
+    running, inputs = session(widened(made.path)), text_batch()
     fed = {value.name: inputs.get(value.name, np.zeros_like(inputs["input_ids"])) for value in running.get_inputs()}
-    half.exact.module.to(torch.bfloat16).float()
+    made.exact.module.to(torch.bfloat16).float()
     kept = inputs["attention_mask"].astype(bool)
     for name in (None, "ia3", "houlsby"):
-        tensors = {full: array.astype(np.float32) for full, array in (half.tensors(name) if name else {}).items()}
-        expected = half.expected(name, inputs)[kept]
+        tensors = {full: array.astype(np.float32) for full, array in (made.tensors(name) if name else {}).items()}
+        expected = made.expected(name, inputs)[kept]
         # Constants, such as the attention's scale, and the adapter's own numbers are rounded too: to 8 bits.
         bound = 2e-2 if name else 5e-3
         if name:
-            assert np.abs(expected - half.expected(None, inputs)[kept]).max() > 10 * bound
+            assert np.abs(expected - made.expected(None, inputs)[kept]).max() > 10 * bound
         assert np.abs(running.run(None, {**fed, **tensors})[0][kept] - expected).max() < bound
 
 
@@ -216,27 +219,25 @@ def test_bfloat16_adapters_are_files_and_values_of_onnx_runtime(tmp_path: Path) 
     assert read["a.ia3.l"].tobytes() == tensors["a.ia3.l"].tobytes()
 
 
-def test_what_a_model_keeps_in_float32_its_adapters_keep_too(
-    tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], tmp_path: Path
-) -> None:
+def test_what_a_model_keeps_in_float32_its_adapters_keep_too(half: Callable[..., Half]) -> None:
     # T5's `wo` overflows in float16, so transformers leaves it in float32.
-    half = Half(tiny_base, random_adapter, tmp_path / "model.onnx", "t5", "features", "fp16")
-    dtypes = {name: info.dtype for site in half.lowered.sites for name, info in site.tensors.items()}
+    made = half("t5", "fp16", num_layers=1)
+    dtypes = {name: info.dtype for site in made.lowered.sites for name, info in site.tensors.items()}
     wide = {name for name, dtype in dtypes.items() if dtype == "float32"}
     assert wide
     assert all(".wo." in name for name in wide)
-    info = half.exact.info
-    manifest = Manifest("", "swappable", "features", "float16", 20, info, {}, half.lowered.sites, (), {})
-    fitted = graph_tensors("adapter a", half.adapters["ia3"], manifest)
+    info = made.exact.info
+    manifest = Manifest("", "swappable", "features", "float16", 20, info, {}, made.lowered.sites, (), {})
+    fitted = graph_tensors("adapter a", made.adapters["ia3"], manifest)
     assert {name: tensor.dtype.name for name, tensor in fitted.items()} == {name: dtypes[name] for name in fitted}
     feeds = {
         "input_ids": np.arange(4, 12).reshape(2, 4),
         "attention_mask": np.ones((2, 4), np.int64),
         "decoder_input_ids": np.arange(4, 10).reshape(2, 3),
     }
-    fed = {name: feeds[name] for name in half.lowered.inputs}
-    actual = session(half.path).run(None, {**fed, **fitted})[0]
-    expected = half.expected("ia3", fed)
+    fed = {name: feeds[name] for name in made.lowered.inputs}
+    actual = session(made.path).run(None, {**fed, **fitted})[0]
+    expected = made.expected("ia3", fed)
     assert np.abs(actual - expected).max() / np.sqrt(np.square(expected).mean()) < HALF
 
 

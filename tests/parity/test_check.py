@@ -104,7 +104,7 @@ def test_images_and_language_models(
     save_checkpoint: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    base, info = tiny_model(model_type, task), tiny_info(model_type, task)
+    base, info = (make(model_type, task, num_hidden_layers=1) for make in (tiny_model, tiny_info))
     adapters = {
         "ia3": save_checkpoint(random_adapter(info, "ia3", 1), info),
         "houlsby": save_checkpoint(random_adapter(info, "bottleneck", 2), info),

@@ -25,14 +25,16 @@ _TABLE = (
 
 def main(folder: Path) -> None:
     banks = {IA3: {IA3: MANY}, BOTTLENECK: {BOTTLENECK: MANY}, f"{IA3} and {BOTTLENECK}": {IA3: 32, BOTTLENECK: 32}}
-    columns, rows = ["CPU time, 95% bounds"], [[title] for title, *_ in _TABLE]
     for title, counts in banks.items():
         measured = _measure(folder / title, counts)
-        for length, seconds in measured.items():
-            columns.append(f"{title}, {ROWS} x {length}")
-            for row, (_, what, against, most) in zip(rows, _TABLE, strict=True):
-                row.append(_verdict(ratio(seconds[what], seconds[against]), most))
-    print_table(f"Rows with adapters of their own ({ROUNDS} rounds)", columns, rows)
+        print_table(
+            f"Rows with adapters of their own, a bank of {title}: CPU time ({ROUNDS} rounds)",
+            ("", *(f"{ROWS} x {length}" for length in measured)),
+            [
+                [name, *(_verdict(ratio(seconds[what], seconds[against]), most) for seconds in measured.values())]
+                for name, what, against, most in _TABLE
+            ],
+        )
 
 
 def _measure(folder: Path, counts: Mapping[str, int]) -> dict[int, dict[str, list[Seconds]]]:

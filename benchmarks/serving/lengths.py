@@ -11,7 +11,7 @@ from benchmarks.serving.made import BOTTLENECK, IA3, ROWS, Made, make, one_row, 
 
 LENGTHS = (8, 16, 32, 64, 128, 256)
 # Rows times tokens of all rounds of a length: long ones take fewer.
-_TOKENS = 16000
+_TOKENS = 8000
 
 
 def main(folder: Path) -> None:

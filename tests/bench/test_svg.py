@@ -50,5 +50,7 @@ def test_a_logarithmic_axis() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_numbers_that_are_none(value: float) -> None:
-    found = bars("", [Bar("a", value, "-", value, value), Bar("b", 1.0, "1")], log=True)
+    found = bars("", [Bar("a", value, "-", value, value), Bar("b", 1.0, "1")])
     assert not re.search("nan|inf", found)
+    widths = [float(group.find("rect").get("width", "")) for group in ElementTree.fromstring(found).findall("g")]  # type: ignore[union-attr]
+    assert widths == [0.0, 270.0]

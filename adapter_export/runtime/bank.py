@@ -64,6 +64,7 @@ class AdapterBank:
         self._changes: Counter[str] = Counter()
         # A slot's entries are written before anybody has its number, and stay while somebody has it.
         self._tables = {kind: np.zeros(1 + slots, np.int64) for kind in self._kinds}
+        self._no_rows = np.zeros(1 + slots, np.int64)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,8 +137,10 @@ class AdapterBank:
         slots = [NO_ADAPTER if name is None else by_name[name].slot for name in rows]
         feeds: dict[str, np.ndarray | ort.OrtValue] = {ADAPTER_IDS: np.array(slots, np.int64)}
         for kind, stacked in self._kinds.items():
-            feeds |= stacked.values
-            feeds[table_of(kind)] = self._tables[kind]
+            # Of a kind that nobody here has, no matrices are copied and multiplied for every row, only to add nothing.
+            is_there = any(kind in resident.rows for resident in held)
+            feeds |= stacked.values if is_there else stacked.absent
+            feeds[table_of(kind)] = self._tables[kind] if is_there else self._no_rows
         adapters = [None if name is None else by_name[name].adapter for name in rows]
         return Lease(feeds, adapters, lambda: self._release(held))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -37,6 +39,8 @@ class VerifiedFiles:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._verified: dict[Path, _Verified] = {}
+        # Adapters of one kind differ in their numbers alone: where those lie in a file is kept once for all (5 kB).
+        self._contents: WeakValueDictionary[Hashable, AdapterContent] = WeakValueDictionary()
 
     def read(self, bundle: Path, info: AdapterInfo, manifest: Manifest) -> dict[str, np.ndarray]:
         """The tensors of the bundle's adapter, by their names in the graph, read-only and owned by the caller.
@@ -55,8 +59,9 @@ class VerifiedFiles:
         tensors = content.tensors(data)
         check_adapter(f"bundle {bundle}: adapter {info.name}", tensors, manifest)
         if stamp is not None:
+            alike = content.adapter_version, content.model_version, tuple(content.places.items())
             with self._lock:
-                self._verified[path] = _Verified(stamp, info.sha256, content)
+                self._verified[path] = _Verified(stamp, info.sha256, self._contents.setdefault(alike, content))
         return tensors
 
 

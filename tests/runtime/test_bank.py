@@ -15,6 +15,7 @@ from adapter_export.bundle.manifest import ADAPTER_IDS, MODEL, AdapterInfo, Grap
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.runtime import bank as module
+from adapter_export.runtime import rows as rows_module
 from adapter_export.runtime.bank import AdapterBank
 from adapter_export.runtime.residents import Lease
 from adapter_export.runtime.store import LoadedAdapter
@@ -90,6 +91,15 @@ class TestNumbers:
         assert not any(downs[row].any() for row in (1, 2))
         assert np.array_equal(biases[2], x.tensors[LABELS][None])
         assert all((biases[row] == -np.inf).all() for row in (0, 1))
+
+    def test_of_a_kind_that_no_row_has_the_graph_gathers_nothing_but_row_0(self) -> None:
+        made = bank(4, ia3("x"), bottleneck("y", width=3))
+        with made.lease(["x", None], unknown) as lease:
+            assert lease.feeds[DOWN].shape() == [1, 4, 1]  # type: ignore[union-attr]
+            assert not any(row.any() for row in (*chosen(lease, DOWN), *chosen(lease, BIAS)))
+        with made.lease(["y"], unknown) as lease:
+            assert np.array_equal(chosen(lease, VECTOR), np.ones((1, 1, 4)))
+            assert np.array_equal(chosen(lease, DOWN)[0], bottleneck("y", width=3).tensors[DOWN])
 
     def test_narrow_adapters_are_padded_and_wide_ones_make_room(self) -> None:
         narrow, wide = bottleneck("narrow", 2), bottleneck("wide", 5)
@@ -220,15 +230,15 @@ class TestLimits:
     def test_no_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made, wide = bank(2, bottleneck("a", 1), ia3("b")), bottleneck("c", 9)
 
-        zeros, calls = np.zeros, iter(range(9))
+        room_for, calls = rows_module.room_for, iter(range(9))
 
         def refuse(*args: Any) -> np.ndarray:
             if next(calls) == 1:  # the second tensor of the kind
                 raise MemoryError
-            return zeros(*args)
+            return room_for(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(np, "zeros", refuse)
+            patch.setattr(rows_module, "room_for", refuse)
             with pytest.raises(InputError, match=r"no memory for 3 rows of 'b\.bottleneck_relu\.down"):
                 made.lease(["a", "c"], lambda _: wide)
         # What was there is there as it was, and nothing is held.

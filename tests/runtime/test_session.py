@@ -20,6 +20,7 @@ import pytest
 
 from adapter_export.basemodel import load_base
 from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_file
+from adapter_export.bundle.adapter_format import AdapterContent
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.manifest import MANIFEST, MODEL, adapter_path, read_manifest
 from adapter_export.checkpoints.folder import load_adapter
@@ -467,6 +468,22 @@ class TestFiles:
             with pytest.raises(InputError, match=r"houlsby_four.onnx_adapter: expected a file with sha256 .*, found"):
                 session.run(inputs, adapter="houlsby_four")
             assert session.run(inputs, adapter="houlsby_two")["logits"].shape == (4, 2)
+
+    def test_where_numbers_lie_in_files_alike_is_kept_once(self, copied: Path, swappable_bundle: Exported) -> None:
+        add_adapter(copied, {"again": swappable_bundle.adapters["ia3_two"]})
+        manifest, files = read_manifest(copied), VerifiedFiles()
+
+        def kept() -> int:
+            gc.collect()
+            return sum(isinstance(item, AdapterContent) for item in gc.get_objects())
+
+        before = kept()
+        first = files.read(copied, manifest.adapter("ia3_two"), manifest)
+        again = files.read(copied, manifest.adapter("again"), manifest)
+        assert kept() == before + 1
+        files.read(copied, manifest.adapter("ia3_three"), manifest)
+        assert kept() == before + 2
+        assert all(np.array_equal(first[name], again[name]) and first[name] is not again[name] for name in first)
 
     def test_a_file_is_checked_once_and_again_when_touched(
         self, copied: Path, inputs: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch

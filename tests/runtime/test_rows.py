@@ -1,0 +1,41 @@
+"""Room for the rows of a bank."""
+
+from __future__ import annotations
+
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from adapter_export.bench.memory import anonymous_bytes
+from adapter_export.runtime.rows import room_for
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int64])
+def test_room_is_zeros_to_be_written(dtype: type) -> None:
+    room = room_for((3, 1, 5), np.dtype(dtype))
+    assert (room.shape, room.dtype) == ((3, 1, 5), np.dtype(dtype))
+    assert not room.any()
+    assert room.flags.c_contiguous
+    room[1] = 2
+    assert [float(row.sum()) for row in room] == [0, 10, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, which tells what memory a process has")
+def test_only_what_is_written_takes_memory() -> None:
+    before = anonymous_bytes()
+    arrays = [room_for((64, 1 << 15), np.dtype(np.float32)) for _ in range(64)]
+    for array in arrays:
+        array[7::16] = 1
+    after = anonymous_bytes()
+    assert before is not None
+    assert after is not None
+    written = 64 * 4 * (1 << 17)
+    # Pages of 2 MB would make it up to 16 times as much.
+    assert written <= after - before <= 1.5 * written
+
+
+def test_more_than_there_is() -> None:
+    with pytest.raises((MemoryError, ValueError)):
+        room_for((1 << 40, 1 << 22), np.dtype(np.float32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +18,17 @@ from adapter_export.export.samples import max_sequence
 from adapter_export.injection import complete_head
 from adapter_export.parity.cases import Case, TextLimits, cases_for, make_inputs
 from adapter_export.parity.checks import check_files, check_greedy, check_labels, check_repeats, repeat_case
+from adapter_export.parity.eight_bits import STEP, quantize_module
 from adapter_export.parity.greedy import GreedyTrial
-from adapter_export.parity.judge import LIMITS, Judgement, Verdict, judge
+from adapter_export.parity.judge import LIMITS, Verdict
+from adapter_export.parity.law import law_of
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.placement import check_provider
-from adapter_export.parity.quantized import judge_quantized, mean_divergence
+from adapter_export.parity.quantized import middle_divergence
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.runner import open_runner
+from adapter_export.parity.settling import Measured, settle
 from adapter_export.parity.trial import Trial
 from adapter_export.parity.whole import whole_inputs
 from adapter_export.runtime.generation.start import generates
@@ -59,6 +62,7 @@ def check_parity(
     if files.verdict is Verdict.FAIL:
         return report
 
+    law = law_of(manifest)
     exact, target = _load(model, manifest, "float64"), _load(model, manifest, manifest.dtype)
     loaded = {
         name: _for_task(complete_head(exact.module, exact.info.head, load_adapter(path, exact.info)), manifest.task)
@@ -68,19 +72,25 @@ def check_parity(
     limits = _text_limits(exact, inputs, manifest.task)
     cases = cases_for(inputs, limits)
     checks = [files, check_labels(manifest, loaded)]
-    measured: dict[tuple[str, str], dict[Case, Measure]] = {}
+    measured: Measured = {}
     with open_runner(folder, manifest, loaded, provider) as runner:
-        references = Reference(exact), Reference(target)
+        references = Reference(exact), _target(manifest, target)
         trial = Trial(manifest, *references, runner, loaded)
-        for number, case in enumerate(cases):
+        greedy = GreedyTrial(manifest, *references, runner, limits) if limits and generates(manifest) else None
+        numbers = {case: number for number, case in enumerate([*cases, *([greedy.case] if greedy else [])])}
+
+        def run(case: Case, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measure]:
+            seed = numbers[case] + draw * len(numbers)
+            if greedy and case == greedy.case:
+                return greedy.run(loaded, seed, roundings)
+            return trial.run(make_inputs(case, inputs, limits, seed), roundings)
+
+        for case, number in numbers.items():
             if progress:
-                progress(number, len(cases))
-            for key, item in trial.run(make_inputs(case, inputs, limits, seed=number)).items():
+                progress(number, len(numbers))
+            for key, item in run(case).items():
                 measured.setdefault(key, {})[case] = item
-        if limits and generates(manifest):
-            greedy = GreedyTrial(manifest, *references, runner, limits, seed=len(cases))
-            for key, item in greedy.run(loaded).items():
-                measured[key][greedy.case] = item
+        settled = settle(measured, law, run)
         repeated = make_inputs(repeat_case(cases), inputs, limits, seed=len(cases))
         checks.append(check_repeats(runner, repeated, list(loaded)))
     placement, check = check_provider(folder, provider, repeated, next(iter(loaded), None))
@@ -89,7 +99,7 @@ def check_parity(
     results = [
         Result(adapter, case, output, judgement)
         for (adapter, output), items in measured.items()
-        for case, judgement in zip(items, _judged(manifest, list(items.values())), strict=True)
+        for case, judgement in zip(items, law.judge(list(items.values())), strict=True)
     ]
     if generates(manifest):
         checks.append(check_greedy(results))
@@ -97,7 +107,7 @@ def check_parity(
         report,
         checks=tuple(checks),
         results=tuple(results),
-        notes=(*_notes(manifest, limits), *unreached, *_choices(manifest, measured)),
+        notes=(*_notes(manifest, limits), *settled, *unreached, *_choices(manifest, measured)),
         placement=placement,
     )
 
@@ -122,6 +132,14 @@ def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
     import torch
 
     return load_base(model, manifest.task, dtype=getattr(torch, dtype))
+
+
+def _target(manifest: Manifest, base: BaseModel) -> Reference:
+    """T: PyTorch at the graph's precision."""
+    if manifest.quantize == "none":
+        return Reference(base)
+    quantize_module(base.module, base.info.head if manifest.mode in MANY else ())
+    return Reference(base, step=STEP)
 
 
 def _for_task(adapter: Adapter, task: str) -> Adapter:
@@ -169,20 +187,16 @@ def _take_unreached(measured: dict[tuple[str, str], dict[Case, Measure]]) -> lis
     return found
 
 
-def _judged(manifest: Manifest, measures: Sequence[Measure]) -> list[Judgement]:
-    return judge(measures, LIMITS[manifest.dtype]) if manifest.quantize == "none" else judge_quantized(measures)
-
-
 def _choices(manifest: Manifest, measured: Mapping[tuple[str, str], Mapping[Case, Measure]]) -> Iterator[str]:
     """What quantized weights cost, adapter by adapter."""
     for (adapter, _), items in measured.items():
         found = [item.on.choice for item in items.values() if item.on is not None and item.on.choice is not None]
         if found:
-            positions, divergence = sum(choice.positions for choice in found), mean_divergence(found)
+            positions, divergence = sum(choice.positions for choice in found), middle_divergence(found)
             clear, agreed = sum(choice.clear for choice in found), sum(choice.agreed for choice in found)
             yield (
-                f"{manifest.quantize}: {adapter}: KL {divergence:.1e} on average over {positions} positions; the same "
-                f"class on top at {agreed} of {clear} with a clear margin"
+                f"{manifest.quantize}: {adapter}: KL {divergence:.1e} in the middle case; of {positions} positions "
+                f"{clear} have a clear margin, {agreed} of them the same class on top"
             )
 
 

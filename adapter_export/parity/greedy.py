@@ -41,7 +41,7 @@ class GreedyCase(Case):
 
 
 class GreedyTrial:
-    """One batch of prompts, written on with every adapter, and without any.
+    """A batch of prompts, written on with every adapter, and without any.
 
     exact, target: PyTorch in float64 (R) and at the graph's dtype (T). runner: ONNX Runtime (O).
     """
@@ -53,33 +53,37 @@ class GreedyTrial:
         target: Reference,
         runner: Runner,
         limits: TextLimits,
-        seed: int,
     ) -> None:
         self._manifest, self._exact, self._target, self._runner = manifest, exact, target, runner
+        self._limits = limits
         self._config = runner.generation_config
         taken = limits.judged if self._config.max_positions is None else min(limits.judged, self._config.max_positions)
         self._new = min(NEW, max(1, taken // 2))
         longest = max(1, taken - self._new)
-        rng = np.random.default_rng(seed)
-        self._prompts = _prompts(manifest, limits, [min(length, longest) for length in _LENGTHS], rng)
-        self.case = GreedyCase(len(self._prompts), max(self._written_before), new=self._new)
+        self._lengths = [min(length, longest) for length in _LENGTHS]
+        self.case = GreedyCase(len(_LENGTHS), max(self._written_before), new=self._new)
 
-    def run(self, adapters: Mapping[str, Adapter]) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output, as those of `Trial`."""
+    def run(self, adapters: Mapping[str, Adapter], seed: int, roundings: int = 1) -> dict[tuple[str, str], Measure]:
+        """Measures by adapter and output, as those of `Trial`. seed: of the prompts."""
+        prompts = _prompts(self._manifest, self._limits, self._lengths, np.random.default_rng(seed))
         given: dict[str, Adapter | None] = {NO_ADAPTER: None} if self._runner.has_off_state else {}
-        return {(name, "logits"): self._measure(name, adapter) for name, adapter in {**given, **adapters}.items()}
+        return {
+            (name, "logits"): self._measure(prompts, name, adapter, roundings)
+            for name, adapter in {**given, **adapters}.items()
+        }
 
-    def _measure(self, name: str, adapter: Adapter | None) -> Measure:
-        written = attempt(self._runner.generate, self._prompts, None if adapter is None else name, self._new)
+    def _measure(self, prompts: Sequence[Any], name: str, adapter: Adapter | None, roundings: int) -> Measure:
+        written = attempt(self._runner.generate, prompts, None if adapter is None else name, self._new)
         if isinstance(written, str):
             return Measure(fails=(f"did not run: {written}",))
-        inputs = self._read(written.tokens)
-        exact, target = self._exact.case(inputs), self._target.case(inputs)
+        inputs = self._read(prompts, written.tokens)
+        exact = self._exact.case(inputs)
+        targets = [self._target.case(inputs, rounding) for rounding in range(roundings)]
         if adapter is None:
-            on, off = self._outputs(exact.off(), target.off(), written.logits), None
+            on, off = self._outputs(exact.off(), [target.off() for target in targets], written.logits), None
         else:
-            on = self._outputs(exact.on(adapter), target.on(adapter), written.logits)
-            off = self._outputs(exact.off(adapter), target.off(adapter), None)
+            on = self._outputs(exact.on(adapter), [target.on(adapter) for target in targets], written.logits)
+            off = self._outputs(exact.off(adapter), [target.off(adapter) for target in targets], None)
         dtype = whole_outputs(self._manifest)["logits"].dtype
         found = measure(Evidence(on, off, None, dtype, classes=self._manifest.quantize != "none"))
         if found.on is None:
@@ -92,25 +96,28 @@ class GreedyTrial:
     def _written_before(self) -> list[int]:
         """Tokens of each row before the first new one."""
         if ENCODER in self._manifest.graphs:
-            return [len(self._config.begin)] * len(self._prompts)
-        return [len(prompt) for prompt in self._prompts]
+            return [len(self._config.begin)] * len(self._lengths)
+        return self._lengths
 
-    def _read(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def _read(self, prompts: Sequence[Any], tokens: np.ndarray) -> dict[str, np.ndarray]:
         """Inputs of one forward over prompts and new tokens but the last: padded on the right, unlike the runtime's."""
         inputs = whole_inputs(self._manifest)
         made: dict[str, np.ndarray]
         if ENCODER not in self._manifest.graphs:
-            made = _padded([[*p, *new[:-1]] for p, new in zip(self._prompts, tokens.tolist(), strict=True)])
+            made = _padded([[*p, *new[:-1]] for p, new in zip(prompts, tokens.tolist(), strict=True)])
         else:
-            made = {} if "input_features" in inputs else _padded(self._prompts)
+            made = {} if "input_features" in inputs else _padded(prompts)
             if "input_features" in inputs:
-                made["input_features"] = np.stack(self._prompts)
+                made["input_features"] = np.stack(prompts)
             begin = np.tile(np.array(self._config.begin, np.int64), (len(tokens), 1))
             made["decoder_input_ids"] = np.concatenate([begin, tokens[:, :-1]], axis=1)
         return {name: value for name, value in made.items() if name in inputs}
 
     def _outputs(
-        self, exact: Mapping[str, np.ndarray], target: Mapping[str, np.ndarray], actual: np.ndarray | None
+        self,
+        exact: Mapping[str, np.ndarray],
+        targets: Sequence[Mapping[str, np.ndarray]],
+        actual: np.ndarray | None,
     ) -> Outputs:
         """Of each row the logits that its new tokens are chosen from, [rows, new, n]."""
 
@@ -118,7 +125,7 @@ class GreedyTrial:
             starts = [before - 1 for before in self._written_before]
             return np.stack([row[start : start + self._new] for row, start in zip(logits, starts, strict=True)])
 
-        return Outputs(chosen_from(exact["logits"]), chosen_from(target["logits"]), actual)
+        return Outputs(chosen_from(exact["logits"]), tuple(chosen_from(target["logits"]) for target in targets), actual)
 
 
 def judge_tokens(outputs: Outputs, tokens: np.ndarray, config: GenerationConfig) -> tuple[Tokens, int]:

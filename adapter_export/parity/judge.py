@@ -52,6 +52,10 @@ LIMITS: Mapping[str, Limits] = {
 }
 
 
+# An error of more ceilings is the graph's: those of 1% in one tensor begin at 17.
+NEARLY = 10
+
+
 @dataclass(frozen=True)
 class Judgement:
     """verdict, the reasons for it when it is no pass, and the numbers; None for a number that could not be taken.
@@ -74,6 +78,17 @@ def judge(measures: Sequence[Measure], limits: Limits) -> list[Judgement]:
     rms_on = rms(item.on for item in measures)
     rms_off = rms(item.off for item in measures)
     return [_judge(item, rms_on, rms_off, limits) for item in measures]
+
+
+def nearly_right(measures: Sequence[Measure], limits: Limits, *, failed: bool) -> list[bool]:
+    """Which cases are no pass, and O is so near R that the inputs may be to blame; failed: those that fail as well."""
+    verdicts = (Verdict.FAIL, Verdict.INCONCLUSIVE) if failed else (Verdict.INCONCLUSIVE,)
+
+    def near(judgement: Judgement) -> bool:
+        errors = [error.max for error in (judgement.error, judgement.off_error) if error is not None]
+        return limits.floor < max(errors, default=0.0) <= NEARLY * limits.ceiling
+
+    return [judgement.verdict in verdicts and near(judgement) for judgement in judge(measures, limits)]
 
 
 def _judge(item: Measure, rms_on: float, rms_off: float, limits: Limits) -> Judgement:

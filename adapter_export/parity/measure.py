@@ -7,6 +7,7 @@ R PyTorch in float64 with the adapter unmerged, T PyTorch at the graph's dtype, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Outputs:
-    """R, T and O of one output, on or off; O is None where the graph cannot run like that."""
+    """R, T and O of one output, on or off; O is None where the graph cannot run like that. targets: T, and what else it
+    might have been, had it rounded otherwise."""
 
     reference: np.ndarray
-    target: np.ndarray
+    targets: tuple[np.ndarray, ...]
     actual: np.ndarray | None
 
 
@@ -52,13 +54,15 @@ class Error:
 @dataclass(frozen=True)
 class Choice:
     """How far O chooses among classes as R does, over positions: the mean of KL(softmax R || softmax O), how many
-    positions there are, how many of them are clear in R (see `MARGIN`), and at how many of those the classes agree.
+    positions there are, how many of them are clear in R (see `MARGIN`), at how many of those the classes agree, and at
+    how many they do not though every T chooses as R does.
     """
 
     divergence: float
     positions: int
     clear: int
     agreed: int
+    lost: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Fit:
-    """How far O and T are from R, in R's units. squares, count: sum of R^2 and number of values, for its rms."""
+    """How far O and T are from R, in R's units; of several T the one furthest away. squares, count: sum of R^2 and
+    number of values, for its rms."""
 
     actual: Error
     target: Error
@@ -91,6 +96,9 @@ class Change:
     actual: float
     expected: float
     error: float
+
+    def __mul__(self, weight: float) -> Change:
+        return Change(*(weight * value for value in (self.product, self.actual, self.expected, self.error)))
 
     def __add__(self, other: Change) -> Change:
         return Change(
@@ -152,7 +160,7 @@ def measure(evidence: Evidence) -> Measure:
     if off is None:
         return Measure(on=_fit(on, evidence.classes))
     expected = on.reference - off.reference
-    changed = on.actual - (off.target if off.actual is None else off.actual)
+    changed = on.actual - (off.targets[0] if off.actual is None else off.actual)
     sums = Change(
         float(np.vdot(changed, expected)),
         float(np.vdot(changed, changed)),
@@ -180,7 +188,7 @@ def _select(outputs: Outputs | None, kept: np.ndarray | None) -> Outputs | None:
         return selected
 
     actual = None if outputs.actual is None else select(outputs.actual)
-    return Outputs(select(outputs.reference), select(outputs.target), actual)
+    return Outputs(select(outputs.reference), tuple(map(select, outputs.targets)), actual)
 
 
 def _form(prefix: str, whole: Outputs, kept: Outputs, dtype: str) -> tuple[list[str], list[str]]:
@@ -196,7 +204,7 @@ def _form(prefix: str, whole: Outputs, kept: Outputs, dtype: str) -> tuple[list[
         fails.append(f"{prefix}dtype: expected {dtype}, found {whole.actual.dtype.name}")
     if not actual.size:
         return fails, [f"{prefix}the output is empty: nothing to compare"]
-    if not np.isfinite(reference).all() or not np.isfinite(kept.target).all():
+    if not all(np.isfinite(array).all() for array in (reference, *kept.targets)):
         doubts.append(f"{prefix}PyTorch itself gives NaN or infinity: nothing to compare with")
     elif _constant(reference):
         doubts.append(f"{prefix}the model's own output is constant: it would not show a mistake")
@@ -217,22 +225,24 @@ def _fit(outputs: Outputs, classes: bool) -> Fit:
     reference = outputs.reference
     return Fit(
         _error(outputs.actual - reference),
-        _error(outputs.target - reference),
+        max((_error(target - reference) for target in outputs.targets), key=lambda error: error.max),
         float(np.square(reference).sum()),
         reference.size,
-        choice(reference, outputs.actual) if classes and reference.shape[-1] > 1 else None,
+        choice(reference, outputs.targets, outputs.actual) if classes and reference.shape[-1] > 1 else None,
     )
 
 
-def choice(reference: np.ndarray, actual: np.ndarray) -> Choice:
+def choice(reference: np.ndarray, targets: Sequence[np.ndarray], actual: np.ndarray) -> Choice:
     """Of logits (..., n), n > 1, in float64."""
     expected, found = (array.reshape(-1, array.shape[-1]) for array in (reference, actual))
     ours, theirs = _log_softmax(expected), _log_softmax(found)
     second, first = np.partition(expected, -2, axis=-1)[:, -2:].T
     clear = first - second >= MARGIN
-    agreed = clear & (expected.argmax(-1) == found.argmax(-1))
+    best = expected.argmax(-1)
+    agreed = clear & (best == found.argmax(-1))
+    sure = np.all([best == target.reshape(expected.shape).argmax(-1) for target in targets], axis=0)
     divergence = float((np.exp(ours) * (ours - theirs)).sum(-1).mean())
-    return Choice(divergence, len(expected), int(clear.sum()), int(agreed.sum()))
+    return Choice(divergence, len(expected), int(clear.sum()), int(agreed.sum()), int((clear & ~agreed & sure).sum()))
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

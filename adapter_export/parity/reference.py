@@ -15,6 +15,7 @@ from adapter_export.injection import inject, load_head, read_head
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from torch.overrides import TorchFunctionMode
 
 Outputs = dict[str, np.ndarray]
@@ -32,28 +33,31 @@ class Reference:
     give NaN), so every such cast is lifted to float64 too.
     """
 
-    def __init__(self, base: BaseModel) -> None:
+    def __init__(self, base: BaseModel, step: float | None = None) -> None:
+        """step: relative size of what rounding changes in a layer's outputs; None is half a unit of the dtype."""
         import torch
 
         self.base = base
         self.exact = base.module.dtype == torch.float64
+        self.step = torch.finfo(base.module.dtype).eps / 2 if step is None else step
         self.parameters = sum(parameter.numel() for parameter in base.module.parameters())
         # Adapters bring heads of their own; this one goes back in for what has none.
         own = base.module.config.id2label if base.info.head else {}
         head = read_head(base.module, base.info.head)
         self.own_head = Adapter("none", {}, head, tuple(str(own[i]) for i in sorted(own)) or None)
 
-    def case(self, inputs: Mapping[str, np.ndarray]) -> CaseReference:
-        return CaseReference(self, inputs)
+    def case(self, inputs: Mapping[str, np.ndarray], rounding: int = 0) -> CaseReference:
+        """rounding: 0 is the model as it is, every other number a way of its own to round (`rounded_otherwise`)."""
+        return CaseReference(self, inputs, rounding)
 
 
 class CaseReference:
     """Outputs for one set of inputs. What the base model's body computes is computed once, whatever head follows."""
 
-    def __init__(self, reference: Reference, inputs: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, reference: Reference, inputs: Mapping[str, np.ndarray], rounding: int = 0) -> None:
         import torch
 
-        self._reference = reference
+        self._reference, self._rounding = reference, rounding
         dtype = reference.base.module.dtype
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
         self._inputs = {n: tensor.to(dtype) if tensor.is_floating_point() else tensor for n, tensor in tensors.items()}
@@ -111,6 +115,8 @@ class CaseReference:
         return dict(_named(result))
 
     def _precision(self) -> AbstractContextManager[Any]:
+        if self._rounding:
+            return rounded_otherwise(self._reference.base.module, self._reference.step, self._rounding)
         return everything_in_float64() if self._reference.exact else nullcontext()
 
     @contextmanager
@@ -140,6 +146,32 @@ def everything_in_float64() -> TorchFunctionMode:
             return func(*map(widened, args), **{name: widened(value) for name, value in (kwargs or {}).items()})
 
     return Float64()
+
+
+@contextmanager
+def rounded_otherwise(module: nn.Module, step: float, seed: int) -> Iterator[None]:
+    """A context in which every layer with weights of its own gives each of its numbers higher or lower by `step` of it,
+    at random, as another order of sums might: Monte Carlo arithmetic (Parker 1997, UCLA CSD-970002).
+
+    How far the outputs then are from R is what the dtype can tell of these inputs, more surely than one run's luck.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def move(layer: nn.Module, args: Any, output: Any) -> Any:
+        if not isinstance(output, torch.Tensor):
+            return None
+        signs = torch.randint(0, 2, output.shape, generator=generator).mul(2).sub(1)
+        return output + output * (signs * step).to(output.dtype)
+
+    layers = [layer for layer in module.modules() if next(layer.parameters(recurse=False), None) is not None]
+    hooks = [layer.register_forward_hook(move) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _named(outputs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from adapter_export.parity.runner import Runner, attempt
 from adapter_export.parity.whole import whole_outputs
 
 Arrays = Mapping[str, np.ndarray]
-# R, T and O by output name; a text in place of O says why it did not run, None that the graph cannot run like that.
-Runs = tuple[Arrays, Arrays, Arrays | str | None]
+# R, each T, and O by output name. A text in place of O says why it did not run, None that the graph cannot run so.
+Runs = tuple[Arrays, Sequence[Arrays], Arrays | str | None]
 
 
 class Trial:
@@ -38,17 +38,22 @@ class Trial:
         # A base model without a task head of its own answers no labels: the last axis is empty.
         self._headless = manifest.labels is None and any(site.method == HEAD_SLUG for site in manifest.sites)
 
-    def run(self, inputs: Arrays) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output; NO_ADAPTER comes first, where the graph has that state."""
-        exact, target, runner = self._exact.case(inputs), self._target.case(inputs), self._runner
+    def run(self, inputs: Arrays, roundings: int = 1) -> dict[tuple[str, str], Measure]:
+        """Measures by adapter and output; NO_ADAPTER comes first, where the graph has that state.
+
+        roundings: in how many ways T is computed, see `reference.rounded_otherwise`.
+        """
+        exact, runner = self._exact.case(inputs), self._runner
+        targets = [self._target.case(inputs, rounding) for rounding in range(roundings)]
         found: dict[str, dict[str, Measure]] = {}
         if runner.has_off_state:
-            base = exact.off(None), target.off(None), attempt(runner.off, inputs, None)
+            base = exact.off(), [target.off() for target in targets], attempt(runner.off, inputs, None)
             found[NO_ADAPTER] = _measure_empty(base) if self._headless else self._measure(inputs, base)
         for name, adapter in self._adapters.items():
-            on = exact.on(adapter), target.on(adapter), attempt(runner.on, inputs, name)
+            on = exact.on(adapter), [target.on(adapter) for target in targets], attempt(runner.on, inputs, name)
             off_actual = attempt(runner.off, inputs, name) if runner.has_off_state else None
-            found[name] = self._measure(inputs, on, (exact.off(adapter), target.off(adapter), off_actual))
+            off = exact.off(adapter), [target.off(adapter) for target in targets], off_actual
+            found[name] = self._measure(inputs, on, off)
         return {(name, output): item for name, outputs in found.items() for output, item in outputs.items()}
 
     def _measure(self, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measure]:
@@ -74,9 +79,9 @@ class Trial:
 
 
 def _of(runs: Runs, name: str) -> Outputs:
-    reference, target, actual = runs
+    reference, targets, actual = runs
     assert not isinstance(actual, str)
-    return Outputs(reference[name], target[name], None if actual is None else actual[name])
+    return Outputs(reference[name], tuple(target[name] for target in targets), None if actual is None else actual[name])
 
 
 def _failed(outputs: list[str], reason: str) -> dict[str, Measure]:

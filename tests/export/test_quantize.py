@@ -27,6 +27,8 @@ from adapter_export.merging.model import merge_into
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.runtime.session import AdapterSession
+from tests.bundles import Exported
+from tests.parity.mutants import ChangeGraph, Mutant, initializer, make
 
 INT8 = Target(quantize="int8")
 
@@ -142,13 +144,45 @@ def test_parity_of_every_adapter_and_of_none(
     assert report.verdict is Verdict.PASS, [item.judgement.reasons for item in report.results][:3]
     costs = [note for note in report.notes if note.startswith("int8: ")]
     assert len(costs) == 1 + len(adapters)
-    assert all("KL " in note and "with a clear margin" in note for note in costs)
+    assert all("KL " in note and "have a clear margin" in note for note in costs)
     # Two adapters of one kind taken for each other.
     swapped = {**adapters, "ia3": adapters["other"], "other": adapters["ia3"]}
     wrong = check_parity(bundle, model, swapped)
     for name in ("ia3", "other"):
         assert Verdict.FAIL in {item.judgement.verdict for item in wrong.of(name)}
     assert {item.judgement.verdict for item in wrong.of("houlsby")} == {Verdict.PASS}
+
+
+def scales_of(operator: int, change: Callable[[np.ndarray], np.ndarray]) -> ChangeGraph:
+    """`change` applied to the scales of the n-th product of the graph."""
+
+    def apply(model: ir.Model, base: dict[str, np.ndarray]) -> None:
+        product = [node for node in model.graph if node.op_type == "MatMulNBits"][operator]
+        scales = product.inputs[2]
+        assert scales is not None
+        initializer(str(scales.name), change)(model, base)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [scales_of(6, lambda scales: 2 * scales), scales_of(2, lambda scales: np.roll(scales, 1, axis=0))],
+    ids=["a matrix twice as large", "scales of other rows"],
+)
+def test_a_wrong_graph_is_no_price_of_8_bits(
+    wrong: ChangeGraph,
+    bundle: Path,
+    tiny_model: Callable[..., Path],
+    adapters: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    exported = Exported(bundle, tiny_model("llama", "causal-lm", tie_word_embeddings=True), adapters)
+    copied = make(Mutant("wrong", "", "houlsby", graph=wrong), exported, tmp_path / "copied")
+    report = check_parity(copied, exported.base, {"houlsby": adapters["houlsby"]})
+    failed = [item.judgement for item in report.results if item.judgement.verdict is Verdict.FAIL]
+    assert len(failed) > len(report.results) / 2
+    assert all("PyTorch's with the same weights" in judgement.reasons[0] for judgement in failed)
 
 
 def test_merged_weights_are_quantized_after_the_merge(

@@ -20,18 +20,18 @@ def remembering(memory: Memory) -> type[Reference]:
     """A `Reference` that asks the model only what is not in `memory` yet."""
 
     class Remembering(Reference):
-        def case(self, inputs: Mapping[str, np.ndarray]) -> CaseReference:
-            return RememberedCase(self, inputs, memory)
+        def case(self, inputs: Mapping[str, np.ndarray], rounding: int = 0) -> CaseReference:
+            return RememberedCase(self, inputs, rounding, memory)
 
     return Remembering
 
 
 class RememberedCase(CaseReference):
-    def __init__(self, reference: Reference, inputs: Mapping[str, np.ndarray], memory: Memory) -> None:
-        super().__init__(reference, inputs)
+    def __init__(self, reference: Reference, inputs: Mapping[str, np.ndarray], rounding: int, memory: Memory) -> None:
+        super().__init__(reference, inputs, rounding)
         base: BaseModel = reference.base
         self._memory = memory
-        self._key = (base.info.sha256, base.task, base.module.dtype, _content(inputs))
+        self._key = (base.info.sha256, base.task, base.module.dtype, rounding, _content(inputs))
 
     def on(self, adapter: Adapter) -> Outputs:
         return self._once(("on", _content(adapter_tensors(adapter))), lambda: super(RememberedCase, self).on(adapter))

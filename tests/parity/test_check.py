@@ -23,6 +23,7 @@ from adapter_export.parity.cases import Case
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
+from adapter_export.parity.settling import Measured, Rerun
 from tests.bundles import Exported
 from tests.parity.mutants import with_faint
 
@@ -177,6 +178,42 @@ def test_a_faint_adapter_is_inconclusive(size: float, swappable_bundle: Exported
     assert report.verdict is Verdict.INCONCLUSIVE
     assert {item.judgement.verdict for item in report.of("faint")} == {Verdict.INCONCLUSIVE}
     assert all("too little to tell" in item.judgement.reasons[0] for item in report.of("faint"))
+
+
+# Looking again
+
+
+@pytest.mark.parametrize("bundle", ["swappable_bundle", "llama_bundle"])
+def test_a_case_is_looked_at_again_with_the_same_inputs_and_with_others(
+    bundle: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: Exported = request.getfixturevalue(bundle)
+    monkeypatch.setattr(module, "cases_for", lambda *_: [Case(2, 9, "left")])
+    seen: list[Case] = []
+    further: list[bool] = []
+
+    def look(measured: Measured, law: object, rerun: Rerun) -> list[str]:
+        for case in next(iter(measured.values())):
+            seen.append(case)
+            same, other = rerun(case, 0, 5), rerun(case, 1, 1)
+            for key in measured:
+                first, again, drawn = (found.on for found in (measured[key][case], same[key], other[key]))
+                if first is None:  # no head, no numbers
+                    continue
+                assert again is not None
+                assert drawn is not None
+                assert (again.actual, again.squares) == (first.actual, first.squares)
+                assert first.target.max <= again.target.max < 20 * first.target.max
+                further.append(again.target.max > first.target.max)
+                assert drawn.squares != first.squares
+        return ["looked again"]
+
+    monkeypatch.setattr(module, "settle", look)
+    report = judged(exported)
+    assert report.verdict is Verdict.PASS, reasons(report)
+    assert "looked again" in report.notes
+    assert any(further)
+    assert [case.name for case in seen] == ["2 x 9 left", *(["4 x 13 + 16 greedy"] if bundle == "llama_bundle" else [])]
 
 
 # What is refused

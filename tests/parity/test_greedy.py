@@ -26,7 +26,7 @@ R = np.array([[[1.0, 2.0, 3.0, 9.0], [0.0, 5.0, 4.5, 1.0], [7.0, 7.0, 0.0, 1.0]]
 
 
 def judged(actual: np.ndarray, tokens: list[int], **config: Any) -> tuple[Tokens, int]:
-    outputs = Outputs(R, R, actual.astype(np.float32))
+    outputs = Outputs(R, (R,), actual.astype(np.float32))
     return judge_tokens(outputs, np.array([tokens]), GenerationConfig(**config))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,8 +18,8 @@ def float32(array: np.ndarray) -> np.ndarray:
 
 
 def evidence(actual: np.ndarray, target: np.ndarray | None = None, kept: np.ndarray | None = None) -> Evidence:
-    on = Outputs(R_ON, float32(R_ON) if target is None else target, actual)
-    return Evidence(on, Outputs(R_OFF, float32(R_OFF), float32(R_OFF)), kept, "float32")
+    on = Outputs(R_ON, (float32(R_ON) if target is None else target,), actual)
+    return Evidence(on, Outputs(R_OFF, (float32(R_OFF),), float32(R_OFF)), kept, "float32")
 
 
 def test_numbers_on_paper() -> None:
@@ -37,6 +39,15 @@ def test_numbers_on_paper() -> None:
     assert found.cosine == pytest.approx((1.5 + 1 + 4.5) / np.sqrt((2.25 + 1 + 5.0625) * 6))
 
 
+def test_of_several_ways_to_round_the_furthest_counts() -> None:
+    targets = tuple(float32(R_ON + np.array([[0, error], [0, 0]])) for error in (0.125, -0.5, 0.25))
+    found = measure(Evidence(Outputs(R_ON, targets, float32(R_ON)), None, None, "float32"))
+    assert found.on is not None
+    assert found.on.target.max == 0.5
+    broken = (*targets, float32(R_ON * np.nan))
+    assert measure(Evidence(Outputs(R_ON, broken, float32(R_ON)), None, None, "float32")).doubts
+
+
 def test_padded_positions_do_not_count() -> None:
     wrong = float32(R_ON + np.array([[0, 0], [100, np.nan]]))
     found = measure(evidence(wrong, kept=np.array([True, False])))
@@ -49,15 +60,15 @@ def test_padded_positions_do_not_count() -> None:
 
 def test_without_an_off_state_the_target_stands_in() -> None:
     target_off = float32(R_OFF + np.array([[0, 1], [0, 0]]))
-    on = Outputs(R_ON, float32(R_ON), float32(R_ON))
-    found = measure(Evidence(on, Outputs(R_OFF, target_off, None), None, "float32"))
+    on = Outputs(R_ON, (float32(R_ON),), float32(R_ON))
+    found = measure(Evidence(on, Outputs(R_OFF, (target_off,), None), None, "float32"))
     assert found.off is None
     # O_on - T_off = (1, -2, 0, -2), R_on - R_off = (1, -1, 0, -2)
     assert found.cosine == pytest.approx(7 / np.sqrt(9 * 6))
 
 
 def test_no_adapter_has_no_change() -> None:
-    found = measure(Evidence(Outputs(R_OFF, float32(R_OFF), float32(R_OFF)), None, None, "float32"))
+    found = measure(Evidence(Outputs(R_OFF, (float32(R_OFF),), float32(R_OFF)), None, None, "float32"))
     assert found.on is not None
     assert (found.off, found.change, found.cosine) == (None, None, None)
 
@@ -79,8 +90,8 @@ def test_a_graph_that_ignores_the_adapter_has_no_cosine() -> None:
 )
 def test_a_wrong_form_is_a_failure_and_gives_no_numbers(actual: np.ndarray, reason: str) -> None:
     assert measure(evidence(actual)) == Measure(fails=(reason,))
-    off = Outputs(R_ON, float32(R_ON), actual)
-    found = measure(Evidence(Outputs(R_ON, float32(R_ON), float32(R_ON)), off, None, "float32"))
+    off = Outputs(R_ON, (float32(R_ON),), actual)
+    found = measure(Evidence(Outputs(R_ON, (float32(R_ON),), float32(R_ON)), off, None, "float32"))
     assert found == Measure(fails=(f"without the adapter: {reason}",))
 
 
@@ -95,14 +106,14 @@ def test_a_wrong_form_is_a_failure_and_gives_no_numbers(actual: np.ndarray, reas
 )
 def test_a_reference_that_shows_nothing_is_a_doubt(reference: np.ndarray, doubt: str) -> None:
     for actual in (np.arange(reference.size).reshape(reference.shape) + 1, np.zeros_like(reference)):
-        found = measure(Evidence(Outputs(reference, float32(reference), float32(actual)), None, None, "float32"))
+        found = measure(Evidence(Outputs(reference, (float32(reference),), float32(actual)), None, None, "float32"))
         assert found == Measure(doubts=(doubt,))
 
 
 def test_one_number_may_be_constant() -> None:
     one = np.array([[0.5]])
-    assert measure(Evidence(Outputs(one, float32(one), float32(one)), None, None, "float32")).fails == ()
-    found = measure(Evidence(Outputs(one, float32(one), float32(0 * one)), None, None, "float32"))
+    assert measure(Evidence(Outputs(one, (float32(one),), float32(one)), None, None, "float32")).fails == ()
+    found = measure(Evidence(Outputs(one, (float32(one),), float32(0 * one)), None, None, "float32"))
     assert found.fails == ("the output is all zero",)
 
 
@@ -123,4 +134,7 @@ def test_choices_among_classes() -> None:
             0.25 * np.log(0.25 / 0.75) + 0.75 * np.log(0.75 / 0.25),
         ]
     )
-    assert choice(reference + 7, actual - 3) == Choice(pytest.approx(divergence), positions=3, clear=2, agreed=1)
+    found = choice(reference + 7, [reference], actual - 3)
+    assert found == Choice(pytest.approx(divergence), positions=3, clear=2, agreed=1, lost=1)
+    # Where one way to round gives that class up as well, it is not O that lost it.
+    assert choice(reference + 7, [reference, actual], actual - 3) == replace(found, lost=0)

@@ -79,6 +79,26 @@ def test_the_target_is_left_at_its_dtype(
     assert torch.finfo(dtype).eps / 10 < error < torch.finfo(dtype).eps * 100
 
 
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "t5", "vit"])
+def test_other_ways_to_round(
+    model_type: str, tiny_base: Callable[..., BaseModel], inputs_for: Callable[..., dict[str, np.ndarray]]
+) -> None:
+    inputs = inputs_for(model_type, 2, 7)
+    reference = Reference(tiny_base(model_type, "features"))
+    exact = states(Reference(tiny_base(model_type, "features", dtype=torch.float64)).case(inputs).off())
+    ways = [states(reference.case(inputs, rounding).off()) for rounding in (0, 1, 2, 1, 0)]
+    # Each number is a way of its own, again and again; and nothing of it stays behind.
+    assert np.array_equal(ways[1], ways[3])
+    assert np.array_equal(ways[0], ways[4])
+    assert not np.array_equal(ways[1], ways[2])
+    errors = [np.abs(way - exact).max() for way in ways[:3]]
+    assert all(0.3 * errors[0] < error < 10 * errors[0] for error in errors)
+
+
+def states(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    return outputs["last_hidden_state"]
+
+
 def logits(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     assert list(outputs) == ["logits"]
     return outputs["logits"]

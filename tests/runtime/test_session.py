@@ -475,7 +475,7 @@ class TestFiles:
 
         def kept() -> int:
             gc.collect()
-            return sum(isinstance(item, AdapterContent) for item in gc.get_objects())
+            return sum(type(item) is AdapterContent for item in gc.get_objects())
 
         before = kept()
         first = files.read(copied, manifest.adapter("ia3_two"), manifest)

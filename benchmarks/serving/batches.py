@@ -13,14 +13,7 @@ from benchmarks.serving.made import BOTTLENECK, IA3, ROWS, make, texts
 ROUNDS = 40
 LENGTHS = (16, 64)
 MANY, SOME, FEW = 64, 16, 8
-_ONE, _AGAIN, _DIFFERENT, _OF_FEW, _OF_MANY, _SWAPPED = "one", "again", "different", "of few", "of many", "swapped"
-# Title, what, against what, and the most it may be.
-_TABLE = (
-    ("one adapter again : one adapter (control)", _AGAIN, _ONE, None),
-    (f"{ROWS} different : one adapter, {SOME} slots", _DIFFERENT, _ONE, 1.03),
-    (f"{MANY} slots : {FEW} slots, {ROWS} different", _OF_MANY, _OF_FEW, 1.03),
-    ("bank, one adapter : swappable, one adapter", _ONE, _SWAPPED, 1.05),
-)
+_AGAIN, _DIFFERENT, _OF_FEW, _OF_MANY = "again", "different", "of few", "of many"
 
 
 def main(folder: Path) -> None:
@@ -32,9 +25,29 @@ def main(folder: Path) -> None:
             ("", *(f"{ROWS} x {length}" for length in measured)),
             [
                 [name, *(_verdict(ratio(seconds[what], seconds[against]), most) for seconds in measured.values())]
-                for name, what, against, most in _TABLE
+                for name, what, against, most in _table(list(counts))
             ],
         )
+
+
+def _table(methods: list[str]) -> list[tuple[str, str, str, float | None]]:
+    """Title, what, against what, and the most it may be. Of several methods the last takes most."""
+    last = methods[-1]
+    modes = [(f"bank, one {name} : swappable, one {name}", _one(name), _swapped(name), 1.05) for name in methods]
+    return [
+        (f"one {last} again : one {last} (control)", _AGAIN, _one(last), None),
+        (f"{ROWS} different : one {last}, {SOME} slots", _DIFFERENT, _one(last), 1.03),
+        (f"{MANY} slots : {FEW} slots, {ROWS} different", _OF_MANY, _OF_FEW, 1.03),
+        *modes,
+    ]
+
+
+def _one(method: str) -> str:
+    return f"one {method}"
+
+
+def _swapped(method: str) -> str:
+    return f"swappable, one {method}"
 
 
 def _measure(folder: Path, counts: Mapping[str, int]) -> dict[int, dict[str, list[Seconds]]]:
@@ -49,17 +62,19 @@ def _measure(folder: Path, counts: Mapping[str, int]) -> dict[int, dict[str, lis
             session.load(name)
     for name in names:
         many.load(name)
+    ones = dict(zip(counts, (spread[0], spread[-1]), strict=False))
     found = {}
     for length in LENGTHS:
         inputs = texts(ROWS, length)
         calls: dict[str, Callable[[], object]] = {
-            _ONE: lambda i=inputs: some.run(i, spread[0]),
-            _AGAIN: lambda i=inputs: some.run(i, spread[0]),
+            _AGAIN: lambda i=inputs: some.run(i, ones[list(counts)[-1]]),
             _DIFFERENT: lambda i=inputs: some.run(i, adapters=spread),
             _OF_FEW: lambda i=inputs: few.run(i, adapters=spread),
             _OF_MANY: lambda i=inputs: many.run(i, adapters=spread),
-            _SWAPPED: lambda i=inputs: swappable.run(i, spread[0]),
         }
+        for method, name in ones.items():
+            calls[_one(method)] = lambda i=inputs, n=name: some.run(i, n)
+            calls[_swapped(method)] = lambda i=inputs, n=name: swappable.run(i, n)
         found[length] = interleaved(calls, ROUNDS)
     return found
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,26 +23,22 @@ SWAPS, SESSIONS = 500, 5
 _MEMORY, _SWAP = 1.05, 50
 # Bytes of a parameter.
 _FLOAT = 4
-# Numpy asks for pages of 2 MB, which Linux rounds every large array up to.
-_PROCESSES: Mapping[str, Mapping[str, str]] = {"as it is": {}, "without huge pages": {"NUMPY_MADVISE_HUGEPAGE": "0"}}
 
 
 def main(folder: Path) -> None:
     mixtures = {"all": COUNTS} | {method: {method: count} for method, count in COUNTS.items()}
     for title, counts in mixtures.items():
         made = make(folder / title, counts, ("bank",))
-        found = [_in_a_process(made.bundles["bank"], variables) for variables in _PROCESSES.values()]
         print_table(
             "In one session: " + " and ".join(f"{count:,} {method} adapters" for method, count in counts.items()),
-            ("", *_PROCESSES),
-            [[name, *(column[name] for column in found)] for name in found[0]],
+            ("", "value"),
+            list(_in_a_process(made.bundles["bank"]).items()),
         )
 
 
-def _in_a_process(bundle: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """A column of the table, of a process of its own: this one has traced a model."""
-    command = [sys.executable, "-m", __name__, str(bundle)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables})
+def _in_a_process(bundle: Path) -> dict[str, str]:
+    """The table, of a process of its own: this one has traced a model."""
+    done = subprocess.run([sys.executable, "-m", __name__, str(bundle)], check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)
     together = found["loaded"] / (found["opened"] + found["tensors"])
     (cpu, wall), (create_cpu, create) = (np.array(found[what]).T for what in ("swaps", "sessions"))

@@ -126,6 +126,30 @@ def swappable_bundle(classifier: Callable[..., Exported]) -> Exported:
 
 
 @pytest.fixture(scope="session")
+def required_bundle(
+    exported_once: Callable[..., Exported],
+    tiny_model: Callable[..., Path],
+    classifier_checkpoints: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Exported:
+    """As `swappable_bundle`, adapter tensors being required inputs."""
+
+    def make() -> Exported:
+        bundle = tmp_path_factory.mktemp("required") / "bundle"
+        export_onnx(
+            tiny_model("bert"),
+            classifier_checkpoints,
+            bundle,
+            mode="swappable",
+            task="text-classification",
+            bind="input",
+        )
+        return Exported(bundle, tiny_model("bert"), classifier_checkpoints)
+
+    return exported_once("required", make)
+
+
+@pytest.fixture(scope="session")
 def bank_bundle(classifier: Callable[..., Exported]) -> Exported:
     return classifier("bank", *_ADAPTERS)
 

@@ -19,12 +19,16 @@ MANIFEST = "manifest.json"
 MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 ADAPTERS = "adapters"
 ADAPTER_SUFFIX = ".onnx_adapter"
-# Of a bank: tensors of no adapter that are not one repeated value (the base model's own task head).
+# Tensors of no adapter: of a bank those that are not one repeated value (the base model's own task head); of a graph
+# whose tensors are required inputs all of them.
 NO_ADAPTER_FILE = f"no_adapter{ADAPTER_SUFFIX}"
 # The named dim of a swappable head's outputs.
 NUM_LABELS = "num_labels"
 # Of a bank: int64 [batch], which adapter each row has.
 ADAPTER_IDS = "adapter_ids"
+# How the graph of mode swappable takes adapter tensors: as overridable initializers, whose defaults are no adapter's,
+# or as required inputs, for runtimes that read no others.
+BINDINGS = ("initializer", "input")
 # Modes that hold any number of adapters, and take others later.
 MANY = ("swappable", "bank")
 # Adapters that a bank holds at once, unless told otherwise.
@@ -89,9 +93,10 @@ class Manifest:
     """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without.
 
     quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
-    which only ONNX Runtime has. slots: of a bank, how many adapters a runtime holds in memory at once.
+    which only ONNX Runtime has. slots: of a bank, how many adapters a runtime holds in memory at once. bind: see
+    `BINDINGS`.
     graphs: by file. Several graphs have the same adapter tensors, whether they read them or not, so that one adapter
-    file fits each. sites: of all graphs.
+    file fits each; not so where those are required inputs. sites: of all graphs.
     files: sha256 of every other file of the bundle by its path. adapters: in the order they were added; in modes
     merged and embedded the one adapter lives inside the graph and has no file.
     """
@@ -111,6 +116,7 @@ class Manifest:
     fuse: str = "none"
     contrib: tuple[str, ...] = ()
     slots: int = SLOTS
+    bind: str = "initializer"
     format_version: int = field(default=FORMAT_VERSION)
 
     @property
@@ -184,6 +190,8 @@ def _check(manifest: Manifest) -> None:
     if set(manifest.graphs) not in ({MODEL}, {ENCODER, DECODER}):
         found = ", ".join(manifest.graphs) or "none"
         raise ValueError(f"field 'graphs': expected {MODEL}, or {ENCODER} and {DECODER}, found {found}")
+    if manifest.bind not in BINDINGS:
+        raise ValueError(f"field 'bind': expected one of {', '.join(BINDINGS)}, found {manifest.bind!r}")
     if missing := [name for name in manifest.graphs if name not in manifest.files]:
         raise ValueError(f"field 'files': expected {missing[0]!r} among them")
     for path in [*manifest.files, *(info.file for info in manifest.adapters if info.file is not None)]:

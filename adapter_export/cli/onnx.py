@@ -54,6 +54,13 @@ Example:
     help="ONNX Runtime's fused operators for that provider; no other runtime has them.",
 )
 @click.option(
+    "--bind",
+    default="initializer",
+    show_default=True,
+    type=click.Choice(["initializer", "input"]),
+    help="Mode swappable: input makes adapter tensors required inputs, for runtimes that read no others (JavaScript).",
+)
+@click.option(
     "--slots",
     default=64,
     show_default=True,
@@ -74,6 +81,7 @@ def command(
     dtype: str,
     quantize: str,
     fuse: str,
+    bind: str,
     slots: int,
     opset: int,
     force: bool,
@@ -93,6 +101,7 @@ def command(
         dtype=dtype,
         quantize=quantize,
         fuse=fuse,
+        bind=bind,
         slots=slots,
         force=force,
     )
@@ -103,6 +112,7 @@ def command(
         "dtype": manifest.dtype,
         "quantize": manifest.quantize,
         "fuse": manifest.fuse,
+        "bind": manifest.bind,
         "contrib": list(manifest.contrib),
         "opset": manifest.opset,
         "inputs": {name: list(info.shape) for name, info in manifest.inputs.items()},

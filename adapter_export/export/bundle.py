@@ -22,6 +22,7 @@ from adapter_export.bundle.manifest import (
     Manifest,
     write_manifest,
 )
+from adapter_export.bundle.no_adapter import no_adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.export.checking import contrib_operators
@@ -41,6 +42,7 @@ def write_bundle(
     adapters: Mapping[str, Adapter],
     target: Target = FP32,
     slots: int = SLOTS,
+    bind: str = "initializer",
 ) -> Manifest:
     """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest."""
     save_graphs(graphs, folder)
@@ -61,6 +63,7 @@ def write_bundle(
         quantize=target.quantize,
         fuse=target.fuse,
         slots=slots,
+        bind=bind,
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)
@@ -71,6 +74,9 @@ def write_bundle(
             infos = [replace(info, slot=slot) for slot, info in enumerate(infos, start=1)]
             if manifest.labels is not None:
                 write_adapter_file(folder / NO_ADAPTER_FILE, head_defaults(base), base.info.sha256)
+        elif bind == "input":
+            tensors = no_adapter_tensors(manifest, head_defaults(base))
+            write_adapter_file(folder / NO_ADAPTER_FILE, tensors, base.info.sha256)
     else:
         infos = [
             AdapterInfo(name, adapter.method, adapter.source_format, "", adapter.parameters, labels_of(adapter))

@@ -12,7 +12,7 @@ from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.layout import atomic_folder, check_output
-from adapter_export.bundle.manifest import MANY, MODEL, SLOTS, Manifest
+from adapter_export.bundle.manifest import BINDINGS, MANY, MODEL, SLOTS, Manifest
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.folder import checkpoint_task, load_adapter, read_checkpoint
@@ -22,7 +22,7 @@ from adapter_export.export.bundle import write_bundle
 from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, lower, share_tensors
 from adapter_export.export.stages import StageOf, scoring, stages_for
-from adapter_export.export.storage import Constants, Overridable
+from adapter_export.export.storage import Constants, Overridable, Required
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32, MIN_OPSET, trace
 from adapter_export.injection import complete_head, load_head
@@ -46,6 +46,7 @@ def export_onnx(
     dtype: str = "fp32",
     quantize: str = "none",
     fuse: str = "none",
+    bind: str = "initializer",
     slots: int = SLOTS,
     force: bool = False,
 ) -> Manifest:
@@ -54,13 +55,14 @@ def export_onnx(
     model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged and embedded take exactly
     one adapter, swappable any number from one. task: `auto` takes the adapters' task where they tell one, else the base
     model's. cache: decoders only; False exports a scoring graph without a key-value cache. dtype, quantize, fuse: see
-    `export.target`. slots: of mode bank, how many adapters a runtime holds in memory at once.
+    `export.target`. bind: of mode swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters a
+    runtime holds in memory at once.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
     folder = existing_folder(model, "model")
     check_output(output, force, inputs=[folder, *adapters.values()])
-    _check_request(mode, adapters, opset, slots)
+    _check_request(mode, adapters, opset, slots, bind)
     target = Target(dtype, quantize, fuse)
     checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
     task = choose_task(folder, task, checkpoints)
@@ -72,9 +74,9 @@ def export_onnx(
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
             raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")
-    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(task, cache), target)
+    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(task, cache), target, bind)
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, graphs, mode, loaded, target, slots)
+        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind)
 
 
 def lower_mode(
@@ -84,6 +86,7 @@ def lower_mode(
     opset: int = MIN_OPSET,
     stages: Mapping[str, StageOf] = MappingProxyType({MODEL: scoring}),
     target: Target = FP32,
+    bind: str = "initializer",
 ) -> tuple[BaseModel, dict[str, Lowered]]:
     """Trace the base model's stages, each once, and lower them to `mode`; gives the graphs by file.
 
@@ -96,12 +99,13 @@ def lower_mode(
         defaults = head_defaults(base)
         last = head[-1] if head else None
         stacked = Bank([adapter_tensors(adapter) for adapter in adapters.values()])
-        many = stacked if mode == "bank" else Overridable()
+        many = stacked if mode == "bank" else Required() if bind == "input" else Overridable()
         graphs = {
             file: lower(make(base, sites, head, stage=stage), sites, many, defaults, last)
             for file, stage in stages.items()
         }
-        return base, share_tensors(graphs) if mode == "swappable" else graphs
+        # Required inputs that a graph does not read would have to be given all the same.
+        return base, share_tensors(graphs) if isinstance(many, Overridable) else graphs
     (adapter,) = adapters.values()
     # Task `features` has no place for a head; an adapter that brings one is used without it.
     if adapter.head and base.info.head:
@@ -150,7 +154,7 @@ def choose_task(folder: Path, task: str, checkpoints: Mapping[str, Checkpoint]) 
     return found
 
 
-def _check_request(mode: str, adapters: Mapping[str, object], opset: int, slots: int) -> None:
+def _check_request(mode: str, adapters: Mapping[str, object], opset: int, slots: int, bind: str) -> None:
     if mode not in MODES:
         raise InputError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
     if not adapters:
@@ -159,6 +163,10 @@ def _check_request(mode: str, adapters: Mapping[str, object], opset: int, slots:
         raise InputError(
             f"mode {mode}: expected exactly one adapter, found {len(adapters)}; {' and '.join(MANY)} take many"
         )
+    if bind not in BINDINGS:
+        raise InputError(f"bind {bind!r}: expected one of {', '.join(BINDINGS)}")
+    if bind == "input" and mode != "swappable":
+        raise InputError(f"bind input with mode {mode}: expected mode swappable, whose adapters are given at each run")
     if slots < 1:
         raise InputError(f"slots {slots}: expected at least 1")
     if opset < MIN_OPSET:

@@ -30,13 +30,16 @@ def write_genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> Non
 
 
 def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str, Any] | None:
-    """The file's content. None unless the bundle is one graph of GenAI's own inputs, with keys and values of one shape
-    [batch, heads, past_sequence, head_size] in every layer, which is what the file can tell of a cache.
+    """The file's content. None unless the bundle is one graph of GenAI's own inputs alone, with keys and values of one
+    shape [batch, heads, past_sequence, head_size] in every layer, which is what the file can tell of a cache.
 
     Tokens are chosen greedily, as by our own session, unless the caller sets search options.
     """
     past = {name: info.shape for name, info in manifest.inputs.items() if is_cache(name)}
     layers = len(past) // len(_KINDS)
+    # It gives a graph no adapter's tensors where no adapter is set.
+    if manifest.bind == "input":
+        return None
     if not past or set(past) != {cache_name("past_key_values", n, kind) for n in range(layers) for kind in _KINDS}:
         return None
     fed = [name for name in (_IDS, _MASK, _POSITIONS) if name in manifest.inputs]

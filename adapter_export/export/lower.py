@@ -56,9 +56,14 @@ def lower(
     places = bind(model.graph, operators, head_defaults or {}, last_head, storage or Constants({}))
     attach_functions(model, [place.function for place in places])
     _free_labels(model.graph, places)
+    tensors = {slot.name for place in places for slot in place.slots.values()}
     return Lowered(
         model,
-        {str(value.name): _info(value) for value in model.graph.inputs if value.name not in model.graph.initializers},
+        {
+            str(value.name): _info(value)
+            for value in model.graph.inputs
+            if value.name not in model.graph.initializers and value.name not in tensors
+        },
         {str(value.name): _info(value) for value in model.graph.outputs},
         tuple(_site_info(place) for place in places),
     )

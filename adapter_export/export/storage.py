@@ -74,6 +74,19 @@ class Overridable(_OneForAll):
         return value
 
 
+@dataclass(frozen=True)
+class Required(_OneForAll):
+    """Mode `swappable` for runtimes that read required inputs alone: every run has to be given all tensors."""
+
+    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
+        import onnx_ir as ir
+
+        dtype = ir.DataType.from_numpy(slot.default.dtype)
+        value = ir.Value(name=slot.name, shape=ir.Shape(slot.dims), type=ir.TensorType(dtype))
+        graph.inputs.append(value)
+        return value
+
+
 def initializer(graph: ir.Graph, name: str, tensor: np.ndarray) -> ir.Value:
     """The tensor in the graph, under this name."""
     import onnx_ir as ir

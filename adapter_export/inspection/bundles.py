@@ -22,6 +22,7 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
         "dtype": manifest.dtype,
         "quantize": manifest.quantize,
         "fuse": manifest.fuse,
+        "bind": manifest.bind,
         "contrib": list(manifest.contrib),
         "opset": manifest.opset,
         "labels": list(manifest.labels) if manifest.labels is not None else None,

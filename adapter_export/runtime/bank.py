@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.adapter_format import numpy_dtype
 from adapter_export.bundle.bank import NO_ADAPTER, kind_of, table_of
 from adapter_export.bundle.manifest import ADAPTER_IDS, Manifest, TensorInfo
+from adapter_export.bundle.no_adapter import no_adapter_tensors
 from adapter_export.errors import InputError
 from adapter_export.runtime.residents import Lease, Load
 from adapter_export.runtime.rows import Rows
@@ -56,8 +56,9 @@ class AdapterBank:
         self._free = list(range(slots, 0, -1))
         self.loads: Counter[str] = Counter()
         self.evictions: Counter[str] = Counter()
+        without = no_adapter_tensors(manifest, nothing)
         self._kinds = {
-            kind: Rows(tensors, _defaults(manifest, tensors, nothing), slots, device)
+            kind: Rows(tensors, {name: without[name] for name in tensors}, slots, device)
             for kind, tensors in _by_kind(manifest).items()
         }
         # How often a name was put or removed: what was read from a file before is then no longer what it stands for.
@@ -211,20 +212,3 @@ def _by_kind(manifest: Manifest) -> dict[str, dict[str, TensorInfo]]:
     for name, info in manifest.tensors.items():
         kinds.setdefault(kind_of(name), {})[name] = info
     return kinds
-
-
-def _defaults(
-    manifest: Manifest, tensors: Mapping[str, TensorInfo], nothing: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Tensors of no adapter: as given, else a site's one value, named dims taken as 1; an absent head has no labels."""
-    value = {name: site.default for site in manifest.sites for name in site.tensors}
-    return {
-        name: nothing[name]
-        if name in nothing
-        else np.full(
-            [dim if isinstance(dim, int) else int(value[name] is not None) for dim in info.shape],
-            value[name] or 0.0,
-            numpy_dtype(info.dtype),
-        )
-        for name, info in tensors.items()
-    }

@@ -58,8 +58,10 @@ def graphs_of(manifest: Manifest) -> tuple[Any, ...]:
 def check_graph(bundle: Path, graph: str, manifest: Manifest, session: ort.InferenceSession) -> None:
     """Raise InputError unless graph and manifest name the same inputs, outputs and adapter tensors."""
     overridable = {value.name for value in session.get_overridable_initializers()}
+    inputs = {value.name for value in session.get_inputs()}
+    bound = {*manifest.tensors} & inputs if manifest.bind == "input" else set()
     for what, listed, found in (
-        ("input", {*manifest.graphs[graph].inputs}, {value.name for value in session.get_inputs()}),
+        ("input", {*manifest.graphs[graph].inputs} | bound, inputs),
         ("output", {*manifest.graphs[graph].outputs}, {value.name for value in session.get_outputs()}),
         ("adapter tensor", _overridable(manifest, overridable), overridable),
     ):
@@ -72,7 +74,7 @@ def _overridable(manifest: Manifest, found: set[str]) -> set[str]:
     """Names of what a run may feed besides the inputs of a graph where these were `found`."""
     tensors = {*manifest.tensors}
     if manifest.mode == "swappable":
-        return tensors
+        return tensors if manifest.bind == "initializer" else set()
     if manifest.mode == "bank":
         # Of several graphs each has the tensors of its own sites.
         own = tensors if len(manifest.graphs) == 1 else tensors & found
@@ -81,12 +83,15 @@ def _overridable(manifest: Manifest, found: set[str]) -> set[str]:
 
 
 def read_no_adapter(bundle: Path, manifest: Manifest) -> dict[str, np.ndarray]:
-    """Tensors of no adapter that are not one repeated value: the base model's own task head, where it has one.
+    """Tensors of no adapter that are not in the graph itself; none but for a bank of a base model with a task head, and
+    a graph whose adapter tensors are required inputs.
 
     Raises InputError for a file that is missing, or not the one the manifest lists.
     """
     if NO_ADAPTER_FILE not in manifest.files:
         return {}
     tensors = read_adapter_file(bundle / NO_ADAPTER_FILE, manifest.base.sha256, manifest.files[NO_ADAPTER_FILE])
-    check_tensors(str(bundle / NO_ADAPTER_FILE), tensors, manifest.tensors)
+    # A head of no labels is empty, which no adapter's may be.
+    filled = {name: tensor for name, tensor in tensors.items() if tensor.size}
+    check_tensors(str(bundle / NO_ADAPTER_FILE), filled, manifest.tensors)
     return tensors

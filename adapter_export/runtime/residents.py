@@ -121,7 +121,9 @@ class InGraph:
 class Swapped:
     """Mode `swappable`: a run is fed the tensors of one adapter, which override the graph's defaults."""
 
-    def __init__(self) -> None:
+    def __init__(self, nothing: Mapping[str, np.ndarray]) -> None:
+        """nothing: what a run without an adapter is fed, and with one for the tensors that it has not."""
+        self._nothing = nothing
         self._store = AdapterStore()
         self.loads = self._store.loads
         self.evictions: Counter[str] = Counter()
@@ -152,9 +154,9 @@ class Swapped:
             found = ", ".join(sorted(map(repr, names)))
             raise InputError(f"adapters {found}: mode 'swappable' runs one adapter a batch; export with --mode bank")
         if (name := next(iter(names), None)) is None:
-            return Lease({}, [None for _ in rows])
+            return Lease(self._nothing, [None for _ in rows])
         if (adapter := self._store.get(name)) is None:
             adapter = load(name)
             self._store.put(adapter)
         # The tensors are never changed, only let go: who has them needs no lock.
-        return Lease(adapter.tensors, [adapter for _ in rows])
+        return Lease({**self._nothing, **adapter.tensors}, [adapter for _ in rows])

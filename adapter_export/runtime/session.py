@@ -84,7 +84,7 @@ class AdapterSession:
         self._sessions = {graph: open_model(self.bundle / graph, provider, options) for graph in manifest.graphs}
         for graph, session in self._sessions.items():
             check_graph(self.bundle, graph, manifest, session)
-        self._fed = {graph: _fed_names(session) for graph, session in self._sessions.items()}
+        self._fed = {graph: _fed_names(session, manifest) for graph, session in self._sessions.items()}
         self._inputs = manifest.graphs[manifest.model].given
         self._end = shared_end(manifest, optional_json(self.bundle / "config.json"))
         self._residents = self._residents_of(manifest, slots)
@@ -276,9 +276,9 @@ class AdapterSession:
         if manifest.mode in _IN_GRAPH:
             (info,) = manifest.adapters
             return InGraph(manifest.mode, LoadedAdapter(info.name, {}, info.labels))
-        if manifest.mode == "swappable":
-            return Swapped()
         nothing = read_no_adapter(self.bundle, manifest)
+        if manifest.mode == "swappable":
+            return Swapped(nothing)
         return AdapterBank(manifest, nothing, slots if slots is not None else manifest.slots, self.provider)
 
     @property
@@ -342,7 +342,8 @@ def _fed(value: np.ndarray | ort.OrtValue) -> np.ndarray | ort.OrtValue:
     return ort_value(value) if isinstance(value, np.ndarray) and value.dtype.name == "bfloat16" else value
 
 
-def _fed_names(session: ort.InferenceSession) -> frozenset[str]:
+def _fed_names(session: ort.InferenceSession, manifest: Manifest) -> frozenset[str]:
     """What this package feeds a graph besides the caller's inputs."""
     names = {value.name for value in session.get_overridable_initializers()}
-    return frozenset(names | {value.name for value in session.get_inputs() if value.name == ADAPTER_IDS})
+    bound = {ADAPTER_IDS, *manifest.tensors}
+    return frozenset(names | {value.name for value in session.get_inputs() if value.name in bound})

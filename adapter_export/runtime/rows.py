@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import ort_value
+from adapter_export.bundle.adapter_file import BFLOAT16, ort_value
 from adapter_export.bundle.adapter_format import numpy_dtype
 from adapter_export.bundle.bank import fill_row, named_sizes, padding_of, row_shape
 from adapter_export.bundle.manifest import TensorInfo
@@ -104,15 +104,28 @@ class Rows:
         row[tuple(map(slice, old.shape))] = old
 
     def _value(self, array: np.ndarray) -> ort.OrtValue:
-        import onnxruntime as ort
-
-        if self._device == "cpu":
-            return ort_value(array)  # the same memory
-        return ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+        return (
+            ort_value(array) if self._device == "cpu" else value_on(self._device, array)
+        )  # on the CPU the same memory
 
     def _upload(self, name: str) -> None:
         if self._device != "cpu":
-            self.values[name].update_inplace(self._arrays[name])
+            copy_to(self.values[name], self._arrays[name])
+
+
+def value_on(device: str, array: np.ndarray) -> ort.OrtValue:
+    """A copy of the array in the device's memory."""
+    import onnxruntime as ort
+
+    kind = BFLOAT16 if array.dtype.name == "bfloat16" else array.dtype.type
+    value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, kind, device, 0)
+    copy_to(value, array)
+    return value
+
+
+def copy_to(value: ort.OrtValue, array: np.ndarray) -> None:
+    """Overwrite the value, of the same shape, where it lies. ONNX Runtime takes bfloat16 from its own values alone."""
+    value.update_inplace(ort_value(array) if array.dtype.name == "bfloat16" else array)
 
 
 def room_for(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:

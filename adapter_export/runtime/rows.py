@@ -104,9 +104,9 @@ class Rows:
         row[tuple(map(slice, old.shape))] = old
 
     def _value(self, array: np.ndarray) -> ort.OrtValue:
-        return (
-            ort_value(array) if self._device == "cpu" else value_on(self._device, array)
-        )  # on the CPU the same memory
+        if self._device == "cpu":
+            return ort_value(array)  # the same memory
+        return value_on(self._device, array)
 
     def _upload(self, name: str) -> None:
         if self._device != "cpu":
@@ -131,8 +131,7 @@ def copy_to(value: ort.OrtValue, array: np.ndarray) -> None:
 def room_for(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
     """Zeros, which take memory page by page as they are written.
 
-    On Linux numpy asks for pages of 2 MB: the last row of each array would take so much, and loading a row the time to
-    clear them (1/423 of creating a session instead of 1/828).
+    On Linux numpy asks for pages of 2 MB, and a single row would take so much of each array.
 
     Raises MemoryError, and elsewhere ValueError as numpy does, where there is not as much.
     """

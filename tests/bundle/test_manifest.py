@@ -99,6 +99,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
             lambda m: m["graphs"]["model.onnx"]["inputs"]["input_ids"].update(shape="ab"),
             "field 'graphs.model.onnx.inputs.input_ids.shape': expected list, found",
         ),
+        (lambda m: m.update(bind="output"), "field 'bind': expected one of initializer, input, found 'output'"),
         (lambda m: m["graphs"].clear(), "field 'graphs': expected model.onnx, or encoder_model.onnx and decoder_model"),
         (lambda m: m["files"].pop("model.onnx"), "field 'files': expected 'model.onnx' among them"),
         (lambda m: m["adapters"][0].update(name="../one"), "adapter name '../one'"),

@@ -14,11 +14,13 @@ from click.testing import CliRunner
 
 from adapter_export.bundle.adapter_file import read_adapter_file
 from adapter_export.bundle.add import add_adapter
-from adapter_export.bundle.manifest import MODEL, NO_ADAPTER_FILE, read_manifest
+from adapter_export.bundle.manifest import BINDINGS, MODEL, NO_ADAPTER_FILE, read_manifest
+from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.cli import main
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.export.genai import GENAI_CONFIG
+from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.runtime.session import AdapterSession
@@ -100,6 +102,26 @@ def test_generating(model_type: str, task: str, export_cached: Callable[..., Exp
                 for opened in (session, single)
             )
             assert rows == expected
+
+
+def test_half_precision(
+    tiny_model: Callable[..., Path],
+    tiny_info: Callable[..., ModelInfo],
+    random_adapter: Callable[..., Adapter],
+    save_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    info = tiny_info("vit")
+    adapters = {"a": save_checkpoint(random_adapter(info, "bottleneck", 1), info)}
+    for bind in BINDINGS:
+        export_onnx(tiny_model("vit"), adapters, tmp_path / bind, mode="swappable", dtype="fp16", bind=bind)
+    with AdapterSession(tmp_path / "initializer") as single, AdapterSession(tmp_path / "input") as session:
+        assert {tensor.dtype for tensor in session.manifest.tensors.values()} == {"float16"}
+        shape = session.manifest.inputs["pixel_values"].shape
+        images = {"pixel_values": np.random.default_rng(0).standard_normal((2, *map(int, shape[1:])), np.float32)}
+        for name in (None, "a"):
+            for output, value in single.run(images, name).items():
+                assert np.array_equal(session.run(images, name)[output], value)
 
 
 @pytest.mark.parametrize("mode", ["merged", "embedded", "bank"])

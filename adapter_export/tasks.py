@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adapter_export.architectures.facts import facts
 from adapter_export.errors import InputError
 
 
@@ -48,9 +49,6 @@ TASKS: Mapping[str, Task] = {
     )
 }
 
-# Models that write what they hear: transformers keeps them apart from those that read.
-_LISTENERS = frozenset({"whisper"})
-
 
 def get(name: str) -> Task:
     """The task called `name`; raises InputError naming the known ones."""
@@ -61,7 +59,7 @@ def get(name: str) -> Task:
 
 def auto_class(task: Task, model_type: str) -> str:
     """The transformers class that loads a model of that `model_type` for `task`."""
-    return "AutoModelForSpeechSeq2Seq" if task.name == "seq2seq-lm" and model_type in _LISTENERS else task.auto_class
+    return "AutoModelForSpeechSeq2Seq" if task.name == "seq2seq-lm" and facts(model_type).speech else task.auto_class
 
 
 def of_architecture(class_name: str) -> str | None:

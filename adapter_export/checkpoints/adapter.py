@@ -39,6 +39,9 @@ class Adapter:
     stored: the half-precision dtypes that tensors had in their checkpoint (in memory they are float32, which holds the
     same values), by `<module path>.<tensor>`, so that the checkpoint can be written again as it was.
     notes: what the user should know of the checkpoint, a sentence each.
+    problem_type: what the task head's numbers mean, by transformers' names: `single_label_classification` (one of
+    several classes), `multi_label_classification` (each class for itself) or `regression` (values); None where the
+    checkpoint does not say.
     """
 
     method: str
@@ -50,6 +53,7 @@ class Adapter:
     base_sha256: str | None = None
     stored: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    problem_type: str | None = None
 
     @property
     def num_labels(self) -> int | None:

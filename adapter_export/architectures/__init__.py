@@ -1,0 +1,1 @@
+"""What is known of each architecture, by its `model_type`, as data."""

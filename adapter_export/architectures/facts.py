@@ -1,0 +1,30 @@
+"""Facts about architectures that hold for every model of a `model_type`: one record each, read by all of the package.
+
+A model_type without an entry has the defaults. Modules ask `facts(model_type)`; none of them names a model_type itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ArchitectureFacts:
+    """What differs from most architectures.
+
+    speech: writes what it hears; transformers loads it with AutoModelForSpeechSeq2Seq, not AutoModelForSeq2SeqLM.
+    """
+
+    speech: bool = False
+
+
+_FACTS: Mapping[str, ArchitectureFacts] = {
+    "whisper": ArchitectureFacts(speech=True),
+}
+_DEFAULTS = ArchitectureFacts()
+
+
+def facts(model_type: str) -> ArchitectureFacts:
+    """The facts about `model_type`, as in a model's config."""
+    return _FACTS.get(model_type, _DEFAULTS)

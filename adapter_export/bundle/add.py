@@ -63,7 +63,14 @@ def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest)
     labels = adapter.label_names if adapter.num_labels is not None else None
     digest = sha256(path)
     return AdapterInfo(
-        name, adapter.method, adapter.source_format, digest, adapter.parameters, labels, file=adapter_path(name)
+        name,
+        adapter.method,
+        adapter.source_format,
+        digest,
+        adapter.parameters,
+        labels,
+        file=adapter_path(name),
+        source_sha256=adapter.source_sha256,
     )
 
 

@@ -43,6 +43,7 @@ def write_bundle(
     target: Target = FP32,
     slots: int = SLOTS,
     bind: str = "initializer",
+    task_asked: bool = False,
 ) -> Manifest:
     """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest."""
     save_graphs(graphs, folder)
@@ -64,6 +65,7 @@ def write_bundle(
         fuse=target.fuse,
         slots=slots,
         bind=bind,
+        task_asked=task_asked,
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)
@@ -79,7 +81,15 @@ def write_bundle(
             write_adapter_file(folder / NO_ADAPTER_FILE, tensors, base.info.sha256)
     else:
         infos = [
-            AdapterInfo(name, adapter.method, adapter.source_format, "", adapter.parameters, labels_of(adapter))
+            AdapterInfo(
+                name,
+                adapter.method,
+                adapter.source_format,
+                "",
+                adapter.parameters,
+                labels_of(adapter),
+                source_sha256=adapter.source_sha256,
+            )
             for name, adapter in adapters.items()
         ]
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}

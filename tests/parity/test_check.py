@@ -28,7 +28,6 @@ from adapter_export.parity.settling import Measured, Rerun
 from tests.bundles import Exported
 from tests.parity.mutants import with_faint
 
-
 CHECKS = ["files", "labels", "base", "witness", "swap", "provider"]
 
 

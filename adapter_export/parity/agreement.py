@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -46,13 +47,23 @@ def check_agreement(own: Reference, adapters: Mapping[str, Adapter], witnesses: 
         return Check("witness", Verdict.FAIL, f"adapter {name}: PEFT takes only a part of the checkpoint: {fault}")
     distances = []
     for name, subject in witnesses.subjects.items():
-        distance = apart(own.case(inputs).on(adapters[name]), run_witness(subject, inputs, on=True), inputs)
+        ours, theirs = own.case(inputs).on(adapters[name]), run_witness(subject, inputs, on=True)
+        distance = apart(ours, theirs, inputs)
+        if distance == math.inf:
+            detail = (
+                f"adapter {name}: {subject.class_name} of {subject.witness} gives {_form(theirs)}, ours {_form(ours)}"
+            )
+            return Check("witness", Verdict.FAIL, detail)
         if not distance <= SAME_PROCESS:
             return Check("witness", Verdict.FAIL, _otherwise(own, name, adapters[name], subject, inputs, distance))
         distances.append(distance)
     if not distances:
         return Check("witness", Verdict.PASS, "none runs here")
     return Check("witness", Verdict.PASS, f"{len(distances)} read as their own library does, to {max(distances):.0e}")
+
+
+def _form(outputs: Arrays) -> str:
+    return ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
 
 
 def _otherwise(own: Reference, name: str, adapter: Adapter, subject: Subject, inputs: Arrays, distance: float) -> str:
@@ -77,7 +88,7 @@ def apart(ours: Arrays, theirs: Arrays, inputs: Arrays) -> float:
     in common, or with other shapes."""
     common = [name for name in ours if name in theirs]
     if not common or any(ours[name].shape != theirs[name].shape for name in common):
-        return float("inf")
+        return math.inf
     return max(_relative(*(_kept(inputs, outputs[name]) for outputs in (ours, theirs))) for name in common)
 
 

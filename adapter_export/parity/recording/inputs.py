@@ -67,7 +67,9 @@ def random_inputs(
 
 
 def _reads(module: Any) -> set[str]:
-    return set(inspect.signature(module.forward).parameters)
+    """The names of what a model's forward takes; a library may have put a forward without names around it."""
+    forwards = [kind.__dict__["forward"] for kind in type(module).__mro__ if "forward" in kind.__dict__]
+    return {name for forward in forwards for name in inspect.signature(inspect.unwrap(forward)).parameters}
 
 
 def _mask(rows: int, length: int, padding: str) -> np.ndarray:

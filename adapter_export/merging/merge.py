@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,16 @@ from typing import Any
 from adapter_export import tasks
 from adapter_export.bundle.layout import atomic_folder, check_output, sync, write_json
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder, read_json, weights_sha256
+from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.folder import SIDECAR, check_base, checkpoint_task, load_adapter, read_checkpoint
+from adapter_export.checkpoints.weights import (
+    ADAPTER_CONFIG,
+    INDEX,
+    adapter_beside,
+    refuse_quantized,
+    weight_files,
+    weights_sha256,
+)
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging.contents import companions, own_file
 from adapter_export.merging.copying import Tick
@@ -24,8 +33,9 @@ from adapter_export.merging.meter import Meter, Progress
 from adapter_export.merging.plan import FilePlan, plan_changes, plan_files, refuse_tied_head
 from adapter_export.merging.receipt import entry, identify, read_receipt, refuse_repeated
 from adapter_export.merging.stream import copy_file, write_file
-from adapter_export.merging.weights import INDEX, Weights, read_weights
+from adapter_export.merging.weights import Weights, read_weights
 
+_log = logging.getLogger(__name__)
 _CONFIG = "config.json"
 # Files written at a time. More only compete for the disk.
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -95,9 +105,20 @@ def merge(
 
 def _read_model(folder: Path) -> Layout:
     config = read_json(own_file(folder, _CONFIG))
-    if config.get("quantization_config"):
-        raise CannotMerge(f"{folder / _CONFIG}: the base model is quantized; merge into the original weights")
-    return read_layout(folder, config, read_weights(folder, config))
+    weights = read_weights(folder, config)
+    try:
+        # A tensor of a narrow type is refused where it would be scaled; elsewhere it is copied.
+        refuse_quantized(folder, config, types=False)
+    except InputError as error:
+        raise CannotMerge(str(error)) from None
+    if adapter_beside(folder):
+        _log.warning(
+            "model %s: an adapter lies in this folder (%s); it is no part of the base model, and is neither merged nor "
+            "copied",
+            folder,
+            ADAPTER_CONFIG,
+        )
+    return read_layout(folder, config, weights)
 
 
 def _read_adapter(layout: Layout, path: Path) -> tuple[Adapter, str | None]:
@@ -174,7 +195,7 @@ class _Digest:
     """
 
     def __init__(self, folder: Path) -> None:
-        for path in folder.glob("*.safetensors"):
+        for path in weight_files(folder):
             own_file(folder, path.name)
         self._folder = folder
         self._found: str | Exception = ""

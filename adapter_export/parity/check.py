@@ -11,8 +11,9 @@ from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo, read_manifest
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
-from adapter_export.checkpoints.files import existing_folder, weights_sha256
+from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.export.samples import max_sequence
 from adapter_export.injection import complete_head

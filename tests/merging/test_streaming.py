@@ -18,7 +18,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapter_export import tasks
-from adapter_export.checkpoints.files import sha256, weights_sha256
+from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging import copying, fold
 from adapter_export.merging.merge import merge

@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapter_export import tasks
+from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder, read_json
-from adapter_export.checkpoints.labels import PLACEHOLDERS, has_own_head
+from adapter_export.checkpoints.labels import PLACEHOLDERS, class_names, has_own_head
 from adapter_export.checkpoints.weights import adapter_beside, quantized_name, refuse_quantized, weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
@@ -134,6 +135,7 @@ def load_base(
         info,
         untrained=tuple(name for name in info.head if any(key.rpartition(".")[0] == name for key in in_head)),
         unread=tuple(sorted({key.removeprefix(prefix).rpartition(".")[0] for key in unread} & set(info.modules))),
+        labels=class_names(config_dict) if own_head and tasks.get(task).labelled else None,
     )
     return BaseModel(module, info, task, folder, untrained_head=bool(in_head))
 
@@ -152,6 +154,31 @@ def resolve_task(folder: Path, config: dict[str, Any], task: str) -> str:
             f"{', '.join(tasks.TASKS)}"
         )
     return found
+
+
+def use_padding(base: BaseModel, adapters: Mapping[str, Adapter]) -> None:
+    """Let a classifier that finds the end of each text by its padding know the token that training padded with.
+
+    The base model's own comes first, as in training. Raises InputError for adapters trained with different tokens, and
+    where nothing tells one and the model needs it.
+    """
+    config = base.module.config.get_text_config()
+    own = getattr(config, "pad_token_id", None)
+    chosen = {name: adapter.pad_token_id for name, adapter in adapters.items() if adapter.pad_token_id is not None}
+    for name, token in chosen.items():
+        if own is None:
+            own = config.pad_token_id = base.module.config.pad_token_id = token
+        elif token != own:
+            raise InputError(
+                f"adapter {name}: was trained with padding token {token}, but the base model, or another adapter, pads "
+                f"with {own}: the end of a text is found by it"
+            )
+    if own is None and base.task == "text-classification" and base.info.head == ("score",):
+        raise InputError(
+            f"{base.folder / 'config.json'}: field 'pad_token_id' is missing: {base.info.architecture} finds the end "
+            "of each text by it; set it to the token that training padded with (often eos_token_id: "
+            f"{getattr(config, 'eos_token_id', None)})"
+        )
 
 
 def _unread(module: PreTrainedModel, absent: set[str], output: str) -> tuple[set[str], tuple[str, ...]]:

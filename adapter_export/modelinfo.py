@@ -24,6 +24,7 @@ class ModelInfo:
     untrained: those of them that the base model's checkpoint does not hold.
     convolutions: number of spatial axes of the convolutions among the modules: features are the axis before those.
     unread: modules whose weights the checkpoint does not hold and no output reads (a pooler, for features).
+    labels: class names that the base model's config gives, for a head of its own or of adapters that have none.
     sha256: of the base model's weights; see `checkpoints.weights.weights_sha256`. Empty for a model made in memory.
     """
 
@@ -39,6 +40,7 @@ class ModelInfo:
     convolutions: Mapping[str, int] = field(default_factory=dict)
     sha256: str = ""
     unread: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
 
     def features(self, site: Site) -> int:
         """Features d of the tensors at a site. Raises InputError when the model has no such module, or the module no

@@ -110,9 +110,7 @@ def choose_task(asked: str, adapters: Mapping[str, Told], config: Mapping[str, A
 def refuse_unserved(name: str, one: Told) -> None:
     """Raise InputError for an adapter whose head has no place in any graph."""
     if one.task is not None and one.task in tasks.UNSERVED:
-        raise InputError(
-            f"adapter {name}: {one.source}: expected a task that is served, found {tasks.unserved(one.task)}"
-        )
+        raise InputError(f"adapter {name}: {one.source}: found {tasks.unserved(one.task)}")
     if one.unknown is not None:
         raise InputError(
             f"adapter {name}: {one.unknown}: expected a head of {', '.join(_CLASSES)} or a language model, found one "
@@ -183,4 +181,7 @@ def _type(config: Mapping[str, Any]) -> str:
 
 def _reads_images(config: Mapping[str, Any]) -> bool:
     """Whether the base model takes images alone."""
+    for task, by_type in HEAD_LAYERS.items():
+        if _type(config) in by_type:
+            return task == "image-classification"
     return not {"vocab_size", "text_config"} & set(config) and bool({"image_size", "num_channels"} & set(config))

@@ -66,13 +66,21 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
             added[f"{norm}.weight"] = _stored(np.ones(layout.hidden_size), dtype)
     labels = adapter.label_names
     architecture = chosen.architecture if chosen else layout.architecture
-    config = {
+    config: dict[str, Any] = {
         "architectures": [architecture],
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
         # A number of labels beside their names would win over them.
         "num_labels": None,
     }
+    if adapter.pad_token_id is not None:
+        own = layout.config.get("pad_token_id")
+        if own not in (None, adapter.pad_token_id):
+            raise InputError(
+                f"model {layout.folder}: the adapter was trained with padding token {adapter.pad_token_id}, but the "
+                f"base model pads with {own}: the end of a text is found by it"
+            )
+        config["pad_token_id"] = adapter.pad_token_id
     return HeadChange(
         architecture,
         dtype,

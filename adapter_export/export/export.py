@@ -77,7 +77,7 @@ def export_onnx(
         name: complete_head(
             base.module,
             base.info.head,
-            load_adapter(path, base.info, task=base.task, labels=labels.get(name)),
+            load_adapter(path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name)),
         )
         for name, path in adapters.items()
     }

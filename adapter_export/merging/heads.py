@@ -43,6 +43,11 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         return None
     chosen = layout.task_class(task)
     info = layout.info(task)
+    if task is None:
+        raise InputError(
+            f"model {layout.folder}: {', '.join(layers)}: saved with the adapter, and neither a module of the base "
+            "model nor a task head that is known; --task features merges the body without it"
+        )
     if not info.head:
         raise InputError(
             f"model {layout.folder}: which task head a {layout.model_type} model has for task {task!r} is not known; "
@@ -108,11 +113,12 @@ def check_language_head(layout: Layout, adapter: Adapter) -> None:
 def check_repeated(layout: Layout, adapter: Adapter) -> None:
     """Embeddings that the adapter repeats must be the model's own; raises InputError where they are not."""
     for module, weight in adapter.repeated.items():
-        name = f"{layout.modules[module]}.weight"
+        name = f"{layout.modules.get(module)}.weight"
+        if layout.weights.aliases.get(name, name) not in layout.weights.where:
+            raise InputError(f"{module!r}: saved with the adapter, and the base model has no weight there")
         found = layout.weights.entry(layout.weights.aliases.get(name, name))
-        if found.shape != weight.shape or (
-            found.dtype in STORED and _bytes(layout, name) != _stored(weight, found.dtype).tobytes()
-        ):
+        same = found.shape == weight.shape and found.dtype in STORED
+        if not same or _bytes(layout, name) != _stored(weight, found.dtype).tobytes():
             raise InputError(different(module, weight.shape, found.shape))
 
 

@@ -75,8 +75,9 @@ class SiteInfo:
 class AdapterInfo:
     """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
     an adapter inside the graph. labels: class names of its task head, None without one. slot: its number in a bank's
-    graph, None for one added later. source_sha256: of the checkpoint it was made from, see
-    `checkpoints.files.checkpoint_sha256`; None in bundles from before it was kept.
+    graph, None for one added later. labels_given: the names are the user's, not the checkpoint's.
+    source_sha256: of the checkpoint it was made from, see `checkpoints.weights.checkpoint_sha256`; None in bundles from
+    before it was kept.
     """
 
     name: str
@@ -88,6 +89,7 @@ class AdapterInfo:
     slot: int | None = None
     file: str | None = None
     source_sha256: str | None = None
+    labels_given: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter_export.checkpoints.files import checkpoint_sha256, weights_sha256
+from adapter_export.checkpoints.weights import checkpoint_sha256, weights_sha256
 from adapter_export.parity.recording.files import Refused, adapter_sha256, base_sha256, clean_copy
 from tests.bundles import Exported
 

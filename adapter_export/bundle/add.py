@@ -34,6 +34,7 @@ from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.told import AUTO, Told, refuse_contradiction, refuse_unserved, told
 from adapter_export.errors import InputError, OutputExists
+from adapter_export.hub import local
 from adapter_export.naming import check_adapter_name
 
 _STAGING = ".adding."
@@ -79,6 +80,7 @@ def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
         adapter.parameters,
         labels,
         labels_given=adapter.labels_given,
+        source=adapter.source,
         source_sha256=adapter.source_sha256,
     )
 
@@ -103,6 +105,7 @@ def add_adapter(
     and OutputExists for a name in use, unless `force` replaces it.
     """
     folder = existing_folder(bundle, "bundle")
+    adapters = {name: local(path, "adapter") for name, path in adapters.items()}
     with one_writer(folder):
         before = read_manifest(folder)
         _check_request(folder, before, adapters, force)

@@ -76,6 +76,7 @@ class AdapterInfo:
     """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
     an adapter inside the graph. labels: class names of its task head, None without one. slot: its number in a bank's
     graph, None for one added later. labels_given: the names are the user's, not the checkpoint's.
+    source: `org/name@commit` of a checkpoint that came from the Hugging Face hub, None of a folder.
     source_sha256: of the checkpoint it was made from, see `checkpoints.weights.checkpoint_sha256`; None in bundles from
     before it was kept.
     """
@@ -88,6 +89,7 @@ class AdapterInfo:
     labels: tuple[str, ...] | None = None
     slot: int | None = None
     file: str | None = None
+    source: str | None = None
     source_sha256: str | None = None
     labels_given: bool = False
 
@@ -95,6 +97,7 @@ class AdapterInfo:
 @dataclass(frozen=True)
 class Manifest:
     """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without.
+    base_source: `org/name@commit` of a base model from the Hugging Face hub, None of a folder.
     task_asked: whether the task was asked for by name; if not, the checkpoints or the base model told it.
 
     quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
@@ -123,6 +126,7 @@ class Manifest:
     slots: int = SLOTS
     bind: str = "initializer"
     task_asked: bool = False
+    base_source: str | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @property

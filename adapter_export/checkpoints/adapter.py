@@ -40,6 +40,7 @@ class Adapter:
     base_sha256: digest of the base model's weights it was trained on, where the checkpoint recorded it.
     stored: the half-precision dtypes that tensors had in their checkpoint (in memory they are float32, which holds the
     same values), by `<module path>.<tensor>`, so that the checkpoint can be written again as it was.
+    source: `org/name@commit` of a checkpoint that came from the Hugging Face hub, None of any other.
     source_sha256: of the checkpoint it was read from, see `checkpoints.files.checkpoint_sha256`; None of one made in
     memory.
     notes: what the user should know of the checkpoint, a sentence each.
@@ -61,6 +62,7 @@ class Adapter:
     stored: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problem_type: str | None = None
+    source: str | None = None
     source_sha256: str | None = None
     labels_given: bool = False
     repeated: Mapping[str, np.ndarray] = field(default_factory=dict)

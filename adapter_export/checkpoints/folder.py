@@ -17,6 +17,7 @@ from adapter_export.checkpoints.labels import named
 from adapter_export.checkpoints.told import head_modules
 from adapter_export.checkpoints.weights import checkpoint_sha256
 from adapter_export.errors import InputError
+from adapter_export.hub import source_of
 from adapter_export.methods import registry
 from adapter_export.methods.bottleneck import PLACEMENTS
 from adapter_export.modelinfo import ModelInfo
@@ -123,6 +124,7 @@ def load_adapter(
     adapter = replace(
         adapter,
         task=said if said in tasks.TASKS else None,
+        source=source_of(checkpoint.folder),
         source_sha256=checkpoint_sha256(checkpoint.folder),
         notes=(*adapter.notes, *notes),
         pad_token_id=checkpoint.sidecar.get("pad_token_id"),

@@ -31,6 +31,7 @@ from adapter_export.export.lower import Lowered, all_sites
 from adapter_export.export.saving import save_graphs
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
+from adapter_export.hub import source_of
 
 
 def write_bundle(
@@ -65,6 +66,7 @@ def write_bundle(
         slots=slots,
         bind=bind,
         task_asked=task_asked,
+        base_source=source_of(base.folder),
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)

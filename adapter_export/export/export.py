@@ -26,6 +26,7 @@ from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable, Required
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32, MIN_OPSET, trace
+from adapter_export.hub import local
 from adapter_export.injection import complete_head, load_head
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
@@ -64,7 +65,8 @@ def export_onnx(
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
-    folder = existing_folder(model, "model")
+    folder = existing_folder(local(model, "model"), "model")
+    adapters = {name: local(path, "adapter") for name, path in adapters.items()}
     check_output(output, force, inputs=[folder, *adapters.values()])
     _check_request(mode, adapters, opset, slots, bind)
     target = Target(dtype, quantize, fuse)

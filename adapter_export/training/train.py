@@ -18,6 +18,7 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder, read_json, sha256
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.errors import InputError
+from adapter_export.hub import local, source_of
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
 from adapter_export.placement.tables import placement_for
@@ -115,6 +116,7 @@ def train(
     if early_stopping is not None and eval is None:
         raise InputError("--early-stopping: needs --eval, to see on when to stop")
     files = [Path(path) for path in (train, eval) if path is not None]
+    model = local(model, "model")
     first = is_first()
     if first:
         check_output(output, force, [model, *files])
@@ -158,7 +160,7 @@ def train(
                 pad_token_id=data.pad_token_id if labels and not named_padding else None,
             )
             with atomic_folder(output, force, [model, *files]) as folder:
-                save_adapter(folder, adapter, base.info, str(base.folder))
+                save_adapter(folder, adapter, base.info, source_of(base.folder) or str(base.folder))
     return TrainResult(
         output=Path(output),
         method=method,

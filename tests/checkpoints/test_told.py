@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapter_export.basemodel import quiet
+from adapter_export.bundle.add import add_adapter
 from adapter_export.checkpoints.files import read_json
 from adapter_export.checkpoints.folder import read_checkpoint
 from adapter_export.checkpoints.told import Told, choose_task, told
@@ -111,6 +112,18 @@ def test_beside_a_text_classifier(
         adapters = {name: tokens if name == "tokens" else classifier_checkpoints["ia3_two"] for name in names}
         with pytest.raises(InputError, match="adapter tokens: task_type 'TOKEN_CLS': found a head for token-class"):
             export_onnx(tiny_model("bert"), adapters, tmp_path / "out", mode="swappable")
+
+
+def test_added_to_text_classifiers(trained: Callable[..., Path], swappable_bundle: Any, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(swappable_bundle.bundle, tmp_path / "bundle"))
+    before = (bundle / "manifest.json").read_bytes()
+    tokens = trained("bert", "AutoModelForTokenClassification", task_type="TOKEN_CLS")
+    with pytest.raises(InputError, match="adapter x: task_type 'TOKEN_CLS': found a head for token-classification"):
+        add_adapter(bundle, {"x": tokens})
+    body = trained("bert", "AutoModel", task_type="FEATURE_EXTRACTION")
+    with pytest.raises(InputError, match=r"adapter x: was trained for features .* contradicts the bundle's task text"):
+        add_adapter(bundle, {"x": body})
+    assert (bundle / "manifest.json").read_bytes() == before
 
 
 def test_the_class_of_the_base_model_decides_where_names_do_not(

@@ -295,8 +295,8 @@ class TestOtherHeads:
         assert "--task features" in message
 
     def test_its_head_is_not_the_model_s_own(self, copy_of: Callable[..., Path]) -> None:
-        folder = copy_of("bert", "text-classification")
-        edit_config(folder, architectures=["BertForMultipleChoice"], id2label={"0": "a", "1": "b", "2": "c"})
+        folder = copy_of("bert", "text-classification", 2)
+        edit_config(folder, architectures=["BertForMultipleChoice"], id2label={"0": "a", "1": "b"})
         base = load_base(folder, "text-classification")
         assert base.untrained_head
         assert base.module.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}

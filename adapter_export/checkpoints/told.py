@@ -55,11 +55,16 @@ def told(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Told:
     if checkpoint.format == adapterhub.FORMAT:
         return _told_by_hub(checkpoint)
     said, source = peft.task_of(checkpoint), f"task_type {checkpoint.config.get('task_type')!r}"
-    if own := checkpoint.sidecar.get("task"):
-        said, source = str(own), f"task {own!r} in adapter_export.json"
     # PEFT has one name for the classes of texts and of images.
     if said == "text-classification" and _reads_images(config):
         said = "image-classification"
+    if own := checkpoint.sidecar.get("task"):
+        if said not in (None, own):
+            raise InputError(
+                f"{checkpoint.folder / 'adapter_export.json'}: field 'task': {own!r} contradicts {source} in "
+                f"{ADAPTER_CONFIG}"
+            )
+        said, source = str(own), f"task {own!r} in adapter_export.json"
     head = head_modules(checkpoint)
     found = _of_head(checkpoint, head, config)
     if said is None:

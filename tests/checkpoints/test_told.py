@@ -142,6 +142,13 @@ def test_a_config_that_contradicts_the_head(trained: Callable[..., Path], tiny_m
         told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))
 
 
+def test_two_files_that_contradict_each_other(trained: Callable[..., Path], tiny_model: TinyModel) -> None:
+    folder = trained("bert", "AutoModelForTokenClassification", task_type="TOKEN_CLS")
+    (folder / "adapter_export.json").write_text(json.dumps({"task": TEXT}))
+    with pytest.raises(InputError, match="field 'task': 'text-classification' contradicts task_type 'TOKEN_CLS'"):
+        told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))
+
+
 def test_a_module_that_no_class_is_known_for(
     trained: Callable[..., Path], tiny_model: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -138,15 +138,19 @@ def test_a_config_that_contradicts_the_head(trained: Callable[..., Path], tiny_m
     folder = trained("bert", "AutoModelForSequenceClassification", **CLASSIFIER)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "FEATURE_EXTRACTION"}))
-    with pytest.raises(InputError, match=r"task_type 'FEATURE_EXTRACTION' contradicts the task head .*\(classifier\)"):
-        told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))
+    one = {"a": told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))}
+    for asked in ("auto", TEXT):
+        with pytest.raises(InputError, match=r"a: task_type 'FEATURE_EXTRACTION' contradicts the task head"):
+            choose_task(asked, one, {})
+    assert choose_task("features", one, {}) == "features"
 
 
 def test_two_files_that_contradict_each_other(trained: Callable[..., Path], tiny_model: TinyModel) -> None:
     folder = trained("bert", "AutoModelForTokenClassification", task_type="TOKEN_CLS")
     (folder / "adapter_export.json").write_text(json.dumps({"task": TEXT}))
-    with pytest.raises(InputError, match="field 'task': 'text-classification' contradicts task_type 'TOKEN_CLS'"):
-        told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))
+    one = {"a": told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))}
+    with pytest.raises(InputError, match=r"a: task 'text-classification' in .* contradicts task_type 'TOKEN_CLS'"):
+        choose_task("auto", one, {})
 
 
 def test_a_module_that_no_class_is_known_for(

@@ -79,6 +79,7 @@ def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
         adapter.parameters,
         labels,
         labels_given=adapter.labels_given,
+        source_sha256=adapter.source_sha256,
     )
 
 

@@ -15,6 +15,7 @@ from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.checkpoints.labels import named
 from adapter_export.checkpoints.told import head_modules
+from adapter_export.checkpoints.weights import checkpoint_sha256
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.methods.bottleneck import PLACEMENTS
@@ -122,6 +123,7 @@ def load_adapter(
     adapter = replace(
         adapter,
         task=said if said in tasks.TASKS else None,
+        source_sha256=checkpoint_sha256(checkpoint.folder),
         notes=(*adapter.notes, *notes),
         pad_token_id=checkpoint.sidecar.get("pad_token_id"),
     )

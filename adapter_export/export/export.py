@@ -90,7 +90,7 @@ def export_onnx(
             )
     base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind)
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind)
+        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, task != "auto")
 
 
 def lower_mode(

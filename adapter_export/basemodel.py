@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.labels import PLACEHOLDERS, class_names, has_own_head
-from adapter_export.checkpoints.weights import adapter_beside, quantized_name, refuse_quantized, weights_sha256
+from adapter_export.checkpoints.weights import (
+    adapter_beside,
+    model_config,
+    quantized_name,
+    refuse_quantized,
+    weights_sha256,
+)
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 
@@ -66,7 +72,7 @@ def load_base(
     import transformers
 
     folder = existing_folder(path, "model")
-    config_dict = read_json(folder / "config.json")
+    config_dict = model_config(folder)
     task = resolve_task(folder, config_dict, task)
     refuse_quantized(folder, config_dict)
     if adapter_beside(folder):

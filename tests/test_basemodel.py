@@ -150,6 +150,10 @@ class TestHeads:
 
 
 class TestBadFolders:
+    def test_an_adapter_is_no_model(self, tmp_path: Path) -> None:
+        (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+        assert "expected a base model (config.json), found an adapter (adapter_config.json)" in refused(tmp_path)
+
     def test_missing(self, tmp_path: Path) -> None:
         assert refused(tmp_path / "none").endswith("none: expected a folder, found nothing")
 
@@ -291,8 +295,8 @@ class TestOtherHeads:
         assert "--task features" in message
 
     def test_its_head_is_not_the_model_s_own(self, copy_of: Callable[..., Path]) -> None:
-        folder = copy_of("bert", "text-classification")
-        edit_config(folder, architectures=["BertForMultipleChoice"], id2label={"0": "a", "1": "b", "2": "c"})
+        folder = copy_of("bert", "text-classification", 2)
+        edit_config(folder, architectures=["BertForMultipleChoice"], id2label={"0": "a", "1": "b"})
         base = load_base(folder, "text-classification")
         assert base.untrained_head
         assert base.module.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
@@ -315,6 +319,23 @@ class TestQuantizedModels:
         message = refused(folder)
         assert "config.json: field 'quantization_config': the base model is quantized" in message
         assert settings["quant_method"] in message
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"compression_config": {"format": "pack-quantized"}},
+            {"text_config": {"quantization_config": {"quant_method": "gptq"}}},
+        ],
+    )
+    def test_by_the_config_elsewhere(self, changes: dict[str, Any], copy_of: Callable[..., Path]) -> None:
+        folder = copy_of("llama")
+        edit_config(folder, **changes)
+        assert "the base model is quantized" in refused(folder)
+
+    def test_masks_as_bytes_are_no_weights(self, copy_of: Callable[..., Path]) -> None:
+        folder = copy_of("gpt2")
+        edit_weights(folder, lambda weights: weights.update({"h.0.attn.bias": np.ones((1, 1, 4, 4), np.uint8)}))
+        load_base(folder)
 
     def test_by_the_weights(self, copy_of: Callable[..., Path]) -> None:
         folder = copy_of("llama")

@@ -16,7 +16,6 @@ from adapter_export.architectures.heads import HEAD_LAYERS
 from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import LM_HEAD, Checkpoint
 from adapter_export.checkpoints.files import shortened
-from adapter_export.checkpoints.weights import ADAPTER_CONFIG
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.renames import canonical
@@ -42,34 +41,37 @@ _CLASSES = "text-classification", "image-classification"
 class Told:
     """task: as in `tasks.TASKS` or `tasks.UNSERVED`, None where the checkpoint does not tell. source: what tells it.
     head: modules of its task head, a repeated `lm_head` included. unknown: it has a head of a kind not known here.
+    wrong: how the checkpoint contradicts itself, which is an error unless its head is left out.
     """
 
     task: str | None = None
     source: str = ""
     head: tuple[str, ...] = ()
     unknown: str | None = None
+    wrong: str | None = None
 
 
 def told(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Told:
-    """What the checkpoint says. config: of the base model. Raises InputError where it contradicts itself."""
+    """What the checkpoint says. config: of the base model."""
     if checkpoint.format == adapterhub.FORMAT:
         return _told_by_hub(checkpoint)
+    head = head_modules(checkpoint)
     said, source = peft.task_of(checkpoint), f"task_type {checkpoint.config.get('task_type')!r}"
-    if own := checkpoint.sidecar.get("task"):
-        said, source = str(own), f"task {own!r} in adapter_export.json"
     # PEFT has one name for the classes of texts and of images.
     if said == "text-classification" and _reads_images(config):
         said = "image-classification"
-    head = head_modules(checkpoint)
-    found = _of_head(checkpoint, head, config)
+    if own := checkpoint.sidecar.get("task"):
+        wrong = f"task {own!r} in adapter_export.json contradicts {source}" if said not in (None, own) else None
+        said, source = str(own), f"task {own!r} in adapter_export.json"
+        if wrong is not None:
+            return Told(said, source, head, wrong=wrong)
     if said is None:
+        found = _of_head(checkpoint, head, config)
         return Told(found, f"its head ({', '.join(head)})" if found else "", head)
     labelled = set(head) - {LM_HEAD}
     if labelled and not tasks.is_labelled(said) and said not in tasks.UNSERVED:
-        raise InputError(
-            f"{checkpoint.folder / ADAPTER_CONFIG}: {source} contradicts the task head that is saved with it "
-            f"({', '.join(sorted(labelled))}); --task features exports the body without the head"
-        )
+        listed = ", ".join(sorted(labelled))
+        return Told(said, source, head, wrong=f"{source} contradicts the task head that is saved with it ({listed})")
     return Told(said, source, head)
 
 
@@ -118,6 +120,8 @@ def refuse_unserved(name: str, one: Told) -> None:
     """Raise InputError for an adapter whose head has no place in any graph."""
     if one.task is not None and one.task in tasks.UNSERVED:
         raise InputError(f"adapter {name}: {one.source}: found {tasks.unserved(one.task)}")
+    if one.wrong is not None:
+        raise InputError(f"adapter {name}: {one.wrong}; --task features exports the body without a head")
     if one.unknown is not None:
         raise InputError(
             f"adapter {name}: {one.unknown}: expected a head of {', '.join(_CLASSES)} or a language model, found one "

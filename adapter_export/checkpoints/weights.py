@@ -40,8 +40,12 @@ _QUANTIZED_NAMES = (
     ".weight_scale_inv", ".weight_zero_point",
 )  # fmt: skip
 _QUANTIZED_STATE = ".quant_state."
+_QUANTIZED_FIELDS = ("quantization_config", "compression_config")
 _NARROW = ("F8_", "F6_", "F4")
-_INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64")
+_BYTES = ("I8", "U8")
+_INTEGERS = (*_BYTES, "I16", "U16", "I32", "U32", "I64", "U64")
+# Old checkpoints hold masks as bytes under such names.
+_MASKS = (".bias", ".masked_bias")
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -104,6 +108,16 @@ def _digest(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def model_config(folder: Path) -> dict[str, Any]:
+    """The base model's config. Raises InputError, also for a folder that holds an adapter alone."""
+    if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
+        raise InputError(
+            f"model {folder}: expected a base model ({CONFIG}), found an adapter ({ADAPTER_CONFIG}), which belongs to "
+            "--adapter"
+        )
+    return read_json(folder / CONFIG)
+
+
 def adapter_beside(folder: Path) -> bool:
     """Whether an adapter lies in the model's folder, which is no part of the base model."""
     return (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists()
@@ -115,11 +129,13 @@ def refuse_quantized(folder: Path, config: Mapping[str, Any], *, types: bool = T
     types: by the types of the weights too, not by their names alone.
     """
     path = folder / CONFIG
-    for place in (config, config.get("text_config")):
-        if isinstance(place, Mapping) and (settings := place.get("quantization_config")):
+    # Models of models have a config in a config.
+    nested = [value for value in config.values() if isinstance(value, Mapping)]
+    for place, entry in ((place, entry) for place in (config, *nested) for entry in _QUANTIZED_FIELDS):
+        if settings := place.get(entry):
             method = settings.get("quant_method") if isinstance(settings, Mapping) else None
             raise InputError(
-                f"{path}: field 'quantization_config': the base model is quantized ({shortened(method or settings)}), "
+                f"{path}: field {entry!r}: the base model is quantized ({shortened(method or settings)}), "
                 "which is not supported; use the folder with its original weights"
             )
     for file in weight_files(folder):
@@ -142,7 +158,8 @@ def quantized_name(names: Iterable[str]) -> str | None:
 def _quantized_tensor(tensors: Mapping[str, Entry]) -> str | None:
     for name, entry in tensors.items():
         # Masks and positions are integers too, weights of layers are not.
-        if entry.dtype.startswith(_NARROW) or (entry.dtype in _INTEGERS and name.endswith(".weight")):
+        in_bytes = entry.dtype in _BYTES and not name.endswith(_MASKS)
+        if entry.dtype.startswith(_NARROW) or in_bytes or (entry.dtype in _INTEGERS and name.endswith(".weight")):
             return name
     return None
 

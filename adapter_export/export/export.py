@@ -13,10 +13,11 @@ from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.layout import atomic_folder, check_output
 from adapter_export.bundle.manifest import BINDINGS, MANY, MODEL, SLOTS, Manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.told import choose_task, told
+from adapter_export.checkpoints.weights import model_config
 from adapter_export.errors import InputError
 from adapter_export.export.bank import Bank
 from adapter_export.export.bundle import write_bundle
@@ -72,7 +73,7 @@ def export_onnx(
     target = Target(dtype, quantize, fuse)
     checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
     check_given(labels, adapters)
-    config = read_json(folder / "config.json")
+    config = model_config(folder)
     found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
     base = load_base(folder, found or task, dtype=target.torch_dtype)
     loaded = {

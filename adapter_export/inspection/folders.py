@@ -19,6 +19,8 @@ ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", CONFIG
 _PEFT_SETTINGS = ("task_type", "target_modules", "feedforward_modules", "modules_to_save", "r", "lora_alpha")
 _HUB_SETTINGS = ("mh_adapter", "output_adapter", "original_ln_before", "non_linearity", "reduction_factor", "scaling")
 
+# What is told of a base model that lies in an adapter's folder.
+_BESIDE = ("model_type", "architectures", "task", "weights_sha256")
 _MODEL_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "dtype")
 
 
@@ -53,7 +55,10 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
         files = [folder / name for name in names if (folder / name).exists()]
     base = {"base_sha256": sidecar["base_sha256"]} if sidecar.get("base_sha256") else {}
     # The two are apart everywhere else: `--model` of this folder is the model without the adapter.
-    model = {"model_beside": describe_model(folder)} if adapter_beside(folder) else {}
+    model: dict[str, Any] = {}
+    if adapter_beside(folder):
+        beside = describe_model(folder)
+        model = {"model_beside": {name: beside[name] for name in _BESIDE if name in beside}}
     return {"kind": "adapter checkpoint", **known, **base, **_weights(files), **model}
 
 

@@ -22,6 +22,7 @@ from adapter_export.checkpoints.weights import (
     ADAPTER_CONFIG,
     INDEX,
     adapter_beside,
+    model_config,
     refuse_quantized,
     weight_files,
     weights_sha256,
@@ -117,6 +118,8 @@ def merge(
 
 
 def _read_model(folder: Path) -> Layout:
+    if not (folder / _CONFIG).exists():
+        model_config(folder)
     config = read_json(own_file(folder, _CONFIG))
     weights = read_weights(folder, config)
     try:

@@ -45,7 +45,7 @@ def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
             if others := [user for user in users[id(parameter)] if user is not module]:
                 raise CannotMerge(
                     f"site {site.name}: {name} is tied to {len(others)} other module(s) of the model, which must not "
-                    "be scaled; untie the weights first (tie_word_embeddings=false), or use --mode swappable"
+                    "be scaled; save the model with a weight of its own for each, or use --mode swappable"
                 )
             if name in changes:
                 raise CannotMerge(f"site {site.name}: {name} would be scaled twice by one adapter")

@@ -128,6 +128,6 @@ def _change(layout: Layout, site: Site, name: str, layer: Layer, folds: Sequence
 
 def _tied(other: str) -> str:
     return (
-        f"its weight is tied to {other}, which must not be scaled; untie the weights first "
-        "(tie_word_embeddings=false), or export with --mode swappable"
+        f"its weight is tied to {other}, which must not be scaled; save the model with a weight of its own for each, "
+        "or export with --mode swappable"
     )

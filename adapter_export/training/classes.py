@@ -23,16 +23,17 @@ _SEPARATORS = "|;,"
 
 @dataclass(frozen=True)
 class Classes:
-    """names: in the head's order. spelled: what the data calls some of them otherwise, by its own name."""
+    """names: in the head's order. own: of the base model's own head; the data may spell them otherwise."""
 
     names: tuple[str, ...]
-    spelled: Mapping[str, str]
+    own: bool = False
 
     def of(self, table: Table) -> Table:
-        """The table with the classes by these names."""
-        if not self.spelled or table.labels is None:
+        """The table with the classes by these names; labels that are none of them stay."""
+        if not self.own or table.labels is None:
             return table
-        return replace(table, labels=[self.spelled.get(label, label) for label in table.labels])
+        spelled = _matched(sorted(set(table.labels)), self.names) or {}
+        return replace(table, labels=[spelled.get(label, label) for label in table.labels])
 
 
 def classes_of(table: Table, config: Mapping[str, Any]) -> Classes:
@@ -49,12 +50,12 @@ def classes_of(table: Table, config: Mapping[str, Any]) -> Classes:
     _note_several(table, found)
     own = _own_classes(config)
     if own is None:
-        return Classes(found, {})
+        return Classes(found)
     if found == tuple(map(str, range(len(own)))) and class_names(config) is None:
         # Neither has names.
-        return Classes(found, {})
-    if (spelled := _matched(found, own)) is not None:
-        return Classes(own, {label: name for label, name in spelled.items() if label != name})
+        return Classes(found)
+    if _matched(found, own) is not None:
+        return Classes(own, own=True)
     _log.warning(
         "%s: the labels (%s) are not the classes of the base model's own task head (%s): its rows stand for other "
         "classes now, in sorted order",
@@ -62,7 +63,7 @@ def classes_of(table: Table, config: Mapping[str, Any]) -> Classes:
         _some(found),
         _some(own),
     )
-    return Classes(found, {})
+    return Classes(found)
 
 
 def _own_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -15,8 +15,9 @@ from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.layout import atomic_folder, check_output
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder, read_json, sha256
+from adapter_export.checkpoints.files import existing_folder, sha256
 from adapter_export.checkpoints.folder import save_adapter
+from adapter_export.checkpoints.weights import model_config
 from adapter_export.errors import InputError
 from adapter_export.hub import local, source_of
 from adapter_export.methods import registry
@@ -125,7 +126,7 @@ def train(
     tables = [_read(path, columns) for path in files]
     labels: tuple[str, ...] = ()
     if tasks.get(task).labelled and isinstance(tables[0], Table):
-        classes = classes_of(tables[0], read_json(existing_folder(model, "model") / "config.json"))
+        classes = classes_of(tables[0], model_config(existing_folder(model, "model")))
         labels, tables = classes.names, [classes.of(table) if isinstance(table, Table) else table for table in tables]
     base = _seeded_base(model, task, labels, seed)
     named_padding = base.module.config.get_text_config().pad_token_id is not None

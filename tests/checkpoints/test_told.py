@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapter_export.basemodel import quiet
+from adapter_export.bundle.add import add_adapter
 from adapter_export.checkpoints.files import read_json
 from adapter_export.checkpoints.folder import read_checkpoint
 from adapter_export.checkpoints.told import Told, choose_task, told
@@ -113,6 +114,18 @@ def test_beside_a_text_classifier(
             export_onnx(tiny_model("bert"), adapters, tmp_path / "out", mode="swappable")
 
 
+def test_added_to_text_classifiers(trained: Callable[..., Path], swappable_bundle: Any, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(swappable_bundle.bundle, tmp_path / "bundle"))
+    before = (bundle / "manifest.json").read_bytes()
+    tokens = trained("bert", "AutoModelForTokenClassification", task_type="TOKEN_CLS")
+    with pytest.raises(InputError, match="adapter x: task_type 'TOKEN_CLS': found a head for token-classification"):
+        add_adapter(bundle, {"x": tokens})
+    body = trained("bert", "AutoModel", task_type="FEATURE_EXTRACTION")
+    with pytest.raises(InputError, match=r"adapter x: was trained for features .* contradicts the bundle's task text"):
+        add_adapter(bundle, {"x": body})
+    assert (bundle / "manifest.json").read_bytes() == before
+
+
 def test_the_class_of_the_base_model_decides_where_names_do_not(
     trained: Callable[..., Path], tiny_model: TinyModel
 ) -> None:
@@ -125,8 +138,19 @@ def test_a_config_that_contradicts_the_head(trained: Callable[..., Path], tiny_m
     folder = trained("bert", "AutoModelForSequenceClassification", **CLASSIFIER)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "FEATURE_EXTRACTION"}))
-    with pytest.raises(InputError, match=r"task_type 'FEATURE_EXTRACTION' contradicts the task head .*\(classifier\)"):
-        told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))
+    one = {"a": told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))}
+    for asked in ("auto", TEXT):
+        with pytest.raises(InputError, match=r"a: task_type 'FEATURE_EXTRACTION' contradicts the task head"):
+            choose_task(asked, one, {})
+    assert choose_task("features", one, {}) == "features"
+
+
+def test_two_files_that_contradict_each_other(trained: Callable[..., Path], tiny_model: TinyModel) -> None:
+    folder = trained("bert", "AutoModelForTokenClassification", task_type="TOKEN_CLS")
+    (folder / "adapter_export.json").write_text(json.dumps({"task": TEXT}))
+    one = {"a": told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))}
+    with pytest.raises(InputError, match=r"a: task 'text-classification' in .* contradicts task_type 'TOKEN_CLS'"):
+        choose_task("auto", one, {})
 
 
 def test_a_module_that_no_class_is_known_for(

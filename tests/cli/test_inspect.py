@@ -105,6 +105,15 @@ class TestModels:
         assert entry["method"] == "ia3"
         assert entry["base_sha256"] == weights_sha256(swappable_bundle.base)
 
+    def test_finding_2_an_adapter_beside_it(self, swappable_bundle: Exported, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(swappable_bundle.base, tmp_path / "both"))
+        for path in swappable_bundle.adapters["ia3_two"].iterdir():
+            shutil.copy(path, folder / path.name)
+        found = described(folder)
+        assert found["kind"] == "adapter checkpoint"
+        assert found["model_beside"]["model_type"] == "bert"
+        assert found["model_beside"]["weights_sha256"] == weights_sha256(swappable_bundle.base)
+
 
 class TestBundles:
     def test_swappable(self, swappable_bundle: Exported) -> None:

@@ -26,8 +26,9 @@ from adapter_export.bundle.manifest import (
     write_manifest,
 )
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
-from adapter_export.checkpoints.files import existing_folder, sha256
+from adapter_export.checkpoints.files import existing_folder, read_json, sha256
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.naming import check_adapter_name
 
@@ -63,7 +64,14 @@ def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest)
     labels = adapter.label_names if adapter.num_labels is not None else None
     digest = sha256(path)
     return AdapterInfo(
-        name, adapter.method, adapter.source_format, digest, adapter.parameters, labels, file=adapter_path(name)
+        name,
+        adapter.method,
+        adapter.source_format,
+        digest,
+        adapter.parameters,
+        labels,
+        file=adapter_path(name),
+        problem_type=adapter.problem_type if labels else None,
     )
 
 
@@ -86,7 +94,7 @@ def add_adapter(bundle: str | Path, adapters: Mapping[str, str | Path], force: b
         try:
             after = before
             for name, path in adapters.items():
-                adapter = load_adapter(path, before.base)
+                adapter = with_problem_type(load_adapter(path, before.base), read_json(folder / "config.json"))
                 if LM_HEAD in adapter.head and before.task in ("causal-lm", "seq2seq-lm"):
                     raise InputError(
                         f"adapter {name}: carries {LM_HEAD!r}, which only an export beside the base model can compare; "

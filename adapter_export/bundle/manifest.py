@@ -9,6 +9,7 @@ from pathlib import Path
 from adapter_export.bundle.layout import write_json
 from adapter_export.bundle.typed import build
 from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import check_adapter_name
@@ -75,7 +76,7 @@ class SiteInfo:
 class AdapterInfo:
     """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
     an adapter inside the graph. labels: class names of its task head, None without one. slot: its number in a bank's
-    graph, None for one added later.
+    graph, None for one added later. problem_type: what its task head's numbers mean, see `checkpoints.problem_types`.
     """
 
     name: str
@@ -86,11 +87,13 @@ class AdapterInfo:
     labels: tuple[str, ...] | None = None
     slot: int | None = None
     file: str | None = None
+    problem_type: str | None = None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without.
+    """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without;
+    problem_type: what that head's numbers mean.
 
     quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
     which only ONNX Runtime has. slots: of a bank, how many adapters a runtime holds in memory at once. bind: see
@@ -117,6 +120,7 @@ class Manifest:
     contrib: tuple[str, ...] = ()
     slots: int = SLOTS
     bind: str = "initializer"
+    problem_type: str | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @property
@@ -198,6 +202,9 @@ def _check(manifest: Manifest) -> None:
         parts = path.split("/")
         if not all(parts) or {".", ".."} & set(parts) or "\\" in path or ":" in path:
             raise ValueError(f"path {path!r}: expected a path inside the bundle")
+    for problem in (manifest.problem_type, *(info.problem_type for info in manifest.adapters)):
+        if problem not in (None, *PROBLEM_TYPES):
+            raise ValueError(f"field 'problem_type': expected one of {', '.join(PROBLEM_TYPES)}, found {problem!r}")
     for info in manifest.adapters:
         check_adapter_name(info.name)
     if len({info.name for info in manifest.adapters}) != len(manifest.adapters):

@@ -12,6 +12,7 @@ from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, field, read_json
+from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.methods.bottleneck import PLACEMENTS
@@ -70,6 +71,9 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: field {name!r}: expected a list of strings, found {values!r}")
     if sidecar.get("task") not in (None, *tasks.TASKS):
         raise InputError(f"{path}: field 'task': expected one of {', '.join(tasks.TASKS)}, found {sidecar['task']!r}")
+    if sidecar.get("problem_type") not in (None, *PROBLEM_TYPES):
+        expected, found = ", ".join(PROBLEM_TYPES), sidecar["problem_type"]
+        raise InputError(f"{path}: field 'problem_type': expected one of {expected}, found {found!r:.60}")
     if sidecar.get("placement") not in (None, *PLACEMENTS):
         expected = ", ".join(PLACEMENTS)
         raise InputError(f"{path}: field 'placement': expected one of {expected}, found {sidecar['placement']!r}")
@@ -90,6 +94,7 @@ def load_adapter(path: str | Path, info: ModelInfo) -> Adapter:
     """
     checkpoint = read_checkpoint(path)
     adapter = replace(_FORMATS[checkpoint.format].resolve(checkpoint, info), task=checkpoint_task(checkpoint))
+    adapter = replace(adapter, problem_type=checkpoint.sidecar.get("problem_type") or adapter.problem_type)
     check_base(checkpoint.folder, adapter, info.sha256)
     if adapter.labels is not None and adapter.num_labels not in (None, len(adapter.labels)):
         raise InputError(f"{checkpoint.folder}: {len(adapter.labels)} label names for a head of {adapter.num_labels}")
@@ -115,6 +120,8 @@ def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str
     sidecar: dict[str, Any] = {"base_sha256": info.sha256 or None, "task": adapter.task}
     if adapter.labels is not None:
         sidecar["labels"] = list(adapter.labels)
+    if adapter.problem_type is not None:
+        sidecar["problem_type"] = adapter.problem_type
     if chosen == adapterhub.FORMAT:
         sidecar |= adapterhub.sidecar(adapter, info)
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")

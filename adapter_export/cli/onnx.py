@@ -32,6 +32,7 @@ Example:
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
 @click.option("--task", default="auto", show_default=True, help="auto takes the adapters' task, else the model's.")
 @click.option("--no-cache", is_flag=True, help="Decoders: a scoring graph without a key-value cache.")
+@click.option("--no-tokenizer", is_flag=True, help="Leave the tokenizer out: the bundle takes token ids alone.")
 @click.option(
     "--dtype",
     default="fp32",
@@ -78,6 +79,7 @@ def command(
     output: Path,
     task: str,
     no_cache: bool,
+    no_tokenizer: bool,
     dtype: str,
     quantize: str,
     fuse: str,
@@ -97,6 +99,7 @@ def command(
         mode=mode,
         task=task,
         cache=not no_cache,
+        tokenizer=not no_tokenizer,
         opset=opset,
         dtype=dtype,
         quantize=quantize,

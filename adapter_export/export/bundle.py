@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import write_adapter_file
@@ -25,6 +26,7 @@ from adapter_export.bundle.manifest import (
 from adapter_export.bundle.no_adapter import no_adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.problem_types import stated
 from adapter_export.export.checking import contrib_operators
 from adapter_export.export.genai import write_genai_config
 from adapter_export.export.head import head_defaults
@@ -32,6 +34,7 @@ from adapter_export.export.lower import Lowered, all_sites
 from adapter_export.export.saving import save_graphs
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
+from adapter_export.tokenizer import write_tokenizer
 
 
 def write_bundle(
@@ -43,9 +46,15 @@ def write_bundle(
     target: Target = FP32,
     slots: int = SLOTS,
     bind: str = "initializer",
+    tokenizer: Any = None,
 ) -> Manifest:
-    """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest."""
+    """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest.
+
+    tokenizer: see `tokenizer.exportable_tokenizer`; None leaves a bundle that takes token ids alone.
+    """
     save_graphs(graphs, folder)
+    if tokenizer is not None:
+        write_tokenizer(tokenizer, folder)
     copy_companions(base.folder, folder)
     write_config(base, folder / "config.json")
     manifest = Manifest(
@@ -60,6 +69,7 @@ def write_bundle(
         adapters=(),
         files={},
         labels=own_labels(base),
+        problem_type=stated(base.module.config.to_dict()) if own_labels(base) else None,
         quantize=target.quantize,
         fuse=target.fuse,
         slots=slots,
@@ -79,7 +89,15 @@ def write_bundle(
             write_adapter_file(folder / NO_ADAPTER_FILE, tensors, base.info.sha256)
     else:
         infos = [
-            AdapterInfo(name, adapter.method, adapter.source_format, "", adapter.parameters, labels_of(adapter))
+            AdapterInfo(
+                name,
+                adapter.method,
+                adapter.source_format,
+                "",
+                adapter.parameters,
+                labels_of(adapter),
+                problem_type=adapter.problem_type if labels_of(adapter) else None,
+            )
             for name, adapter in adapters.items()
         ]
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}

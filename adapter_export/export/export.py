@@ -16,6 +16,7 @@ from adapter_export.bundle.manifest import BINDINGS, MANY, MODEL, SLOTS, Manifes
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.folder import checkpoint_task, load_adapter, read_checkpoint
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.errors import InputError
 from adapter_export.export.bank import Bank
 from adapter_export.export.bundle import write_bundle
@@ -30,6 +31,7 @@ from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import check_adapter_name
 from adapter_export.sites import Site
+from adapter_export.tokenizer import exportable_tokenizer
 
 MODES = ("merged", "embedded", *MANY)
 
@@ -48,6 +50,7 @@ def export_onnx(
     fuse: str = "none",
     bind: str = "initializer",
     slots: int = SLOTS,
+    tokenizer: bool = True,
     force: bool = False,
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
@@ -56,7 +59,7 @@ def export_onnx(
     one adapter, swappable any number from one. task: `auto` takes the adapters' task where they tell one, else the base
     model's. cache: decoders only; False exports a scoring graph without a key-value cache. dtype, quantize, fuse: see
     `export.target`. bind: of mode swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters a
-    runtime holds in memory at once.
+    runtime holds in memory at once. tokenizer: False leaves it out; the bundle then takes token ids alone.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
@@ -66,17 +69,19 @@ def export_onnx(
     target = Target(dtype, quantize, fuse)
     checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
     task = choose_task(folder, task, checkpoints)
+    texts = exportable_tokenizer(folder) if tokenizer else None
     base = load_base(folder, task, dtype=target.torch_dtype)
     loaded = {
         name: complete_head(base.module, base.info.head, load_adapter(path, base.info))
         for name, path in adapters.items()
     }
+    loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
             raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")
     base, graphs = lower_mode(base, loaded, mode, opset, stages_for(task, cache), target, bind)
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind)
+        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, texts)
 
 
 def lower_mode(

@@ -13,6 +13,7 @@ from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo, read_mani
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.files import existing_folder, weights_sha256
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.errors import InputError
 from adapter_export.export.samples import max_sequence
 from adapter_export.injection import complete_head
@@ -68,6 +69,7 @@ def check_parity(
         name: _for_task(complete_head(exact.module, exact.info.head, load_adapter(path, exact.info)), manifest.task)
         for name, path in adapters.items()
     }
+    loaded = {name: with_problem_type(adapter, exact.module.config.to_dict()) for name, adapter in loaded.items()}
     inputs = whole_inputs(manifest)
     limits = _text_limits(exact, inputs, manifest.task)
     cases = cases_for(inputs, limits)

@@ -42,6 +42,9 @@ def check_labels(manifest: Manifest, adapters: Mapping[str, Adapter]) -> Check:
         if expected is not None and info.labels != expected:
             found = ", ".join(info.labels or ()) or "none"
             return Check("labels", Verdict.FAIL, f"adapter {name}: expected {', '.join(expected)}, found {found}")
+        meant = adapter.problem_type if expected is not None else None
+        if info.problem_type != meant:
+            return Check("labels", Verdict.FAIL, f"adapter {name}: expected {meant}, found {info.problem_type}")
     return Check("labels", Verdict.PASS, "as in the checkpoints")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import ort_value
 from adapter_export.bundle.manifest import ADAPTER_IDS, MANY, NUM_LABELS, Manifest
+from adapter_export.checkpoints.problem_types import meaning
 from adapter_export.errors import InputError
 from adapter_export.runtime.bank import AdapterBank
 from adapter_export.runtime.generation.bound import BoundGraph
@@ -130,6 +131,20 @@ class AdapterSession:
                 loaded = self._load(adapter)
         own = loaded.labels if loaded is not None else self.manifest.adapter(str(adapter)).labels
         return own or self.manifest.labels
+
+    def problem_type(self, adapter: str | None = None) -> str | None:
+        """What the outputs of a run with `adapter` mean, see `checkpoints.problem_types`; None where they are no
+        labels. Of a foreign file only their number tells."""
+        labels = self.labels(adapter)
+        if labels is None:
+            return None
+        manifest = self.manifest
+        name = manifest.adapters[0].name if manifest.mode in _IN_GRAPH else adapter
+        info = next((info for info in manifest.adapters if info.name == name), None)
+        # Without a head of its own, an adapter's outputs are those of the base model's.
+        if info is not None and info.labels is not None:
+            return meaning(info.problem_type, len(labels))
+        return meaning(None if name in self._foreign else manifest.problem_type, len(labels))
 
     def load(self, name: str, path: str | Path | None = None) -> None:
         """Bring an adapter into memory; in place of one of that name, at once for all runs that begin afterwards.

@@ -17,6 +17,7 @@ from adapter_export.bundle.layout import atomic_folder, check_output
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.folder import save_adapter
+from adapter_export.checkpoints.problem_types import SINGLE
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
@@ -143,7 +144,8 @@ def train(
     with work.opened(run, resume=resume) if first else nullcontext():
         fitted = fit(base, blocks, data, settings, work, resume=resume, progress=progress and first)
         if first:
-            adapter = Adapter(method, fitted.blocks, fitted.head, labels or None, task)
+            problem = SINGLE if tasks.get(task).labelled else None
+            adapter = Adapter(method, fitted.blocks, fitted.head, labels or None, task, problem_type=problem)
             with atomic_folder(output, force, [model, *files]) as folder:
                 save_adapter(folder, adapter, base.info, str(base.folder))
     return TrainResult(

@@ -185,8 +185,8 @@ def test_a_language_model() -> None:
 def test_a_regression_has_a_value_and_no_probability() -> None:
     from adapter_export.cli import run
 
-    found = run._label(("score",), np.array([[2.5]], np.float32))
-    assert found == {"label": "score", "value": 2.5}
+    found = run._label(("score",), np.array([2.5], np.float32), "regression")
+    assert found == {"problem_type": "regression", "label": "score", "value": 2.5, "values": {"score": 2.5}}
     assert run._cells(found) == ("score", "2.5000")
 
 

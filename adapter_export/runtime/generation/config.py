@@ -30,8 +30,9 @@ class GenerationConfig:
     suppressed_first: tuple[int, ...] = ()
 
 
-def read_generation_config(bundle: Path) -> GenerationConfig:
+def read_generation_config(bundle: str | Path) -> GenerationConfig:
     """From generation_config.json, else config.json. Raises InputError that names the file and the field."""
+    bundle = Path(bundle)
     model = _read(bundle / "config.json")
     layers = [(bundle / "generation_config.json", _read(bundle / "generation_config.json"))]
     layers += [

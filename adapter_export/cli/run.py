@@ -47,7 +47,9 @@ _SHOWN = 48
     help='Lines of {"text": ...}; a line\'s own "adapter" takes the place of --adapter.',
 )
 @click.option(
-    "--max-new-tokens", type=click.IntRange(1), help="When generating; 128 where the model has room, if not given."
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    help="When generating; else as generation_config.json says, or 128, with room.",
 )
 @click.option("--temperature", type=click.FloatRange(0), help="When generating: above 0 draws tokens.")
 @click.option("--top-k", type=click.IntRange(1), help="Draw among the K best tokens.")

@@ -56,6 +56,7 @@ def write_bundle(
     if tokenizer is not None:
         write_tokenizer(tokenizer, folder)
     copy_companions(base.folder, folder)
+    write_generation_config(base, folder)
     write_config(base, folder / "config.json")
     manifest = Manifest(
         project_version=version("adapter-export"),
@@ -117,6 +118,16 @@ def own_labels(base: BaseModel) -> tuple[str, ...] | None:
         return None
     id2label = base.module.config.id2label
     return tuple(str(id2label[i]) for i in sorted(id2label))
+
+
+def write_generation_config(base: BaseModel, folder: Path) -> None:
+    """What transformers generates by where the model's folder has no generation_config.json: the fields of its
+    config.json, which the config as loaded has no more."""
+    path, loaded = folder / "generation_config.json", getattr(base.module, "generation_config", None)
+    if loaded is None or path.exists():
+        return
+    values = {name: value for name, value in loaded.to_diff_dict().items() if not name.startswith("_")}
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_config(base: BaseModel, path: Path) -> None:

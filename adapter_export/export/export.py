@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -30,9 +31,11 @@ from adapter_export.injection import complete_head, load_head
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import check_adapter_name
+from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
 from adapter_export.sites import Site
 from adapter_export.tokenizer import exportable_tokenizer
 
+_log = logging.getLogger(__name__)
 MODES = ("merged", "embedded", *MANY)
 
 
@@ -70,7 +73,13 @@ def export_onnx(
     checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
     task = choose_task(folder, task, checkpoints)
     texts = exportable_tokenizer(folder) if tokenizer else None
+    generating = cache and task in ("causal-lm", "seq2seq-lm")
+    generation = read_generation_config(folder) if generating else GenerationConfig()
     base = load_base(folder, task, dtype=target.torch_dtype)
+    if generating:
+        generation.rules.check(base.module.config.get_text_config().vocab_size)
+    if generation.unread:
+        _log.warning("model %s: generation_config.json: not read: %s", folder, ", ".join(generation.unread))
     loaded = {
         name: complete_head(base.module, base.info.head, load_adapter(path, base.info))
         for name, path in adapters.items()

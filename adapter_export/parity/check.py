@@ -30,6 +30,7 @@ from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.runner import open_runner
 from adapter_export.parity.settling import Measured, settle
+from adapter_export.parity.tokens import check_tokens
 from adapter_export.parity.trial import Trial
 from adapter_export.parity.whole import whole_inputs
 from adapter_export.runtime.generation.start import generates
@@ -73,7 +74,7 @@ def check_parity(
     inputs = whole_inputs(manifest)
     limits = _text_limits(exact, inputs, manifest.task)
     cases = cases_for(inputs, limits)
-    checks = [files, check_labels(manifest, loaded)]
+    checks = [files, check_labels(manifest, loaded), check_tokens(Path(model), folder, manifest)]
     measured: Measured = {}
     with open_runner(folder, manifest, loaded, provider) as runner:
         references = Reference(exact), _target(manifest, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from adapter_export.runtime.bank import AdapterBank
 from adapter_export.runtime.generation.bound import BoundGraph
 from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
 from adapter_export.runtime.generation.settings import Settings
-from adapter_export.runtime.generation.start import Prompt, check_generates, start
+from adapter_export.runtime.generation.start import Prompt, check_generates, start, unread_in
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_ends, check_inputs, shared_end
 from adapter_export.runtime.opening import check_dtype, check_files, check_graph, read_no_adapter
@@ -32,6 +33,7 @@ from adapter_export.runtime.usage import AdapterStatistics, Usage
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+_log = logging.getLogger(__name__)
 _IN_GRAPH = ("merged", "embedded")
 _MODES = (*_IN_GRAPH, *MANY)
 
@@ -92,6 +94,7 @@ class AdapterSession:
         # Files beside the bundle's own; a bank may have to read one again.
         self._foreign: dict[str, Path] = {}
         self._usage = Usage()
+        self._noted: set[tuple[str, ...]] = set()
         if verify:
             self._shelf.verify()
 
@@ -223,7 +226,7 @@ class AdapterSession:
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        repetition_penalty: float = 1.0,
+        repetition_penalty: float | None = None,
         seed: int | Sequence[int] | None = None,
         stop_tokens: Sequence[int] = (),
         ignore_eos: bool = False,
@@ -238,19 +241,23 @@ class AdapterSession:
 
         temperature: 0 takes the most probable token (greedy); above, a token is drawn with probability
         softmax(logits / temperature), among the `top_k` best, among the most probable that add up to `top_p`.
-        repetition_penalty: divides the logits of tokens that the row holds, 1 for none. seed: of a draw; prompt i uses
-        seed + i, or the i-th of several, so that its tokens depend on no other prompt. stop_tokens: end a row, besides
-        the end tokens of the model, which `ignore_eos` leaves out. prefix: tokens that an encoder-decoder's answers
-        begin with, in place of those its config forces (mBART's language; Whisper's language, task and timestamps).
+        repetition_penalty: divides the logits of tokens that the row holds, 1 for none; None for what the bundle's
+        generation_config.json says. seed: of a draw; prompt i uses seed + i, or the i-th of several, so that its tokens
+        depend on no other prompt. stop_tokens: end a row, besides the end tokens of the model, which `ignore_eos`
+        leaves out. prefix: tokens that an encoder-decoder's answers begin with, in place of the one its config forces
+        (mBART's language; Whisper's language, task and timestamps).
 
+        The rules of generation_config.json hold (`generation.rules`). How to draw is not read from there: what is not
+        given is greedy. Fields that would change the tokens and are not read are named in a warning, once.
         Raises InputError for an unknown adapter, a graph without a cache, prompts that do not fit, and settings out of
-        range. Settings for sampling in the bundle's generation_config.json are not read: what is not given is greedy.
+        range.
         """
         self._opened()
         check_generates(self.bundle, self.manifest)
         settings = Settings(
             max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop_tokens, ignore_eos, prefix
         )
+        self._note_unread(settings)
         graphs = self.bound(self._rows(len(prompts), adapter, adapters))
         return start(graphs, self.manifest, self.generation_config, prompts, settings)
 
@@ -280,6 +287,13 @@ class AdapterSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _note_unread(self, settings: Settings) -> None:
+        """Log, once, what of generation_config.json would have changed the tokens."""
+        found = unread_in(self.generation_config, settings)
+        if found and found not in self._noted:
+            self._noted.add(found)
+            _log.warning("bundle %s: generation_config.json: not read: %s", self.bundle, ", ".join(found))
 
     def _opened(self) -> Mapping[str, ort.InferenceSession]:
         """The graphs, for a run that keeps them even when the session is closed meanwhile."""

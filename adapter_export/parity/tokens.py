@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.bundle.manifest import ENCODER, Manifest
+from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.runtime.generation.chat import render_chat
 from adapter_export.runtime.generation.start import generates
 from adapter_export.runtime.generation.texts import PromptTexts
-from adapter_export.runtime.text import TextEncoder, read_tokenizer
+from adapter_export.runtime.text import TextEncoder, longest_text, read_tokenizer
 from adapter_export.tokenizer import has_tokenizer, load_tokenizer, samples_for
 
 _NAME = "tokens"
@@ -42,23 +43,30 @@ def check_tokens(model: Path, bundle: Path, manifest: Manifest) -> Check:
     except InputError as error:
         return Check(_NAME, Verdict.INCONCLUSIVE, f"nothing to compare: {error}")
     texts = samples_for(wanted)
+    if served.cuts:
+        limit = longest_text(read_json(model / "config.json"), {"model_max_length": wanted.model_max_length})
+        if limit != served.max_length:
+            shown = [value or "no number of" for value in (limit, served.max_length)]
+            return Check(_NAME, Verdict.FAIL, f"expected texts to be cut at {shown[0]} tokens, found {shown[1]}")
     for text in texts:
         if (expected := _expected(wanted, text, served)) != (found := served.text(text)):
             return Check(_NAME, Verdict.FAIL, _difference(repr(text), expected, found))
     told = [] if served.prompts is None else list(_conversations(wanted, bundle, served.prompts))
     for what, one, other in told:
         if one != other:
-            return Check(_NAME, Verdict.FAIL, _difference(what, {"input_ids": one or []}, {"input_ids": other or []}))
+            return Check(_NAME, Verdict.FAIL, _difference(what, _rows(one), _rows(other)))
     chats = f" and {len(told)} conversations" if told else ""
     return Check(_NAME, Verdict.PASS, f"{len(texts)} texts{chats} become the tokens that transformers makes of them")
 
 
 class _Served:
-    """The bundle's side. prompts: of one that generates. max_length: where texts are cut, None for nowhere. names: of
+    """The bundle's side. prompts: of one that generates. cuts: whether texts are cut, and max_length: where, None for
+    nowhere. names: of
     what a text becomes."""
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         self.max_length: int | None = None
+        self.cuts = False
         self.names: Sequence[str] = ("input_ids",)
         self.prompts: PromptTexts | None = None
         self._encoder: TextEncoder | None = None
@@ -70,7 +78,7 @@ class _Served:
             except InputError:  # the graph takes more than texts
                 self._plain = read_tokenizer(bundle)
             else:
-                self.max_length = self._encoder.max_length
+                self.max_length, self.cuts = self._encoder.max_length, True
                 self.names = list(manifest.graphs[manifest.model].given)
         else:
             self._plain = read_tokenizer(bundle)
@@ -116,6 +124,10 @@ def _conversations(
         except InputError:
             found = None
         yield f"a conversation of {len(messages)} messages", wanted, found
+
+
+def _rows(ids: list[int] | None) -> Rows:
+    return None if ids is None else {"input_ids": ids}
 
 
 def _difference(what: str, expected: Rows, found: Rows) -> str:

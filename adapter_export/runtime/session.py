@@ -69,7 +69,8 @@ class AdapterSession:
         verify: bool = True,
         slots: int | None = None,
     ) -> None:
-        """Open a bundle. provider: `cpu` or `cuda`. options: for ONNX Runtime, threads for example. slots: how many
+        """Open a bundle. provider: `cpu` or `cuda`. options: for ONNX Runtime, threads for example; without
+        a log level of their own, warnings are left out. slots: how many
         adapters a bank holds at once, in place of the bundle's own number.
 
         Raises InputError for a bundle that is broken or of a mode this version cannot run, and ProviderError when the

@@ -56,7 +56,7 @@ class TextEncoder:
         # Models that are not given types take 0 for all, whatever the tokenizer's own are.
         self._types = "token_type_ids" in (settings.get("model_input_names") or _TEXT_INPUTS)
         self.pad_id = self._pad_id(bundle, text, settings) if "attention_mask" in wanted else None
-        self.max_length = _max_length(text, settings)
+        self.max_length = longest_text(config, settings)
         if self.max_length is not None:
             self._tokenizer.enable_truncation(self.max_length, direction=str(settings.get("truncation_side", "right")))
         if self.pad_id is not None:
@@ -161,7 +161,11 @@ def at_last_token(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return result
 
 
-def _max_length(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+def longest_text(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+    """The most tokens a model with this config takes of a text, by its positions and its tokenizer's settings; None
+    without a limit."""
+    nested = config.get("text_config")
+    config = nested if isinstance(nested, dict) else config
     limits = [settings.get("model_max_length")]
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     if isinstance(positions, int):

@@ -43,7 +43,7 @@ def test_every_adapter_of_a_bundle_and_none(swappable_bundle: Exported) -> None:
         swappable_bundle.bundle, swappable_bundle.base, swappable_bundle.adapters, progress=lambda *n: done.append(n)
     )
     assert report.verdict is Verdict.PASS, reasons(report)
-    assert [check.name for check in report.checks] == ["files", "labels", "swap", "provider"]
+    assert [check.name for check in report.checks] == ["files", "labels", "tokens", "swap", "provider"]
     rows = {row["adapter"]: row for row in summary(report)}
     assert list(rows) == [NO_ADAPTER, *swappable_bundle.adapters]
     assert done == [(n, 32) for n in range(32)]
@@ -128,7 +128,7 @@ def test_a_decoder_with_a_cache(llama_bundle: Exported) -> None:
         assert row["cases"] == {"pass": 33, "inconclusive": 0, "fail": 0}
         assert 1e-8 < row["error"] < 1e-5
         assert row["tokens"] == {"count": 64, "clear": 64, "agreed": 64}
-    assert [check.name for check in report.checks] == ["files", "labels", "swap", "provider", "greedy"]
+    assert [check.name for check in report.checks] == ["files", "labels", "tokens", "swap", "provider", "greedy"]
     assert report.checks[-1].detail == "192 tokens, 192 with a clear margin, 192 of them PyTorch's"
     assert {result.output for result in report.results} == {"logits"}
 

@@ -203,3 +203,44 @@ def test_rules_that_leave_nothing(llama_bundle: Exported, tmp_path: Path) -> Non
         generation = session.generate([[5]], max_new_tokens=1)
         with pytest.raises(InputError, match=r"prompt 0: generation_config\.json leaves no token to choose from"):
             next(generation)
+
+
+def test_each_row_of_a_bank_by_itself(export_cached: Callable[..., Exported], tmp_path: Path) -> None:
+    """Rows of different adapters in one batch, against each adapter alone in transformers."""
+    bank = export_cached("llama", mode="bank")
+    values = {"repetition_penalty": 1.4, "no_repeat_ngram_size": 2, "bad_words_ids": [[9], [20]]}
+    bundle = with_config(bank.bundle, tmp_path / "bundle", values)
+    subject = Subject("llama", bank)
+    names = [ADAPTER if row % 2 else None for row in range(len(subject.prompts))]
+    with AdapterSession(bundle) as session:
+        rows = session.generate(subject.prompts, adapters=names, max_new_tokens=NEW).completions()
+    for row, name, prompt in zip(rows, names, subject.prompts, strict=True):
+        if name == ADAPTER:
+            tokens, close = subject.expected(prompt, **values)
+            decided = close.index(True) if True in close else len(tokens)
+            assert list(row.tokens[:decided]) == tokens[:decided]
+
+
+def test_sounds(whisper_bundle: Exported, tmp_path: Path) -> None:
+    """Whisper by transformers' common loop: its own adds timestamps."""
+    import torch
+    from transformers import GenerationConfig, GenerationMixin
+
+    base = load_base(whisper_bundle.base, "seq2seq-lm", dtype=torch.float32)
+    inject(base.module, load_adapter(whisper_bundle.adapters[ADAPTER], base.info))
+    values: dict[str, Any] = {"forced_bos_token_id": 9, "begin_suppress_tokens": [7], "suppress_tokens": [11]}
+    values |= {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "encoder_no_repeat_ngram_size": 2}
+    config = GenerationConfig(**{**base.module.generation_config.to_dict(), "_from_model_config": False, **values})
+    base.module.generation_config = config
+    rng = np.random.default_rng(0)
+    sounds = [rng.standard_normal((tiny.MEL, tiny.FRAMES)).astype(np.float32) for _ in range(3)]
+    bundle = with_config(whisper_bundle.bundle, tmp_path / "bundle", values)
+    with AdapterSession(bundle) as session:
+        rows = session.generate(sounds, ADAPTER, max_new_tokens=8).completions()
+    for row, sound in zip(rows, sounds, strict=True):
+        with pytest.warns(UserWarning, match="encoder_no_repeat_ngram_size` requires some form of `input_ids`"):
+            found = GenerationMixin.generate(
+                base.module, input_features=torch.from_numpy(sound[None]), do_sample=False, max_new_tokens=8
+            )
+        assert list(row.tokens) == found[0, 1:].tolist()
+        assert row.tokens[0] == 9, "a forced token is one of those asked for"

@@ -72,6 +72,7 @@ def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest)
         labels,
         file=adapter_path(name),
         problem_type=adapter.problem_type if labels else None,
+        source_sha256=adapter.source_sha256,
     )
 
 

@@ -38,6 +38,8 @@ class Adapter:
     base_sha256: digest of the base model's weights it was trained on, where the checkpoint recorded it.
     stored: the half-precision dtypes that tensors had in their checkpoint (in memory they are float32, which holds the
     same values), by `<module path>.<tensor>`, so that the checkpoint can be written again as it was.
+    source_sha256: of the checkpoint it was read from, see `checkpoints.files.checkpoint_sha256`; None of one made in
+    memory.
     notes: what the user should know of the checkpoint, a sentence each.
     problem_type: what the task head's numbers mean, by transformers' names: `single_label_classification` (one of
     several classes), `multi_label_classification` (each class for itself) or `regression` (values); None where the
@@ -54,6 +56,7 @@ class Adapter:
     stored: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problem_type: str | None = None
+    source_sha256: str | None = None
 
     @property
     def num_labels(self) -> int | None:

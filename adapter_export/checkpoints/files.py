@@ -21,6 +21,14 @@ _CHUNK_BYTES = 1 << 20
 _MAX_JSON_BYTES = 64 << 20
 # The dtypes of tensors that are read.
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+# What makes up a checkpoint, of PEFT or AdapterHub; other files beside them say nothing of what it computes.
+_CHECKPOINT_FILES = frozenset(
+    {
+        "adapter_config.json", "adapter_interface.json", "adapter_model.safetensors", "adapter_model.bin",
+        "adapter.safetensors", "pytorch_adapter.bin", "head_config.json", "model_head.safetensors",
+        "pytorch_model_head.bin",
+    }
+)  # fmt: skip
 # Characters of a wrong value that an error message shows.
 _MAX_SHOWN = 200
 
@@ -185,6 +193,11 @@ def weights_sha256(folder: Path) -> str:
         if files := sorted(folder.glob(pattern)):
             return _combined(files)
     raise InputError(f"model {folder}: expected *.safetensors or *.bin weights, found none")
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """Digest of what makes up an adapter's checkpoint, its configs and tensors: of sorted (name, sha256)."""
+    return _combined(path for path in sorted(folder.iterdir()) if path.name in _CHECKPOINT_FILES and path.is_file())
 
 
 def _combined(files: Iterable[Path]) -> str:

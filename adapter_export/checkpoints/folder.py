@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
-from adapter_export.checkpoints.files import existing_folder, field, read_json
+from adapter_export.checkpoints.files import checkpoint_sha256, existing_folder, field, read_json
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
@@ -93,7 +93,11 @@ def load_adapter(path: str | Path, info: ModelInfo) -> Adapter:
     logged as warnings, which Python prints on stderr unless told otherwise.
     """
     checkpoint = read_checkpoint(path)
-    adapter = replace(_FORMATS[checkpoint.format].resolve(checkpoint, info), task=checkpoint_task(checkpoint))
+    adapter = replace(
+        _FORMATS[checkpoint.format].resolve(checkpoint, info),
+        task=checkpoint_task(checkpoint),
+        source_sha256=checkpoint_sha256(checkpoint.folder),
+    )
     adapter = replace(adapter, problem_type=checkpoint.sidecar.get("problem_type") or adapter.problem_type)
     check_base(checkpoint.folder, adapter, info.sha256)
     if adapter.labels is not None and adapter.num_labels not in (None, len(adapter.labels)):

@@ -21,6 +21,7 @@ COMMANDS = {
     "onnx": "Export a model with its adapters to an ONNX bundle.",
     "add": "Add adapters to an existing bundle, without tracing.",
     "parity": "Prove that a bundle computes what the model does.",
+    "reference": "Print the script that records what an adapter computes.",
     "run": "Run a bundle on texts.",
     "bench": "Measure latency, swapping and memory of a bundle.",
     "inspect": "Describe a checkpoint, a bundle, or an ONNX file.",

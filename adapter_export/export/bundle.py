@@ -47,6 +47,7 @@ def write_bundle(
     slots: int = SLOTS,
     bind: str = "initializer",
     tokenizer: Any = None,
+    task_asked: bool = False,
 ) -> Manifest:
     """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest.
 
@@ -75,6 +76,7 @@ def write_bundle(
         fuse=target.fuse,
         slots=slots,
         bind=bind,
+        task_asked=task_asked,
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)
@@ -98,6 +100,7 @@ def write_bundle(
                 adapter.parameters,
                 labels_of(adapter),
                 problem_type=adapter.problem_type if labels_of(adapter) else None,
+                source_sha256=adapter.source_sha256,
             )
             for name, adapter in adapters.items()
         ]

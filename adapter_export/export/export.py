@@ -71,6 +71,7 @@ def export_onnx(
     _check_request(mode, adapters, opset, slots, bind)
     target = Target(dtype, quantize, fuse)
     checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
+    asked = task != "auto"
     task = choose_task(folder, task, checkpoints)
     texts = exportable_tokenizer(folder) if tokenizer else None
     generating = cache and task in ("causal-lm", "seq2seq-lm")
@@ -90,7 +91,7 @@ def export_onnx(
             raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")
     base, graphs = lower_mode(base, loaded, mode, opset, stages_for(task, cache), target, bind)
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, texts)
+        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, texts, asked)
 
 
 def lower_mode(

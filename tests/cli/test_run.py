@@ -498,11 +498,11 @@ class TestMeanings:
             for name, folder in meanings.adapters.items()
         }
         manifest = read_manifest(meanings.bundle)
-        assert check_labels(manifest, adapters).verdict.value == "pass"
+        assert check_labels(manifest, adapters, {}).verdict.value == "pass"
         wrong = manifest.with_adapter(replace(manifest.adapter("values"), problem_type=None))
-        check = check_labels(wrong, adapters)
+        check = check_labels(wrong, adapters, {})
         assert check.verdict.value == "fail"
-        assert check.detail == "adapter values: expected regression, found None"
+        assert check.detail == "adapter values: expected regression by the checkpoint, found None"
 
 
 def test_an_older_manifest_opens(swappable_bundle: Exported, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,63 @@ def test_samples_are_of_all_kinds() -> None:
         assert wanted in joined
     assert "" in SAMPLES
     assert max(map(len, SAMPLES)) > 5000
+
+
+def test_training_and_serving_read_the_same(
+    tiny_model: Callable[..., Path],
+    tmp_path: Path,
+    random_adapter: Callable[..., Any],
+    save_checkpoint: Callable[..., Path],
+    export: Callable[..., Any],
+) -> None:
+    """Finding 5: tokenizer.json lowercases, tokenizer_config.json says not to; by train, export, parity and run."""
+    from adapter_export.basemodel import load_base
+    from adapter_export.bundle.manifest import read_manifest
+    from adapter_export.export.export import export_onnx
+    from adapter_export.parity.tokens import check_tokens
+    from adapter_export.runtime.text import TextEncoder
+    from adapter_export.training.data import prepare
+    from adapter_export.training.tables import Table
+
+    model = Path(shutil.copytree(tiny_model("bert", vocab_size=500), tmp_path / "model"))
+    source = bert(tmp_path / "bert", {"do_lower_case": False, "model_max_length": 60})
+    raw(source, lowercase=True)
+    for name in ("tokenizer.json", "vocab.txt"):
+        shutil.copyfile(source / name, model / name)
+    settings = {"do_lower_case": False, "model_max_length": 60, "tokenizer_class": "BertTokenizer"}
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    base = load_base(model, "text-classification", labels=("a", "b"))
+    folder = save_checkpoint(random_adapter(base.info, "ia3", labels=("a", "b")), base.info)
+    bundle = export(model, {"ia3": folder}).bundle
+
+    texts = [text for text in SAMPLES if text.strip()]
+    table = Table(tmp_path / "data.csv", texts, ["a", "b"] * (len(texts) // 2) + ["a"] * (len(texts) % 2), texts)
+    trained = prepare(base, table, max_length=60, labels=("a", "b")).train.rows
+    encoder = TextEncoder(str(bundle), read_manifest(bundle))
+    for text, row in zip(texts, trained, strict=True):
+        assert encoder.encode([text]).inputs["input_ids"][0].tolist() == row["input_ids"]
+    assert check_tokens(model, bundle, read_manifest(bundle)).verdict.value == "pass"
+
+    # Without a tokenizer the bundle says so, and takes token ids.
+    export_onnx(model, {"ia3": folder}, tmp_path / "ids", mode="merged", tokenizer=False)
+    assert not list((tmp_path / "ids").glob("*token*"))
+    with pytest.raises(InputError, match=r"expected tokenizer\.json to encode texts with, found none"):
+        TextEncoder(tmp_path / "ids", read_manifest(tmp_path / "ids"))
+
+
+def test_an_export_without_a_fast_form_is_refused_before_it_loads_anything(
+    tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    from transformers import CanineTokenizer
+
+    from adapter_export.export.export import export_onnx
+    from tests.merging.models import write_adapter
+
+    model = Path(shutil.copytree(tiny_model("llama", "causal-lm"), tmp_path / "model"))
+    for path in model.glob("*token*"):
+        path.unlink()
+    CanineTokenizer().save_pretrained(model)
+    (model / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"its tokenizer \(CanineTokenizer\) has no form"):
+        export_onnx(model, {"a": write_adapter(tmp_path / "adapter")}, tmp_path / "bundle", mode="swappable")
+    assert not (tmp_path / "bundle").exists()

@@ -244,3 +244,59 @@ def test_sounds(whisper_bundle: Exported, tmp_path: Path) -> None:
             )
         assert list(row.tokens) == found[0, 1:].tolist()
         assert row.tokens[0] == 9, "a forced token is one of those asked for"
+
+
+def test_a_folder_whose_config_has_the_rules(
+    t5_bundle: Exported, export: Callable[..., Exported], tmp_path: Path
+) -> None:
+    """Older folders have no generation_config.json: transformers then reads config.json, and so does an export."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    base = Path(shutil.copytree(t5_bundle.base, tmp_path / "base"))
+    (base / "generation_config.json").unlink()
+    rules = {"no_repeat_ngram_size": 2, "forced_bos_token_id": 9, "repetition_penalty": 1.4, "num_beams": 1}
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, **rules}))
+    bundle = export(base, {"ia3": t5_bundle.adapters["ia3"]}, task="seq2seq-lm").bundle
+    written = json.loads((bundle / "generation_config.json").read_text())
+    assert {name: written[name] for name in ("no_repeat_ngram_size", "forced_bos_token_id")} == {
+        "no_repeat_ngram_size": 2,
+        "forced_bos_token_id": 9,
+    }
+    model = AutoModelForSeq2SeqLM.from_pretrained(base)
+    prompts = [[5, 9, 20, tiny.SEP], [7, tiny.SEP]]
+    with AdapterSession(bundle) as session:
+        rows = session.generate(prompts, max_new_tokens=12).completions()
+    for row, prompt in zip(rows, prompts, strict=True):
+        wanted = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=12)[0, 1:].tolist()
+        assert list(row.tokens) == wanted
+        assert wanted[0] == 9
+
+
+def test_an_export_refuses_and_notes(
+    llama_bundle: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """What is wrong in the model's own file is told before anything is traced; what is not read, too."""
+    from adapter_export.export import export as module
+
+    def stop(*_: Any) -> None:
+        raise InputError("traced")
+
+    monkeypatch.setattr(module, "lower_mode", stop)
+    base = Path(shutil.copytree(llama_bundle.base, tmp_path / "base"))
+    path = base / "generation_config.json"
+    before = json.loads(path.read_text())
+    for values, message in (
+        (
+            {"repetition_penalty": "much"},
+            f"{path}: field 'repetition_penalty': expected a number above 0, found 'much'",
+        ),
+        ({"forced_bos_token_id": 10**6}, f"{path}: field 'forced_bos_token_id': expected tokens from 0 to below "),
+        ({"num_beams": 4, "do_sample": True, "top_p": 0.9}, "traced"),
+    ):
+        path.write_text(json.dumps({**before, **values}))
+        with pytest.raises(InputError) as error:
+            module.export_onnx(base, llama_bundle.adapters, tmp_path / "bundle", mode="swappable")
+        assert str(error.value).startswith(message)
+    assert f"model {base}: generation_config.json: not read: num_beams, do_sample, top_p" in caplog.messages

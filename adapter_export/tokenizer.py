@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,15 @@ from adapter_export.basemodel import quiet
 from adapter_export.errors import InputError
 from adapter_export.runtime.text import read_tokenizer
 
+_SENTENCEPIECE = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model", "source.spm")
 # Any of these in a model's folder means that it has a tokenizer: without them transformers may make up an empty one.
 _VOCABULARIES = (
     "tokenizer.json",
     "vocab.txt",
     "vocab.json",
     "vocab.bpe",
-    "tokenizer.model",
     "tekken.json",
-    "spiece.model",
-    "spm.model",
-    "sentencepiece.bpe.model",
-    "source.spm",
+    *_SENTENCEPIECE,
     "bpe.codes",
 )
 _CONFIG = "tokenizer_config.json"
@@ -94,6 +92,9 @@ def load_tokenizer(folder: Path) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if _needs_sentencepiece(folder):
+            # transformers then takes the file for another kind, and says what that lacks.
+            reason = "a sentencepiece model needs the package sentencepiece to be installed"
         raise InputError(f"model {folder}: its tokenizer cannot be loaded: {reason[:300]}") from error
     # Kinds that read bytes or characters need no vocabulary; of the others, transformers made this one up.
     if tokenizer.is_fast and not any((folder / name).exists() for name in _VOCABULARIES):
@@ -102,6 +103,12 @@ def load_tokenizer(folder: Path) -> Any:
             f"model {folder}: expected the vocabulary of its tokenizer ({expected}), found {_CONFIG} alone"
         )
     return tokenizer
+
+
+def _needs_sentencepiece(folder: Path) -> bool:
+    """Whether the folder has a sentencepiece model alone, and nothing here to read it."""
+    found = any((folder / name).exists() for name in _SENTENCEPIECE)
+    return found and not (folder / "tokenizer.json").exists() and find_spec("sentencepiece") is None
 
 
 def exportable_tokenizer(model: Path) -> Any | None:

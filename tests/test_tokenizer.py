@@ -154,6 +154,17 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"its tokenizer cannot be loaded: .*; --no-tokenizer exports a bundle"):
             exportable_tokenizer(model)
 
+    def test_a_sentencepiece_model_and_nothing_to_read_it(self, tmp_path: Path, monkeypatch: Any) -> None:
+        from transformers import T5Config
+
+        from adapter_export import tokenizer
+
+        T5Config().save_pretrained(tmp_path)
+        (tmp_path / "spiece.model").write_bytes(b"\x0a\x0e\x0a\x05<pad>")
+        monkeypatch.setattr(tokenizer, "find_spec", lambda name: None)
+        with pytest.raises(InputError, match="a sentencepiece model needs the package sentencepiece to be installed"):
+            exportable_tokenizer(tmp_path)
+
     def test_a_class_that_does_in_python_what_no_file_can(self, tmp_path: Path, monkeypatch: Any) -> None:
         from transformers import BertTokenizer
 

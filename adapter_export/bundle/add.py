@@ -89,13 +89,16 @@ def add_adapter(bundle: str | Path, adapters: Mapping[str, str | Path], force: b
     with one_writer(folder):
         before = read_manifest(folder)
         _check_request(folder, before, adapters, force)
+        path = folder / "config.json"
+        # Bundles may lack it.
+        config = read_json(path) if path.is_file() else {}
         _remove_leftovers(folder, before)
         # Complete files are made beside the bundle's, then moved in.
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
         try:
             after = before
             for name, path in adapters.items():
-                adapter = with_problem_type(load_adapter(path, before.base), read_json(folder / "config.json"))
+                adapter = with_problem_type(load_adapter(path, before.base), config)
                 if LM_HEAD in adapter.head and before.task in ("causal-lm", "seq2seq-lm"):
                     raise InputError(
                         f"adapter {name}: carries {LM_HEAD!r}, which only an export beside the base model can compare; "

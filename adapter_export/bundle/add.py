@@ -89,9 +89,9 @@ def add_adapter(bundle: str | Path, adapters: Mapping[str, str | Path], force: b
     with one_writer(folder):
         before = read_manifest(folder)
         _check_request(folder, before, adapters, force)
-        path = folder / "config.json"
         # Bundles may lack it.
-        config = read_json(path) if path.is_file() else {}
+        file = folder / "config.json"
+        config = read_json(file) if file.is_file() else {}
         _remove_leftovers(folder, before)
         # Complete files are made beside the bundle's, then moved in.
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))

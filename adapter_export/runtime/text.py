@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapter_export.architectures.facts import facts
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.files import read_json
 from adapter_export.checkpoints.problem_types import MULTI, SINGLE
@@ -168,7 +169,7 @@ def longest_text(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int 
     config = nested if isinstance(nested, dict) else config
     limits = [settings.get("model_max_length")]
     positions = config.get("max_position_embeddings") or config.get("n_positions")
-    if isinstance(positions, int):
+    if isinstance(positions, int) and not facts(str(config.get("model_type"))).relative:
         reserved = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_MODELS else 0
         limits.append(positions - reserved)
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT]

@@ -102,6 +102,7 @@ def test_only_the_inputs_the_graph_takes(folder: Path, manifest: Manifest) -> No
         (100, {}, 64),
         (10**30, {"model_type": "roberta", "pad_token_id": 1}, 62),
         (10**30, {"max_position_embeddings": None}, None),
+        (10**30, {"model_type": "t5", "max_position_embeddings": None, "n_positions": 9}, None),
     ],
 )
 def test_truncation_is_at_the_longest_the_model_takes(

@@ -15,7 +15,7 @@ from typing import Any
 
 from adapter_export.basemodel import quiet
 from adapter_export.errors import InputError
-from adapter_export.runtime.text import read_tokenizer
+from adapter_export.runtime.text import optional_json, read_tokenizer
 
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model", "source.spm")
 # Any of these in a model's folder means that it has a tokenizer: without them transformers may make up an empty one.
@@ -143,6 +143,9 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings = {name: value for name, value in settings.items() if name not in _LOADING}
     settings |= {name: getattr(tokenizer, name) for name in _SETTINGS}
+    # Other runtimes know kinds by the name that the model's own file has, not by this version's of transformers.
+    if named := optional_json(Path(model) / _CONFIG).get("tokenizer_class"):
+        settings["tokenizer_class"] = named
     path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     written = read_tokenizer(folder)
     for text in samples_for(tokenizer):

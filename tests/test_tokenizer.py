@@ -127,6 +127,14 @@ def test_what_a_runtime_needs_stands_beside_it(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(settings)
 
 
+def test_the_kind_keeps_its_own_name(tmp_path: Path) -> None:
+    """Runtimes that look for it know the names of transformers 4."""
+    model = bert(tmp_path / "model", {"tokenizer_class": "BertTokenizerFast"})
+    assert_written_as_loaded(model, tmp_path / "bundle")
+    settings = json.loads((tmp_path / "bundle" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "BertTokenizerFast"
+
+
 class TestRefusals:
     @pytest.mark.parametrize("kind", ["ByT5Tokenizer", "CanineTokenizer"])
     def test_kinds_without_a_fast_form(self, tmp_path: Path, kind: str) -> None:

@@ -17,7 +17,7 @@ TEXTS = ["good\u2028day", "bad\u0085day\u2029", "a\x0bb\x0cc\x1cd", "two\nlines"
 def test_json_lines(tmp_path: Path, end: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(end.join(json.dumps({"text": text}, ensure_ascii=False) for text in TEXTS).encode())
-    assert [row["text"] for _, row in read_rows(path, list)] == TEXTS
+    assert [row["text"] for _, row in read_rows(str(path), list)] == TEXTS
 
 
 @pytest.mark.parametrize(("ending", "delimiter"), [(".csv", ","), (".tsv", "\t")])

@@ -51,6 +51,9 @@ def start(
     vocabulary = manifest.outputs["logits"].shape[-1]
     if bad := [token for token in settings.stop_tokens if not _is_token(token, vocabulary)]:
         raise InputError(f"stop_tokens: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
+    if not _is_token(config.pad, vocabulary):
+        # Some models name a padding token that they have no row for; it is masked, and any other does.
+        config = replace(config, pad=0)
     generators = settings.generators(len(prompts))
     graph = graphs[manifest.model]
     feeds: Feeds

@@ -300,3 +300,14 @@ def test_an_export_refuses_and_notes(
             module.export_onnx(base, llama_bundle.adapters, tmp_path / "bundle", mode="swappable")
         assert str(error.value).startswith(message)
     assert f"model {base}: generation_config.json: not read: num_beams, do_sample, top_p" in caplog.messages
+
+
+@pytest.mark.parametrize("pad", [tiny.VOCABULARY, 10**30, -1])
+def test_a_padding_token_that_the_model_has_no_row_for(llama_bundle: Exported, tmp_path: Path, pad: int) -> None:
+    """It is masked: rows of unequal lengths are what they are alone."""
+    bundle = with_config(llama_bundle.bundle, tmp_path / "bundle", {"pad_token_id": pad})
+    prompts = [[5, 9, 20], [7]]
+    with AdapterSession(bundle) as session:
+        rows = session.generate(prompts, max_new_tokens=6).completions()
+        alone = [session.generate([prompt], max_new_tokens=6).completions()[0] for prompt in prompts]
+    assert rows == tuple(alone)

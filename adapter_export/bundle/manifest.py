@@ -76,9 +76,9 @@ class SiteInfo:
 class AdapterInfo:
     """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
     an adapter inside the graph. labels: class names of its task head, None without one. slot: its number in a bank's
-    graph, None for one added later. source_sha256: of the checkpoint it was made from, see
-    `checkpoints.files.checkpoint_sha256`; None in bundles from before it was kept. problem_type: what
-    its task head's numbers mean, see `checkpoints.problem_types`.
+    graph, None for one added later. labels_given: the names are the user's, not the checkpoint's.
+    source_sha256: of the checkpoint it was made from, see `checkpoints.weights.checkpoint_sha256`; None in bundles from
+    before it was kept. problem_type: what its task head's numbers mean, see `checkpoints.problem_types`.
     """
 
     name: str
@@ -91,6 +91,7 @@ class AdapterInfo:
     file: str | None = None
     problem_type: str | None = None
     source_sha256: str | None = None
+    labels_given: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import io
 import json
 import reprlib
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,6 @@ _CHUNK_BYTES = 1 << 20
 _MAX_JSON_BYTES = 64 << 20
 # The dtypes of tensors that are read.
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-# What makes up a checkpoint, of PEFT or AdapterHub; other files beside them say nothing of what it computes.
-_CHECKPOINT_FILES = frozenset(
-    {
-        "adapter_config.json", "adapter_interface.json", "adapter_model.safetensors", "adapter_model.bin",
-        "adapter.safetensors", "pytorch_adapter.bin", "head_config.json", "model_head.safetensors",
-        "pytorch_model_head.bin",
-    }
-)  # fmt: skip
 # Characters of a wrong value that an error message shows.
 _MAX_SHOWN = 200
 
@@ -181,27 +173,4 @@ def sha256(path: Path) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
-    return digest.hexdigest()
-
-
-def weights_sha256(folder: Path) -> str:
-    """Digest of a model folder's weights: of sorted (name, sha256) of its .safetensors files, else of its .bin ones.
-
-    Raises InputError when the folder holds neither.
-    """
-    for pattern in ("*.safetensors", "*.bin"):
-        if files := sorted(folder.glob(pattern)):
-            return _combined(files)
-    raise InputError(f"model {folder}: expected *.safetensors or *.bin weights, found none")
-
-
-def checkpoint_sha256(folder: Path) -> str:
-    """Digest of what makes up an adapter's checkpoint, its configs and tensors: of sorted (name, sha256)."""
-    return _combined(path for path in sorted(folder.iterdir()) if path.name in _CHECKPOINT_FILES and path.is_file())
-
-
-def _combined(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0{sha256(file)}\n".encode())
     return digest.hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
 from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.errors import InputError
+from adapter_export.injection import different
 from adapter_export.merging.layout import Layout
 from adapter_export.merging.rounding import STORED, rounded
 from adapter_export.merging.task_classes import TaskClass
@@ -43,10 +44,15 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         return None
     chosen = layout.task_class(task)
     info = layout.info(task)
+    if task is None:
+        raise InputError(
+            f"model {layout.folder}: {', '.join(layers)}: saved with the adapter, and neither a module of the base "
+            "model nor a task head that is known; --task features merges the body without it"
+        )
     if not info.head:
         raise InputError(
             f"model {layout.folder}: which task head a {layout.model_type} model has for task {task!r} is not known; "
-            "merge into a model that was saved with its task head"
+            "merge into a model that was saved with a head for that task, or leave the head out with --task features"
         )
     _check_sizes(layout, info.head, layers)
     if lost := [name for name in info.untrained if name not in layers]:
@@ -66,7 +72,7 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
             added[f"{norm}.weight"] = _stored(np.ones(layout.hidden_size), dtype)
     labels = adapter.label_names
     architecture = chosen.architecture if chosen else layout.architecture
-    config = {
+    config: dict[str, Any] = {
         "architectures": [architecture],
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
@@ -74,6 +80,14 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         "num_labels": None,
         "problem_type": with_problem_type(adapter, layout.config).problem_type,
     }
+    if adapter.pad_token_id is not None:
+        own = layout.config.get("pad_token_id")
+        if own not in (None, adapter.pad_token_id):
+            raise InputError(
+                f"model {layout.folder}: the adapter was trained with padding token {adapter.pad_token_id}, but the "
+                f"base model pads with {own}: the end of a text is found by it"
+            )
+        config["pad_token_id"] = adapter.pad_token_id
     return HeadChange(
         architecture,
         dtype,
@@ -92,14 +106,31 @@ def check_language_head(layout: Layout, adapter: Adapter) -> None:
     for name in sorted(own, key=lambda name: LM_HEAD not in name):
         found = layout.weights.entry(name)
         if found.dtype in STORED and found.shape == layer.weight.shape:
-            expected = _stored(layer.weight, found.dtype).tobytes()
-            header = layout.weights.files[layout.weights.where[name]]
-            with header.path.open("rb") as file:
-                file.seek(header.start + found.begin)
-                if file.read(found.size) == expected:
-                    return
+            if _bytes(layout, name) == _stored(layer.weight, found.dtype).tobytes():
+                return
             break
     raise InputError("task head 'lm_head': differs from the base model's own, which is not supported")
+
+
+def check_repeated(layout: Layout, adapter: Adapter) -> None:
+    """Embeddings that the adapter repeats must be the model's own; raises InputError where they are not."""
+    for module, weight in adapter.repeated.items():
+        name = f"{layout.modules.get(module)}.weight"
+        if layout.weights.aliases.get(name, name) not in layout.weights.where:
+            raise InputError(f"{module!r}: saved with the adapter, and the base model has no weight there")
+        found = layout.weights.entry(layout.weights.aliases.get(name, name))
+        same = found.shape == weight.shape and found.dtype in STORED
+        if not same or _bytes(layout, name) != _stored(weight, found.dtype).tobytes():
+            raise InputError(different(module, weight.shape, found.shape))
+
+
+def _bytes(layout: Layout, name: str) -> bytes:
+    """A tensor's values as they are on disk."""
+    found = layout.weights.aliases.get(name, name)
+    header, entry = layout.weights.files[layout.weights.where[found]], layout.weights.entry(found)
+    with header.path.open("rb") as file:
+        file.seek(header.start + entry.begin)
+        return file.read(entry.size)
 
 
 def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, HeadLayer]) -> list[str]:

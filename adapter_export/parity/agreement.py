@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,9 +33,7 @@ def check_base(own: Reference, witnesses: Witnesses, inputs: Arrays) -> Check:
     """The base model, as transformers alone loads it from a folder with nothing else in it, is the one judged with."""
     if witnesses.base is None:
         return Check("base", Verdict.PASS, "not compared: transformers has no class of its own for this task")
-    case = own.case(inputs)
-    ours, theirs = watched(own, case.off), witnessed(witnesses.base, inputs, on=False)
-    where = first_difference(ours, theirs)
+    where = first_difference(watched(own, None, inputs), witnessed(witnesses.base, inputs, on=False))
     if where is None:
         return Check("base", Verdict.PASS, f"as {witnesses.base.witness} loads it alone")
     return Check(
@@ -48,7 +47,13 @@ def check_agreement(own: Reference, adapters: Mapping[str, Adapter], witnesses: 
         return Check("witness", Verdict.FAIL, f"adapter {name}: PEFT takes only a part of the checkpoint: {fault}")
     distances = []
     for name, subject in witnesses.subjects.items():
-        distance = apart(own.case(inputs).on(adapters[name]), run_witness(subject, inputs, on=True), inputs)
+        ours, theirs = own.case(inputs).on(adapters[name]), run_witness(subject, inputs, on=True)
+        distance = apart(ours, theirs, inputs)
+        if distance == math.inf:
+            detail = (
+                f"adapter {name}: {subject.class_name} of {subject.witness} gives {_form(theirs)}, ours {_form(ours)}"
+            )
+            return Check("witness", Verdict.FAIL, detail)
         if not distance <= SAME_PROCESS:
             return Check("witness", Verdict.FAIL, _otherwise(own, name, adapters[name], subject, inputs, distance))
         distances.append(distance)
@@ -57,9 +62,12 @@ def check_agreement(own: Reference, adapters: Mapping[str, Adapter], witnesses: 
     return Check("witness", Verdict.PASS, f"{len(distances)} read as their own library does, to {max(distances):.0e}")
 
 
+def _form(outputs: Arrays) -> str:
+    return ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
+
+
 def _otherwise(own: Reference, name: str, adapter: Adapter, subject: Subject, inputs: Arrays, distance: float) -> str:
-    case = own.case(inputs)
-    where = first_difference(watched(own, lambda: case.on(adapter)), witnessed(subject, inputs, on=True))
+    where = first_difference(watched(own, adapter, inputs), witnessed(subject, inputs, on=True))
     return (
         f"adapter {name}: the checkpoint is read otherwise than {subject.witness} reads it, {distance:.1e} apart; the "
         f"first difference is at {where or 'the task head'}"
@@ -80,7 +88,7 @@ def apart(ours: Arrays, theirs: Arrays, inputs: Arrays) -> float:
     in common, or with other shapes."""
     common = [name for name in ours if name in theirs]
     if not common or any(ours[name].shape != theirs[name].shape for name in common):
-        return float("inf")
+        return math.inf
     return max(_relative(*(_kept(inputs, outputs[name]) for outputs in (ours, theirs))) for name in common)
 
 
@@ -98,10 +106,12 @@ def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / max(np.sqrt(np.square(theirs).mean()), 1e-30))
 
 
-def watched(own: Reference, run: Callable[[], Any]) -> dict[str, np.ndarray]:
-    """What each module of our base model gives during `run`, by path, in the order of the computation."""
-    with _watch(own.base.module.base_model) as seen:
-        run()
+def watched(own: Reference, adapter: Adapter | None, inputs: Arrays) -> dict[str, np.ndarray]:
+    """What each module of our base model gives, by path, in the order of the computation."""
+    case = own.case(inputs)
+    # What an injected adapter makes of a module's output is seen only by who comes after it.
+    with case.injected(adapter) if adapter else nullcontext(), _watch(own.base.module.base_model) as seen:
+        case.run()
     return seen
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapter_export.bundle.manifest import Manifest, read_manifest
-from adapter_export.checkpoints.files import existing_folder, weights_sha256
+from adapter_export.checkpoints.files import existing_folder
+from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.parity.agreement import check_record_agreement
 from adapter_export.parity.cases import Case
@@ -66,7 +67,7 @@ def check_parity(
     live = Live(Path(model), manifest, adapters) if model is not None else None
     report = replace(report, witnesses=_witnesses(live, records))
     own = live.adapters if live else {}
-    checks = [files, check_labels(manifest, own, _named_by(live, records))]
+    checks = [files, check_labels(manifest, own, _named_by(manifest, live, records))]
     if live and model is not None:
         checks += [
             check_tokens(Path(model), folder, manifest),
@@ -158,8 +159,9 @@ def _witnesses(live: Live | None, records: Mapping[str, Record]) -> dict[str, st
     return {**names, **{name: f"recorded by {record.witness}" for name, record in records.items()}}
 
 
-def _named_by(live: Live | None, records: Mapping[str, Record]) -> dict[str, tuple[str, ...]]:
-    """Class names by the witnesses, of the adapters whose classes have been named."""
+def _named_by(manifest: Manifest, live: Live | None, records: Mapping[str, Record]) -> dict[str, tuple[str, ...]]:
+    """Class names by the witnesses, of the adapters whose classes have been named; not of those that a user named."""
     subjects = live.witnesses.subjects if live else {}
     found = {name: tuple(subject.labels) for name, subject in subjects.items() if subject.labels}
-    return found | {name: record.labels for name, record in records.items() if record.labels}
+    found |= {name: record.labels for name, record in records.items() if record.labels}
+    return {name: labels for name, labels in found.items() if not manifest.adapter(name).labels_given}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from adapter_export import tasks
-from adapter_export.basemodel import BaseModel, load_base
+from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.folder import load_adapter
@@ -43,7 +43,9 @@ class Live:
         self._manifest = manifest
         exact = _load(model, manifest, "float64")
         self.adapters = {
-            name: _for_task(complete_head(exact.module, exact.info.head, load_adapter(path, exact.info)), manifest.task)
+            name: _for_task(
+                complete_head(exact.module, exact.info.head, _load_adapter(path, exact, manifest, name)), manifest.task
+            )
             for name, path in adapters.items()
         }
         config = exact.module.config.to_dict()
@@ -53,7 +55,10 @@ class Live:
             Path(model), {name: Path(path) for name, path in adapters.items()}, manifest.task, asked
         )
         self.own = Reference(exact)
-        self._target = _target(manifest, _load(model, manifest, manifest.dtype))
+        target = _load(model, manifest, manifest.dtype)
+        for base in (exact, target):
+            use_padding(base, self.adapters)
+        self._target = _target(manifest, target)
         self._inputs = whole_inputs(manifest)
         self.limits = _text_limits(exact, self._inputs, manifest.task)
         self._shapes = cases_for(self._inputs, self.limits)
@@ -93,6 +98,13 @@ def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
     import torch
 
     return load_base(model, manifest.task, dtype=getattr(torch, dtype))
+
+
+def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: str) -> Adapter:
+    """The adapter with the class names that an export gives it: names that its user chose are not the checkpoint's."""
+    info = manifest.adapter(name)
+    given = info.labels if info.labels_given else None
+    return load_adapter(path, replace(base.info, labels=manifest.base.labels), task=manifest.task, labels=given)
 
 
 def _target(manifest: Manifest, base: BaseModel) -> Reference:

@@ -30,6 +30,10 @@ class RecordedTrial:
     def inputs(self, case: RecordedCase) -> dict[str, np.ndarray]:
         """What the graph is given in a case, in its dtypes."""
         given = self._records[case.adapter].inputs(case)
+        if "input_ids" in given and "position_ids" not in given:
+            # A model that is given none counts all tokens, padding included.
+            rows, length = given["input_ids"].shape
+            given["position_ids"] = np.tile(np.arange(length), (rows, 1))
         return {name: given[name].astype(info.dtype) for name, info in whole_inputs(self._manifest).items()}
 
     def repeated(self) -> dict[str, np.ndarray]:
@@ -67,7 +71,7 @@ class RecordedTrial:
         if (why := record.kinds[self._kind]) is not None:
             return f"PyTorch could not run the model in {self._kind} where the record was made: {why}"
         given, taken = set(record.inputs(case)), set(whole_inputs(self._manifest))
-        if missing := sorted(taken - given):
+        if missing := sorted(taken - given - {"position_ids"}):
             return f"the record was made without the graph's input {missing[0]!r}"
         if surplus := sorted(given - taken):
             return f"the record was made with input {surplus[0]!r}, which the graph does not take"

@@ -63,10 +63,16 @@ class CaseReference:
 
     def on(self, adapter: Adapter) -> Outputs:
         """With the whole adapter: its blocks unmerged, and its task head where it has one."""
+        with self.injected(adapter):
+            return self.run()
+
+    @contextmanager
+    def injected(self, adapter: Adapter) -> Iterator[None]:
+        """Inside the block the whole adapter is in the model."""
         self._load_head(adapter)
         injection = inject(self._reference.base.module, adapter)
         try:
-            return self._run()
+            yield
         finally:
             injection.remove()
 
@@ -74,7 +80,7 @@ class CaseReference:
         """Without any adapter; with the task head of `adapter` where one is given and has one."""
         self._load_head(adapter)
         with self._body_once():
-            return self._run()
+            return self.run()
 
     def _load_head(self, adapter: Adapter | None) -> None:
         load_head(self._reference.base.module, adapter if adapter and adapter.head else self._reference.own_head)
@@ -96,7 +102,8 @@ class CaseReference:
         finally:
             del body.forward
 
-    def _run(self) -> Outputs:
+    def run(self) -> Outputs:
+        """The outputs of the model as it is now."""
         import torch
 
         module = self._reference.base.module

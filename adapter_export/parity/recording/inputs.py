@@ -47,7 +47,7 @@ def random_inputs(
         usual = np.array([token for token in range(text.vocab_size) if token not in special])
         ids = rng.choice(usual, (rows, length))
         end, pad = getattr(text, "eos_token_id", None), getattr(text, "pad_token_id", None)
-        if isinstance(end, int):
+        if isinstance(end, int) and end < text.vocab_size:
             ids[np.arange(rows), length - 1 - mask[:, ::-1].argmax(axis=1)] = end
         made["input_ids"] = np.where(mask, ids, pad if isinstance(pad, int) else 0)
         made["attention_mask"] = mask.astype(np.int64)
@@ -67,7 +67,9 @@ def random_inputs(
 
 
 def _reads(module: Any) -> set[str]:
-    return set(inspect.signature(module.forward).parameters)
+    """The names of what a model's forward takes; a library may have put a forward without names around it."""
+    forwards = [kind.__dict__["forward"] for kind in type(module).__mro__ if "forward" in kind.__dict__]
+    return {name for forward in forwards for name in inspect.signature(inspect.unwrap(forward)).parameters}
 
 
 def _mask(rows: int, length: int, padding: str) -> np.ndarray:

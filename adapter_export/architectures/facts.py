@@ -14,12 +14,15 @@ class ArchitectureFacts:
     """What differs from most architectures.
 
     speech: writes what it hears; transformers loads it with AutoModelForSpeechSeq2Seq, not AutoModelForSeq2SeqLM.
+    relative: its positions are distances alone; the limit that old configs have is none of the model's.
     """
 
     speech: bool = False
+    relative: bool = False
 
 
 _FACTS: Mapping[str, ArchitectureFacts] = {
+    **dict.fromkeys(("t5", "mt5", "umt5"), ArchitectureFacts(relative=True)),
     "whisper": ArchitectureFacts(speech=True),
 }
 _DEFAULTS = ArchitectureFacts()

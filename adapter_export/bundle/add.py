@@ -32,6 +32,7 @@ from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.files import existing_folder, read_json, sha256
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.checkpoints.told import AUTO, Told, refuse_contradiction, refuse_unserved, told
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.hub import local
@@ -81,6 +82,7 @@ def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
         labels,
         labels_given=adapter.labels_given,
         source=adapter.source,
+        problem_type=adapter.problem_type if labels else None,
         source_sha256=adapter.source_sha256,
     )
 
@@ -127,6 +129,7 @@ def add_adapter(
                     leave_head=task == "features",
                     labels=labels.get(name),
                 )
+                adapter = with_problem_type(adapter, config)
                 for repeated in (*adapter.repeated, *({LM_HEAD} & set(adapter.head))):
                     raise InputError(
                         f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.errors import InputError
 from adapter_export.injection import different
 from adapter_export.merging.layout import Layout
@@ -77,6 +78,7 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         "label2id": {label: number for number, label in enumerate(labels)},
         # A number of labels beside their names would win over them.
         "num_labels": None,
+        "problem_type": with_problem_type(adapter, layout.config).problem_type,
     }
     if adapter.pad_token_id is not None:
         own = layout.config.get("pad_token_id")

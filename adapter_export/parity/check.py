@@ -25,6 +25,7 @@ from adapter_export.parity.records import Record, RecordedCase, check_record, re
 from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.runner import open_runner
 from adapter_export.parity.settling import Measured, settle
+from adapter_export.parity.tokens import check_tokens
 from adapter_export.runtime.generation.start import generates
 
 Progress = Callable[[int, int], None]
@@ -70,8 +71,9 @@ def check_parity(
     report = replace(report, witnesses=_witnesses(live, records))
     own = live.adapters if live else {}
     checks = [files, check_labels(manifest, own, _named_by(manifest, live, records))]
-    if live:
+    if live and model is not None:
         checks += [
+            check_tokens(Path(model), folder, manifest),
             *live.checks(),
             *(check_record_agreement(live.own, own[name], records[name]) for name in own if name in records),
         ]

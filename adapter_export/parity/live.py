@@ -13,6 +13,7 @@ from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.export.samples import max_sequence
 from adapter_export.injection import complete_head
 from adapter_export.parity.agreement import check_agreement, check_base
@@ -47,6 +48,8 @@ class Live:
             )
             for name, path in adapters.items()
         }
+        config = exact.module.config.to_dict()
+        self.adapters = {name: with_problem_type(adapter, config) for name, adapter in self.adapters.items()}
         asked = manifest.task if manifest.task_asked else None
         self.witnesses: Witnesses = open_witnesses(
             Path(model), {name: Path(path) for name, path in adapters.items()}, manifest.task, asked

@@ -17,6 +17,7 @@ from adapter_export.bundle.layout import atomic_folder, check_output
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder, sha256
 from adapter_export.checkpoints.folder import save_adapter
+from adapter_export.checkpoints.problem_types import SINGLE
 from adapter_export.checkpoints.weights import model_config
 from adapter_export.errors import InputError
 from adapter_export.hub import local, source_of
@@ -157,6 +158,7 @@ def train(
                 fitted.head,
                 labels or None,
                 task,
+                problem_type=SINGLE if labels else None,
                 # A classifier finds the end of a text by it: whoever serves it must know which it was.
                 pad_token_id=data.pad_token_id if labels and not named_padding else None,
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints import hub_config, hub_heads, hub_lora, hub_writing
+from adapter_export.checkpoints import hub_config, hub_heads, hub_lora, hub_named, hub_writing
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
 from adapter_export.checkpoints.files import field, read_json, read_tensors, shortened
 from adapter_export.checkpoints.hub_config import Settings
@@ -66,8 +66,24 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
 def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     """Place the checkpoint's tensors in the model; raises InputError for what is unsupported, missing or misshapen."""
     path = checkpoint.folder / hub_config.CONFIG
-    config = field(checkpoint.config, path, "config", dict)
     _check_model_type(checkpoint, path, info)
+    name = checkpoint.config["config"]
+    try:
+        return _resolve(checkpoint, settings_of(checkpoint.config, path), path, info)
+    except InputError as error:
+        if not isinstance(name, str) or not str(error).startswith(f"{path}: field"):
+            raise
+        # The field is not in the file.
+        raise InputError(f"{error} (in config {shortened(name)})") from None
+
+
+def settings_of(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The adapter's own settings, also where `config`, read from `path`, has a name for them."""
+    value = field(config, path, "config", (dict, str))
+    return hub_named.expand(value, path) if isinstance(value, str) else value
+
+
+def _resolve(checkpoint: Checkpoint, config: dict[str, Any], path: Path, info: ModelInfo) -> Adapter:
     match config.get("architecture"):
         case "lora":
             method, blocks = "ia3", hub_lora.blocks_of(checkpoint, config, info)
@@ -167,10 +183,9 @@ def _standing(checkpoint: Checkpoint, configs: list[dict[str, Any]], info: Model
     """What these configs put where, by key. Places of our own are listed in our file beside the checkpoint."""
     path = checkpoint.folder / hub_config.CONFIG
     task_adapter = checkpoint.config.get("type") == "text_task"
-    settings = [
-        hub_config.parse(config, path, versioned="version" in checkpoint.config, task_adapter=task_adapter)
-        for config in configs
-    ]
+    # A name stands for today's settings, whatever the checkpoint's version.
+    versioned = "version" in checkpoint.config or isinstance(checkpoint.config["config"], str)
+    settings = [hub_config.parse(config, path, versioned=versioned, task_adapter=task_adapter) for config in configs]
     if (sites := _recorded(checkpoint, info)) is not None:
         first = settings[0]
         how = first.arithmetic

@@ -25,12 +25,13 @@ from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.renames import canonical
 from adapter_export.sites import Port, Site, strip_prefix
 
-_KEY = re.compile(r"(?P<module>.+)\.loras\.(?P<name>[^.]+)\.(?P<part>.+)")
+_KEY = re.compile(r"(?P<module>.+?)\.loras\.(?P<name>[^.]+)\.(?P<part>.+)")
 _THIRDS = ("q", "k", "v")
 # Versions before this one divided by r what they should not have, which their own loader now makes up for.
 _FAULTY_BEFORE = (1, 1)
 _VERSION = re.compile(r"adapters\.(\d+)\.(\d+)")
-_KNOWN = frozenset(
+# The settings that the library has.
+SETTINGS = frozenset(
     {
         "alpha", "architecture", "attn_matrices", "composition_mode", "dropout", "dtype", "init_weights",
         "init_weights_seed", "intermediate_lora", "leave_out", "output_lora", "r", "selfattn_lora", "use_dora",
@@ -133,7 +134,7 @@ def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"{CONFIG}: field {name!r} is unknown for IA3 and has no effect (found {shortened(config[name])})"
         for name in sorted(config)
-        if config[name] and name not in _KNOWN
+        if config[name] and name not in SETTINGS
     )
 
 

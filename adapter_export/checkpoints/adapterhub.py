@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints import hub_config, hub_heads, hub_lora, hub_named, hub_writing
+from adapter_export.checkpoints import hub_config, hub_heads, hub_interface, hub_lora, hub_named, hub_writing
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
 from adapter_export.checkpoints.files import field, read_json, read_tensors, shortened
 from adapter_export.checkpoints.hub_config import Settings
+from adapter_export.checkpoints.hub_interface import Interface
 from adapter_export.checkpoints.hub_places import arrange, places
 from adapter_export.checkpoints.hub_tensors import by_place, tensors_of
 from adapter_export.errors import InputError
@@ -60,6 +61,7 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
         read_tensors(_first(folder, _WEIGHTS)),
         read_tensors(_first(folder, _HEADS)) if has_head else {},
         read_json(folder / hub_heads.HEAD_CONFIG) if has_head else {},
+        interface=read_json(described) if (described := folder / hub_interface.INTERFACE).exists() else None,
     )
 
 
@@ -84,13 +86,16 @@ def settings_of(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _resolve(checkpoint: Checkpoint, config: dict[str, Any], path: Path, info: ModelInfo) -> Adapter:
+    interface = _interface(checkpoint, info)
     match config.get("architecture"):
         case "lora":
-            method, blocks = "ia3", hub_lora.blocks_of(checkpoint, config, info)
+            _check_method(checkpoint, interface, "lora")
+            method, blocks = "ia3", hub_lora.blocks_of(checkpoint, config, info, interface)
             notes = hub_lora.notes(config)
         case None | "union":
             configs = _configs(config, path)
-            method, blocks = "bottleneck", _bottlenecks(checkpoint, configs, info)
+            _check_method(checkpoint, interface, "bottleneck")
+            method, blocks = "bottleneck", _bottlenecks(checkpoint, configs, info, interface)
             notes = tuple(dict.fromkeys(note for part in configs for note in hub_config.notes(part)))
         case other:
             raise InputError(
@@ -142,6 +147,20 @@ def _check_model_type(checkpoint: Checkpoint, path: Path, info: ModelInfo) -> No
         raise InputError(f"{path}: field 'model_type': expected {info.model_type!r}, found {shortened(found)}")
 
 
+def _interface(checkpoint: Checkpoint, info: ModelInfo) -> Interface | None:
+    if checkpoint.interface is None:
+        return None
+    return hub_interface.parse(checkpoint.interface, checkpoint.folder / hub_interface.INTERFACE, info)
+
+
+def _check_method(checkpoint: Checkpoint, interface: Interface | None, method: str) -> None:
+    if interface is not None and method not in interface.adapter_methods:
+        raise InputError(
+            f"{checkpoint.folder / hub_interface.INTERFACE}: field 'adapter_methods': {method!r}, of which the adapter "
+            "is, is not among them"
+        )
+
+
 def _configs(config: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     """The config itself, or the parts of a union."""
     if config.get("architecture") is None:
@@ -157,9 +176,11 @@ def _configs(config: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     return configs
 
 
-def _bottlenecks(checkpoint: Checkpoint, configs: list[dict[str, Any]], info: ModelInfo) -> dict[Site, Block]:
+def _bottlenecks(
+    checkpoint: Checkpoint, configs: list[dict[str, Any]], info: ModelInfo, interface: Interface | None
+) -> dict[Site, Block]:
     parts, shared = by_place(checkpoint, info)
-    expected = _standing(checkpoint, configs, info)
+    expected = _standing(checkpoint, configs, info, interface)
     if unknown := sorted(set(parts) - set(expected)):
         raise InputError(
             f"{checkpoint.folder}: tensors at {unknown[0]!r}: no such place for this config in a {info.model_type} "
@@ -179,7 +200,9 @@ def _bottlenecks(checkpoint: Checkpoint, configs: list[dict[str, Any]], info: Mo
     return blocks
 
 
-def _standing(checkpoint: Checkpoint, configs: list[dict[str, Any]], info: ModelInfo) -> dict[str, _Standing]:
+def _standing(
+    checkpoint: Checkpoint, configs: list[dict[str, Any]], info: ModelInfo, interface: Interface | None
+) -> dict[str, _Standing]:
     """What these configs put where, by key. Places of our own are listed in our file beside the checkpoint."""
     path = checkpoint.folder / hub_config.CONFIG
     task_adapter = checkpoint.config.get("type") == "text_task"
@@ -196,11 +219,14 @@ def _standing(checkpoint: Checkpoint, configs: list[dict[str, Any]], info: Model
             norm_after=how.ln_after,
         )
         return {site.module: _Standing(site, operator, first, number) for number, site in enumerate(sites)}
-    if known(info.model_type) is None:
-        raise InputError(f"{path}: field 'model_type': no placement table for {info.model_type!r}")
+    if interface is None and known(info.model_type) is None:
+        raise InputError(
+            f"{path}: field 'model_type': no placement table for {info.model_type!r}, and no "
+            f"{hub_interface.INTERFACE} beside the checkpoint"
+        )
     standing: dict[str, _Standing] = {}
     for part in settings:
-        for place in places(info):
+        for place in places(info, interface):
             if place.kind not in part.kinds or place.number in part.leave_out:
                 continue
             if place.key in standing:

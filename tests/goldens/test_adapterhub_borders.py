@@ -35,6 +35,7 @@ CASES = {
     "bert-named-adapters": Case(labels=("LABEL_0", "LABEL_1", "LABEL_2")),
     "bert-string-config": Case(labels=("LABEL_0", "LABEL_1", "LABEL_2")),
     "qwen2-interface-extended": Case("causal-lm"),
+    "qwen2-interface-pfeiffer": Case("causal-lm"),
     "roberta-legacy-v1": Case(labels=("LABEL_0", "LABEL_1")),
 }
 

@@ -31,6 +31,8 @@ def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> list[Remova
     seen, handles = _watch(model, site)
 
     def replaced(u: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if site.residual and "x" not in seen:
+            raise InputError(f"site {site.name}: {site.residual!r}, whose input it reads, does not run before it")
         values = {"u": u, "y": y, **seen}
         # Values seen are of this pass only, and no longer needed.
         seen.clear()

@@ -131,6 +131,8 @@ def sidecar(adapter: Adapter, info: ModelInfo) -> dict[str, Any]:
     for placement in PLACEMENTS:
         if _own_sites(info, placement) == set(adapter.blocks):
             return {"placement": placement}
+    if odd := [site for site in adapter.blocks if site != Site(site.module, Port.OUTPUT)]:
+        raise InputError(f"site {odd[0].name}: AdapterHub's format has no settings for what it reads")
     return {"modules": sorted(site.module for site in adapter.blocks)}
 
 

@@ -120,10 +120,20 @@ def lower_mode(
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
-    """Every site of any of the adapters, with each different operator that stands there, in a stable order."""
+    """Every site of any of the adapters, with each different operator that stands there, in a stable order.
+
+    Raises InputError where two of them read other modules for the same tensors: one graph computes one of the two.
+    """
     sites: dict[Site, list[Operator]] = {}
+    owners: dict[tuple[str, str], Site] = {}
     for adapter in adapters:
         for site, block in adapter.blocks.items():
+            other = owners.setdefault((site.name, block.operator.op_type), site)
+            if other != site:
+                raise InputError(
+                    f"site {site.name}: one adapter reads {site.reads}, another {other.reads}; export them as bundles "
+                    "of their own"
+                )
             stack = sites.setdefault(site, [])
             if block.operator not in stack:
                 stack.append(block.operator)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from adapter_export.basemodel import BaseModel, load_base
-from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.bundle.add import add_adapter
+from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.errors import InputError
+from adapter_export.export.export import export_onnx
 from adapter_export.injection import Injection
 from tests.goldens.packed import unpacked
 
@@ -120,3 +123,90 @@ def test_what_the_library_computes_we_compute(model_type: str, case: str, base_o
         assert difference(run(base, model_type), on, model_type) < TOLERANCE
     finally:
         injection.remove()
+
+
+# Adapters of one model that differ in all that an interface can make different, together in one graph.
+TOGETHER = ("extended-both", "extended-residual", "extended-norms", "extended-parallel", "basic-houlsby", "basic-ia3")
+
+
+@pytest.fixture(scope="module", params=("bert", "stablelm"))
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, base_of: Any) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp("bundle")
+    adapters = {}
+    for case in TOGETHER:
+        (folder / case).mkdir()
+        adapters[case] = checkpoint(request.param, case, folder / case)
+    export_onnx(base_of(request.param).folder, adapters, folder / "bundle", mode="swappable", task="features")
+    return request.param, folder / "bundle"
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_in_onnx_runtime(case: str, bundle: tuple[str, Path]) -> None:
+    import onnxruntime as ort
+
+    model_type, folder = bundle
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    feeds = {name: array.astype(np.int64) for name, array in named(model_type, "input.").items()}
+    feeds = {value.name: feeds.get(value.name, np.zeros_like(feeds["input_ids"])) for value in session.get_inputs()}
+    run_options, adapter = ort.RunOptions(), ort.LoraAdapter()
+    adapter.Load(str(folder / f"adapters/{case}.onnx_adapter"))
+    run_options.add_active_adapter(adapter)
+    (found,) = session.run(["last_hidden_state"], feeds, run_options)
+    # In float32.
+    assert difference(found, golden(model_type)[1][f"on.{case}"], model_type) < 2e-5
+
+
+def test_one_graph_has_one_residual_for_the_same_tensors(
+    bundle: tuple[str, Path], base_of: Any, tmp_path: Path
+) -> None:
+    model_type, folder = bundle
+    (tmp_path / "adapter").mkdir()
+    other = checkpoint(model_type, "extended-both", tmp_path / "adapter")
+    path = other / "adapter_interface.json"
+    whole = json.loads(path.read_text())
+    whole["interface"]["layer_pre_ffn"] = whole["interface"]["layer_intermediate_proj"]
+    path.write_text(json.dumps(whole))
+    copy = Path(shutil.copytree(folder, tmp_path / "bundle"))
+    with pytest.raises(InputError, match=r"adapter other: site .*: reads .*, the bundle's graph .*; export the bundle"):
+        add_adapter(copy, {"other": other})
+    adapters = {"one": folder.parent / "extended-both", "two": other}
+    with pytest.raises(InputError, match=r"site .*: one adapter reads .*, another .*; export them as bundles of their"):
+        export_onnx(base_of(model_type).folder, adapters, tmp_path / "both", mode="swappable", task="features")
+    add_adapter(copy, {"same": folder.parent / "extended-both"})
+
+
+def test_a_residual_that_comes_too_late(base_of: Any, tmp_path: Path) -> None:
+    folder = checkpoint("llama", "extended-both", tmp_path)
+    path = folder / "adapter_interface.json"
+    whole = json.loads(path.read_text())
+    whole["interface"]["layer_pre_self_attn"] = "post_attention_layernorm"
+    path.write_text(json.dumps(whole))
+    base = base_of("llama")
+    injection = Injection(base.module, load_adapter(folder, base.info).blocks)
+    try:
+        with pytest.raises(
+            InputError, match=r"'layers.0.post_attention_layernorm', whose input it reads, does not run"
+        ):
+            run(base, "llama")
+    finally:
+        injection.remove()
+
+
+@pytest.mark.parametrize(("case", "written"), [("basic-houlsby", True), ("extended-both", False)])
+def test_what_has_no_settings_without_the_interface_is_not_written(
+    case: str, written: bool, base_of: Any, tmp_path: Path
+) -> None:
+    info = base_of("stablelm").info
+    (tmp_path / "read").mkdir()
+    adapter = load_adapter(checkpoint("stablelm", case, tmp_path / "read"), info)
+    if not written:
+        with pytest.raises(InputError, match="AdapterHub's format has no settings for"):
+            save_adapter(tmp_path, adapter, info, "")
+        return
+    save_adapter(tmp_path, adapter, info, "")
+    again = load_adapter(tmp_path, info)
+    assert {site: block.operator for site, block in again.blocks.items()} == {
+        site: block.operator for site, block in adapter.blocks.items()
+    }

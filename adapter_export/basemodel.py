@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapter_export import tasks
-from adapter_export.checkpoints.files import existing_folder, read_json, weights_sha256
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.labels import PLACEHOLDERS, class_names, has_own_head
+from adapter_export.checkpoints.weights import adapter_beside, quantized_name, refuse_quantized, weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 
@@ -18,6 +23,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel
+
+
+_log = logging.getLogger(__name__)
+# Where transformers is told to look for an adapter in the model's folder: nowhere. It would attach one unasked.
+_NO_ADAPTER = {"subfolder": "no adapter is wanted here"}
+_NUMBERED = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,12 @@ def load_base(
     """Load a model folder for a task; `auto` reads the config's `architectures`.
 
     labels: class names; gives a labelled task a head of that size, which is random unless the checkpoint has one that
-    fits. dtype: None loads float32, `auto` what the checkpoint holds. Code in the folder is never run.
+    fits. dtype: None loads float32, `auto` what the checkpoint holds. Code in the folder is never run. An adapter that
+    lies in the folder is not part of the base model. Modules that the checkpoint lacks and the task's output does not
+    read (`ModelInfo.unread`) are no error; outputs that do read them are left out.
 
-    Raises InputError for a missing or broken folder, an unknown task, weights that do not load, and weights missing
-    for anything but the task head.
+    Raises InputError for a missing or broken folder, an unknown task, a quantized model, weights that do not load, and
+    weights missing for anything but the task head.
     """
     import torch
     import transformers
@@ -55,8 +68,19 @@ def load_base(
     folder = existing_folder(path, "model")
     config_dict = read_json(folder / "config.json")
     task = resolve_task(folder, config_dict, task)
+    refuse_quantized(folder, config_dict)
+    if adapter_beside(folder):
+        _log.warning(
+            "model %s: an adapter lies in this folder (adapter_config.json); it is not part of the base model and is "
+            "not loaded",
+            folder,
+        )
     auto_class = tasks.auto_class(tasks.get(task), str(config_dict.get("model_type")))
+    own_head = has_own_head(config_dict, task)
     changes: dict[str, Any] = {}
+    if labels is None and tasks.get(task).labelled and not own_head:
+        # Class names of another task, and their number, say nothing of this one.
+        labels = PLACEHOLDERS
     if labels is not None:
         changes = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     sha256 = weights_sha256(folder)
@@ -69,11 +93,17 @@ def load_base(
                 trust_remote_code=False,
                 ignore_mismatched_sizes=labels is not None,
                 output_loading_info=True,
+                adapter_kwargs=_NO_ADAPTER,
                 **changes,
             )
     except Exception as error:  # transformers raises what its backends raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model {folder}: cannot be loaded for {task}: {reason[:300]}") from error
+    if (foreign := quantized_name(report["unexpected_keys"])) is not None:
+        raise InputError(
+            f"model {folder}: tensor {foreign!r}: the base model is quantized, which is not supported; use the folder "
+            "with its original weights"
+        )
     module.eval().requires_grad_(False)
     if module.dtype == torch.float64:
         # The faster ways to run experts know no float64.
@@ -82,25 +112,128 @@ def load_base(
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     # A checkpoint ties or omits only what `from_pretrained` does not report; the rest it would fill with random values.
     in_head = {key for key in absent if key.rpartition(".")[0] in info.head}
-    if lost := sorted(absent - in_head - _norms_of_head(module, info)):
+    if not own_head:
+        in_head |= {f"{name}.weight" for name in info.head}
+    lost = absent - in_head - _norms_of_head(module, info)
+    unread, dropped = _unread(module, lost, tasks.get(task).output)
+    if lost := lost - unread:
+        listed = sorted(lost)
         raise InputError(
             f"model {folder}: weights of {type(module).__name__} are missing from the checkpoint and would be random: "
-            f"{', '.join(lost[:4])}{' ...' if len(lost) > 4 else ''}"
+            f"{', '.join(listed[:4])}{' ...' if len(listed) > 4 else ''}"
         )
-    untrained = tuple(name for name in info.head if any(key.rpartition(".")[0] == name for key in in_head))
-    return BaseModel(module, replace(info, untrained=untrained), task, folder, untrained_head=bool(in_head))
+    if dropped:
+        _leave_out(module, dropped)
+        _log.warning(
+            "model %s: output %s is left out: the checkpoint has no weights for it (%s)",
+            folder,
+            ", ".join(dropped),
+            ", ".join(sorted(unread)),
+        )
+    prefix = f"{info.prefix}." if info.nested else ""
+    info = replace(
+        info,
+        untrained=tuple(name for name in info.head if any(key.rpartition(".")[0] == name for key in in_head)),
+        unread=tuple(sorted({key.removeprefix(prefix).rpartition(".")[0] for key in unread} & set(info.modules))),
+        labels=class_names(config_dict) if own_head and tasks.get(task).labelled else None,
+    )
+    return BaseModel(module, info, task, folder, untrained_head=bool(in_head))
 
 
 def resolve_task(folder: Path, config: dict[str, Any], task: str) -> str:
-    """The task to load for; raises InputError when `auto` cannot tell."""
+    """The task to load for; raises InputError when `auto` cannot tell, or tells one that is not served."""
     if task != "auto":
         return tasks.get(task).name
-    if (found := tasks.of_config(config)) is None:
+    path = folder / "config.json"
+    found = tasks.of_config(config)
+    if found is not None and found in tasks.UNSERVED:
+        raise InputError(f"{path}: field 'architectures': {config['architectures'][0]} has {tasks.unserved(found)}")
+    if found is None:
         raise InputError(
-            f"{folder / 'config.json'}: field 'architectures': {config.get('architectures')!r} does not tell the task; "
-            f"choose one of {', '.join(tasks.TASKS)}"
+            f"{path}: field 'architectures': {config.get('architectures')!r} does not tell the task; choose one of "
+            f"{', '.join(tasks.TASKS)}"
         )
     return found
+
+
+def use_padding(base: BaseModel, adapters: Mapping[str, Adapter]) -> None:
+    """Let a classifier that finds the end of each text by its padding know the token that training padded with.
+
+    The base model's own comes first, as in training. Raises InputError for adapters trained with different tokens, and
+    where nothing tells one and the model needs it.
+    """
+    config = base.module.config.get_text_config()
+    own = getattr(config, "pad_token_id", None)
+    chosen = {name: adapter.pad_token_id for name, adapter in adapters.items() if adapter.pad_token_id is not None}
+    for name, token in chosen.items():
+        if own is None:
+            own = config.pad_token_id = base.module.config.pad_token_id = token
+        elif token != own:
+            raise InputError(
+                f"adapter {name}: was trained with padding token {token}, but the base model, or another adapter, pads "
+                f"with {own}: the end of a text is found by it"
+            )
+    if own is None and base.task == "text-classification" and base.info.head == ("score",):
+        raise InputError(
+            f"{base.folder / 'config.json'}: field 'pad_token_id' is missing: {base.info.architecture} finds the end "
+            "of each text by it; set it to the token that training padded with (often eos_token_id: "
+            f"{getattr(config, 'eos_token_id', None)})"
+        )
+
+
+def _unread(module: PreTrainedModel, absent: set[str], output: str) -> tuple[set[str], tuple[str, ...]]:
+    """Which of the absent parameters the task's output does not read, and which other outputs do.
+
+    Found by running the model: an output that needs the gradient of such a parameter reads it. All or none: where one
+    is read, nothing is gained by sparing the others. A numbered layer always counts as read, since which of them run
+    may depend on the input.
+    """
+    import torch
+
+    if not absent or any(_NUMBERED.search(name) for name in absent):
+        return set(), ()
+    parameters = [parameter for name, parameter in module.named_parameters() if name in absent]
+    if len(parameters) < len(absent):
+        return set(), ()
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        result = module(**_example(module))
+        values = {name: value for name, value in result.items() if isinstance(value, torch.Tensor)}
+        reading = [name for name, value in values.items() if value.requires_grad]
+    except Exception:  # a model raises what it likes; then nothing is known
+        return set(), ()
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+    if output not in values or output in reading:
+        return set(), ()
+    return set(absent), tuple(reading)
+
+
+def _example(module: PreTrainedModel) -> dict[str, Any]:
+    """The smallest inputs of the kinds that the model reads."""
+    import torch
+
+    config, parameters = module.config, inspect.signature(module.forward).parameters
+    inputs: dict[str, Any] = {}
+    for name in ("input_ids", "decoder_input_ids"):
+        if name in parameters:
+            inputs[name] = torch.ones((1, 4), dtype=torch.long)
+    if "pixel_values" in parameters:
+        vision = getattr(config, "vision_config", config)
+        size = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
+        inputs["pixel_values"] = torch.zeros((1, vision.num_channels, size, size), dtype=module.dtype)
+    return inputs
+
+
+def _leave_out(module: nn.Module, names: Sequence[str]) -> None:
+    """Take outputs out of what the model gives."""
+
+    def without(_: nn.Module, args: Any, output: Any) -> Any:
+        return type(output)(**{name: value for name, value in output.items() if name not in names})
+
+    module.register_forward_hook(without)
 
 
 def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
@@ -133,8 +266,7 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
                 modules[name] = len(weight)
             else:
                 modules[name] = widths[name]
-    task = tasks.of_architecture(type(module).__name__)
-    labelled = task is not None and tasks.get(task).labelled
+    labelled = tasks.is_labelled(tasks.of_architecture(type(module).__name__))
     bodies = [name for name, child in module.named_modules() if name and isinstance(child, PreTrainedModel)]
     head = [
         name

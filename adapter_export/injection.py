@@ -172,14 +172,33 @@ def read_head(model: PreTrainedModel, names: tuple[str, ...]) -> dict[str, HeadL
 def complete_head(model: PreTrainedModel, names: tuple[str, ...], adapter: Adapter) -> Adapter:
     """The adapter with a whole task head: layers of `names` that it leaves to the base model are the model's own.
 
-    Raises InputError where it repeats the model's `lm_head` with other values.
+    Raises InputError where it repeats the model's `lm_head`, or its embeddings, with other values.
     """
+    for module, weight in adapter.repeated.items():
+        _check_repeated(model, module, weight)
     if LM_HEAD in adapter.head and hasattr(model, LM_HEAD):
         _check_lm_head(model, adapter.head[LM_HEAD])
     if not adapter.head or set(names) <= set(adapter.head):
         return adapter
     own = read_head(model, names)
     return replace(adapter, head={name: adapter.head.get(name, own[name]) for name in names})
+
+
+def _check_repeated(model: PreTrainedModel, module: str, weight: np.ndarray) -> None:
+    import torch
+
+    own = model.base_model.get_submodule(module).weight
+    if tuple(own.shape) != weight.shape or not torch.equal(torch.tensor(weight, dtype=own.dtype), own.cpu()):
+        raise InputError(different(module, weight.shape, tuple(own.shape)))
+
+
+def different(module: str, found: tuple[int, ...], own: tuple[int, ...]) -> str:
+    """What to say of a part of the base model that an adapter's checkpoint holds with other values."""
+    how = "differs from the base model's own" if found == own else f"has shape {found}, and the base model's {own}"
+    return (
+        f"{module!r}, saved with the adapter, {how}: an adapter that changes it is not supported; save the base model "
+        "with it (after resizing the vocabulary, say) and give that as --model"
+    )
 
 
 def _check_lm_head(model: PreTrainedModel, layer: HeadLayer) -> None:

@@ -23,7 +23,9 @@ class ModelInfo:
     head: paths of the task head's linear layers in the task model, in the model's order; empty without a task head.
     untrained: those of them that the base model's checkpoint does not hold.
     convolutions: number of spatial axes of the convolutions among the modules: features are the axis before those.
-    sha256: of the base model's weights; see `checkpoints.files.weights_sha256`. Empty for a model made in memory.
+    unread: modules whose weights the checkpoint does not hold and no output reads (a pooler, for features).
+    labels: class names that the base model's config gives, for a head of its own or of adapters that have none.
+    sha256: of the base model's weights; see `checkpoints.weights.weights_sha256`. Empty for a model made in memory.
     """
 
     model_type: str
@@ -37,6 +39,8 @@ class ModelInfo:
     untrained: tuple[str, ...] = ()
     convolutions: Mapping[str, int] = field(default_factory=dict)
     sha256: str = ""
+    unread: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
 
     def features(self, site: Site) -> int:
         """Features d of the tensors at a site. Raises InputError when the model has no such module, or the module no

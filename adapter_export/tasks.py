@@ -48,10 +48,35 @@ TASKS: Mapping[str, Task] = {
         Task("seq2seq-lm", "AutoModelForSeq2SeqLM", "logits", ("ForConditionalGeneration",), "SEQ_2_SEQ_LM"),
     )
 }
+# Tasks whose heads are recognised, so that they are refused by name and never taken for another's: a head for each
+# token may have the names and sizes of one for whole texts. Endings of class names, and PEFT's name.
+UNSERVED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
+    "token-classification": (("ForTokenClassification",), "TOKEN_CLS"),
+    "question-answering": (("ForQuestionAnswering", "ForQuestionAnsweringSimple"), "QUESTION_ANS"),
+    "multiple-choice": (("ForMultipleChoice",), None),
+    "next-sentence-prediction": (("ForNextSentencePrediction",), None),
+    "audio-classification": (("ForAudioClassification", "ForAudioFrameClassification", "ForXVector"), None),
+    "object-detection": (("ForObjectDetection",), None),
+    "image-segmentation": (
+        ("ForSemanticSegmentation", "ForImageSegmentation", "ForUniversalSegmentation", "ForInstanceSegmentation"),
+        None,
+    ),
+    "depth-estimation": (("ForDepthEstimation",), None),
+}
+_SUFFIXES = (
+    *((task.name, task.suffixes) for task in TASKS.values()),
+    *((name, suffixes) for name, (suffixes, _) in UNSERVED.items()),
+)
+_PEFT = (
+    *((task.name, task.peft) for task in TASKS.values()),
+    *((name, peft) for name, (_, peft) in UNSERVED.items()),
+)
 
 
 def get(name: str) -> Task:
     """The task called `name`; raises InputError naming the known ones."""
+    if name in UNSERVED:
+        raise InputError(f"task {name!r}: found {unserved(name)}")
     if name not in TASKS:
         raise InputError(f"task {name!r}: expected one of {', '.join(TASKS)}")
     return TASKS[name]
@@ -63,8 +88,10 @@ def auto_class(task: Task, model_type: str) -> str:
 
 
 def of_architecture(class_name: str) -> str | None:
-    """Task of a transformers class name (`BertForSequenceClassification`), or None; a base class gives `features`."""
-    matches = [task.name for task in TASKS.values() if class_name.endswith(task.suffixes)]
+    """Task of a transformers class name (`BertForSequenceClassification`), or None; a base class gives `features`.
+
+    Also one of `UNSERVED`."""
+    matches = [name for name, suffixes in _SUFFIXES if class_name.endswith(suffixes)]
     # "Model" is a suffix of "LMHeadModel" too: the longer match is listed later.
     return matches[-1] if matches else None
 
@@ -72,9 +99,23 @@ def of_architecture(class_name: str) -> str | None:
 def of_config(config: Mapping[str, Any]) -> str | None:
     """Task of a model's config by its `architectures`, or None where that is absent or unknown."""
     architectures = config.get("architectures") or []
-    return of_architecture(str(architectures[0])) if architectures else None
+    named = isinstance(architectures, list) and architectures
+    return of_architecture(str(architectures[0])) if named else None
 
 
 def of_peft(name: str | None) -> str | None:
-    """Task of PEFT's `task_type`, or None."""
-    return next((task.name for task in TASKS.values() if name is not None and task.peft == name), None)
+    """Task of PEFT's `task_type`, or None. Also one of `UNSERVED`."""
+    return next((task for task, peft in _PEFT if name is not None and peft == name), None)
+
+
+def is_labelled(name: str | None) -> bool:
+    """Whether this is a task of ours with a head for class labels."""
+    return name is not None and name in TASKS and TASKS[name].labelled
+
+
+def unserved(task: str) -> str:
+    """What to tell a user who brings a head for one of `UNSERVED`, after who brings it."""
+    return (
+        f"a head for {task}, which is not served yet (a later version will); --task features exports the body without "
+        "the head"
+    )

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from adapter_export import basemodel
 from adapter_export.basemodel import BaseModel, load_base
-from adapter_export.checkpoints.files import weights_sha256
+from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.sites import Port, Site
 
@@ -167,13 +167,13 @@ class TestBadFolders:
     def test_without_weights(self, copy_of: Callable[..., Path]) -> None:
         folder = copy_of("bert")
         (folder / "model.safetensors").unlink()
-        assert refused(folder).endswith("expected *.safetensors or *.bin weights, found none")
+        assert "expected model.safetensors or pytorch_model.bin, " in refused(folder)
 
     @pytest.mark.parametrize("size", [0, 7, 100, 20_000])
     def test_truncated_weights(self, size: int, copy_of: Callable[..., Path]) -> None:
         folder = copy_of("bert")
         os.truncate(folder / "model.safetensors", size)
-        assert ": cannot be loaded for features: " in refused(folder)
+        assert "model.safetensors: not a readable safetensors file: " in refused(folder)
 
     @pytest.mark.parametrize("model_type", ["no-such-model", ..., None, 7, ["bert"]])
     def test_unknown_architecture(self, model_type: Any, copy_of: Callable[..., Path]) -> None:
@@ -199,10 +199,11 @@ class TestBadFolders:
 
     def test_weights_that_would_be_random_are_named(self, copy_of: Callable[..., Path]) -> None:
         folder = copy_of("bert")
-        edit_weights(folder, lambda weights: weights.pop("pooler.dense.weight"))
+        edit_weights(folder, lambda weights: weights.pop("embeddings.LayerNorm.weight"))
         message = refused(folder)
         assert (
-            "weights of BertModel are missing from the checkpoint and would be random: pooler.dense.weight" in message
+            "weights of BertModel are missing from the checkpoint and would be random: embeddings.LayerNorm.weight"
+            in message
         )
 
     def test_many_missing_weights_are_shown_by_some(self, copy_of: Callable[..., Path]) -> None:
@@ -211,6 +212,184 @@ class TestBadFolders:
         message = refused(folder)
         assert "would be random: bert.encoder.layer.0.attention.output.LayerNorm.bias, " in message
         assert message.endswith(" ...")
+
+
+class TestWeightsThatNothingReads:
+    """Finding 14: features of a base model saved without a pooler."""
+
+    @pytest.mark.parametrize("model_type", ["bert", "roberta", "albert", "vit"])
+    def test_a_pooler_is_left_out_with_its_output(
+        self,
+        model_type: str,
+        copy_of: Callable[..., Path],
+        tiny_model: TinyModel,
+        inputs_for: Callable[..., dict[str, np.ndarray]],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        import torch
+
+        folder = copy_of(model_type)
+        edit_weights(folder, lambda weights: [weights.pop(name) for name in list(weights) if "pooler" in name])
+        base = load_base(folder)
+        inputs = {name: torch.from_numpy(value) for name, value in inputs_for(model_type).items()}
+        whole = load_base(tiny_model(model_type)).module(**inputs)
+        found = base.module(**inputs)
+        assert set(found) == set(whole) - {"pooler_output"}
+        assert torch.equal(found.last_hidden_state, whole.last_hidden_state)
+        assert base.info.unread
+        assert all("pooler" in name for name in base.info.unread)
+        assert "output pooler_output is left out" in caplog.text
+
+    def test_a_classifier_reads_it(self, copy_of: Callable[..., Path]) -> None:
+        folder = copy_of("bert")
+        edit_weights(folder, lambda weights: [weights.pop(name) for name in list(weights) if "pooler" in name])
+        assert "would be random: bert.pooler.dense.bias, bert.pooler.dense.weight" in refused(
+            folder, "text-classification"
+        )
+
+
+class TestAnAdapterBesideTheBase:
+    """Finding 2: transformers attaches an adapter that lies in the model's folder."""
+
+    def test_it_is_neither_loaded_nor_hashed(
+        self,
+        copy_of: Callable[..., Path],
+        tiny_model: TinyModel,
+        inputs_for: Callable[..., dict[str, np.ndarray]],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        import peft
+        import torch
+        from transformers import AutoModel
+
+        folder = copy_of("bert")
+        config = peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
+        peft.get_peft_model(AutoModel.from_pretrained(folder), config).save_pretrained(folder)
+        inputs = {name: torch.from_numpy(value) for name, value in inputs_for("bert").items()}
+        plain = load_base(tiny_model("bert"))
+        expected = plain.module(**inputs).last_hidden_state
+        # What makes this a danger: transformers itself gives another result.
+        attached = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state
+        assert not torch.allclose(attached, expected, atol=1e-3)
+
+        base = load_base(folder)
+        assert torch.equal(base.module(**inputs).last_hidden_state, expected)
+        assert base.info.sha256 == plain.info.sha256
+        assert "an adapter lies in this folder" in caplog.text
+
+
+class TestOtherHeads:
+    """Finding 1: the head of another task is not taken for this one's, whatever its names and sizes."""
+
+    def test_a_token_classifier_is_refused(self, copy_of: Callable[..., Path]) -> None:
+        folder = copy_of("distilbert", "text-classification")
+        edit_config(folder, architectures=["DistilBertForTokenClassification"])
+        message = refused(folder)
+        assert (
+            "DistilBertForTokenClassification has a head for token-classification, which is not served yet" in message
+        )
+        assert "--task features" in message
+
+    def test_its_head_is_not_the_model_s_own(self, copy_of: Callable[..., Path]) -> None:
+        folder = copy_of("bert", "text-classification")
+        edit_config(folder, architectures=["BertForMultipleChoice"], id2label={"0": "a", "1": "b", "2": "c"})
+        base = load_base(folder, "text-classification")
+        assert base.untrained_head
+        assert base.module.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+class TestQuantizedModels:
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"quant_method": "bitsandbytes", "load_in_4bit": True},
+            {"quant_method": "gptq", "bits": 4},
+            {"quant_method": "awq", "bits": 4},
+            {"quant_method": "fp8"},
+            {"quant_method": "compressed-tensors"},
+        ],
+    )
+    def test_by_the_config(self, settings: dict[str, Any], copy_of: Callable[..., Path]) -> None:
+        folder = copy_of("llama")
+        edit_config(folder, quantization_config=settings)
+        message = refused(folder)
+        assert "config.json: field 'quantization_config': the base model is quantized" in message
+        assert settings["quant_method"] in message
+
+    def test_by_the_weights(self, copy_of: Callable[..., Path]) -> None:
+        folder = copy_of("llama")
+        name = "layers.0.mlp.up_proj.weight"
+        edit_weights(folder, lambda weights: weights.update({name: weights[name].astype(np.int8)}))
+        assert f"tensor {name!r} (I8): the base model is quantized" in refused(folder)
+
+    def test_by_what_lies_beside_the_weights(self, copy_of: Callable[..., Path]) -> None:
+        import torch
+
+        folder = copy_of("llama")
+        state = {name: torch.from_numpy(value) for name, value in load_file(folder / "model.safetensors").items()}
+        (folder / "model.safetensors").unlink()
+        torch.save({**state, "layers.0.mlp.up_proj.SCB": torch.ones(64)}, folder / "pytorch_model.bin")
+        assert "tensor 'layers.0.mlp.up_proj.SCB': the base model is quantized" in refused(folder)
+
+    def test_gguf(self, copy_of: Callable[..., Path]) -> None:
+        folder = copy_of("llama")
+        (folder / "model.safetensors").rename(folder / "llama-q4.gguf")
+        assert "llama-q4.gguf: GGUF files are not supported" in refused(folder)
+
+
+class TestShards:
+    @pytest.fixture
+    def sharded(self, copy_of: Callable[..., Path]) -> Callable[[str], Path]:
+        """Called with `safetensors` or `bin` -> a tiny LLaMA in several files of that kind."""
+
+        def make(kind: str) -> Path:
+            import torch
+
+            folder = copy_of("llama")
+            weights = load_file(folder / "model.safetensors")
+            (folder / "model.safetensors").unlink()
+            stem, names, where = "model" if kind == "safetensors" else "pytorch_model", sorted(weights), {}
+            for number in range(3):
+                part = {name: weights[name] for name in names[number::3]}
+                file = f"{stem}-0000{number + 1}-of-00003.{kind}"
+                where |= dict.fromkeys(part, file)
+                if kind == "bin":
+                    torch.save({name: torch.from_numpy(value) for name, value in part.items()}, folder / file)
+                else:
+                    save_file(part, folder / file, metadata={"format": "pt"})
+            (folder / f"{stem}.{kind}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+            return folder
+
+        return make
+
+    @pytest.mark.parametrize("kind", ["safetensors", "bin"])
+    def test_they_are_one_model(self, kind: str, sharded: Callable[[str], Path], tiny_model: TinyModel) -> None:
+        import torch
+
+        folder = sharded(kind)
+        found, expected = load_base(folder), load_base(tiny_model("llama"))
+        assert all(
+            torch.equal(value, expected.module.state_dict()[name]) for name, value in found.module.state_dict().items()
+        )
+        (folder / f"other.{kind}").write_bytes(b"not of the model")
+        assert load_base(folder).info.sha256 == found.info.sha256
+
+    @pytest.mark.parametrize("kind", ["safetensors", "bin"])
+    def test_a_missing_one_is_named(self, kind: str, sharded: Callable[[str], Path]) -> None:
+        folder = sharded(kind)
+        next(folder.glob(f"*-00002-of-00003.{kind}")).unlink()
+        assert f"-00002-of-00003.{kind}' is not in the folder" in refused(folder)
+
+    @pytest.mark.parametrize("kind", ["safetensors", "bin"])
+    def test_a_file_elsewhere_is_refused(self, kind: str, sharded: Callable[[str], Path]) -> None:
+        folder = sharded(kind)
+        index = next(folder.glob("*.index.json"))
+        shard = next(folder.glob(f"*-00002-of-00003.{kind}"))
+        shard.rename(folder.parent / shard.name)
+        index.write_text(index.read_text().replace(shard.name, f"../{shard.name}"))
+        message = refused(folder)
+        assert "field 'weight_map': tensor " in message
+        assert f"found '../{shard.name}'" in message
 
 
 class TestForeignCode:

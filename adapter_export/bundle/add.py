@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from adapter_export import tasks
 from adapter_export.bundle.adapter_file import HEAD_SLUG, adapter_tensors, check_adapter, write_adapter_file
 from adapter_export.bundle.adapter_format import numpy_dtype
 from adapter_export.bundle.layout import atomic_file, one_writer, sync
@@ -26,8 +29,10 @@ from adapter_export.bundle.manifest import (
     write_manifest,
 )
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
-from adapter_export.checkpoints.files import existing_folder, sha256
-from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.files import existing_folder, read_json, sha256
+from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
+from adapter_export.checkpoints.labels import check_given
+from adapter_export.checkpoints.told import AUTO, Told, refuse_contradiction, refuse_unserved, told
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.naming import check_adapter_name
 
@@ -74,44 +79,99 @@ def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest)
     """Write `folder/NAME.onnx_adapter` for the graph that `manifest` describes."""
     path = folder / f"{name}{ADAPTER_SUFFIX}"
     write_adapter_file(path, graph_tensors(f"adapter {name}", adapter, manifest), manifest.base.sha256)
+    return replace(describe_adapter(name, adapter), sha256=sha256(path), file=adapter_path(name))
+
+
+def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
+    """What a manifest says of an adapter, before it has a file."""
     labels = adapter.label_names if adapter.num_labels is not None else None
-    digest = sha256(path)
     return AdapterInfo(
-        name, adapter.method, adapter.source_format, digest, adapter.parameters, labels, file=adapter_path(name)
+        name,
+        adapter.method,
+        adapter.source_format,
+        "",
+        adapter.parameters,
+        labels,
+        labels_given=adapter.labels_given,
     )
 
 
-def add_adapter(bundle: str | Path, adapters: Mapping[str, str | Path], force: bool = False) -> Manifest:
+def add_adapter(
+    bundle: str | Path,
+    adapters: Mapping[str, str | Path],
+    force: bool = False,
+    *,
+    task: str = AUTO,
+    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Manifest:
     """Add adapter checkpoints to a bundle of mode swappable or bank; all of them, or none. Returns the new manifest.
 
     Whenever this ends, by an error or a power cut, the manifest and the files it names belong together: the bundle is
     the old one or the new one. Sessions that have it open go on, and see the new adapters when asked to load them.
 
-    Raises InputError for a bundle of another mode, an adapter that does not fit its graph or its base model, and
-    OutputExists for a name in use, unless `force` replaces it.
+    task: of the bundle, which `auto` takes; `features`, for a bundle of that task, is the consent to leave task heads
+    out. labels: class names by adapter, which win over those of the checkpoint.
+
+    Raises InputError for a bundle of another mode, an adapter that does not fit its graph, its task or its base model,
+    and OutputExists for a name in use, unless `force` replaces it.
     """
     folder = existing_folder(bundle, "bundle")
     with one_writer(folder):
         before = read_manifest(folder)
         _check_request(folder, before, adapters, force)
+        check_given(labels, adapters)
+        if task not in (AUTO, before.task):
+            raise InputError(f"bundle {folder}: --task {task}: the bundle is for {before.task}")
+        config = _config(folder, before)
         _remove_leftovers(folder, before)
         # Complete files are made beside the bundle's, then moved in.
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
         try:
             after = before
             for name, path in adapters.items():
-                adapter = load_adapter(path, before.base)
-                if LM_HEAD in adapter.head and before.task in ("causal-lm", "seq2seq-lm"):
+                _check_task(name, told(read_checkpoint(path), config), task, before)
+                adapter = load_adapter(path, before.base, task=before.task, labels=labels.get(name))
+                for repeated in (*adapter.repeated, *({LM_HEAD} & set(adapter.head))):
                     raise InputError(
-                        f"adapter {name}: carries {LM_HEAD!r}, which only an export beside the base model can compare; "
-                        "export the bundle anew with this adapter"
+                        f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "
+                        "compare; export the bundle anew with this adapter"
                     )
+                _check_padding(name, adapter, config, before)
                 info = write_adapter(staging, name, adapter, before)
                 after = after.with_adapter(_beside_the_old(info, before))
             _commit(folder, staging, adapters, after)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return _at_their_places(folder, before, after)
+
+
+def _config(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """The bundle's model config, which older bundles may lack."""
+    path = folder / "config.json"
+    return read_json(path) if path.is_file() else {"model_type": manifest.base.model_type}
+
+
+def _check_task(name: str, one: Told, asked: str, manifest: Manifest) -> None:
+    """No head is dropped, and none put where another belongs; raises InputError."""
+    if manifest.task == "features":
+        if one.head and asked != "features":
+            raise InputError(
+                f"adapter {name}: brings a task head ({', '.join(one.head)}), and the bundle is for features, which "
+                "has no place for it; --task features adds the body without the head"
+            )
+        return
+    refuse_unserved(name, one)
+    refuse_contradiction(name, one, manifest.task, f"the bundle's task {manifest.task}")
+
+
+def _check_padding(name: str, adapter: Adapter, config: Mapping[str, Any], manifest: Manifest) -> None:
+    """The graph finds the end of a text by the padding token it was traced with; raises InputError for another."""
+    own = config.get("pad_token_id")
+    if adapter.pad_token_id not in (None, own) and tasks.get(manifest.task).labelled:
+        raise InputError(
+            f"adapter {name}: was trained with padding token {adapter.pad_token_id}, but the bundle's graph pads with "
+            f"{own}"
+        )
 
 
 def _check_request(folder: Path, manifest: Manifest, adapters: Mapping[str, object], force: bool) -> None:

@@ -77,7 +77,7 @@ class SiteInfo:
 class AdapterInfo:
     """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
     an adapter inside the graph. labels: class names of its task head, None without one. slot: its number in a bank's
-    graph, None for one added later.
+    graph, None for one added later. labels_given: the names are the user's, not the checkpoint's.
     """
 
     name: str
@@ -88,6 +88,7 @@ class AdapterInfo:
     labels: tuple[str, ...] | None = None
     slot: int | None = None
     file: str | None = None
+    labels_given: bool = False
 
 
 @dataclass(frozen=True)

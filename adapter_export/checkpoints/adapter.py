@@ -26,6 +26,8 @@ class HeadLayer:
 # Some checkpoints of language models repeat the base model's own output layer under this name. It is no task head: it
 # is accepted when equal to the model's, and swapped never.
 LM_HEAD = "lm_head"
+# What the output layer of language models is called.
+OUTPUT_LAYERS = (LM_HEAD, "embed_out")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Adapter:
     stored: the half-precision dtypes that tensors had in their checkpoint (in memory they are float32, which holds the
     same values), by `<module path>.<tensor>`, so that the checkpoint can be written again as it was.
     notes: what the user should know of the checkpoint, a sentence each.
+    labels_given: the labels are the user's, not the checkpoint's. repeated: weights of the base model that the
+    checkpoint holds too, by module path in it; they must equal the model's (see `injection.complete_head`).
+    pad_token_id: the token that training padded with, where it chose one for a base model that names none.
     problem_type: what the task head's numbers mean, by transformers' names: `single_label_classification` (one of
     several classes), `multi_label_classification` (each class for itself) or `regression` (values); None where the
     checkpoint does not say.
@@ -54,6 +59,9 @@ class Adapter:
     stored: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problem_type: str | None = None
+    labels_given: bool = False
+    repeated: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pad_token_id: int | None = None
 
     @property
     def num_labels(self) -> int | None:

@@ -7,7 +7,7 @@ import io
 import json
 import reprlib
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,22 +173,4 @@ def sha256(path: Path) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
-    return digest.hexdigest()
-
-
-def weights_sha256(folder: Path) -> str:
-    """Digest of a model folder's weights: of sorted (name, sha256) of its .safetensors files, else of its .bin ones.
-
-    Raises InputError when the folder holds neither.
-    """
-    for pattern in ("*.safetensors", "*.bin"):
-        if files := sorted(folder.glob(pattern)):
-            return _combined(files)
-    raise InputError(f"model {folder}: expected *.safetensors or *.bin weights, found none")
-
-
-def _combined(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0{sha256(file)}\n".encode())
     return digest.hexdigest()

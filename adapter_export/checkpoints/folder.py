@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, field, read_json
+from adapter_export.checkpoints.labels import named
+from adapter_export.checkpoints.told import head_modules
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.methods.bottleneck import PLACEMENTS
@@ -33,9 +36,10 @@ class Format(Protocol):
 
 
 _FORMATS: dict[str, Format] = {peft.FORMAT: peft, adapterhub.FORMAT: adapterhub}
-# What we add beside a format's own files: base_sha256, labels, and places that the format has no settings for, as the
-# name of a placement of ours or as modules.
+# What we add beside a format's own files: base_sha256, labels, the padding token that training chose, and places that
+# the format has no settings for, as the name of a placement of ours or as modules.
 SIDECAR = "adapter_export.json"
+_MAX_TOKENS = 1 << 31
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -64,6 +68,9 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     sidecar = read_json(path)
     for name in ("base_sha256", "task", "placement"):
         field(sidecar, path, name, str, None)
+    pad = field(sidecar, path, "pad_token_id", int, None)
+    if pad is not None and (isinstance(pad, bool) or not 0 <= pad < _MAX_TOKENS):
+        raise InputError(f"{path}: field 'pad_token_id': expected a token's number, found {pad!r}")
     for name in ("labels", "modules"):
         values = field(sidecar, path, name, list, None)
         if values is not None and not all(isinstance(value, str) for value in values):
@@ -81,21 +88,47 @@ def checkpoint_task(checkpoint: Checkpoint) -> str | None:
     return checkpoint.sidecar.get("task") or _FORMATS[checkpoint.format].task_of(checkpoint)
 
 
-def load_adapter(path: str | Path, info: ModelInfo) -> Adapter:
+def load_adapter(
+    path: str | Path, info: ModelInfo, *, task: str | None = None, labels: Sequence[str] | None = None
+) -> Adapter:
     """Read an adapter folder and place it in the model that `info` describes.
 
+    task: what it is loaded for; None takes that of the class described, empty none at all. For `features` a task head
+    is left out, with a note; the caller knows that the user wants it so. labels: class names of the user's, which win
+    over others.
+
     Raises InputError when anything of it does not fit: unknown modules, missing, surplus or misshapen tensors, values
-    that are not finite, a recorded base model other than this one. What else there is to say (`Adapter.notes`) is
-    logged as warnings, which Python prints on stderr unless told otherwise.
+    that are not finite, a recorded base model other than this one, a wrong number of class names. What else there is to
+    say (`Adapter.notes`) is logged as warnings, which Python prints on stderr unless told otherwise.
     """
     checkpoint = read_checkpoint(path)
-    adapter = replace(_FORMATS[checkpoint.format].resolve(checkpoint, info), task=checkpoint_task(checkpoint))
+    notes: tuple[str, ...] = ()
+    if (tasks.of_architecture(info.architecture) if task is None else task) == "features":
+        checkpoint, left = _without_head(checkpoint)
+        if left:
+            notes = (f"its task head ({', '.join(left)}) is left out, as task features has no place for it",)
+    adapter = _FORMATS[checkpoint.format].resolve(checkpoint, info)
+    said = checkpoint_task(checkpoint)
+    adapter = replace(
+        adapter,
+        task=said if said in tasks.TASKS else None,
+        notes=(*adapter.notes, *notes),
+        pad_token_id=checkpoint.sidecar.get("pad_token_id"),
+    )
     check_base(checkpoint.folder, adapter, info.sha256)
-    if adapter.labels is not None and adapter.num_labels not in (None, len(adapter.labels)):
-        raise InputError(f"{checkpoint.folder}: {len(adapter.labels)} label names for a head of {adapter.num_labels}")
+    adapter = named(str(checkpoint.folder), adapter, info.labels, labels)
     for note in adapter.notes:
         _log.warning("%s: %s", checkpoint.folder, note)
     return adapter
+
+
+def _without_head(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The checkpoint without a task head and class names, and which modules were one."""
+    sidecar = {name: value for name, value in checkpoint.sidecar.items() if name not in ("labels", "pad_token_id")}
+    head = head_modules(checkpoint)
+    modules = {name: name.rpartition(".")[0] for name in checkpoint.tensors}
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if modules[name] not in head}
+    return replace(checkpoint, tensors=tensors, head={}, head_config={}, sidecar=sidecar), head
 
 
 def check_base(folder: Path, adapter: Adapter, sha256: str) -> None:
@@ -115,6 +148,8 @@ def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str
     sidecar: dict[str, Any] = {"base_sha256": info.sha256 or None, "task": adapter.task}
     if adapter.labels is not None:
         sidecar["labels"] = list(adapter.labels)
+    if adapter.pad_token_id is not None:
+        sidecar["pad_token_id"] = adapter.pad_token_id
     if chosen == adapterhub.FORMAT:
         sidecar |= adapterhub.sidecar(adapter, info)
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")

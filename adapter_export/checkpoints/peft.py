@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from adapter_export import tasks
-from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint, HeadLayer, site_features
+from adapter_export.checkpoints.adapter import (
+    LM_HEAD,
+    OUTPUT_LAYERS,
+    Adapter,
+    Checkpoint,
+    HeadLayer,
+    site_features,
+)
 from adapter_export.checkpoints.files import as_float, read_stored
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.checkpoints.peft_config import CONFIG, Patterns, PeftConfig, notes, parse
@@ -28,7 +35,7 @@ from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.renames import canonical, former
 from adapter_export.sites import Port, Site, strip_prefix
 
-__all__ = ["FORMAT", "read", "resolve", "task_of", "write"]
+__all__ = ["FORMAT", "read", "resolve", "task_of", "whole_tensors", "write"]
 
 FORMAT = "peft"
 # The adapter's name, which PEFT takes out of the names it saves, and others may not.
@@ -59,11 +66,21 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
         raise InputError(f"{checkpoint.folder}: expected tensors named *{VECTOR}, found none")
     feedforward = _or_default(config.feedforward, "feedforward_modules", checkpoint, info)
     blocks = {}
+    unread = [name for name in vectors if strip_prefix(canonical(info.model_type, name), info.prefix) in info.unread]
     for name, vector in vectors.items():
+        if name in unread:
+            continue
         port = Port.INPUT if is_feedforward(name, feedforward) else Port.OUTPUT
         site = Site(strip_prefix(canonical(info.model_type, name), info.prefix), port)
         blocks[site] = _block(checkpoint, info, site, name, vector)
-    _check_complete(checkpoint, vectors, _targets(checkpoint, config, info, vectors))
+    # With or without a vector where no output reads: nothing differs.
+    targets = _targets(checkpoint, config, info, vectors)
+    idle = {name for name in targets if strip_prefix(canonical(info.model_type, name), info.prefix) in info.unread}
+    _check_complete(checkpoint, vectors, targets - (idle - set(vectors)))
+    without_effect = [
+        f"tensor {name + VECTOR!r} has no effect: no output reads its module, which the base model's checkpoint lacks"
+        for name in unread
+    ]
     return Adapter(
         method="ia3",
         blocks=blocks,
@@ -75,13 +92,19 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
             strip_prefix(canonical(info.model_type, name), info.prefix): dtype
             for name, dtype in checkpoint.stored.items()
         },
-        notes=notes(checkpoint.config),
+        notes=(*notes(checkpoint.config), *without_effect),
+        repeated=_repeated(checkpoint, info),
     )
 
 
 def task_of(checkpoint: Checkpoint) -> str | None:
     """The task by PEFT's `task_type`, or None."""
     return tasks.of_peft(checkpoint.config.get("task_type"))
+
+
+def whole_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """What the checkpoint holds besides vectors: the tensors of modules that were saved whole."""
+    return {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(VECTOR)}
 
 
 def _plain_names(path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -103,6 +126,11 @@ def _block(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vecto
         raise InputError(
             f"{checkpoint.folder}: tensor {name + VECTOR!r} scales the task head, which is swapped as a whole; train "
             f"again with {site.module!r} in PEFT's modules_to_save or exclude_modules"
+        )
+    if site.module in OUTPUT_LAYERS and site.module not in info.modules:
+        raise InputError(
+            f"{checkpoint.folder}: tensor {name + VECTOR!r} scales the output layer, which is not supported in any "
+            f"mode, merged or not; train again with {site.module!r} in PEFT's exclude_modules"
         )
     features = site_features(checkpoint, info, site)
     if site.module not in info.inputs:
@@ -168,7 +196,12 @@ def _check_complete(checkpoint: Checkpoint, vectors: Mapping[str, np.ndarray], e
 
 
 def _head(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> dict[str, HeadLayer]:
-    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(VECTOR)}
+    repeated = _repeated(checkpoint, info)
+    tensors = {
+        name: tensor
+        for name, tensor in whole_tensors(checkpoint).items()
+        if strip_prefix(name.rpartition(".")[0], info.prefix) not in repeated
+    }
     present = {name.rpartition(".")[0] for name in tensors}
     saved = [module for module in info.head if is_saved(module, config.saved)]
     missing = [module for module in saved if module not in present]
@@ -178,6 +211,18 @@ def _head(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> dict[s
             "task_type names its module"
         )
     return head_layers(checkpoint, tensors, info, [module for module in info.head if module not in saved])
+
+
+def _repeated(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, np.ndarray]:
+    """Embeddings of the base model that are saved with the adapter, by module path: PEFT adds them where a vocabulary
+    was resized, or where it cannot tell. They are compared with the model's; see `injection.complete_head`."""
+    found = {}
+    for name, tensor in whole_tensors(checkpoint).items():
+        module, _, kind = name.rpartition(".")
+        path = strip_prefix(canonical(info.model_type, module), info.prefix)
+        if kind == "weight" and path in info.modules and path not in info.inputs and tensor.ndim == 2:
+            found[path] = tensor
+    return found
 
 
 def _labels(checkpoint: Checkpoint) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, json_option
+from adapter_export.cli.options import Command, debug_option, emit, json_option, labels_option
 from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
 
@@ -28,18 +28,28 @@ Example:
     metavar="NAME=DIR",
     help="PEFT or AdapterHub folder; repeatable.",
 )
+@click.option(
+    "--task",
+    default="auto",
+    show_default=True,
+    help="auto takes the bundle's; features, for a bundle of features, leaves task heads out.",
+)
+@labels_option
 @click.option("--force", is_flag=True, help="Replace adapters that the bundle has under the same names.")
 @json_option
 @debug_option
-def command(bundle: Path, adapters: tuple[str, ...], force: bool, as_json: bool) -> None:
+def command(
+    bundle: Path, adapters: tuple[str, ...], task: str, labels: tuple[str, ...], force: bool, as_json: bool
+) -> None:
     """Add adapters to a bundle, all or none: nothing is traced, it takes seconds.
 
     The bundle's graph decides what fits: adapters at the sites, with the activations, that it was exported with.
     """
     from adapter_export.bundle.add import add_adapter
+    from adapter_export.checkpoints.labels import parse_labels
 
     wanted = parse_adapters(adapters)
-    manifest = add_adapter(bundle, wanted, force=force)
+    manifest = add_adapter(bundle, wanted, force=force, task=task, labels=parse_labels(labels, list(wanted)))
     result = {
         "bundle": bundle,
         "adapters": [

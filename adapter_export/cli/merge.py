@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option
+from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option, labels_option
 
 EXAMPLE = """\
 Example:
@@ -30,20 +30,37 @@ Example:
     help="Folder with an IA3 adapter (PEFT or AdapterHub); several multiply.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
+@click.option(
+    "--task",
+    default="auto",
+    show_default=True,
+    help="What a task head is for, where the adapter does not say; features leaves it out.",
+)
+@labels_option
 @force_option
 @json_option
 @debug_option
-def command(model: Path, adapters: tuple[Path, ...], output: Path, force: bool, as_json: bool) -> None:
+def command(
+    model: Path,
+    adapters: tuple[Path, ...],
+    output: Path,
+    task: str,
+    labels: tuple[str, ...],
+    force: bool,
+    as_json: bool,
+) -> None:
     """Fold IA3 adapters and a task head into a copy of the model, without loading the model.
 
     Weights become round(float64(W) * float64(l)), biases included, in the dtype they have; everything else is copied,
     other files of the folder too. Other forms of the weights (.bin, .onnx, ...) stay behind, and so does whatever a
     link outside the folder leads to. OUTPUT/adapter_export.json says what was merged; 'inspect' shows it.
     """
-    from adapter_export.merging.merge import merge
+    from adapter_export.checkpoints.labels import parse_labels
+    from adapter_export.merging.merge import merge, names_of
 
+    given = parse_labels(labels, names_of(adapters))
     with _bar() as progress:
-        result = merge(model, adapters, output, force=force, progress=progress)
+        result = merge(model, adapters, output, task=task, labels=given, force=force, progress=progress)
     emit(
         {
             "output": result.output,

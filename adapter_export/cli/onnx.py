@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option
+from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option, labels_option
 from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
 
@@ -30,7 +30,12 @@ Example:
     "bank: many, chosen per row of a batch.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
-@click.option("--task", default="auto", show_default=True, help="auto takes the adapters' task, else the model's.")
+@click.option(
+    "--task",
+    default="auto",
+    show_default=True,
+    help="auto takes the adapters' task, else the model's; features leaves task heads out.",
+)
 @click.option("--no-cache", is_flag=True, help="Decoders: a scoring graph without a key-value cache.")
 @click.option(
     "--dtype",
@@ -68,6 +73,7 @@ Example:
     help="Mode bank: adapters that a runtime holds in memory at once.",
 )
 @click.option("--opset", default=20, show_default=True, type=click.IntRange(min=20), help="ONNX opset.")
+@labels_option
 @force_option
 @json_option
 @debug_option
@@ -84,15 +90,18 @@ def command(
     bind: str,
     slots: int,
     opset: int,
+    labels: tuple[str, ...],
     force: bool,
     as_json: bool,
 ) -> None:
     """Export a base model with adapters to an ONNX bundle."""
+    from adapter_export.checkpoints.labels import parse_labels
     from adapter_export.export.export import export_onnx
 
+    wanted = parse_adapters(adapters)
     manifest = export_onnx(
         model,
-        parse_adapters(adapters),
+        wanted,
         output,
         mode=mode,
         task=task,
@@ -103,6 +112,7 @@ def command(
         fuse=fuse,
         bind=bind,
         slots=slots,
+        labels=parse_labels(labels, list(wanted)),
         force=force,
     )
     result = {

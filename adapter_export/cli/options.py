@@ -67,6 +67,14 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace what the output folder already holds.")
+labels_option = click.option(
+    "--labels",
+    "labels",
+    multiple=True,
+    metavar="NAME=A,B,...|NAME=@FILE",
+    help="Class names of an adapter's task head, in its order; a file has one a line. With one adapter NAME= may be "
+    "left out. Repeatable.",
+)
 # Eager, so that it counts for errors in the options after it.
 debug_option = click.option(
     "--debug",

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import write_adapter_file
-from adapter_export.bundle.add import write_adapter
+from adapter_export.bundle.add import describe_adapter, write_adapter
 from adapter_export.bundle.companions import copy_companions
 from adapter_export.bundle.manifest import (
     ADAPTERS,
     MANY,
     NO_ADAPTER_FILE,
     SLOTS,
-    AdapterInfo,
     GraphInfo,
     Manifest,
     write_manifest,
@@ -78,19 +77,11 @@ def write_bundle(
             tensors = no_adapter_tensors(manifest, head_defaults(base))
             write_adapter_file(folder / NO_ADAPTER_FILE, tensors, base.info.sha256)
     else:
-        infos = [
-            AdapterInfo(name, adapter.method, adapter.source_format, "", adapter.parameters, labels_of(adapter))
-            for name, adapter in adapters.items()
-        ]
+        infos = [describe_adapter(name, adapter) for name, adapter in adapters.items()]
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     manifest = replace(manifest, adapters=tuple(infos), files=files)
     write_manifest(folder, manifest)
     return manifest
-
-
-def labels_of(adapter: Adapter) -> tuple[str, ...] | None:
-    """Class names of the adapter's own task head, or None without one."""
-    return adapter.label_names if adapter.num_labels is not None else None
 
 
 def own_labels(base: BaseModel) -> tuple[str, ...] | None:

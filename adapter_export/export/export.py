@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from adapter_export import tasks
-from adapter_export.basemodel import BaseModel, load_base
+from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.layout import atomic_folder, check_output
 from adapter_export.bundle.manifest import BINDINGS, MANY, MODEL, SLOTS, Manifest
-from adapter_export.checkpoints.adapter import Adapter, Checkpoint
+from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder, read_json
-from adapter_export.checkpoints.folder import checkpoint_task, load_adapter, read_checkpoint
+from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
+from adapter_export.checkpoints.labels import check_given
+from adapter_export.checkpoints.told import choose_task, told
 from adapter_export.errors import InputError
 from adapter_export.export.bank import Bank
 from adapter_export.export.bundle import write_bundle
@@ -48,15 +49,18 @@ def export_onnx(
     fuse: str = "none",
     bind: str = "initializer",
     slots: int = SLOTS,
+    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
     force: bool = False,
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
 
     model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged and embedded take exactly
     one adapter, swappable any number from one. task: `auto` takes the adapters' task where they tell one, else the base
-    model's. cache: decoders only; False exports a scoring graph without a key-value cache. dtype, quantize, fuse: see
-    `export.target`. bind: of mode swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters a
-    runtime holds in memory at once.
+    model's; `features` leaves task heads out; any other that contradicts an adapter is refused. cache: decoders only;
+    False exports a scoring graph without a key-value cache. dtype, quantize, fuse: see `export.target`. bind: of mode
+    swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters a runtime holds in memory at once.
+    labels: class names by adapter, which win over those of the checkpoint; without either, the base model's own where
+    their number fits.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
@@ -65,16 +69,25 @@ def export_onnx(
     _check_request(mode, adapters, opset, slots, bind)
     target = Target(dtype, quantize, fuse)
     checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
-    task = choose_task(folder, task, checkpoints)
-    base = load_base(folder, task, dtype=target.torch_dtype)
+    check_given(labels, adapters)
+    config = read_json(folder / "config.json")
+    found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
+    base = load_base(folder, found or task, dtype=target.torch_dtype)
     loaded = {
-        name: complete_head(base.module, base.info.head, load_adapter(path, base.info))
+        name: complete_head(
+            base.module,
+            base.info.head,
+            load_adapter(path, base.info, task=base.task, labels=labels.get(name)),
+        )
         for name, path in adapters.items()
     }
+    use_padding(base, loaded)
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
-            raise InputError(f"adapter {name}: expected a task head ({task}), as the base model has none; found none")
-    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(task, cache), target, bind)
+            raise InputError(
+                f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
+            )
+    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind)
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
         return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind)
 
@@ -107,7 +120,6 @@ def lower_mode(
         # Required inputs that a graph does not read would have to be given all the same.
         return base, share_tensors(graphs) if isinstance(many, Overridable) else graphs
     (adapter,) = adapters.values()
-    # Task `features` has no place for a head; an adapter that brings one is used without it.
     if adapter.head and base.info.head:
         load_head(base.module, adapter)
         base = replace(base, untrained_head=False)
@@ -138,30 +150,6 @@ def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
             if block.operator not in stack:
                 stack.append(block.operator)
     return {site: sorted(stack, key=lambda operator: operator.op_type) for site, stack in sites.items()}
-
-
-def choose_task(folder: Path, task: str, checkpoints: Mapping[str, Checkpoint]) -> str:
-    """`task` itself, or for `auto` the one task the adapters were trained for, else the base model's.
-
-    Raises InputError when the adapters disagree or nothing tells.
-    """
-    if task != "auto":
-        return tasks.get(task).name
-    told = {name: found for name, checkpoint in checkpoints.items() if (found := checkpoint_task(checkpoint))}
-    if len(set(told.values())) > 1:
-        listed = ", ".join(f"{name}: {found}" for name, found in told.items())
-        raise InputError(
-            f"--task auto: the adapters were trained for different tasks ({listed}); choose one with --task"
-        )
-    if told:
-        return next(iter(told.values()))
-    config = read_json(folder / "config.json")
-    if (found := tasks.of_config(config)) is None:
-        raise InputError(
-            f"{folder / 'config.json'}: field 'architectures': {config.get('architectures')!r} does not tell the task; "
-            f"choose one with --task ({', '.join(tasks.TASKS)})"
-        )
-    return found
 
 
 def _check_request(mode: str, adapters: Mapping[str, object], opset: int, slots: int, bind: str) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft_config
-from adapter_export.checkpoints.files import read_json, sha256, weights_sha256
+from adapter_export.checkpoints.files import read_json, sha256
 from adapter_export.checkpoints.folder import SIDECAR
+from adapter_export.checkpoints.weights import CONFIG, adapter_beside, weight_files, weights_sha256
+from adapter_export.errors import InputError
 from adapter_export.inspection.tensors import Tensor, families, grouped, read_header, total
 
-ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
+ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", CONFIG
 # Settings worth a line, of PEFT's config and of AdapterHub's.
 _PEFT_SETTINGS = ("task_type", "target_modules", "feedforward_modules", "modules_to_save", "r", "lora_alpha")
 _HUB_SETTINGS = ("mh_adapter", "output_adapter", "original_ln_before", "non_linearity", "reduction_factor", "scaling")
@@ -51,14 +53,16 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
         names = ("adapter.safetensors", "pytorch_adapter.bin", "model_head.safetensors", "pytorch_model_head.bin")
         files = [folder / name for name in names if (folder / name).exists()]
     base = {"base_sha256": sidecar["base_sha256"]} if sidecar.get("base_sha256") else {}
-    return {"kind": "adapter checkpoint", **known, **base, **_weights(files)}
+    # The two are apart everywhere else: `--model` of this folder is the model without the adapter.
+    model = {"model_beside": describe_model(folder)} if adapter_beside(folder) else {}
+    return {"kind": "adapter checkpoint", **known, **base, **_weights(files), **model}
 
 
 def describe_model(folder: Path) -> dict[str, Any]:
     """A model folder, and what was merged into it."""
     config = read_json(folder / MODEL_CONFIG)
     merged = _json(folder / SIDECAR).get("merged")
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    files = _weight_files(folder)
     known = {
         "kind": "merged model" if merged else "base model",
         "model_type": config.get("model_type"),
@@ -68,9 +72,19 @@ def describe_model(folder: Path) -> dict[str, Any]:
     }
     if files:
         known["weights_sha256"] = weights_sha256(folder)
+    if config.get("quantization_config"):
+        known["note"] = "quantized weights, which are not exported"
     if isinstance(merged, list):
         known["merged"] = [_merged(item) for item in merged if isinstance(item, Mapping)]
     return {**known, **_weights(files)}
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    """The base model's own weights; none where they are of a kind that is not read, or incomplete."""
+    try:
+        return weight_files(folder)
+    except InputError:
+        return ()
 
 
 def _merged(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adapter_export.checkpoints.folder import SIDECAR
+from adapter_export.checkpoints.weights import ADAPTER_FILES, adapter_beside
 from adapter_export.errors import InputError
 
 # Other forms of the weights and what training left beside them: in the copy they would be the weights before the merge.
@@ -47,17 +48,18 @@ def own_file(folder: Path, name: str) -> Path:
 def companions(folder: Path, replaced: frozenset[str]) -> tuple[list[str], list[str]]:
     """What comes along as it is, and what is left out, as paths below the folder; hidden files are neither.
 
-    Left out: other forms of the weights, links that lead out of the folder, anything but regular files. replaced: files
-    at the top that the copy gets anew.
+    Left out: other forms of the weights, an adapter that lies beside them, links that lead out of the folder, anything
+    but regular files. replaced: files at the top that the copy gets anew.
     """
     kept: list[str] = []
     left: list[str] = []
+    beside = ADAPTER_FILES if adapter_beside(folder) else ()
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()
         if name in replaced:
             continue
         endings = (*_EXPORTS, *(() if "/" in name else _WEIGHTS))
-        fits = path.is_file() and inside(folder, path) and not path.name.endswith(endings)
+        fits = path.is_file() and inside(folder, path) and not path.name.endswith(endings) and name not in beside
         (kept if fits else left).append(name)
     return kept, left
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
 from adapter_export.errors import InputError
+from adapter_export.injection import different
 from adapter_export.merging.layout import Layout
 from adapter_export.merging.rounding import STORED, rounded
 from adapter_export.merging.task_classes import TaskClass
@@ -45,7 +46,7 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
     if not info.head:
         raise InputError(
             f"model {layout.folder}: which task head a {layout.model_type} model has for task {task!r} is not known; "
-            "merge into a model that was saved with its task head"
+            "merge into a model that was saved with a head for that task, or leave the head out with --task features"
         )
     _check_sizes(layout, info.head, layers)
     if lost := [name for name in info.untrained if name not in layers]:
@@ -65,13 +66,21 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
             added[f"{norm}.weight"] = _stored(np.ones(layout.hidden_size), dtype)
     labels = adapter.label_names
     architecture = chosen.architecture if chosen else layout.architecture
-    config = {
+    config: dict[str, Any] = {
         "architectures": [architecture],
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
         # A number of labels beside their names would win over them.
         "num_labels": None,
     }
+    if adapter.pad_token_id is not None:
+        own = layout.config.get("pad_token_id")
+        if own not in (None, adapter.pad_token_id):
+            raise InputError(
+                f"model {layout.folder}: the adapter was trained with padding token {adapter.pad_token_id}, but the "
+                f"base model pads with {own}: the end of a text is found by it"
+            )
+        config["pad_token_id"] = adapter.pad_token_id
     return HeadChange(
         architecture,
         dtype,
@@ -90,14 +99,30 @@ def check_language_head(layout: Layout, adapter: Adapter) -> None:
     for name in sorted(own, key=lambda name: LM_HEAD not in name):
         found = layout.weights.entry(name)
         if found.dtype in STORED and found.shape == layer.weight.shape:
-            expected = _stored(layer.weight, found.dtype).tobytes()
-            header = layout.weights.files[layout.weights.where[name]]
-            with header.path.open("rb") as file:
-                file.seek(header.start + found.begin)
-                if file.read(found.size) == expected:
-                    return
+            if _bytes(layout, name) == _stored(layer.weight, found.dtype).tobytes():
+                return
             break
     raise InputError("task head 'lm_head': differs from the base model's own, which is not supported")
+
+
+def check_repeated(layout: Layout, adapter: Adapter) -> None:
+    """Embeddings that the adapter repeats must be the model's own; raises InputError where they are not."""
+    for module, weight in adapter.repeated.items():
+        name = f"{layout.modules[module]}.weight"
+        found = layout.weights.entry(layout.weights.aliases.get(name, name))
+        if found.shape != weight.shape or (
+            found.dtype in STORED and _bytes(layout, name) != _stored(weight, found.dtype).tobytes()
+        ):
+            raise InputError(different(module, weight.shape, found.shape))
+
+
+def _bytes(layout: Layout, name: str) -> bytes:
+    """A tensor's values as they are on disk."""
+    found = layout.weights.aliases.get(name, name)
+    header, entry = layout.weights.files[layout.weights.where[found]], layout.weights.entry(found)
+    with header.path.open("rb") as file:
+        file.seek(header.start + entry.begin)
+        return file.read(entry.size)
 
 
 def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, HeadLayer]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export import tasks
+from adapter_export.checkpoints.labels import class_names, has_own_head
 from adapter_export.errors import InputError
 from adapter_export.merging.task_classes import TaskClass, prefix_of, task_class
 from adapter_export.merging.weights import Weights
@@ -70,8 +71,7 @@ class Layout:
 
     def task_class(self, task: str | None) -> TaskClass | None:
         """The class with the head of `task`, or None where it is not known."""
-        labelled = task is not None and tasks.get(task).labelled
-        return task_class(self.model_type, task, self.config) if labelled and task is not None else None
+        return task_class(self.model_type, task, self.config) if task is not None and tasks.is_labelled(task) else None
 
     def info(self, task: str | None, experts: bool = True) -> ModelInfo:
         """The model as `task` loads it, in the terms in which adapters are placed.
@@ -96,6 +96,7 @@ class Layout:
                     convolutions[path] = len(shape) - 2
         chosen = self.task_class(task)
         head = chosen.layers if chosen else self._head_on_disk(task)
+        own = task is not None and has_own_head(self.config, task)
         return ModelInfo(
             model_type=self.model_type,
             architecture=chosen.architecture if chosen else self.architecture,
@@ -105,7 +106,9 @@ class Layout:
             modules=modules,
             inputs=inputs,
             head=head,
-            untrained=tuple(layer for layer in head if f"{layer}.weight" not in self.weights.where),
+            # Layers of these names may be another task's.
+            untrained=tuple(layer for layer in head if not own or f"{layer}.weight" not in self.weights.where),
+            labels=class_names(self.config) if own else None,
             convolutions=convolutions,
         )
 
@@ -116,7 +119,7 @@ class Layout:
         return self.weights.entry(name).shape if name in self.weights.where else ()
 
     def _head_on_disk(self, task: str | None) -> tuple[str, ...]:
-        if task is None or not tasks.get(task).labelled or tasks.of_architecture(self.architecture) != task:
+        if not tasks.is_labelled(task) or tasks.of_architecture(self.architecture) != task:
             return ()
         layers = {
             name.removesuffix(".weight")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,19 +14,30 @@ from typing import Any
 from adapter_export import tasks
 from adapter_export.bundle.layout import atomic_folder, check_output, sync, write_json
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder, read_json, weights_sha256
-from adapter_export.checkpoints.folder import SIDECAR, check_base, checkpoint_task, load_adapter, read_checkpoint
+from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.folder import SIDECAR, check_base, load_adapter, read_checkpoint
+from adapter_export.checkpoints.labels import check_given
+from adapter_export.checkpoints.told import AUTO, choose_task, told
+from adapter_export.checkpoints.weights import (
+    ADAPTER_CONFIG,
+    INDEX,
+    adapter_beside,
+    refuse_quantized,
+    weight_files,
+    weights_sha256,
+)
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging.contents import companions, own_file
 from adapter_export.merging.copying import Tick
-from adapter_export.merging.heads import HeadChange, check_language_head, head_change
+from adapter_export.merging.heads import HeadChange, check_language_head, check_repeated, head_change
 from adapter_export.merging.layout import EXPERT, Layout, read_layout
 from adapter_export.merging.meter import Meter, Progress
-from adapter_export.merging.plan import FilePlan, plan_changes, plan_files, refuse_tied_head
+from adapter_export.merging.plan import FilePlan, plan_changes, plan_files
 from adapter_export.merging.receipt import entry, identify, read_receipt, refuse_repeated
 from adapter_export.merging.stream import copy_file, write_file
-from adapter_export.merging.weights import INDEX, Weights, read_weights
+from adapter_export.merging.weights import Weights, read_weights
 
+_log = logging.getLogger(__name__)
 _CONFIG = "config.json"
 # Files written at a time. More only compete for the disk.
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -48,6 +60,8 @@ def merge(
     adapter: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
+    task: str = AUTO,
+    labels: Mapping[str, Sequence[str]] | Sequence[str] = (),
     force: bool = False,
     progress: Progress | None = None,
 ) -> MergeResult:
@@ -56,6 +70,10 @@ def merge(
     Weights keep their dtype: W' = round(float64(W) * float64(l1) * float64(l2) ...), rounded once. A task head of an
     adapter becomes the model's; all other files come along. A receipt (`adapter_export.json`) says what was merged into
     what. Memory is bounded by a fixed size, whatever the model's; neither torch nor transformers is imported.
+
+    task: what a task head is for, where the checkpoint does not say; `features` leaves it out. labels: names of its
+    classes, by the name of the adapter's folder where there are several; without, those of the checkpoint, else of
+    the base model where their number fits.
 
     Raises CannotMerge with the reason, also for a base model that already holds this adapter; InputError for bad input.
     """
@@ -66,7 +84,10 @@ def merge(
     check_output(output, force, inputs=[folder, *paths])
     layout = _read_model(folder)
     receipt = read_receipt(folder)
-    loaded = [_read_adapter(layout, path) for path in paths]
+    given = _given(labels, paths)
+    loaded = [
+        _read_adapter(layout, path, task, given.get(name)) for path, name in zip(paths, names_of(paths), strict=True)
+    ]
     adapters = [one for one, _ in loaded]
     identities = [identify(path, one) for path, one in zip(paths, adapters, strict=True)]
     refuse_repeated(folder, receipt, identities)
@@ -95,19 +116,50 @@ def merge(
 
 def _read_model(folder: Path) -> Layout:
     config = read_json(own_file(folder, _CONFIG))
-    if config.get("quantization_config"):
-        raise CannotMerge(f"{folder / _CONFIG}: the base model is quantized; merge into the original weights")
-    return read_layout(folder, config, read_weights(folder, config))
+    weights = read_weights(folder, config)
+    try:
+        # A tensor of a narrow type is refused where it would be scaled; elsewhere it is copied.
+        refuse_quantized(folder, config, types=False)
+    except InputError as error:
+        raise CannotMerge(str(error)) from None
+    if adapter_beside(folder):
+        _log.warning(
+            "model %s: an adapter lies in this folder (%s); it is no part of the base model, and is neither merged nor "
+            "copied",
+            folder,
+            ADAPTER_CONFIG,
+        )
+    return read_layout(folder, config, weights)
 
 
-def _read_adapter(layout: Layout, path: Path) -> tuple[Adapter, str | None]:
-    """The adapter, placed in the model, and its task, or the model's where it does not say."""
+def names_of(adapters: Sequence[Path]) -> list[str]:
+    """What adapters without a name are called: their folders' names, as in the receipt."""
+    return [path.resolve().name for path in adapters]
+
+
+def _given(labels: Mapping[str, Sequence[str]] | Sequence[str], paths: Sequence[Path]) -> Mapping[str, Sequence[str]]:
+    """Class names by the adapter's folder."""
+    if isinstance(labels, Mapping):
+        given = labels
+    elif labels and len(paths) > 1:
+        raise InputError(f"labels: expected names by adapter ({', '.join(names_of(paths))}), as there are several")
+    else:
+        given = {names_of(paths)[0]: labels} if labels else {}
+    check_given(given, names_of(paths))
+    return given
+
+
+def _read_adapter(layout: Layout, path: Path, asked: str, labels: Sequence[str] | None) -> tuple[Adapter, str | None]:
+    """The adapter, placed in the model, and the task of its head, or the model's where it does not say."""
     checkpoint = read_checkpoint(path)
-    task = checkpoint_task(checkpoint) or tasks.of_config(layout.config)
-    refuse_tied_head(layout, checkpoint)
+    one = told(checkpoint, layout.config)
+    task = choose_task(asked, {path.resolve().name: one}, layout.config) or tasks.of_config(layout.config)
+    # Without a head to put anywhere, the model keeps its own, whatever that is for.
+    task = task if task in tasks.TASKS else None
     experts = any(EXPERT in name for name in checkpoint.tensors)
-    adapter = load_adapter(path, layout.info(task, experts))
+    adapter = load_adapter(path, layout.info(task, experts), task=task or "", labels=labels)
     check_language_head(layout, adapter)
+    check_repeated(layout, adapter)
     return adapter, task
 
 
@@ -174,7 +226,7 @@ class _Digest:
     """
 
     def __init__(self, folder: Path) -> None:
-        for path in folder.glob("*.safetensors"):
+        for path in weight_files(folder):
             own_file(folder, path.name)
         self._folder = folder
         self._found: str | Exception = ""

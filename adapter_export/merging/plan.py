@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
+from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.safetensors_header import Entry, Header, arranged, encode_header
 from adapter_export.errors import CannotMerge
 from adapter_export.merging.fold import Change, Fold, Layer, changes_bias
@@ -15,9 +15,6 @@ from adapter_export.merging.heads import HeadChange
 from adapter_export.merging.layout import Layout
 from adapter_export.merging.rounding import STORED
 from adapter_export.sites import Site
-
-# What the output layer of language models is called, beside `lm_head`.
-_OUTPUT_LAYERS = (LM_HEAD, "embed_out")
 
 
 @dataclass(frozen=True)
@@ -114,16 +111,6 @@ def _arranged(
     ]
     parts.sort(key=lambda part: part.entry.begin)
     return FilePlan(name, header, encode_header(entries, header.metadata), tuple(parts), aligned=False)
-
-
-def refuse_tied_head(layout: Layout, checkpoint: Checkpoint) -> None:
-    """Raise CannotMerge for an adapter that scales an output layer which is the input embedding as well."""
-    for tensor in checkpoint.tensors:
-        module, _, kind = tensor.rpartition(".")
-        name = module.rpartition(".")[2]
-        tied = layout.config.get("tie_word_embeddings") or f"{module}.weight" not in layout.weights.where
-        if tied and name in _OUTPUT_LAYERS and kind not in ("weight", "bias"):
-            raise CannotMerge(f"adapter {checkpoint.folder}: scales {module!r}: {_tied('the input embedding')}")
 
 
 def _change(layout: Layout, site: Site, name: str, layer: Layer, folds: Sequence[Fold], bias: bool = False) -> Change:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapter_export import tasks
+from adapter_export.architectures.heads import HEAD_LAYERS
 
 # model_type -> what a task class puts before the base model's module paths; `model` for all others.
 _PREFIXES: Mapping[str, str] = {
@@ -19,25 +20,6 @@ _PREFIXES: Mapping[str, str] = {
                     "transformer"),
     **dict.fromkeys(("clip", "clip_text_model", "clip_vision_model"), "clip"),
     "deberta-v2": "deberta",
-}  # fmt: skip
-_DENSE_HEAD = ("classifier.dense", "classifier.out_proj")
-_DECODER_HEAD = ("classification_head.dense", "classification_head.out_proj")
-# task -> model_type -> the linear layers of its head, in order.
-_HEADS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "text-classification": {
-        **dict.fromkeys(("albert", "bert"), ("classifier",)),
-        **dict.fromkeys(("camembert", "electra", "mpnet", "roberta", "xlm-roberta"), _DENSE_HEAD),
-        **dict.fromkeys(("bart", "mt5", "t5"), _DECODER_HEAD),
-        **dict.fromkeys(("deberta", "deberta-v2"), ("pooler.dense", "classifier")),
-        "distilbert": ("pre_classifier", "classifier"),
-        "modernbert": ("head.dense", "classifier"),
-        **dict.fromkeys(
-            ("bloom", "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj",
-             "llama", "mistral", "mixtral", "openai-gpt", "opt", "phi", "phi3", "qwen2", "qwen3"),
-            ("score",),
-        ),
-    },
-    "image-classification": dict.fromkeys(("dinov2", "vit"), ("classifier",)),
 }  # fmt: skip
 _SUFFIXES = {"text-classification": "ForSequenceClassification", "image-classification": "ForImageClassification"}
 # Parts of a base model that its task classes use and others leave out: saved from those, they are not on disk.
@@ -69,7 +51,7 @@ def prefix_of(model_type: str) -> str:
 
 def task_class(model_type: str, task: str, config: Mapping[str, Any]) -> TaskClass | None:
     """The class that `task` loads such a model as, or None where it is not known here."""
-    layers = _HEADS.get(task, {}).get(model_type)
+    layers = HEAD_LAYERS.get(task, {}).get(model_type)
     named = config.get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else ""
     match = _STEM.fullmatch(architecture)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import field, read_json
+from adapter_export.checkpoints.files import read_json
 from adapter_export.checkpoints.safetensors_header import Entry, Header, read_header
+from adapter_export.checkpoints.weights import INDEX, SINGLE, shards, weight_files
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging.contents import own_file
-
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,17 @@ class Weights:
 def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
     """Read the headers, as `from_pretrained` would choose the files. Raises InputError for anything inconsistent, and
     CannotMerge, with the line that converts, for weights that are not safetensors."""
+    if config.get("transformers_weights"):
+        raise CannotMerge(
+            f"{folder / 'config.json'}: field 'transformers_weights': weights of another name than {SINGLE} are not "
+            f"merged; convert them once: {_conversion(folder, config)}"
+        )
     if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
         header = read_header(own_file(folder, SINGLE))
         return Weights(folder, {SINGLE: header}, None, dict.fromkeys(header.tensors, SINGLE))
     if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
         return _sharded(folder)
-    if any(folder.glob("*.bin")):
+    if any(file.suffix == ".bin" for file in weight_files(folder)):
         raise CannotMerge(f"model {folder}: weights are .bin files; convert them once: {_conversion(folder, config)}")
     raise InputError(f"model {folder}: expected {SINGLE} or {INDEX}, found neither")
 
@@ -52,28 +56,15 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
 def _sharded(folder: Path) -> Weights:
     path = own_file(folder, INDEX)
     index = read_json(path)
-    listed = field(index, path, "weight_map", dict)
-    for name, file in listed.items():
-        # A plain name: nothing that could lead to another folder, on any system.
-        plain = isinstance(file, str) and file.endswith(".safetensors") and not set(file) & set("/\\:\0")
-        if not plain or file.startswith("."):
-            raise InputError(
-                f"{path}: field 'weight_map': tensor {name[:200]!r}: expected the name of a .safetensors file in this "
-                f"folder, found {str(file)[:200]!r}"
-            )
-    if not listed:
-        raise InputError(f"{path}: field 'weight_map': expected tensors, found none")
     files: dict[str, Header] = {}
     where: dict[str, str] = {}
-    for file in sorted(set(listed.values())):
-        if not (folder / file).exists():
-            raise InputError(f"{path}: field 'weight_map': {file[:200]!r} is not in the folder")
+    for file in (shard.name for shard in shards(folder, INDEX)):
         files[file] = read_header(own_file(folder, file))
         for name in files[file].tensors:
             if name in where:
                 raise InputError(f"{folder / file}: tensor {name[:200]!r} is in {where[name]} as well")
             where[name] = file
-    for name, file in listed.items():
+    for name, file in index["weight_map"].items():
         if where.get(name) != file:
             raise InputError(f"{path}: field 'weight_map': tensor {name[:200]!r} is not in {file}")
     return Weights(folder, files, index, where)

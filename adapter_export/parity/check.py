@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapter_export import tasks
-from adapter_export.basemodel import BaseModel, load_base
+from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo, read_manifest
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
-from adapter_export.checkpoints.files import existing_folder, weights_sha256
+from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.export.samples import max_sequence
 from adapter_export.injection import complete_head
@@ -65,9 +66,13 @@ def check_parity(
     law = law_of(manifest)
     exact, target = _load(model, manifest, "float64"), _load(model, manifest, manifest.dtype)
     loaded = {
-        name: _for_task(complete_head(exact.module, exact.info.head, load_adapter(path, exact.info)), manifest.task)
+        name: _for_task(
+            complete_head(exact.module, exact.info.head, _load_adapter(path, exact, manifest, name)), manifest.task
+        )
         for name, path in adapters.items()
     }
+    for base in (exact, target):
+        use_padding(base, loaded)
     inputs = whole_inputs(manifest)
     limits = _text_limits(exact, inputs, manifest.task)
     cases = cases_for(inputs, limits)
@@ -132,6 +137,13 @@ def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
     import torch
 
     return load_base(model, manifest.task, dtype=getattr(torch, dtype))
+
+
+def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: str) -> Adapter:
+    """The adapter with the class names that an export gives it: names that its user chose are not the checkpoint's."""
+    info = manifest.adapter(name)
+    given = info.labels if info.labels_given else None
+    return load_adapter(path, replace(base.info, labels=manifest.base.labels), task=manifest.task, labels=given)
 
 
 def _target(manifest: Manifest, base: BaseModel) -> Reference:

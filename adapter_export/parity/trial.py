@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from adapter_export import tasks
 from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
@@ -48,7 +49,7 @@ class Trial:
         found: dict[str, dict[str, Measure]] = {}
         if runner.has_off_state:
             base = exact.off(), [target.off() for target in targets], attempt(runner.off, inputs, None)
-            found[NO_ADAPTER] = _measure_empty(base) if self._headless else self._measure(inputs, base)
+            found[NO_ADAPTER] = self._measure_empty(inputs, base) if self._headless else self._measure(inputs, base)
         for name, adapter in self._adapters.items():
             on = exact.on(adapter), [target.on(adapter) for target in targets], attempt(runner.on, inputs, name)
             off_actual = attempt(runner.off, inputs, name) if runner.has_off_state else None
@@ -77,6 +78,28 @@ class Trial:
             for name in expected
         }
 
+    def _measure_empty(self, inputs: Arrays, runs: Runs) -> dict[str, Measure]:
+        """Point 1 without a task head: there are no labels to compare; what the body gives besides is compared."""
+        reference, targets, actual = runs
+        if not isinstance(actual, Mapping):
+            return _failed(list(reference), f"did not run: {actual}")
+        labelled = tasks.get(self._manifest.task).output
+        expected = [*reference[labelled].shape[:-1], 0]
+        found = list(actual[labelled].shape) if labelled in actual else None
+        if found != expected:
+            reason = f"without an adapter: expected no labels, {labelled} of shape {expected}, found {found}"
+            return _failed(list(reference), reason)
+        body = (
+            _without(reference, labelled),
+            [_without(target, labelled) for target in targets],
+            _without(actual, labelled),
+        )
+        return {labelled: Measure(), **self._measure(inputs, body)}
+
+
+def _without(outputs: Arrays, name: str) -> Arrays:
+    return {other: array for other, array in outputs.items() if other != name}
+
 
 def _of(runs: Runs, name: str) -> Outputs:
     reference, targets, actual = runs
@@ -86,15 +109,3 @@ def _of(runs: Runs, name: str) -> Outputs:
 
 def _failed(outputs: list[str], reason: str) -> dict[str, Measure]:
     return {name: Measure(fails=(reason,)) for name in outputs}
-
-
-def _measure_empty(runs: Runs) -> dict[str, Measure]:
-    """Point 1 where there are no labels to compare."""
-    reference, _, actual = runs
-    if not isinstance(actual, Mapping):
-        return _failed(list(reference), f"did not run: {actual}")
-    expected = {name: [*array.shape[:-1], 0] for name, array in reference.items()}
-    found = {name: list(array.shape) for name, array in actual.items()}
-    if found != expected:
-        return _failed(list(reference), f"without an adapter: expected no labels, shapes {expected}, found {found}")
-    return {name: Measure() for name in expected}

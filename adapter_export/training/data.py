@@ -126,12 +126,13 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class Data:
-    """All that training reads. collate: from examples to a batch, see `collator`."""
+    """All that training reads. collate: from examples to a batch, see `collator`. pad_token_id: what pads them."""
 
     train: Examples
     evaluation: Examples | None
     collate: Callable[[Sequence[Example]], dict[str, torch.Tensor]]
     max_length: int
+    pad_token_id: int
 
     @property
     def truncated(self) -> int:
@@ -165,11 +166,13 @@ def prepare(
         upper = " or more" if limit == _UNLIMITED else f" to {limit}, the model's limit"
         raise InputError(f"--max-length {max_length}: expected 2{upper}")
     encode = TextEncoder(base, tokenizer, max_length, labels)
+    pad = padding_id(base, tokenizer)
     return Data(
         train=encode(train),
         evaluation=None if evaluation is None else encode(evaluation),
-        collate=collator(padding_id(base, tokenizer)),
+        collate=collator(pad),
         max_length=max_length,
+        pad_token_id=pad,
     )
 
 

@@ -15,13 +15,14 @@ from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.layout import atomic_folder, check_output
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.files import existing_folder, read_json, sha256
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
 from adapter_export.placement.tables import placement_for
 from adapter_export.sites import Site
+from adapter_export.training.classes import classes_of
 from adapter_export.training.columns import Columns, find_columns
 from adapter_export.training.conversations import Conversations, read_conversations
 from adapter_export.training.data import prepare
@@ -29,7 +30,7 @@ from adapter_export.training.fit import fit
 from adapter_export.training.metrics import METRICS
 from adapter_export.training.processes import is_first
 from adapter_export.training.settings import Settings
-from adapter_export.training.tables import Table, label_set, read_table
+from adapter_export.training.tables import Table, read_table
 from adapter_export.training.work import WorkFolder
 
 
@@ -120,8 +121,12 @@ def train(
 
     columns = find_columns(train, task, text_column, label_column)
     tables = [_read(path, columns) for path in files]
-    labels = label_set(tables[0]) if tasks.get(task).labelled and isinstance(tables[0], Table) else ()
+    labels: tuple[str, ...] = ()
+    if tasks.get(task).labelled and isinstance(tables[0], Table):
+        classes = classes_of(tables[0], read_json(existing_folder(model, "model") / "config.json"))
+        labels, tables = classes.names, [classes.of(table) if isinstance(table, Table) else table for table in tables]
     base = _seeded_base(model, task, labels, seed)
+    named_padding = base.module.config.get_text_config().pad_token_id is not None
     data = prepare(base, *tables, max_length=max_length, labels=labels)
     blocks = _initial_blocks(base, chosen, method_options, target, feedforward, seed)
 
@@ -143,7 +148,15 @@ def train(
     with work.opened(run, resume=resume) if first else nullcontext():
         fitted = fit(base, blocks, data, settings, work, resume=resume, progress=progress and first)
         if first:
-            adapter = Adapter(method, fitted.blocks, fitted.head, labels or None, task)
+            adapter = Adapter(
+                method,
+                fitted.blocks,
+                fitted.head,
+                labels or None,
+                task,
+                # A classifier finds the end of a text by it: whoever serves it must know which it was.
+                pad_token_id=data.pad_token_id if labels and not named_padding else None,
+            )
             with atomic_folder(output, force, [model, *files]) as folder:
                 save_adapter(folder, adapter, base.info, str(base.folder))
     return TrainResult(

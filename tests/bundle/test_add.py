@@ -20,6 +20,7 @@ from adapter_export.bundle.layout import atomic_file
 from adapter_export.bundle.manifest import ADAPTERS, MANIFEST, MODEL, Manifest, adapter_path, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.told import Told
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.runtime.session import AdapterSession
@@ -284,26 +285,36 @@ class TestRefusals:
     ) -> None:
         from adapter_export.checkpoints.adapter import LM_HEAD, HeadLayer
 
-        def load(path: Path, info: ModelInfo) -> Adapter:
+        def load(path: Path, info: ModelInfo, **options: object) -> Adapter:
             return Adapter("ia3", {}, {LM_HEAD: HeadLayer(np.ones((2, 2), "f4"), None)})
 
         monkeypatch.setattr(module, "load_adapter", load)
         monkeypatch.setattr(module, "read_manifest", lambda folder: replace(read_manifest(folder), task="causal-lm"))
+        monkeypatch.setattr(module, "told", lambda *_: Told("causal-lm"))
         with pytest.raises(InputError, match="adapter x: carries 'lm_head', which only an export"):
             add_adapter(bundle, {"x": swappable_bundle.adapters["ia3_two"]})
 
 
-def test_a_head_is_left_out_where_the_graph_has_none(
+def test_a_head_is_left_out_on_request_where_the_graph_has_none(
     features_bundle: Exported,
     tmp_path: Path,
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """Finding 1: never without the user's consent, and then with a note and without class names."""
     bundle = Path(shutil.copytree(features_bundle.bundle, tmp_path / "bundle"))
     info = load_base(features_bundle.base, "text-classification").info
     adapter = random_adapter(info, "ia3", labels=("a", "b"))
     assert adapter.head
-    manifest = add_adapter(bundle, {"x": save_checkpoint(adapter, info)})
+    folder = save_checkpoint(adapter, info)
+    before = (bundle / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match=r"adapter x: brings a task head \(classifier\), and the bundle is"):
+        add_adapter(bundle, {"x": folder})
+    assert (bundle / "manifest.json").read_bytes() == before
+    manifest = add_adapter(bundle, {"x": folder}, task="features")
+    assert manifest.adapter("x").labels is None
+    assert "its task head (classifier) is left out" in caplog.text
     tensors = module.graph_tensors("x", adapter, manifest)
     assert tensors
     assert not any(".head." in name for name in tensors)

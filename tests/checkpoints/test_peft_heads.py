@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
+from adapter_export.errors import InputError
 from adapter_export.injection import complete_head, inject
 from tests.checkpoints.oracle import assert_same, assert_same_tensors, by_peft, edit_config, edit_tensors, run, train
 
@@ -152,7 +153,7 @@ def test_a_head_that_was_lost_is_missed(model_type: str, tiny_base: TinyBase, tm
         by_peft(base, tmp_path, {})
 
 
-@pytest.mark.parametrize("name", ["bert.embeddings.word_embeddings", "bert.encoder.layer.0.output.LayerNorm"])
+@pytest.mark.parametrize("name", ["bert.pooler.dense", "bert.encoder.layer.0.output.LayerNorm"])
 def test_a_module_of_the_base_model_is_no_head(
     name: str, tiny_base: TinyBase, tmp_path: Path, refused: Refused
 ) -> None:
@@ -166,6 +167,40 @@ def test_the_order_of_layers_without_the_models_word(tiny_base: TinyBase, tmp_pa
     """A checkpoint of a classifier, read for the base class: the labels are still those of the last layer."""
     train(tiny_base("distilbert", TEXT, 2), tmp_path, **{**ALL, **SEQ})
     (tmp_path / "adapter_export.json").write_text(json.dumps({"labels": ["no", "yes"]}))
-    adapter = load_adapter(tmp_path, tiny_base("distilbert").info)
+    adapter = load_adapter(tmp_path, tiny_base("distilbert").info, task="")
     assert tuple(adapter.head) == ("pre_classifier", "classifier")
     assert adapter.num_labels == 2
+
+
+def test_features_have_no_place_for_a_head(
+    tiny_base: TinyBase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Finding 1: where it is left out, a note says so, and no class names are left of it."""
+    train(tiny_base("distilbert", TEXT, 2), tmp_path, **{**ALL, **SEQ})
+    (tmp_path / "adapter_export.json").write_text(json.dumps({"labels": ["no", "yes"]}))
+    adapter = load_adapter(tmp_path, tiny_base("distilbert").info)
+    assert (adapter.head, adapter.labels, adapter.num_labels) == ({}, None, None)
+    assert adapter.blocks
+    assert "its task head (classifier, pre_classifier) is left out" in caplog.text
+
+
+@pytest.mark.parametrize("module", ["word_embeddings", "position_embeddings"])
+def test_finding_19_embeddings_that_equal_the_model_s_are_taken(
+    module: str, tiny_base: TinyBase, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    base = tiny_base("bert", TEXT)
+    train(base, tmp_path, **{**ALL, **SEQ, "modules_to_save": [module]})
+    file = tmp_path / "adapter_model.safetensors"
+    tensors, name = load_file(file), f"base_model.model.bert.embeddings.{module}.weight"
+    own = base.module.get_submodule(f"bert.embeddings.{module}").weight.numpy()
+    save_file({**tensors, name: own}, file)
+    adapter = load_adapter(tmp_path, base.info)
+    assert list(adapter.repeated) == [f"embeddings.{module}"]
+    assert set(complete_head(base.module, base.info.head, adapter).head) == {"classifier"}
+
+    for other, found in ((own + np.float32(1e-3), "differs from"), (own[:-1], "has shape")):
+        save_file({**tensors, name: other}, file)
+        with pytest.raises(InputError, match=f"'embeddings.{module}', saved with the adapter, {found}"):
+            complete_head(base.module, base.info.head, load_adapter(tmp_path, base.info))

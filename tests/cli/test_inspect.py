@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from adapter_export.bundle.manifest import MODEL, adapter_path, read_manifest
-from adapter_export.checkpoints.files import sha256, weights_sha256
+from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.cli import main
 from adapter_export.inspection.tensors import Tensor, collapsed, families, grouped
 from tests.bundles import Exported

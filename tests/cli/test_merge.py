@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from adapter_export.checkpoints.files import sha256, weights_sha256
+from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.cli import main
 from tests.merging.models import write_adapter, write_model
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -181,7 +183,7 @@ def test_bundle_records_what_it_holds(swappable_bundle: Exported) -> None:
         ({"adapters": {}}, r"expected at least one --adapter NAME=DIR"),
         ({"opset": 17}, r"opset 17: expected at least 20"),
         ({"task": "tagging"}, r"task 'tagging': expected one of features"),
-        ({"task": "seq2seq-lm"}, r"cannot be loaded for seq2seq-lm"),
+        ({"task": "seq2seq-lm"}, r"was trained for text-classification .* contradicts --task seq2seq-lm"),
         ({"names": ("../evil", "b")}, r"adapter name '../evil'"),
         ({"names": ("con", "b")}, r"adapter name 'con'"),
         ({"model": "missing"}, r"model missing: expected a folder, found nothing"),
@@ -222,10 +224,14 @@ def test_adapters_of_different_tasks_need_a_choice(
 def test_an_adapter_without_a_head_needs_a_base_with_one(
     tmp_path: Path, tiny_model: Callable[..., Path], headless: Path
 ) -> None:
+    folder = shutil.copytree(headless, tmp_path / "bare")
+    with pytest.raises(InputError, match=r"adapter bare: was trained for features .* contradicts --task text"):
+        export_onnx(tiny_model("bert"), {"bare": folder}, tmp_path / "o", mode="swappable", task="text-classification")
+    (folder / "adapter_export.json").unlink()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": None}))
     with pytest.raises(InputError, match=r"adapter bare: expected a task head \(text-classification\)"):
-        export_onnx(
-            tiny_model("bert"), {"bare": headless}, tmp_path / "o", mode="swappable", task="text-classification"
-        )
+        export_onnx(tiny_model("bert"), {"bare": folder}, tmp_path / "o", mode="swappable", task="text-classification")
 
 
 def test_existing_output_is_refused_before_any_work(tmp_path: Path, swappable_bundle: Exported) -> None:

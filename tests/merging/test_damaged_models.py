@@ -172,7 +172,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a tensor in two shards": (twice, "is in model-00001-of-00002.safetensors as well"),
     "a shard that is a folder": (shard_as(Path.mkdir), "expected a regular file"),
     "a shard that is a pipe": (shard_as(os.mkfifo), "expected a regular file"),
-    "no weights": (lambda folder: [path.unlink() for path in folder.glob("model*")], "found neither"),
+    "no weights": (lambda folder: [path.unlink() for path in folder.glob("model*")], "found none"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
     "config: no model type": (content("config.json", "{}"), "field 'model_type'"),
     "config: a list": (content("config.json", "[]"), "expected a JSON object"),

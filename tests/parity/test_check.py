@@ -13,8 +13,8 @@ import pytest
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import weights_sha256
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo

@@ -1,0 +1,187 @@
+"""What an adapter's checkpoint tells of its task, and the task that follows for an export or a merge.
+
+What the checkpoint says comes first (our own file beside it, its config, its head's layers), then what the user asks
+for, then the base model's class. Two of them that contradict each other are an error: a head put where it was not
+trained gives numbers, and they are wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapter_export import tasks
+from adapter_export.architectures.heads import HEAD_LAYERS
+from adapter_export.checkpoints import adapterhub, peft
+from adapter_export.checkpoints.adapter import LM_HEAD, Checkpoint
+from adapter_export.checkpoints.files import shortened
+from adapter_export.checkpoints.weights import ADAPTER_CONFIG
+from adapter_export.errors import InputError
+
+AUTO = "auto"
+# First parts of the paths of modules that task classes put around a base model.
+_HEADS = frozenset(
+    {"classification_head", "classifier", "cls", "embed_out", "generator_lm_head", "head", "lm_head", "logits_proj",
+     "multiple_choice_head", "pre_classifier", "predictions", "qa_outputs", "score", "sequence_summary",
+     "vocab_projector", "vocab_transform"}
+)  # fmt: skip
+# Heads that only one kind of task has, by such a first part.
+_ONLY: Mapping[str, str] = {
+    "classification_head": "text-classification",
+    "qa_outputs": "question-answering",
+    "multiple_choice_head": "multiple-choice",
+}
+_CLASSES = "text-classification", "image-classification"
+
+
+@dataclass(frozen=True)
+class Told:
+    """task: as in `tasks.TASKS` or `tasks.UNSERVED`, None where the checkpoint does not tell. source: what tells it.
+    head: modules of its task head, a repeated `lm_head` included. unknown: it has a head of a kind not known here.
+    """
+
+    task: str | None = None
+    source: str = ""
+    head: tuple[str, ...] = ()
+    unknown: str | None = None
+
+
+def told(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Told:
+    """What the checkpoint says. config: of the base model. Raises InputError where it contradicts itself."""
+    if checkpoint.format == adapterhub.FORMAT:
+        return _told_by_hub(checkpoint)
+    said, source = peft.task_of(checkpoint), f"task_type {checkpoint.config.get('task_type')!r}"
+    if own := checkpoint.sidecar.get("task"):
+        said, source = str(own), f"task {own!r} in adapter_export.json"
+    # PEFT has one name for the classes of texts and of images.
+    if said == "text-classification" and _reads_images(config):
+        said = "image-classification"
+    head = head_modules(checkpoint)
+    found = _of_head(checkpoint, head, config)
+    if said is None:
+        return Told(found, f"its head ({', '.join(head)})" if found else "", head)
+    labelled = set(head) - {LM_HEAD}
+    if labelled and not tasks.is_labelled(said) and said not in tasks.UNSERVED:
+        raise InputError(
+            f"{checkpoint.folder / ADAPTER_CONFIG}: {source} contradicts the task head that is saved with it "
+            f"({', '.join(sorted(labelled))}); --task features exports the body without the head"
+        )
+    return Told(said, source, head)
+
+
+def head_modules(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Paths of the modules of the checkpoint's task head."""
+    if checkpoint.format == adapterhub.FORMAT:
+        return tuple(sorted({name.rpartition(".")[0] for name in checkpoint.head}))
+    modules = {name.rpartition(".")[0] for name in peft.whole_tensors(checkpoint)}
+    head = {module for module in modules if module.partition(".")[0] in _HEADS}
+    # DeBERTa's classifier has a pooler of its own; BERT's is part of the base model.
+    return tuple(sorted(head | (modules & {"pooler.dense"} if head else set())))
+
+
+def choose_task(asked: str, adapters: Mapping[str, Told], config: Mapping[str, Any]) -> str | None:
+    """The task for all of `adapters`, or None where none of them tells it. asked: `auto`, or what the user says.
+
+    `features` is the user's consent to leave every head out. config: of the base model.
+
+    Raises InputError for a task that is not served, and for contradictions.
+    """
+    if asked != AUTO and tasks.get(asked).name == "features":
+        return asked
+    for name, one in adapters.items():
+        refuse_unserved(name, one)
+        if one.task is None and one.head and asked == AUTO:
+            raise InputError(
+                f"adapter {name}: its task head ({', '.join(one.head)}) does not tell the task of a "
+                f"{config.get('model_type')} model; choose one with --task"
+            )
+    if asked != AUTO:
+        for name, one in adapters.items():
+            refuse_contradiction(name, one, asked, f"--task {asked}")
+        return asked
+    found = {name: one.task for name, one in adapters.items() if one.task is not None}
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name}: {task}" for name, task in found.items())
+        raise InputError(f"--task auto: the adapters were trained for different tasks ({listed})")
+    return next(iter(found.values()), None)
+
+
+def refuse_unserved(name: str, one: Told) -> None:
+    """Raise InputError for an adapter whose head has no place in any graph."""
+    if one.task is not None and one.task in tasks.UNSERVED:
+        raise InputError(f"adapter {name}: {one.source}: found {tasks.unserved(one.task)}")
+    if one.unknown is not None:
+        raise InputError(
+            f"adapter {name}: {one.unknown}: expected a head of {', '.join(_CLASSES)} or a language model, found one "
+            "that is not served; --task features exports the body without the head"
+        )
+
+
+def refuse_contradiction(name: str, one: Told, task: str, whose: str) -> None:
+    """Raise InputError for an adapter of another task than `task`, which `whose` asks for."""
+    if one.task not in (None, task):
+        raise InputError(
+            f"adapter {name}: was trained for {one.task} ({one.source}), which contradicts {whose}"
+            + ("; --task features exports the body without the head" if one.head else "")
+        )
+
+
+def _told_by_hub(checkpoint: Checkpoint) -> Told:
+    own = checkpoint.sidecar.get("task")
+    said = adapterhub.task_of(checkpoint)
+    head = head_modules(checkpoint)
+    if own is not None:
+        return Told(str(own), f"task {own!r} in adapter_export.json", head)
+    if not head:
+        return Told()
+    config = checkpoint.head_config.get("config")
+    kind = "head_type" if isinstance(config, dict) else "model_class"
+    value = (config if isinstance(config, dict) else checkpoint.head_config).get(kind)
+    source = f"{kind} {shortened(value)} in head_config.json"
+    return Told(said, source, head, unknown=source if said is None else None)
+
+
+def _of_head(checkpoint: Checkpoint, head: tuple[str, ...], config: Mapping[str, Any]) -> str | None:
+    """The task that layers of these names are for, or None where they do not tell."""
+    layers = [module for module in head if module != LM_HEAD]
+    if not layers:
+        return None if not head else "seq2seq-lm" if config.get("is_encoder_decoder") else "causal-lm"
+    only = [_ONLY[layer.partition(".")[0]] for layer in layers if layer.partition(".")[0] in _ONLY]
+    if only:
+        return only[0]
+    if layers == ["score"]:
+        # Decoders' classifiers of texts have no bias, those of tokens have one.
+        has_bias = any(name.endswith("score.bias") for name in checkpoint.tensors)
+        return "token-classification" if has_bias else "text-classification"
+    saved = tasks.of_config(config)
+    # Layers of the same names may be for each token: then the class that the base model was saved from decides.
+    return saved if saved in tasks.UNSERVED else _of_classifier(layers, config)
+
+
+def _of_classifier(layers: list[str], config: Mapping[str, Any]) -> str | None:
+    known = [(task, by_type[kind]) for task, by_type in HEAD_LAYERS.items() if (kind := _type(config)) in by_type]
+    for task, own in known:
+        if own[-1] in layers and set(layers) <= set(own):
+            return task
+    if known:
+        # The classifier of whole texts has other layers here: one alone acts on each token.
+        return "token-classification" if layers == ["classifier"] else None
+    if any(layer.partition(".")[0] != "classifier" for layer in layers):
+        return None
+    if _reads_images(config) or "vision_config" in config:
+        return "image-classification"
+    saved = tasks.of_config(config)
+    return saved if tasks.is_labelled(saved) else "text-classification" if len(layers) > 1 else None
+
+
+def _type(config: Mapping[str, Any]) -> str:
+    return str(config.get("model_type"))
+
+
+def _reads_images(config: Mapping[str, Any]) -> bool:
+    """Whether the base model takes images alone."""
+    for task, by_type in HEAD_LAYERS.items():
+        if _type(config) in by_type:
+            return task == "image-classification"
+    return not {"vocab_size", "text_config"} & set(config) and bool({"image_size", "num_channels"} & set(config))

@@ -1,0 +1,151 @@
+"""Which files of a model folder hold the base model's weights: those that transformers loads, and no others.
+
+A folder may hold more: an adapter that a trainer left beside the model, the weights in other forms, states of
+optimizers. None of that is the base model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adapter_export.checkpoints.files import field, read_json, sha256, shortened
+from adapter_export.checkpoints.safetensors_header import Entry, read_header
+from adapter_export.errors import InputError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_BIN, _BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+# In the order in which transformers looks for them.
+_CHOICES = (SINGLE, INDEX, _BIN, _BIN_INDEX)
+CONFIG = "config.json"
+# The config of an adapter, and its tensors, as PEFT and AdapterHub name them.
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (
+    ADAPTER_CONFIG,
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "adapter.safetensors",
+    "pytorch_adapter.bin",
+    "head_config.json",
+    "model_head.safetensors",
+    "pytorch_model_head.bin",
+)
+
+# What quantizers name their numbers, by the end of a tensor's name.
+_QUANTIZED_NAMES = (
+    ".SCB", ".absmax", ".qweight", ".qzeros", ".quant_map", ".weight_format", ".weight_packed", ".weight_scale",
+    ".weight_scale_inv", ".weight_zero_point",
+)  # fmt: skip
+_QUANTIZED_STATE = ".quant_state."
+_NARROW = ("F8_", "F6_", "F4")
+_INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64")
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files that hold the base model's weights, sorted by name.
+
+    Raises InputError where there are none, naming what there is instead, and for an index that names a file that is
+    missing or is no plain name.
+    """
+    explicit = _explicit(folder)
+    for name in (explicit,) if explicit else _CHOICES:
+        if (folder / name).exists() or (folder / name).is_symlink():
+            return tuple(shards(folder, name)) if name.endswith(".index.json") else (folder / name,)
+    if explicit:
+        raise InputError(f"{folder / CONFIG}: field 'transformers_weights': {explicit!r} is not in the folder")
+    if graphs := sorted(folder.glob("*.gguf")):
+        raise InputError(
+            f"{graphs[0]}: GGUF files are not supported, as their weights are quantized for another runtime; use the "
+            f"original weights ({SINGLE})"
+        )
+    raise InputError(f"model {folder}: expected {SINGLE} or {_BIN}, or shards with {INDEX}, found none")
+
+
+def shards(folder: Path, index: str) -> list[Path]:
+    """The files that an index names, sorted."""
+    path = folder / index
+    listed = field(read_json(path), path, "weight_map", dict)
+    ending = ".safetensors" if index.endswith(INDEX.removeprefix("model")) else ".bin"
+    for tensor, file in listed.items():
+        # Nothing that could lead to another folder, on any system.
+        if not isinstance(file, str) or not file.endswith(ending) or file.startswith(".") or set(file) & set("/\\:\0"):
+            raise InputError(
+                f"{path}: field 'weight_map': tensor {tensor[:200]!r}: expected the name of a {ending} file in this "
+                f"folder, found {shortened(file)}"
+            )
+    if not listed:
+        raise InputError(f"{path}: field 'weight_map': expected tensors, found none")
+    files = sorted(set(listed.values()))
+    if missing := [file for file in files if not (folder / file).exists()]:
+        raise InputError(f"{path}: field 'weight_map': {missing[0][:200]!r} is not in the folder")
+    return [folder / file for file in files]
+
+
+def weights_sha256(folder: Path) -> str:
+    """Digest of the base model's weights: of sorted (name, sha256) of the files that hold them.
+
+    Raises InputError as `weight_files` does.
+    """
+    digest = hashlib.sha256()
+    for file in weight_files(folder):
+        digest.update(f"{file.name}\0{sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def adapter_beside(folder: Path) -> bool:
+    """Whether an adapter lies in the model's folder, which is no part of the base model."""
+    return (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists()
+
+
+def refuse_quantized(folder: Path, config: Mapping[str, Any], *, types: bool = True) -> None:
+    """Raise InputError for a base model whose config, or whose weights, are quantized. config: of `config.json`.
+
+    types: by the types of the weights too, not by their names alone.
+    """
+    path = folder / CONFIG
+    for place in (config, config.get("text_config")):
+        if isinstance(place, Mapping) and (settings := place.get("quantization_config")):
+            method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+            raise InputError(
+                f"{path}: field 'quantization_config': the base model is quantized ({shortened(method or settings)}), "
+                "which is not supported; use the folder with its original weights"
+            )
+    for file in weight_files(folder):
+        if file.suffix == ".safetensors":
+            header = read_header(file)
+            name = quantized_name(header.tensors) or (_quantized_tensor(header.tensors) if types else None)
+            if name is not None:
+                found = header.tensors[name].dtype
+                raise InputError(
+                    f"{file}: tensor {name!r} ({found}): the base model is quantized, which is not supported; use the "
+                    "folder with its original weights"
+                )
+
+
+def quantized_name(names: Iterable[str]) -> str | None:
+    """The first name that only a quantizer gives, or None."""
+    return next((name for name in names if name.endswith(_QUANTIZED_NAMES) or _QUANTIZED_STATE in name), None)
+
+
+def _quantized_tensor(tensors: Mapping[str, Entry]) -> str | None:
+    for name, entry in tensors.items():
+        # Masks and positions are integers too, weights of layers are not.
+        if entry.dtype.startswith(_NARROW) or (entry.dtype in _INTEGERS and name.endswith(".weight")):
+            return name
+    return None
+
+
+def _explicit(folder: Path) -> str | None:
+    """The file that the config names, where it does."""
+    if not (folder / CONFIG).exists():
+        return None
+    name: str | None = field(read_json(folder / CONFIG), folder / CONFIG, "transformers_weights", str, None)
+    endings = (".safetensors", ".safetensors.index.json")
+    if name is not None and (not name.endswith(endings) or name.startswith(".") or set(name) & set("/\\:\0")):
+        raise InputError(
+            f"{folder / CONFIG}: field 'transformers_weights': expected the name of a .safetensors file in this "
+            f"folder, found {shortened(name)}"
+        )
+    return name

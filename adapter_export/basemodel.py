@@ -17,7 +17,7 @@ from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.labels import PLACEHOLDERS, class_names, has_own_head
 from adapter_export.checkpoints.weights import adapter_beside, quantized_name, refuse_quantized, weights_sha256
 from adapter_export.errors import InputError
-from adapter_export.modelinfo import ModelInfo
+from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
 
 if TYPE_CHECKING:
     import torch
@@ -284,6 +284,7 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
         head=tuple(head),
         convolutions=convolutions,
         sha256=sha256,
+        head_activation=str(getattr(module.config, HEAD_ACTIVATION, "")),
     )
 
 

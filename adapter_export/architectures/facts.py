@@ -14,12 +14,16 @@ class ArchitectureFacts:
     """What differs from most architectures.
 
     speech: writes what it hears; transformers loads it with AutoModelForSpeechSeq2Seq, not AutoModelForSeq2SeqLM.
+    pooler: the linear layer of the base model, with tanh after it, whose output a classifier of whole texts reads.
     """
 
     speech: bool = False
+    pooler: str = ""
 
 
 _FACTS: Mapping[str, ArchitectureFacts] = {
+    "albert": ArchitectureFacts(pooler="pooler"),
+    "bert": ArchitectureFacts(pooler="pooler.dense"),
     "whisper": ArchitectureFacts(speech=True),
 }
 _DEFAULTS = ArchitectureFacts()

@@ -102,14 +102,17 @@ def _resolve(checkpoint: Checkpoint, config: dict[str, Any], path: Path, info: M
                 f"{path}: field 'architecture': {shortened(other)} is not supported, expected null (bottleneck), "
                 "'lora' with composition_mode 'scale' (IA3), or a union of bottlenecks"
             )
+    head = hub_heads.head_of(checkpoint, info)
     return Adapter(
         method=method,
         blocks=blocks,
-        head=hub_heads.head_of(checkpoint, info),
+        head=head.layers,
+        repeated=head.repeated,
+        problem_type=hub_heads.problem_type_of(checkpoint),
         labels=hub_heads.labels_of(checkpoint),
         source_format=FORMAT,
         base_sha256=checkpoint.sidecar.get("base_sha256"),
-        notes=notes,
+        notes=(*notes, *head.notes),
     )
 
 

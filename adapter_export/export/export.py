@@ -26,7 +26,7 @@ from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable, Required
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32, MIN_OPSET, trace
-from adapter_export.injection import complete_head, load_head
+from adapter_export.injection import load_head, with_heads
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import check_adapter_name
@@ -73,14 +73,13 @@ def export_onnx(
     config = read_json(folder / "config.json")
     found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
     base = load_base(folder, found or task, dtype=target.torch_dtype)
-    loaded = {
-        name: complete_head(
-            base.module,
-            base.info.head,
-            load_adapter(path, base.info, task=base.task, labels=labels.get(name)),
-        )
-        for name, path in adapters.items()
-    }
+    base, loaded = with_heads(
+        base,
+        {
+            name: load_adapter(path, base.info, task=base.task, labels=labels.get(name))
+            for name, path in adapters.items()
+        },
+    )
     use_padding(base, loaded)
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:

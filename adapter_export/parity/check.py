@@ -67,7 +67,7 @@ def check_parity(
     exact, target = _load(model, manifest, "float64"), _load(model, manifest, manifest.dtype)
     loaded = {
         name: _for_task(
-            complete_head(exact.module, exact.info.head, _load_adapter(path, exact, manifest, name)), manifest.task
+            complete_head(exact.module, manifest.base.head, _load_adapter(path, exact, manifest, name)), manifest.task
         )
         for name, path in adapters.items()
     }
@@ -150,7 +150,7 @@ def _target(manifest: Manifest, base: BaseModel) -> Reference:
     """T: PyTorch at the graph's precision."""
     if manifest.quantize == "none":
         return Reference(base)
-    quantize_module(base.module, base.info.head if manifest.mode in MANY else ())
+    quantize_module(base.module, manifest.base.head if manifest.mode in MANY else ())
     return Reference(base, step=STEP)
 
 

@@ -136,6 +136,11 @@ def add_adapter(
                         f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "
                         "compare; export the bundle anew with this adapter"
                     )
+                if before.base.pooler in adapter.head and before.base.pooler not in before.base.head:
+                    raise InputError(
+                        f"adapter {name}: its head begins with the pooler ({before.base.pooler}), which this bundle's "
+                        "graph does not swap; export the bundle anew with this adapter"
+                    )
                 _check_padding(name, adapter, config, before)
                 info = write_adapter(staging, name, adapter, before)
                 after = after.with_adapter(_beside_the_old(info, before))

@@ -28,6 +28,8 @@ from adapter_export.sites import Port, Site
 FORMAT = "adapterhub"
 _WEIGHTS = (hub_writing.WEIGHTS, "pytorch_adapter.bin")
 _HEADS = (hub_writing.HEAD, "pytorch_model_head.bin")
+# What the library's `save_embeddings` writes.
+_EMBEDDINGS = "embedding.pt"
 # How many places an error message lists.
 _SHOWN = 6
 # `model_type` of a config that holds several models -> those of its parts.
@@ -52,6 +54,8 @@ class _Standing:
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
     """Read the folder; raises InputError for a missing or unreadable file."""
+    if (embeddings := folder / _EMBEDDINGS).exists():
+        raise InputError(f"{embeddings}: embeddings that were trained with the adapter are not supported")
     # Either file alone is an error, so that no head is dropped silently.
     has_head = any((folder / name).exists() for name in (hub_heads.HEAD_CONFIG, *_HEADS))
     return Checkpoint(

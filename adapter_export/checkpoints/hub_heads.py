@@ -148,18 +148,27 @@ def labels_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:
     """The class names in the head's order, or None where there are none."""
     config = checkpoint.head_config
     nested = config.get("config")
-    label2id = (nested if isinstance(nested, dict) else config).get("label2id")
+    owner = nested if isinstance(nested, dict) else config
+    label2id = owner.get("label2id")
+    if label2id is None and isinstance(owner.get("id2label"), dict):
+        label2id = {str(label): number for number, label in owner["id2label"].items()}
     # The library writes label names for language models too, where they mean nothing.
     task = task_of(checkpoint)
-    if not isinstance(label2id, dict) or (task and not tasks.get(task).labelled) or not checkpoint.head:
+    if not isinstance(label2id, dict) or (task and not tasks.is_labelled(task)) or not checkpoint.head:
         return None
     if set(checkpoint.head) <= {f"{LM_HEAD}.weight", f"{LM_HEAD}.bias"}:
         return None
-    ids = list(label2id.values())
-    if not all(isinstance(number, int) for number in ids) or sorted(ids) != list(range(len(ids))):
+    # As the library does, which takes what `int` takes.
+    ids = {
+        label: int(number) if isinstance(number, str) and number.isdecimal() else number
+        for label, number in label2id.items()
+    }
+    if not all(isinstance(number, int) for number in ids.values()) or sorted(ids.values()) != list(range(len(ids))):
         path = checkpoint.folder / HEAD_CONFIG
-        raise InputError(f"{path}: field 'label2id': expected the numbers 0 to {len(ids) - 1}, found {shortened(ids)}")
-    labels = tuple(sorted(label2id, key=lambda label: int(label2id[label])))
+        raise InputError(
+            f"{path}: field 'label2id': expected the numbers 0 to {len(ids) - 1}, found {shortened(list(ids.values()))}"
+        )
+    labels = tuple(sorted(ids, key=lambda label: ids[label]))
     # What the library writes where nobody gave names.
     return None if labels == tuple(f"LABEL_{number}" for number in range(len(labels))) else labels
 

@@ -170,3 +170,37 @@ def test_a_model_around_a_head_must_be_the_base_model(change: str, message: str,
     save_file(head, folder / "model_head.safetensors")
     with pytest.raises(InputError, match=message):
         complete_head(base.module, base.info.head, load_adapter(folder, base.info))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"label2id": {"no": 0, "so so": 1, "yes": 2}}, ("no", "so so", "yes")),
+        ({"label2id": {"no": "2", "so so": "1", "yes": "0"}}, ("yes", "so so", "no")),
+        ({"label2id": None, "id2label": {"0": "no", "1": "so so", "2": "yes"}}, ("no", "so so", "yes")),
+        ({"label2id": {"LABEL_0": 1, "LABEL_1": 0, "LABEL_2": 2}}, ("LABEL_1", "LABEL_0", "LABEL_2")),
+        ({"label2id": None}, None),
+        ({"label2id": {"no": 0, "so so": 1, "yes": 1}}, "field 'label2id': expected the numbers 0 to 2"),
+        ({"label2id": {"no": 0, "so so": 1}}, "2 label names for a head of 3"),
+    ],
+)
+def test_class_names_of_every_form(changes: dict[str, Any], expected: Any, tmp_path: Path) -> None:
+    base = base_of("bert-default", tmp_path / "base")
+    folder = checkpoint("bert-default", tmp_path / "adapter")
+    whole = json.loads((folder / "head_config.json").read_text())
+    whole["config"].update(changes)
+    (folder / "head_config.json").write_text(json.dumps(whole))
+    if isinstance(expected, str):
+        with pytest.raises(InputError) as error:
+            load_adapter(folder, base.info)
+        assert expected in str(error.value)
+    else:
+        assert load_adapter(folder, base.info).labels == expected
+
+
+def test_embeddings_of_the_adapters_own_are_refused(tmp_path: Path) -> None:
+    base = base_of("bert-default", tmp_path / "base")
+    folder = checkpoint("bert-default", tmp_path / "adapter")
+    (folder / "embedding.pt").write_bytes(b"")
+    with pytest.raises(InputError, match="embeddings that were trained with the adapter are not supported"):
+        load_adapter(folder, base.info)

@@ -1,6 +1,6 @@
 """Configurations that AdapterHub's library knows by name: a checkpoint may have the name in place of the settings.
 
-`houlsby`, `seq_bn[reduction_factor=8]`, `seq_bn|ia3`: a name, settings that differ from its own, several as a union.
+`houlsby`, `seq_bn[reduction_factor=8]`, `seq_bn|par_bn`: a name, settings that differ from its own, several as a union.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def _language(config: dict[str, Any], path: Any, head_type: str, info: ModelInfo
     if not plain or (head_type == "seq2seq_lm" and info.model_type not in ("t5", "mt5")):
         raise InputError(
             f"{path}: field 'config': a {head_type} head of {layers} layers in a {info.model_type} model is not "
-            f"supported: expected one layer without bias and norm, equal to the base model's {LM_HEAD}"
+            f"supported: expected one layer without bias and norm, equal to the base model's {LM_HEAD}; {_WITHOUT}"
         )
     return {"0": LM_HEAD}
 

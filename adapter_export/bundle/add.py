@@ -49,6 +49,7 @@ def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, 
 
     A task head is left out where the graph has none (task `features`), and required where the base model has none.
     """
+    _check_reads(what, adapter, manifest)
     tensors = adapter_tensors(adapter)
     if all(site.method != HEAD_SLUG for site in manifest.sites):
         tensors = {name: tensor for name, tensor in tensors.items() if name.split(".")[-2] != HEAD_SLUG}
@@ -61,6 +62,19 @@ def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, 
         }
     check_adapter(what, tensors, manifest)
     return tensors
+
+
+def _check_reads(what: str, adapter: Adapter, manifest: Manifest) -> None:
+    """Raise InputError where the graph reads other modules at a place of the adapter than the adapter was trained with:
+    its tensors have the same names all the same."""
+    reads = {next(iter(info.tensors)).rpartition(".")[0]: info.reads for info in manifest.sites}
+    for site, block in adapter.blocks.items():
+        known = reads.get(f"{site.name}.{block.operator.slug}")
+        if known is not None and known != site.reads:
+            raise InputError(
+                f"{what}: site {site.name}: reads {site.reads}, the bundle's graph {dict(known)}; export the bundle "
+                "anew"
+            )
 
 
 def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest) -> AdapterInfo:
@@ -134,6 +148,11 @@ def add_adapter(
                     raise InputError(
                         f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "
                         "compare; export the bundle anew with this adapter"
+                    )
+                if before.base.pooler in adapter.head and before.base.pooler not in before.base.head:
+                    raise InputError(
+                        f"adapter {name}: its head begins with the pooler ({before.base.pooler}), which this bundle's "
+                        "graph does not swap; export the bundle anew with this adapter"
                     )
                 _check_padding(name, adapter, config, before)
                 info = write_adapter(staging, name, adapter, before)

@@ -62,6 +62,7 @@ class SiteInfo:
     """One adapted place of the graph. tensors: by full name, each with its shape, dtype and the value of no adapter.
 
     A `default` of None means that the tensor's default is not one repeated value (the base model's own task head).
+    reads: modules whose values it reads besides, by the names of `sites.Site`; None in bundles that did not record it.
     """
 
     module: str
@@ -70,6 +71,7 @@ class SiteInfo:
     method: str
     tensors: Mapping[str, TensorInfo]
     default: float | None
+    reads: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

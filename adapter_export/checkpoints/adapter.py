@@ -93,7 +93,8 @@ class Checkpoint:
 
     config: the adapter's config file. tensors: the adapter's tensors by the checkpoint's own names. head: likewise for
     a head kept in a file of its own. sidecar: what this project adds beside the format's own files (labels, base hash).
-    stored: see `Adapter`, by the checkpoint's own names.
+    stored: see `Adapter`, by the checkpoint's own names. interface: AdapterHub's description of the model, where there
+    is one (see `hub_interface`).
     """
 
     folder: Path
@@ -104,6 +105,7 @@ class Checkpoint:
     head_config: dict[str, Any] = field(default_factory=dict)
     sidecar: dict[str, Any] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
+    interface: dict[str, Any] | None = None
 
 
 def site_features(checkpoint: Checkpoint, info: ModelInfo, site: Site) -> int:

@@ -58,7 +58,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     config = read_json(config_path)
     if "peft_type" in config:
         checkpoint = peft.read(folder, config)
-    elif isinstance(config.get("config"), dict):
+    elif isinstance(config.get("config"), (dict, str)):
         checkpoint = adapterhub.read(folder, config)
     else:
         raise InputError(f"{config_path}: expected field 'peft_type' (PEFT) or 'config' (AdapterHub), found neither")

@@ -30,7 +30,7 @@ from adapter_export.export.storage import Constants, Overridable, Required
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32, MIN_OPSET, trace
 from adapter_export.hub import local
-from adapter_export.injection import complete_head, load_head
+from adapter_export.injection import load_head, with_heads
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import check_adapter_name
@@ -84,14 +84,13 @@ def export_onnx(
     texts = exportable_tokenizer(folder) if tokenizer else None
     base = load_base(folder, found or task, dtype=target.torch_dtype)
     _check_generation(folder, base, cache)
-    loaded = {
-        name: complete_head(
-            base.module,
-            base.info.head,
-            load_adapter(path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name)),
-        )
-        for name, path in adapters.items()
-    }
+    base, loaded = with_heads(
+        base,
+        {
+            name: load_adapter(path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name))
+            for name, path in adapters.items()
+        },
+    )
     loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
     use_padding(base, loaded)
     for name, adapter in loaded.items():
@@ -154,10 +153,20 @@ def lower_mode(
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
-    """Every site of any of the adapters, with each different operator that stands there, in a stable order."""
+    """Every site of any of the adapters, with each different operator that stands there, in a stable order.
+
+    Raises InputError where two of them read other modules for the same tensors: one graph computes one of the two.
+    """
     sites: dict[Site, list[Operator]] = {}
+    owners: dict[tuple[str, str], Site] = {}
     for adapter in adapters:
         for site, block in adapter.blocks.items():
+            other = owners.setdefault((site.name, block.operator.op_type), site)
+            if other != site:
+                raise InputError(
+                    f"site {site.name}: one adapter reads {site.reads}, another {other.reads}; export them as bundles "
+                    "of their own"
+                )
             stack = sites.setdefault(site, [])
             if block.operator not in stack:
                 stack.append(block.operator)

@@ -41,7 +41,8 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
         }
         files = sorted([*folder.glob("adapter_model.safetensors"), *folder.glob("adapter_model.bin")])
     else:
-        inner = config["config"] if isinstance(config.get("config"), dict) else {}
+        named = isinstance(config.get("config"), (dict, str))
+        inner = adapterhub.settings_of(config, folder / ADAPTER_CONFIG) if named else {}
         head = _json(folder / "head_config.json")
         label2id = head.get("label2id") if isinstance(head.get("label2id"), dict) else None
         known = {

@@ -44,7 +44,8 @@ class Live:
         exact = _load(model, manifest, "float64")
         self.adapters = {
             name: _for_task(
-                complete_head(exact.module, exact.info.head, _load_adapter(path, exact, manifest, name)), manifest.task
+                complete_head(exact.module, manifest.base.head, _load_adapter(path, exact, manifest, name)),
+                manifest.task,
             )
             for name, path in adapters.items()
         }
@@ -111,7 +112,7 @@ def _target(manifest: Manifest, base: BaseModel) -> Reference:
     """T: PyTorch at the graph's precision."""
     if manifest.quantize == "none":
         return Reference(base)
-    quantize_module(base.module, base.info.head if manifest.mode in MANY else ())
+    quantize_module(base.module, manifest.base.head if manifest.mode in MANY else ())
     return Reference(base, step=STEP)
 
 

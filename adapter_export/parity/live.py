@@ -102,10 +102,12 @@ def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
 
 
 def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: str) -> Adapter:
-    """The adapter with the class names that an export gives it: names that its user chose are not the checkpoint's."""
+    """The adapter with a whole task head, and the class names that an export gives it: those that a user chose win."""
     info = manifest.adapter(name)
     given = info.labels if info.labels_given else None
-    return load_adapter(path, replace(base.info, labels=manifest.base.labels), task=manifest.task, labels=given)
+    described = replace(base.info, labels=manifest.base.labels)
+    adapter = load_adapter(path, described, task=manifest.task, labels=given)
+    return complete_head(base.module, manifest.base.head, adapter)
 
 
 def _target(manifest: Manifest, base: BaseModel) -> Reference:

@@ -23,7 +23,7 @@ from adapter_export.checkpoints.weights import (
     weights_sha256,
 )
 from adapter_export.errors import InputError
-from adapter_export.modelinfo import ModelInfo
+from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
 
 if TYPE_CHECKING:
     import torch
@@ -300,6 +300,7 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
         head=tuple(head),
         convolutions=convolutions,
         sha256=sha256,
+        head_activation=str(getattr(module.config, HEAD_ACTIVATION, "")),
     )
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
+    from adapter_export.basemodel import BaseModel
+
     # out = act(values): y, what it replaces, and what else there is to read, by name; see `Port` and `Site`.
     SiteFunction = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
@@ -31,6 +33,8 @@ def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> list[Remova
     seen, handles = _watch(model, site)
 
     def replaced(u: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if site.residual and "x" not in seen:
+            raise InputError(f"site {site.name}: {site.residual!r}, whose input it reads, does not run before it")
         values = {"u": u, "y": y, **seen}
         # Values seen are of this pass only, and no longer needed.
         seen.clear()
@@ -170,7 +174,7 @@ def read_head(model: PreTrainedModel, names: tuple[str, ...]) -> dict[str, HeadL
 def complete_head(model: PreTrainedModel, names: tuple[str, ...], adapter: Adapter) -> Adapter:
     """The adapter with a whole task head: layers of `names` that it leaves to the base model are the model's own.
 
-    Raises InputError where it repeats the model's `lm_head`, or its embeddings, with other values.
+    Raises InputError where it repeats the model's `lm_head`, or weights of the base model, with other values.
     """
     for module, weight in adapter.repeated.items():
         _check_repeated(model, module, weight)
@@ -180,6 +184,19 @@ def complete_head(model: PreTrainedModel, names: tuple[str, ...], adapter: Adapt
         return adapter
     own = read_head(model, names)
     return replace(adapter, head={name: adapter.head.get(name, own[name]) for name in names})
+
+
+def with_heads(base: BaseModel, adapters: Mapping[str, Adapter]) -> tuple[BaseModel, dict[str, Adapter]]:
+    """The base model with the layers that any of the adapters brings, and each adapter with all of them.
+
+    A head may begin with the base model's pooler (`ModelInfo.pooler`): then that is swapped like the layers after it.
+    Raises InputError as `complete_head` does.
+    """
+    head, pooler = base.info.head, base.info.pooler
+    if head and any(pooler in adapter.head for adapter in adapters.values()):
+        head = (pooler, *head)
+    extended = replace(base, info=replace(base.info, head=head))
+    return extended, {name: complete_head(base.module, head, adapter) for name, adapter in adapters.items()}
 
 
 def _check_repeated(model: PreTrainedModel, module: str, weight: np.ndarray) -> None:
@@ -215,10 +232,16 @@ def _check_lm_head(model: PreTrainedModel, layer: HeadLayer) -> None:
 def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
     """Put the adapter's task head into the model, resizing its last layer to the adapter's labels.
 
-    A causal model's `lm_head`, which some checkpoints repeat, must equal the model's own. Raises InputError where the
+    A head without the pooler (`ModelInfo.pooler`) goes on with the base model's own, also after one that had another. A
+    causal model's `lm_head`, which some checkpoints repeat, must equal the model's own. Raises InputError where the
     head's layers do not fit the model's.
     """
     import torch
+
+    own = _own_layers(model)
+    for name in [name for name in own if adapter.head and name not in adapter.head]:
+        layer = model.get_submodule(name)
+        layer.weight, layer.bias = own.pop(name)
 
     last = next(reversed(list(adapter.head)), None)
     for name, layer in adapter.head.items():
@@ -243,6 +266,8 @@ def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
         bias = torch.zeros(weight.shape[0]) if layer.bias is None else torch.tensor(layer.bias)
         if layer.bias is not None and target.bias is None:
             raise InputError(f"task head {name!r}: has a bias, but the model's layer has none")
+        if _is_inside(model, name):
+            own.setdefault(name, (target.weight, target.bias))
         target.weight = torch.nn.Parameter(weight, requires_grad=False)
         target.out_features = weight.shape[0]
         if target.bias is not None:
@@ -253,6 +278,17 @@ def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
         model.config.label2id = {label: i for i, label in enumerate(labels)}
         if hasattr(model, "num_labels"):
             model.num_labels = len(labels)
+
+
+def _is_inside(model: PreTrainedModel, name: str) -> bool:
+    """Whether the layer is one of the base model below the task class."""
+    return model.base_model is not model and name.startswith(f"{model.base_model_prefix}.")
+
+
+def _own_layers(model: PreTrainedModel) -> dict[str, tuple[Any, Any]]:
+    """Weights and biases of the base model's layers that heads have taken the places of, by path."""
+    own: dict[str, tuple[Any, Any]] = model.__dict__.setdefault("_adapter_export_own_layers", {})
+    return own
 
 
 def inject(model: PreTrainedModel, adapter: Adapter) -> Injection:

@@ -6,8 +6,12 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from adapter_export.architectures.facts import facts
 from adapter_export.errors import InputError
 from adapter_export.sites import Port, Site
+
+# Field of a model's config, where there is one, for `ModelInfo.head_activation`.
+HEAD_ACTIVATION = "pooler_hidden_act"
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class ModelInfo:
     untrained: those of them that the base model's checkpoint does not hold.
     convolutions: number of spatial axes of the convolutions among the modules: features are the axis before those.
     unread: modules whose weights the checkpoint does not hold and no output reads (a pooler, for features).
+    head_activation: what the config names for between the head's layers; empty where the class itself fixes it.
     labels: class names that the base model's config gives, for a head of its own or of adapters that have none.
     sha256: of the base model's weights; see `checkpoints.weights.weights_sha256`. Empty for a model made in memory.
     """
@@ -41,6 +46,14 @@ class ModelInfo:
     sha256: str = ""
     unread: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
+    head_activation: str = ""
+
+    @property
+    def pooler(self) -> str:
+        """Path in the task model of a layer of the base model, with tanh after it, that a classifier of whole texts
+        reads and nothing else: an adapter's head may begin with it. Empty where there is none."""
+        path = facts(self.model_type).pooler
+        return f"{self.prefix}.{path}" if path else ""
 
     def features(self, site: Site) -> int:
         """Features d of the tensors at a site. Raises InputError when the model has no such module, or the module no

@@ -46,6 +46,11 @@ class Site:
         """Stable, readable and unique name: the module's path, with `.input` when the adapter acts before it."""
         return self.module if self.port is Port.OUTPUT else f"{self.module}.input"
 
+    @property
+    def reads(self) -> dict[str, str]:
+        """The modules whose values it reads besides, by the names of the fields."""
+        return {name: path for name in ("residual", "output", "norm") if (path := getattr(self, name))}
+
     def without(self, prefix: str) -> Site:
         """The same site with `prefix.` removed from its path, where it has it."""
         paths = (strip_prefix(path, prefix) for path in (self.module, self.residual, self.output, self.norm))

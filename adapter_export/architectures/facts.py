@@ -14,12 +14,19 @@ class ArchitectureFacts:
     """What differs from most architectures.
 
     speech: writes what it hears; transformers loads it with AutoModelForSpeechSeq2Seq, not AutoModelForSeq2SeqLM.
+    relative: its positions are distances alone; the limit that old configs have is none of the model's.
+    pooler: the linear layer of the base model, with tanh after it, whose output a classifier of whole texts reads.
     """
 
     speech: bool = False
+    relative: bool = False
+    pooler: str = ""
 
 
 _FACTS: Mapping[str, ArchitectureFacts] = {
+    **dict.fromkeys(("t5", "mt5", "umt5"), ArchitectureFacts(relative=True)),
+    "albert": ArchitectureFacts(pooler="pooler"),
+    "bert": ArchitectureFacts(pooler="pooler.dense"),
     "whisper": ArchitectureFacts(speech=True),
 }
 _DEFAULTS = ArchitectureFacts()

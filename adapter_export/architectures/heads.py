@@ -11,7 +11,7 @@ HEAD_LAYERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "text-classification": {
         **dict.fromkeys(("albert", "bert"), ("classifier",)),
         **dict.fromkeys(("camembert", "electra", "mpnet", "roberta", "xlm-roberta"), _DENSE_HEAD),
-        **dict.fromkeys(("bart", "mt5", "t5"), _DECODER_HEAD),
+        **dict.fromkeys(("bart", "mbart", "mt5", "t5"), _DECODER_HEAD),
         **dict.fromkeys(("deberta", "deberta-v2"), ("pooler.dense", "classifier")),
         "distilbert": ("pre_classifier", "classifier"),
         "modernbert": ("head.dense", "classifier"),

@@ -121,12 +121,13 @@ def ort_value(array: np.ndarray) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
-def read_adapter_file(path: Path, base_sha256: str = "", sha256: str = "") -> dict[str, np.ndarray]:
+def read_adapter_file(path: str | Path, base_sha256: str = "", sha256: str = "") -> dict[str, np.ndarray]:
     """All tensors of the file, read-only; a file written over later does not change them.
 
     Raises InputError for a missing or broken file, one of another base model, and, where `sha256` tells the digest it
     must have, one with another. Without a digest a changed number in it cannot be seen.
     """
+    path = Path(path)
     try:
         data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):

@@ -32,8 +32,10 @@ from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.files import existing_folder, read_json, sha256
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.checkpoints.told import AUTO, Told, refuse_contradiction, refuse_unserved, told
 from adapter_export.errors import InputError, OutputExists
+from adapter_export.hub import local
 from adapter_export.naming import check_adapter_name
 
 _STAGING = ".adding."
@@ -47,6 +49,7 @@ def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, 
 
     A task head is left out where the graph has none (task `features`), and required where the base model has none.
     """
+    _check_reads(what, adapter, manifest)
     tensors = adapter_tensors(adapter)
     if all(site.method != HEAD_SLUG for site in manifest.sites):
         tensors = {name: tensor for name, tensor in tensors.items() if name.split(".")[-2] != HEAD_SLUG}
@@ -59,6 +62,19 @@ def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, 
         }
     check_adapter(what, tensors, manifest)
     return tensors
+
+
+def _check_reads(what: str, adapter: Adapter, manifest: Manifest) -> None:
+    """Raise InputError where the graph reads other modules at a place of the adapter than the adapter was trained with:
+    its tensors have the same names all the same."""
+    reads = {next(iter(info.tensors)).rpartition(".")[0]: info.reads for info in manifest.sites}
+    for site, block in adapter.blocks.items():
+        known = reads.get(f"{site.name}.{block.operator.slug}")
+        if known is not None and known != site.reads:
+            raise InputError(
+                f"{what}: site {site.name}: reads {site.reads}, the bundle's graph {dict(known)}; export the bundle "
+                "anew"
+            )
 
 
 def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest) -> AdapterInfo:
@@ -79,6 +95,8 @@ def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
         adapter.parameters,
         labels,
         labels_given=adapter.labels_given,
+        source=adapter.source,
+        problem_type=adapter.problem_type if labels else None,
         source_sha256=adapter.source_sha256,
     )
 
@@ -103,6 +121,7 @@ def add_adapter(
     and OutputExists for a name in use, unless `force` replaces it.
     """
     folder = existing_folder(bundle, "bundle")
+    adapters = {name: local(path, "adapter") for name, path in adapters.items()}
     with one_writer(folder):
         before = read_manifest(folder)
         _check_request(folder, before, adapters, force)
@@ -124,10 +143,16 @@ def add_adapter(
                     leave_head=task == "features",
                     labels=labels.get(name),
                 )
+                adapter = with_problem_type(adapter, config)
                 for repeated in (*adapter.repeated, *({LM_HEAD} & set(adapter.head))):
                     raise InputError(
                         f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "
                         "compare; export the bundle anew with this adapter"
+                    )
+                if before.base.pooler in adapter.head and before.base.pooler not in before.base.head:
+                    raise InputError(
+                        f"adapter {name}: its head begins with the pooler ({before.base.pooler}), which this bundle's "
+                        "graph does not swap; export the bundle anew with this adapter"
                     )
                 _check_padding(name, adapter, config, before)
                 info = write_adapter(staging, name, adapter, before)

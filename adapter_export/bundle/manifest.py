@@ -9,6 +9,7 @@ from pathlib import Path
 from adapter_export.bundle.layout import write_json
 from adapter_export.bundle.typed import build
 from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import check_adapter_name
@@ -61,6 +62,7 @@ class SiteInfo:
     """One adapted place of the graph. tensors: by full name, each with its shape, dtype and the value of no adapter.
 
     A `default` of None means that the tensor's default is not one repeated value (the base model's own task head).
+    reads: modules whose values it reads besides, by the names of `sites.Site`; None in bundles that did not record it.
     """
 
     module: str
@@ -69,6 +71,7 @@ class SiteInfo:
     method: str
     tensors: Mapping[str, TensorInfo]
     default: float | None
+    reads: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,9 @@ class AdapterInfo:
     """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
     an adapter inside the graph. labels: class names of its task head, None without one. slot: its number in a bank's
     graph, None for one added later. labels_given: the names are the user's, not the checkpoint's.
+    source: `org/name@commit` of a checkpoint that came from the Hugging Face hub, None of a folder.
     source_sha256: of the checkpoint it was made from, see `checkpoints.weights.checkpoint_sha256`; None in bundles from
-    before it was kept.
+    before it was kept. problem_type: what its task head's numbers mean, see `checkpoints.problem_types`.
     """
 
     name: str
@@ -88,13 +92,17 @@ class AdapterInfo:
     labels: tuple[str, ...] | None = None
     slot: int | None = None
     file: str | None = None
+    source: str | None = None
+    problem_type: str | None = None
     source_sha256: str | None = None
     labels_given: bool = False
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without.
+    """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without;
+    problem_type: what that head's numbers mean.
+    base_source: `org/name@commit` of a base model from the Hugging Face hub, None of a folder.
     task_asked: whether the task was asked for by name; if not, the checkpoints or the base model told it.
 
     quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
@@ -122,7 +130,9 @@ class Manifest:
     contrib: tuple[str, ...] = ()
     slots: int = SLOTS
     bind: str = "initializer"
+    problem_type: str | None = None
     task_asked: bool = False
+    base_source: str | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @property
@@ -204,6 +214,9 @@ def _check(manifest: Manifest) -> None:
         parts = path.split("/")
         if not all(parts) or {".", ".."} & set(parts) or "\\" in path or ":" in path:
             raise ValueError(f"path {path!r}: expected a path inside the bundle")
+    for problem in (manifest.problem_type, *(info.problem_type for info in manifest.adapters)):
+        if problem not in (None, *PROBLEM_TYPES):
+            raise ValueError(f"field 'problem_type': expected one of {', '.join(PROBLEM_TYPES)}, found {problem!r}")
     for info in manifest.adapters:
         check_adapter_name(info.name)
     if len({info.name for info in manifest.adapters}) != len(manifest.adapters):

@@ -40,6 +40,7 @@ class Adapter:
     base_sha256: digest of the base model's weights it was trained on, where the checkpoint recorded it.
     stored: the half-precision dtypes that tensors had in their checkpoint (in memory they are float32, which holds the
     same values), by `<module path>.<tensor>`, so that the checkpoint can be written again as it was.
+    source: `org/name@commit` of a checkpoint that came from the Hugging Face hub, None of any other.
     source_sha256: of the checkpoint it was read from, see `checkpoints.files.checkpoint_sha256`; None of one made in
     memory.
     notes: what the user should know of the checkpoint, a sentence each.
@@ -61,6 +62,7 @@ class Adapter:
     stored: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problem_type: str | None = None
+    source: str | None = None
     source_sha256: str | None = None
     labels_given: bool = False
     repeated: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -91,7 +93,8 @@ class Checkpoint:
 
     config: the adapter's config file. tensors: the adapter's tensors by the checkpoint's own names. head: likewise for
     a head kept in a file of its own. sidecar: what this project adds beside the format's own files (labels, base hash).
-    stored: see `Adapter`, by the checkpoint's own names.
+    stored: see `Adapter`, by the checkpoint's own names. interface: AdapterHub's description of the model, where there
+    is one (see `hub_interface`).
     """
 
     folder: Path
@@ -102,6 +105,7 @@ class Checkpoint:
     head_config: dict[str, Any] = field(default_factory=dict)
     sidecar: dict[str, Any] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
+    interface: dict[str, Any] | None = None
 
 
 def site_features(checkpoint: Checkpoint, info: ModelInfo, site: Site) -> int:

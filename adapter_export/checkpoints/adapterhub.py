@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints import hub_config, hub_heads, hub_lora, hub_writing
+from adapter_export.checkpoints import hub_config, hub_heads, hub_interface, hub_lora, hub_named, hub_writing
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
 from adapter_export.checkpoints.files import field, read_json, read_tensors, shortened
 from adapter_export.checkpoints.hub_config import Settings
+from adapter_export.checkpoints.hub_interface import Interface
 from adapter_export.checkpoints.hub_places import arrange, places
 from adapter_export.checkpoints.hub_tensors import by_place, tensors_of
 from adapter_export.errors import InputError
@@ -27,6 +28,8 @@ from adapter_export.sites import Port, Site
 FORMAT = "adapterhub"
 _WEIGHTS = (hub_writing.WEIGHTS, "pytorch_adapter.bin")
 _HEADS = (hub_writing.HEAD, "pytorch_model_head.bin")
+# What the library's `save_embeddings` writes.
+_EMBEDDINGS = "embedding.pt"
 # How many places an error message lists.
 _SHOWN = 6
 # `model_type` of a config that holds several models -> those of its parts.
@@ -51,6 +54,8 @@ class _Standing:
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
     """Read the folder; raises InputError for a missing or unreadable file."""
+    if (embeddings := folder / _EMBEDDINGS).exists():
+        raise InputError(f"{embeddings}: embeddings that were trained with the adapter are not supported")
     # Either file alone is an error, so that no head is dropped silently.
     has_head = any((folder / name).exists() for name in (hub_heads.HEAD_CONFIG, *_HEADS))
     return Checkpoint(
@@ -60,35 +65,58 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
         read_tensors(_first(folder, _WEIGHTS)),
         read_tensors(_first(folder, _HEADS)) if has_head else {},
         read_json(folder / hub_heads.HEAD_CONFIG) if has_head else {},
+        interface=read_json(described) if (described := folder / hub_interface.INTERFACE).exists() else None,
     )
 
 
 def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     """Place the checkpoint's tensors in the model; raises InputError for what is unsupported, missing or misshapen."""
     path = checkpoint.folder / hub_config.CONFIG
-    config = field(checkpoint.config, path, "config", dict)
     _check_model_type(checkpoint, path, info)
+    name = checkpoint.config["config"]
+    try:
+        return _resolve(checkpoint, settings_of(checkpoint.config, path), path, info)
+    except InputError as error:
+        if not isinstance(name, str) or not str(error).startswith(f"{path}: field"):
+            raise
+        # The field is not in the file.
+        raise InputError(f"{error} (in config {shortened(name)})") from None
+
+
+def settings_of(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The adapter's own settings, also where `config`, read from `path`, has a name for them."""
+    value = field(config, path, "config", (dict, str))
+    return hub_named.expand(value, path) if isinstance(value, str) else value
+
+
+def _resolve(checkpoint: Checkpoint, config: dict[str, Any], path: Path, info: ModelInfo) -> Adapter:
+    interface = _interface(checkpoint, info)
     match config.get("architecture"):
         case "lora":
-            method, blocks = "ia3", hub_lora.blocks_of(checkpoint, config, info)
+            _check_method(checkpoint, interface, "lora")
+            method, blocks = "ia3", hub_lora.blocks_of(checkpoint, config, info, interface)
             notes = hub_lora.notes(config)
         case None | "union":
             configs = _configs(config, path)
-            method, blocks = "bottleneck", _bottlenecks(checkpoint, configs, info)
+            _check_method(checkpoint, interface, "bottleneck")
+            method, blocks = "bottleneck", _bottlenecks(checkpoint, configs, info, interface)
             notes = tuple(dict.fromkeys(note for part in configs for note in hub_config.notes(part)))
         case other:
             raise InputError(
                 f"{path}: field 'architecture': {shortened(other)} is not supported, expected null (bottleneck), "
                 "'lora' with composition_mode 'scale' (IA3), or a union of bottlenecks"
             )
+    head = hub_heads.head_of(checkpoint, info)
     return Adapter(
         method=method,
         blocks=blocks,
-        head=hub_heads.head_of(checkpoint, info),
+        head=head.layers,
+        repeated=head.repeated,
+        problem_type=hub_heads.problem_type_of(checkpoint),
         labels=hub_heads.labels_of(checkpoint),
         source_format=FORMAT,
         base_sha256=checkpoint.sidecar.get("base_sha256"),
-        notes=notes,
+        notes=(*notes, *head.notes),
     )
 
 
@@ -110,6 +138,8 @@ def sidecar(adapter: Adapter, info: ModelInfo) -> dict[str, Any]:
     for placement in PLACEMENTS:
         if _own_sites(info, placement) == set(adapter.blocks):
             return {"placement": placement}
+    if odd := [site for site in adapter.blocks if site != Site(site.module, Port.OUTPUT)]:
+        raise InputError(f"site {odd[0].name}: AdapterHub's format has no settings for what it reads")
     return {"modules": sorted(site.module for site in adapter.blocks)}
 
 
@@ -124,6 +154,20 @@ def _check_model_type(checkpoint: Checkpoint, path: Path, info: ModelInfo) -> No
     found = checkpoint.config.get("model_type", info.model_type)
     if found != info.model_type and info.model_type not in _PARTS.get(str(found), ()):
         raise InputError(f"{path}: field 'model_type': expected {info.model_type!r}, found {shortened(found)}")
+
+
+def _interface(checkpoint: Checkpoint, info: ModelInfo) -> Interface | None:
+    if checkpoint.interface is None:
+        return None
+    return hub_interface.parse(checkpoint.interface, checkpoint.folder / hub_interface.INTERFACE, info)
+
+
+def _check_method(checkpoint: Checkpoint, interface: Interface | None, method: str) -> None:
+    if interface is not None and method not in interface.adapter_methods:
+        raise InputError(
+            f"{checkpoint.folder / hub_interface.INTERFACE}: field 'adapter_methods': {method!r}, of which the adapter "
+            "is, is not among them"
+        )
 
 
 def _configs(config: dict[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -141,9 +185,11 @@ def _configs(config: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     return configs
 
 
-def _bottlenecks(checkpoint: Checkpoint, configs: list[dict[str, Any]], info: ModelInfo) -> dict[Site, Block]:
+def _bottlenecks(
+    checkpoint: Checkpoint, configs: list[dict[str, Any]], info: ModelInfo, interface: Interface | None
+) -> dict[Site, Block]:
     parts, shared = by_place(checkpoint, info)
-    expected = _standing(checkpoint, configs, info)
+    expected = _standing(checkpoint, configs, info, interface)
     if unknown := sorted(set(parts) - set(expected)):
         raise InputError(
             f"{checkpoint.folder}: tensors at {unknown[0]!r}: no such place for this config in a {info.model_type} "
@@ -163,14 +209,15 @@ def _bottlenecks(checkpoint: Checkpoint, configs: list[dict[str, Any]], info: Mo
     return blocks
 
 
-def _standing(checkpoint: Checkpoint, configs: list[dict[str, Any]], info: ModelInfo) -> dict[str, _Standing]:
+def _standing(
+    checkpoint: Checkpoint, configs: list[dict[str, Any]], info: ModelInfo, interface: Interface | None
+) -> dict[str, _Standing]:
     """What these configs put where, by key. Places of our own are listed in our file beside the checkpoint."""
     path = checkpoint.folder / hub_config.CONFIG
     task_adapter = checkpoint.config.get("type") == "text_task"
-    settings = [
-        hub_config.parse(config, path, versioned="version" in checkpoint.config, task_adapter=task_adapter)
-        for config in configs
-    ]
+    # A name stands for today's settings, whatever the checkpoint's version.
+    versioned = "version" in checkpoint.config or isinstance(checkpoint.config["config"], str)
+    settings = [hub_config.parse(config, path, versioned=versioned, task_adapter=task_adapter) for config in configs]
     if (sites := _recorded(checkpoint, info)) is not None:
         first = settings[0]
         how = first.arithmetic
@@ -181,11 +228,14 @@ def _standing(checkpoint: Checkpoint, configs: list[dict[str, Any]], info: Model
             norm_after=how.ln_after,
         )
         return {site.module: _Standing(site, operator, first, number) for number, site in enumerate(sites)}
-    if known(info.model_type) is None:
-        raise InputError(f"{path}: field 'model_type': no placement table for {info.model_type!r}")
+    if interface is None and known(info.model_type) is None:
+        raise InputError(
+            f"{path}: field 'model_type': no placement table for {info.model_type!r}, and no "
+            f"{hub_interface.INTERFACE} beside the checkpoint"
+        )
     standing: dict[str, _Standing] = {}
     for part in settings:
-        for place in places(info):
+        for place in places(info, interface):
             if place.kind not in part.kinds or place.number in part.leave_out:
                 continue
             if place.key in standing:

@@ -14,9 +14,11 @@ from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.checkpoints.labels import named
+from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.checkpoints.told import head_modules
 from adapter_export.checkpoints.weights import checkpoint_sha256
 from adapter_export.errors import InputError
+from adapter_export.hub import source_of
 from adapter_export.methods import registry
 from adapter_export.methods.bottleneck import PLACEMENTS
 from adapter_export.modelinfo import ModelInfo
@@ -56,7 +58,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     config = read_json(config_path)
     if "peft_type" in config:
         checkpoint = peft.read(folder, config)
-    elif isinstance(config.get("config"), dict):
+    elif isinstance(config.get("config"), (dict, str)):
         checkpoint = adapterhub.read(folder, config)
     else:
         raise InputError(f"{config_path}: expected field 'peft_type' (PEFT) or 'config' (AdapterHub), found neither")
@@ -78,6 +80,9 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: field {name!r}: expected a list of strings, found {values!r}")
     if sidecar.get("task") not in (None, *tasks.TASKS):
         raise InputError(f"{path}: field 'task': expected one of {', '.join(tasks.TASKS)}, found {sidecar['task']!r}")
+    if sidecar.get("problem_type") not in (None, *PROBLEM_TYPES):
+        expected, found = ", ".join(PROBLEM_TYPES), sidecar["problem_type"]
+        raise InputError(f"{path}: field 'problem_type': expected one of {expected}, found {found!r:.60}")
     if sidecar.get("placement") not in (None, *PLACEMENTS):
         expected = ", ".join(PLACEMENTS)
         raise InputError(f"{path}: field 'placement': expected one of {expected}, found {sidecar['placement']!r}")
@@ -123,10 +128,12 @@ def load_adapter(
     adapter = replace(
         adapter,
         task=said if said in tasks.TASKS else None,
+        source=source_of(checkpoint.folder),
         source_sha256=checkpoint_sha256(checkpoint.folder),
         notes=(*adapter.notes, *notes),
         pad_token_id=checkpoint.sidecar.get("pad_token_id"),
     )
+    adapter = replace(adapter, problem_type=checkpoint.sidecar.get("problem_type") or adapter.problem_type)
     check_base(checkpoint.folder, adapter, info.sha256)
     adapter = named(str(checkpoint.folder), adapter, info.labels, labels)
     for note in adapter.notes:
@@ -167,6 +174,8 @@ def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str
     sidecar: dict[str, Any] = {"base_sha256": info.sha256 or None, "task": adapter.task}
     if adapter.labels is not None:
         sidecar["labels"] = list(adapter.labels)
+    if adapter.problem_type is not None:
+        sidecar["problem_type"] = adapter.problem_type
     if adapter.pad_token_id is not None:
         sidecar["pad_token_id"] = adapter.pad_token_id
     if chosen == adapterhub.FORMAT:

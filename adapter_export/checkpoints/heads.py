@@ -28,12 +28,13 @@ def head_layers(
     layers = {}
     for module in {name.rpartition(".")[0] for name in tensors}:
         kinds = {name.rpartition(".")[2] for name in tensors if name.rpartition(".")[0] == module}
-        if module != LM_HEAD and strip_prefix(module, info.prefix) in info.modules:
+        if module not in (LM_HEAD, info.pooler) and strip_prefix(module, info.prefix) in info.modules:
             raise InputError(
                 f"{checkpoint.folder}: tensor {module + '.' + min(kinds)!r} replaces a module of the base model; only "
                 "a task head outside it can be swapped"
             )
-        if "weight" not in kinds or not kinds <= {"weight", "bias"}:
+        least = {"weight", "bias"} if module == info.pooler else {"weight"}
+        if not least <= kinds <= {"weight", "bias"}:
             raise InputError(
                 f"{checkpoint.folder}: module {module!r}: expected a task head's weight and bias, found {sorted(kinds)}"
             )
@@ -45,8 +46,9 @@ def head_layers(
     if not info.head or not layers:
         # Without the model's word for it: inner layers are square, and the labels come last.
         return dict(sorted(layers.items(), key=lambda item: (len(set(item[1].weight.shape)) > 1, item[0])))
-    absent = set(info.head) - set(layers)
-    if set(layers) - set(info.head) or absent - set(optional) or info.head[-1] in absent:
+    head = (info.pooler, *info.head) if info.pooler in layers and info.pooler not in info.head else info.head
+    absent = set(head) - set(layers)
+    if set(layers) - set(head) or absent - set(optional) or info.head[-1] in absent:
         raise InputError(
             f"{checkpoint.folder}: task head: expected {', '.join(info.head)} for {info.architecture}, found "
             f"{', '.join(sorted(layers))}"
@@ -56,4 +58,4 @@ def head_layers(
             f"{checkpoint.folder}: task head: layer {lost[0]!r} was not saved with the adapter, and the base model has "
             f"no trained one; train again with modules_to_save={sorted(info.head)} in PEFT's config"
         )
-    return {module: layers[module] for module in info.head if module in layers}
+    return {module: layers[module] for module in head if module in layers}

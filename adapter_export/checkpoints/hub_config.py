@@ -56,7 +56,10 @@ _INERT = frozenset(
         "learn_phm", "phm_c_init", "phm_init_range", "stochastic_depth",
     }
 )  # fmt: skip
-_REQUIRED = frozenset({"mh_adapter", "output_adapter", "non_linearity", "reduction_factor", "architecture"})
+_PLACES = ("mh_adapter", "output_adapter")
+_REQUIRED = frozenset({*_PLACES, "non_linearity", "reduction_factor", "architecture"})
+# What the library called its fields before version 1.0; no later version reads those.
+_BEFORE_1 = ("MH_Adapter", "Output_Adapter", "LN_after", "LN_before")
 # Above any width: a smaller factor means no more than this one.
 _MAX_WIDTH = 1 << 31
 # Beyond single precision there are no factors.
@@ -127,6 +130,10 @@ def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapte
     """
     _refuse_unsupported(config, path, task_adapter)
 
+    for name in _PLACES:
+        if name not in config:
+            raise InputError(f"{path}: field {name!r} is missing")
+
     def flag(name: str) -> bool:
         value = config.get(name)
         return bool(DEFAULTS.get(name, False)) if value is None else _typed(config, path, name, bool)
@@ -168,6 +175,12 @@ def _refuse_unsupported(config: Mapping[str, Any], path: Path, task_adapter: boo
         "inv_adapter": "an invertible adapter acts on the embeddings and again before the head",
         "invertible_adapter": "an invertible adapter acts on the embeddings and again before the head",
     }
+    for name in _BEFORE_1:
+        if name in config:
+            raise InputError(
+                f"{path}: field {name!r}: a configuration from before version 1.0 of the library, which no later "
+                "version of it reads either"
+            )
     for name, reason in reasons.items():
         if config.get(name) and not (task_adapter and name != "use_gating"):
             raise InputError(f"{path}: field {name!r}: {shortened(config[name])} is not supported: {reason}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
@@ -19,28 +20,36 @@ from adapter_export.checkpoints.files import field, shortened
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.renames import canonical
+from adapter_export.sites import strip_prefix
 
 HEAD_CONFIG = "head_config.json"
 _FLEXIBLE = re.compile(r"heads\.(?P<name>[^.]+)\.(?P<tensor>\d+\.(?:weight|bias))")
 # A buffer of BART, part of its head by the library's count.
 _LOGITS_BIAS = "final_logits_bias"
 
-# head_type -> our task. The types of several labels differ in the loss only.
+# head_type -> the task, as in `tasks.TASKS` or `tasks.UNSERVED`. The types of several labels differ in the loss only.
 _TASKS: Mapping[str, str] = {
     "causal_lm": "causal-lm",
     "classification": "text-classification",
     "image_classification": "image-classification",
     "multilabel_classification": "text-classification",
+    "multiple_choice": "multiple-choice",
+    "question_answering": "question-answering",
     "seq2seq_lm": "seq2seq-lm",
+    "tagging": "token-classification",
 }
 _LANGUAGE = ("causal_lm", "seq2seq_lm")
+_WITHOUT = "--task features exports the adapter's body without this head"
 
 
 @dataclass(frozen=True)
 class _Classifier:
     """A transformers class's classifier: its linear layers, what is between them, what it reads.
 
-    pooled: the pooler's output (True), the first token's (False), or the last token's (None), as decoders do.
+    layers: by path in the task model; `_POOLER` stands for the base model's pooler. activation: by the class, unless
+    the model's config names one. pooled: the pooler's output (True), the first token's (False), or the last token's
+    (None), as models with a decoder do. bias: of the last layer.
     """
 
     layers: tuple[str, ...]
@@ -49,44 +58,81 @@ class _Classifier:
     bias: bool = True
 
 
+_POOLER = "pooler"
 _DENSE = ("classifier.dense", "classifier.out_proj")
-_ROBERTA = _Classifier(_DENSE, "tanh")
-_SCORE = _Classifier(("score",), pooled=None, bias=False)
-_CLASSIFIERS: Mapping[str, _Classifier] = {
-    "albert": _Classifier(("classifier",), pooled=True),
-    "bert": _Classifier(("classifier",), pooled=True),
-    "distilbert": _Classifier(("pre_classifier", "classifier"), "relu"),
-    "electra": _Classifier(_DENSE, "gelu"),
+_ROBERTA = (_Classifier(_DENSE, "tanh"),)
+_SCORE = (_Classifier(("score",), pooled=None, bias=False),)
+# A head of its own of two layers with tanh is what pooler and classifier compute together.
+_BERT = (_Classifier(("classifier",), pooled=True), _Classifier((_POOLER, "classifier"), "tanh"))
+_DEBERTA = (_Classifier(("pooler.dense", "classifier"), "gelu"),)
+_DECODER = ("classification_head.dense", "classification_head.out_proj")
+_BART = (_Classifier(_DECODER, "tanh"),)
+_T5 = (_Classifier(_DECODER, "tanh", pooled=None),)
+_CLASSIFIERS: Mapping[str, tuple[_Classifier, ...]] = {
+    "albert": _BERT,
+    "bart": _BART,
+    "bert": _BERT,
+    "deberta": _DEBERTA,
+    "deberta-v2": _DEBERTA,
+    "distilbert": (_Classifier(("pre_classifier", "classifier"), "relu"),),
+    "electra": (_Classifier(_DENSE, "gelu"),),
     "gpt2": _SCORE,
     "gptj": _SCORE,
     "llama": _SCORE,
+    "mbart": _T5,
     "mistral": _SCORE,
+    "mt5": _T5,
     "roberta": _ROBERTA,
-    "vit": _Classifier(("classifier",)),
+    "t5": _T5,
+    "vit": (_Classifier(("classifier",)),),
     "xlm-roberta": _ROBERTA,
 }
 
 
-def head_of(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, HeadLayer]:
-    """The head's layers in the names of the model's class; raises InputError for a head of another kind."""
+@dataclass(frozen=True)
+class Head:
+    """layers: in the names of the model's class. repeated: weights of the base model that lie beside them. notes: what
+    the user should know."""
+
+    layers: Mapping[str, HeadLayer] = dataclass_field(default_factory=dict)
+    repeated: Mapping[str, np.ndarray] = dataclass_field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def head_of(checkpoint: Checkpoint, info: ModelInfo) -> Head:
+    """The checkpoint's head; raises InputError for one of another kind than the model's class has."""
     if not checkpoint.head:
-        return {}
+        return Head()
     path = checkpoint.folder / HEAD_CONFIG
     config = field(checkpoint.head_config, path, "config", dict, None)
     if config is not None:
-        return head_layers(checkpoint, _translated(checkpoint, config, info), info)
+        tensors, notes = _one_head(checkpoint)
+        return Head(head_layers(checkpoint, _translated(checkpoint, tensors, config, info), info), notes=notes)
     model_class = field(checkpoint.head_config, path, "model_class", str, None)
     if model_class is not None:
         ours, task = tasks.of_architecture(info.architecture), tasks.of_architecture(model_class)
         if task is None or (ours not in (None, "features") and task != ours):
             raise InputError(
                 f"{path}: field 'model_class': a head of {shortened(model_class)} does not fit {info.architecture}; "
-                f"remove {HEAD_CONFIG} and the head's tensors to use the adapter without it"
+                f"{_WITHOUT}"
             )
     tensors = dict(checkpoint.head)
     if (constant := tensors.pop(_LOGITS_BIAS, None)) is not None and constant.any():
         raise InputError(f"{checkpoint.folder}: tensor {_LOGITS_BIAS!r}: expected zeros, found other values")
-    return head_layers(checkpoint, tensors, info)
+    tensors, repeated = _apart(checkpoint, tensors, info)
+    return Head(head_layers(checkpoint, tensors, info), repeated)
+
+
+def problem_type_of(checkpoint: Checkpoint) -> str | None:
+    """What the numbers of a flexible head mean (see `Adapter`): by its type and, as the library's loss, its size."""
+    config = checkpoint.head_config.get("config")
+    if not checkpoint.head or not isinstance(config, dict) or not tasks.is_labelled(task_of(checkpoint)):
+        return None
+    if config.get("head_type") == "multilabel_classification":
+        return "multi_label_classification"
+    if config.get("num_labels") == 1:
+        return "regression"
+    return "multi_label_classification" if config.get("multilabel") else "single_label_classification"
 
 
 def task_of(checkpoint: Checkpoint) -> str | None:
@@ -102,42 +148,94 @@ def labels_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:
     """The class names in the head's order, or None where there are none."""
     config = checkpoint.head_config
     nested = config.get("config")
-    label2id = (nested if isinstance(nested, dict) else config).get("label2id")
+    owner = nested if isinstance(nested, dict) else config
+    label2id = owner.get("label2id")
+    if label2id is None and isinstance(owner.get("id2label"), dict):
+        label2id = {str(label): number for number, label in owner["id2label"].items()}
     # The library writes label names for language models too, where they mean nothing.
     task = task_of(checkpoint)
-    if not isinstance(label2id, dict) or (task and not tasks.get(task).labelled) or not checkpoint.head:
+    if not isinstance(label2id, dict) or (task and not tasks.is_labelled(task)) or not checkpoint.head:
         return None
     if set(checkpoint.head) <= {f"{LM_HEAD}.weight", f"{LM_HEAD}.bias"}:
         return None
-    ids = list(label2id.values())
-    if not all(isinstance(number, int) for number in ids) or sorted(ids) != list(range(len(ids))):
+    # As the library does, which takes what `int` takes.
+    ids = {
+        label: int(number) if isinstance(number, str) and number.isdecimal() else number
+        for label, number in label2id.items()
+    }
+    if not all(isinstance(number, int) for number in ids.values()) or sorted(ids.values()) != list(range(len(ids))):
         path = checkpoint.folder / HEAD_CONFIG
-        raise InputError(f"{path}: field 'label2id': expected the numbers 0 to {len(ids) - 1}, found {shortened(ids)}")
-    return tuple(sorted(label2id, key=lambda label: int(label2id[label])))
+        raise InputError(
+            f"{path}: field 'label2id': expected the numbers 0 to {len(ids) - 1}, found {shortened(list(ids.values()))}"
+        )
+    labels = tuple(sorted(ids, key=lambda label: ids[label]))
+    # What the library writes where nobody gave names.
+    return None if labels == tuple(f"LABEL_{number}" for number in range(len(labels))) else labels
 
 
-def _translated(checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo) -> dict[str, np.ndarray]:
+def _one_head(checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The tensors of the head that the config names, and what to tell of others: the library saves those of every head
+    whose name starts like it, and on loading leaves them out."""
+    name = checkpoint.head_config.get("name")
+    own = {key: tensor for key, tensor in checkpoint.head.items() if key.startswith(f"heads.{name}.")}
+    others = {key.split(".")[1] for key in checkpoint.head if key.startswith(f"heads.{name}") and key not in own}
+    if (
+        not isinstance(name, str)
+        or not own
+        or not others
+        or len(own) + sum(key.split(".")[1] in others for key in checkpoint.head) < len(checkpoint.head)
+    ):
+        return dict(checkpoint.head), ()
+    return own, (f"{HEAD_CONFIG}: the file of the head {name!r} also holds {', '.join(sorted(others))}, left out",)
+
+
+def _apart(
+    checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], info: ModelInfo
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The head's own tensors, and weights of the base model by module: T5's classifier is saved with the whole model
+    around it, adapter included. What is neither stays with the head, whose reader refuses it by name."""
+    own: dict[str, np.ndarray] = {}
+    repeated: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        module, _, kind = name.rpartition(".")
+        path = canonical(info.model_type, strip_prefix(module, info.prefix))
+        if name in checkpoint.tensors and np.array_equal(tensor, checkpoint.tensors[name]):
+            continue
+        if info.nested and path != module and path in info.modules and kind == "weight":
+            repeated[path] = tensor
+        else:
+            own[name] = tensor
+    # The tables of the two stacks are the shared one under other names.
+    shared = repeated.get("shared")
+    for path in [path for path in repeated if shared is not None and path.endswith(".embed_tokens")]:
+        if np.array_equal(repeated[path], shared):  # type: ignore[arg-type]
+            del repeated[path]
+    return own, repeated
+
+
+def _translated(
+    checkpoint: Checkpoint, head: Mapping[str, np.ndarray], config: dict[str, Any], info: ModelInfo
+) -> dict[str, np.ndarray]:
     """The tensors of a flexible head under the names of the transformers class that computes the same."""
     path = checkpoint.folder / HEAD_CONFIG
     head_type = field(config, path, "head_type", str)
-    if (task := _TASKS.get(head_type)) is None:
+    if (task := _TASKS.get(head_type)) not in tasks.TASKS:
         raise InputError(
             f"{path}: field 'head_type': {shortened(head_type)} is not supported, as no such model is exported "
-            f"(expected one of {', '.join(_TASKS)}); remove {HEAD_CONFIG} and the head's tensors to use the adapter "
-            "without it"
+            f"(expected one of {', '.join(kind for kind in _TASKS if _TASKS[kind] in tasks.TASKS)}); {_WITHOUT}"
         )
     if (ours := tasks.of_architecture(info.architecture)) not in (None, "features", task):
         raise InputError(f"{path}: field 'head_type': {head_type!r} does not fit {info.architecture} ({ours})")
     names = _language(config, path, head_type, info) if head_type in _LANGUAGE else _classifier(config, path, info)
     tensors = {}
-    for name, tensor in checkpoint.head.items():
+    for name, tensor in head.items():
         match = _FLEXIBLE.fullmatch(name)
         number, kind = match["tensor"].split(".") if match else ("", "")
         if number not in names:
             expected = ", ".join(f"heads.*.{number}.{{weight,bias}}" for number in names)
             raise InputError(f"{checkpoint.folder}: tensor {name!r}: expected {expected} for this head")
         tensors[f"{names[number]}.{kind}"] = tensor
-    if len(tensors) != len(checkpoint.head):
+    if len(tensors) != len(head):
         raise InputError(f"{checkpoint.folder}: expected one head, found tensors of several")
     return tensors
 
@@ -150,37 +248,35 @@ def _language(config: dict[str, Any], path: Any, head_type: str, info: ModelInfo
     if not plain or (head_type == "seq2seq_lm" and info.model_type not in ("t5", "mt5")):
         raise InputError(
             f"{path}: field 'config': a {head_type} head of {layers} layers in a {info.model_type} model is not "
-            f"supported: expected one layer without bias and norm, equal to the base model's {LM_HEAD}"
+            f"supported: expected one layer without bias and norm, equal to the base model's {LM_HEAD}; {_WITHOUT}"
         )
     return {"0": LM_HEAD}
 
 
 def _classifier(config: dict[str, Any], path: Any, info: ModelInfo) -> dict[str, str]:
     """Number in the sequence -> module, for the model's own classifier. Each linear layer has a dropout before it."""
-    if (ours := _CLASSIFIERS.get(info.model_type)) is None:
+    if (kinds := _CLASSIFIERS.get(info.model_type)) is None:
         raise InputError(
             f"{path}: field 'config': a flexible head on a {info.model_type} model is not supported; save the adapter "
-            "from a class with a static head, such as BertForSequenceClassification"
+            f"from a class with a static head, such as BertForSequenceClassification, or leave it out: {_WITHOUT}"
         )
+    activation = config.get("activation_function", "tanh")
     found = {
         "layers": field(config, path, "layers", int, 2),
         "use_pooler": bool(config.get("use_pooler", False)),
         "bias": config.get("bias") is not False,
-        "activation_function": config.get("activation_function", "tanh"),
+        "activation_function": activation.lower() if isinstance(activation, str) else activation,
     }
+    ours = min(kinds, key=lambda kind: (len(kind.layers) != found["layers"], kind.pooled != found["use_pooler"]))
     expected: dict[str, Any] = {"layers": len(ours.layers), "bias": ours.bias}
     if ours.pooled is not None:
         expected["use_pooler"] = ours.pooled
     if len(ours.layers) > 1:
-        expected["activation_function"] = ours.activation
+        expected["activation_function"] = info.head_activation or ours.activation
     for name, value in expected.items():
         if found[name] != value:
             raise InputError(
                 f"{path}: field {name!r}: {shortened(found[name])} is not what the classifier of a {info.model_type} "
-                f"model has, expected {value!r}; train with a static head, or with these settings"
+                f"model has, expected {value!r}; {_WITHOUT}"
             )
-    names, number = {}, 0
-    for layer in ours.layers:
-        names[str(number + 1)] = layer
-        number += 3
-    return names
+    return {str(3 * number + 1): info.pooler if layer == _POOLER else layer for number, layer in enumerate(ours.layers)}

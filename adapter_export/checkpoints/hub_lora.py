@@ -7,7 +7,7 @@ activation. A fused projection takes a vector for the chosen ones of its thirds 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from adapter_export.checkpoints.adapter import Checkpoint, site_features
 from adapter_export.checkpoints.files import field, shortened
 from adapter_export.checkpoints.hub_config import CONFIG, MAX_FACTOR
+from adapter_export.checkpoints.hub_interface import Interface
 from adapter_export.checkpoints.hub_places import layers
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
@@ -25,12 +26,15 @@ from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.renames import canonical
 from adapter_export.sites import Port, Site, strip_prefix
 
-_KEY = re.compile(r"(?P<module>.+)\.loras\.(?P<name>[^.]+)\.(?P<part>.+)")
+_KEY = re.compile(r"(?P<module>.+?)\.loras\.(?P<name>[^.]+)\.(?P<part>.+)")
 _THIRDS = ("q", "k", "v")
+# Kinds of modules, beside those three.
+_FUSED, _INTERMEDIATE, _OUTPUT = "fused", "intermediate", "output"
 # Versions before this one divided by r what they should not have, which their own loader now makes up for.
 _FAULTY_BEFORE = (1, 1)
 _VERSION = re.compile(r"adapters\.(\d+)\.(\d+)")
-_KNOWN = frozenset(
+# The settings that the library has.
+SETTINGS = frozenset(
     {
         "alpha", "architecture", "attn_matrices", "composition_mode", "dropout", "dtype", "init_weights",
         "init_weights_seed", "intermediate_lora", "leave_out", "output_lora", "r", "selfattn_lora", "use_dora",
@@ -99,13 +103,18 @@ _MODULES: Mapping[str, _Modules] = {
 }
 
 
-def blocks_of(checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo) -> dict[Site, Block]:
-    """IA3 vectors by site. Raises InputError, naming the field or tensor, for LoRA proper and for what does not fit."""
+def blocks_of(
+    checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo, interface: Interface | None
+) -> dict[Site, Block]:
+    """IA3 vectors by site. interface: what the checkpoint says of its model, or None.
+
+    Raises InputError, naming the field or tensor, for LoRA proper and for what does not fit.
+    """
     path = checkpoint.folder / CONFIG
     matrices = _check(config, path)
     alpha = _alpha(checkpoint, config, path)
     vectors = _vectors(checkpoint, info)
-    expected = _expected(config, path, info, matrices)
+    expected = _expected(config, path, info, matrices, interface)
     if surplus := sorted(set(vectors) - set(expected)):
         raise InputError(
             f"{checkpoint.folder}: tensors at {surplus[0]!r}: no such place for this config in a {info.model_type} "
@@ -117,6 +126,8 @@ def blocks_of(checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo) -
     for module, chosen in expected.items():
         site, vector = Site(module, Port.OUTPUT), vectors[module]
         features = site_features(checkpoint, info, site)
+        if chosen and features % len(_THIRDS):
+            raise InputError(f"{path}: module {module!r}: expected a fused projection of three equal parts")
         size = features // len(_THIRDS) * len(chosen) if chosen else features
         if vector.shape != (size, 1):
             raise InputError(
@@ -133,7 +144,7 @@ def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"{CONFIG}: field {name!r} is unknown for IA3 and has no effect (found {shortened(config[name])})"
         for name in sorted(config)
-        if config[name] and name not in _KNOWN
+        if config[name] and name not in SETTINGS
     )
 
 
@@ -187,28 +198,56 @@ def _vectors(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, np.ndarray]:
 
 
 def _expected(
-    config: dict[str, Any], path: Path, info: ModelInfo, matrices: tuple[str, ...]
+    config: dict[str, Any], path: Path, info: ModelInfo, matrices: tuple[str, ...], interface: Interface | None
 ) -> dict[str, tuple[str, ...]]:
     """The modules that this config scales, each with the thirds of it where it is fused."""
-    if (table := _MODULES.get(info.model_type)) is None:
+    if interface is None and info.model_type not in _MODULES:
         raise InputError(f"{path}: field 'architecture': 'lora': no table of the modules of {info.model_type!r}")
     left_out = field(config, path, "leave_out", list, None) or []
-    patterns: dict[str, tuple[str, ...]] = {}
+    kinds: dict[str, tuple[str, ...]] = {}
     if field(config, path, "selfattn_lora", bool, True):
-        if table.fused is not None:
-            patterns |= {table.fused: matrices} if matrices else {}
-        patterns |= {table.attention[name]: () for name in matrices if name in table.attention}
+        kinds |= {_FUSED: matrices} if matrices else {}
+        kinds |= dict.fromkeys(matrices, ())
     if field(config, path, "intermediate_lora", bool, False):
-        patterns[table.intermediate] = ()
+        kinds[_INTERMEDIATE] = ()
     if field(config, path, "output_lora", bool, False):
-        patterns[table.output] = ()
-    expected = {}
-    for number, layer in enumerate(layers(info)):
-        for module in info.modules if number not in left_out else ():
-            for pattern, thirds in patterns.items():
-                if module.startswith(f"{layer}.") and re.fullmatch(pattern, module.removeprefix(f"{layer}.")):
-                    expected[module] = thirds
-    return expected
+        kinds[_OUTPUT] = ()
+    every = _by_table(info) if interface is None else _by_interface(info, interface)
+    return {
+        module: thirds
+        for number, layer in enumerate(every)
+        if number not in left_out
+        for kind, thirds in kinds.items()
+        for module in layer.get(kind, ())
+    }
+
+
+def _by_table(info: ModelInfo) -> Iterator[dict[str, list[str]]]:
+    """For each layer its modules by kind: a matrix of attention, fused ones, the feed-forward's two."""
+    table = _MODULES[info.model_type]
+    patterns = {**table.attention, _INTERMEDIATE: table.intermediate, _OUTPUT: table.output}
+    patterns |= {} if table.fused is None else {_FUSED: table.fused}
+    for layer in layers(info):
+        below = [module for module in info.modules if module.startswith(f"{layer}.")]
+        yield {
+            kind: [module for module in below if re.fullmatch(pattern, module.removeprefix(f"{layer}."))]
+            for kind, pattern in patterns.items()
+        }
+
+
+def _by_interface(info: ModelInfo, interface: Interface) -> Iterator[dict[str, list[str]]]:
+    """As `_by_table`, of a model that the checkpoint describes."""
+    fused = {_FUSED: interface.attn_qkv_proj}
+    single = {"q": interface.attn_q_proj, "k": interface.attn_k_proj, "v": interface.attn_v_proj}
+    attention = single if interface.attn_qkv_proj is None else fused
+    both = [name for name in (interface.layer_self_attn, interface.layer_cross_attn) if name is not None]
+    for layer in interface.layers(info):
+        paths = {
+            kind: [interface.below(info, layer, parent, name) for parent in both] for kind, name in attention.items()
+        }
+        paths[_INTERMEDIATE] = [interface.below(info, layer, interface.layer_intermediate_proj)]
+        paths[_OUTPUT] = [interface.below(info, layer, interface.layer_output_proj)]
+        yield {kind: [path for path in found if path is not None] for kind, found in paths.items()}
 
 
 def _whole(vector: np.ndarray, chosen: tuple[str, ...], features: int) -> np.ndarray:

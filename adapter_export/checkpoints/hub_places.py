@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from adapter_export.checkpoints.hub_config import POST_ADD, Arithmetic
+from adapter_export.checkpoints.hub_interface import BUILT_IN, Interface
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.renames import canonical
 from adapter_export.placement.tables import known
 from adapter_export.sites import Port, Site
 
@@ -37,28 +39,7 @@ class Place:
     swapped: bool = False
 
 
-@dataclass(frozen=True)
-class _Hook:
-    """Modules below a layer that one of the library's interfaces hooks into."""
-
-    output: str
-    residual: str = ""
-    norm: str = ""
-
-
-# Models that the library adapts from outside, by a description of their modules: after attention and feed-forward.
-# Unlike ours it takes h before Gemma's second norms, and x after ModernBERT's norm; Phi's feed-forward gets no x.
-_HOOKED: Mapping[str, tuple[_Hook, _Hook]] = {
-    "gemma2": (
-        _Hook("self_attn.o_proj", "input_layernorm", "post_attention_layernorm"),
-        _Hook("mlp.down_proj", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
-    ),
-    "modernbert": (_Hook("attn.Wo", "attn", "mlp_norm"), _Hook("mlp.Wo", "mlp")),
-    "phi": (_Hook("self_attn.dense", "input_layernorm"), _Hook("mlp.fc2")),
-    "qwen2": (_Hook("self_attn.o_proj", "input_layernorm"), _Hook("mlp.down_proj", "post_attention_layernorm")),
-}
-_SAME_HOOKS = {"gemma3_text": "gemma2", "qwen3": "qwen2"}
-# Those whose layer's output is h + x of the feed-forward.
+# Those of the library's own interfaces whose layer's output is h + x of the feed-forward.
 _HOOKED_TOTAL = frozenset({"qwen2", "qwen3"})
 # Cross-attention in decoders, by the path of its modules: (key, output, residual, norm).
 _T5_CROSS = ("layer.1", "layer.1.EncDecAttention.o", "layer.1", "")
@@ -73,18 +54,26 @@ _CROSS: Mapping[str, tuple[str, str, str, str]] = {
 }
 
 
-def layers(info: ModelInfo) -> list[str]:
+def layers(info: ModelInfo, interface: Interface | None = None) -> list[str]:
     """Paths of the layers in the library's numbering: a decoder's follow its encoder's. Empty for an unknown model."""
+    if interface is not None:
+        return interface.layers(info)
     architecture = known(info.model_type)
     return [] if architecture is None else [layer for _, layer in architecture.layers(info.modules)]
 
 
-def places(info: ModelInfo) -> Iterator[Place]:
-    """Every place of every layer, in the library's order; none for a model without a placement table."""
-    if (architecture := known(info.model_type)) is None:
+def places(info: ModelInfo, interface: Interface | None = None) -> Iterator[Place]:
+    """Every place of every layer, in the library's order; none for a model without a placement table.
+
+    interface: what a checkpoint says of its model; None takes what the library itself knows of it.
+    """
+    own = BUILT_IN.get(info.model_type)
+    if interface is not None or own is not None:
+        chosen = interface or own
+        assert chosen is not None
+        yield from _hooked(info, chosen, total=info.model_type in _HOOKED_TOTAL and chosen.hooks_like(own))
         return
-    if hooks := _HOOKED.get(_SAME_HOOKS.get(info.model_type, info.model_type)):
-        yield from _hooked(info, hooks)
+    if (architecture := known(info.model_type)) is None:
         return
     cross = _CROSS.get(info.model_type)
     for number, (stack, layer) in enumerate(architecture.layers(info.modules)):
@@ -114,23 +103,36 @@ def _place(number: int, kind: str, layer: str, key: str, output: str, residual: 
     )
 
 
-def _hooked(info: ModelInfo, hooks: tuple[_Hook, _Hook]) -> Iterator[Place]:
-    every = layers(info)
+def _hooked(info: ModelInfo, interface: Interface, total: bool) -> Iterator[Place]:
+    every = interface.layers(info)
+
+    def place(number: int, kind: str, output: str, residual: str | None, norm: str | None) -> Place:
+        def below(layer: str, name: str | None) -> str:
+            return (name and interface.below(info, layer, name)) or ""
+
+        key = "output_adapters" if kind == "output_adapter" else "attention_adapters"
+        return Place(
+            number,
+            kind,
+            canonical(info.model_type, f"{every[number]}.{key}"),
+            output,
+            below(every[number], residual),
+            # The library looks the norm up when the model runs, and then always finds the last layer's.
+            norm=below(every[-1], norm),
+            total=every[number] if total and kind == "output_adapter" else "",
+            hooked=True,
+        )
+
     for number, layer in enumerate(every):
-        for kind, key, hook in zip(
-            ("mh_adapter", "output_adapter"), ("attention_adapters", "output_adapters"), hooks, strict=True
-        ):
-            yield Place(
-                number,
-                kind,
-                f"{layer}.{key}",
-                f"{layer}.{hook.output}",
-                f"{layer}.{hook.residual}" if hook.residual else "",
-                # The library looks the norm up when the model runs, and then always finds the last layer's.
-                norm=f"{every[-1]}.{hook.norm}" if hook.norm else "",
-                total=layer if kind == "output_adapter" and info.model_type in _HOOKED_TOTAL else "",
-                hooked=True,
-            )
+        cross = interface.below(info, layer, interface.layer_cross_attn)
+        attention = interface.below(info, layer, interface.layer_self_attn, interface.attn_o_proj)
+        if cross is not None:
+            # The library puts this one in the place of self-attention's, which then has none.
+            yield place(number, "cross_adapter", cross, interface.layer_pre_cross_attn, None)
+        elif attention is not None:
+            yield place(number, "mh_adapter", attention, interface.layer_pre_self_attn, interface.layer_ln_1)
+        if (output := interface.below(info, layer, interface.layer_output_proj)) is not None:
+            yield place(number, "output_adapter", output, interface.layer_pre_ffn, interface.layer_ln_2)
 
 
 def arrange(place: Place, how: Arithmetic) -> tuple[Site, BottleneckOperator]:

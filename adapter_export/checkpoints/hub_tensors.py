@@ -14,8 +14,11 @@ from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.renames import canonical
 from adapter_export.sites import strip_prefix
 
-# Older versions of the library wrote `attention_text_task_adapters`, `layer_text_lang_adapters` and the like.
-_KEY = re.compile(r"(?P<place>.+)\.(?:(?:attention|layer)_text_(?:task|lang)_)?adapters\.(?P<name>[^.]+)\.(?P<part>.+)")
+# Older versions of the library wrote `attention_text_task_adapters`, `layer_text_lang_adapters` and the like. The
+# shortest place is the right one: an adapter may itself be called `adapters`.
+_KEY = re.compile(
+    r"(?P<place>.+?)\.(?:(?:attention|layer)_text_(?:task|lang)_)?adapters\.(?P<name>[^.]+)\.(?P<part>.+)"
+)
 _SHARED = re.compile(r"(?:.+\.)?shared_parameters\.(?P<name>[^.]+)\.(?P<part>[^.]+)")
 # Tensors of other kinds of adapters, by a piece of their names.
 _OTHERS = {

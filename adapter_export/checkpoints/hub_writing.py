@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,11 @@ def _beside(adapter: Adapter) -> dict[str, Any]:
         ln_before=operator.norm_before,
         ln_after=operator.norm_after,
     )
+    plain = replace(operator, source=("x",) if arithmetic.is_parallel else ("u",), within=(), plus=("y",))
+    if operator != plain or any(site.output or site.norm for site in adapter.blocks):
+        raise InputError(
+            f"method {adapter.method!r}: AdapterHub's format has no settings for {operator.slug} at these places"
+        )
     factors = {str(number): _factor(adapter.blocks[site]) for number, site in enumerate(sorted(adapter.blocks))}
     same = len(set(factors.values())) == 1
     return {

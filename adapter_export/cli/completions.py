@@ -84,7 +84,8 @@ def _new_tokens(session: AdapterSession, prompts: Sequence[Prompt], wanted: int 
     longest = max(prompts, key=lambda prompt: len(prompt.tokens))
     taken = positions_taken(session.manifest, session.generation_config, len(longest.tokens))
     if wanted is None:
-        wanted = _NEW_TOKENS if limit is None else max(1, min(_NEW_TOKENS, limit + 1 - taken))
+        usual = session.generation_config.max_new_tokens or _NEW_TOKENS
+        wanted = usual if limit is None else max(1, min(usual, limit + 1 - taken))
     check_room(longest.request.where, taken, wanted, limit)
     return wanted
 

@@ -37,6 +37,7 @@ Example:
     help="auto takes the adapters' task, else the model's; features leaves task heads out.",
 )
 @click.option("--no-cache", is_flag=True, help="Decoders: a scoring graph without a key-value cache.")
+@click.option("--no-tokenizer", is_flag=True, help="Leave the tokenizer out: the bundle takes token ids alone.")
 @click.option(
     "--dtype",
     default="fp32",
@@ -84,6 +85,7 @@ def command(
     output: Path,
     task: str,
     no_cache: bool,
+    no_tokenizer: bool,
     dtype: str,
     quantize: str,
     fuse: str,
@@ -106,6 +108,7 @@ def command(
         mode=mode,
         task=task,
         cache=not no_cache,
+        tokenizer=not no_tokenizer,
         opset=opset,
         dtype=dtype,
         quantize=quantize,

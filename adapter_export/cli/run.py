@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapter_export import tasks
+from adapter_export.checkpoints.problem_types import MULTI, REGRESSION
 from adapter_export.cli.batches import BATCH, batches, ran_with
 from adapter_export.cli.completions import Request, write
 from adapter_export.cli.options import Command, Invocation, debug_option, emit, json_option
@@ -29,6 +30,8 @@ Examples:
 """
 # Next tokens shown for a language model.
 _NEXT = 5
+# Of independent classes, those above this probability hold.
+_LIKELY = 0.5
 # Characters of a text shown in a table.
 _SHOWN = 48
 
@@ -44,7 +47,9 @@ _SHOWN = 48
     help='Lines of {"text": ...}; a line\'s own "adapter" takes the place of --adapter.',
 )
 @click.option(
-    "--max-new-tokens", type=click.IntRange(1), help="When generating; 128 where the model has room, if not given."
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    help="When generating; else as generation_config.json says, or 128, with room.",
 )
 @click.option("--temperature", type=click.FloatRange(0), help="When generating: above 0 draws tokens.")
 @click.option("--top-k", type=click.IntRange(1), help="Draw among the K best tokens.")
@@ -104,7 +109,8 @@ def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | 
         yield from (Request("--text", {"text": text}, adapter) for text in texts for adapter in adapters)
         return
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        # `splitlines` would cut at characters (U+2028, U+0085) that JSON lets strings hold.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: expected UTF-8, found: {error}") from None
     for number, line in enumerate(lines, start=1):
@@ -160,7 +166,8 @@ def _run(
             if task == "features":
                 answer = _features(mean_pooled(output, mask)[0], int(mask.sum()))
             elif tasks.get(task).labelled:
-                answer = _label(session.labels(adapters[index]) or (), output)
+                labels, meant = session.labels(adapters[index]), session.problem_type(adapters[index])
+                answer = _label(labels or (), output[0], str(meant))
             else:
                 answer = _next(encoder, at_last_token(output, mask))
             results[index] = {
@@ -177,12 +184,21 @@ def _features(mean: np.ndarray, tokens: int) -> dict[str, Any]:
     return {"shape": [tokens, len(mean)], "norm": float((mean**2).sum() ** 0.5), "embedding": mean.tolist()}
 
 
-def _label(labels: Sequence[str], logits: np.ndarray) -> dict[str, Any]:
+def _label(labels: Sequence[str], logits: np.ndarray, problem_type: str) -> dict[str, Any]:
+    """What logits [labels] say: `values` of a regression, else `probabilities`, by label, and in short `label` with its
+    `value` or `probability`, or of independent classes the `labels` that are more likely than not."""
     from adapter_export.runtime.text import probabilities
 
-    if len(labels) == 1:  # a regression: softmax of one value is always 1
-        return {"label": labels[0], "value": float(logits[0, 0])}
-    return _classes(labels, probabilities(logits)[0])
+    if problem_type == REGRESSION:
+        values = dict(zip(labels, map(float, logits), strict=True))
+        short = {"label": labels[0], "value": values[labels[0]]} if len(labels) == 1 else {}
+        return {"problem_type": problem_type, **short, "values": values}
+    found = dict(zip(labels, map(float, probabilities(logits, problem_type)), strict=True))
+    if problem_type == MULTI:
+        chosen = {"labels": [label for label, value in found.items() if value > _LIKELY]}
+        return {"problem_type": problem_type, **chosen, "probabilities": found}
+    best = max(found, key=lambda label: found[label])
+    return {"problem_type": problem_type, "label": best, "probability": found[best], "probabilities": found}
 
 
 def _next(encoder: TextEncoder, logits: np.ndarray) -> dict[str, Any]:
@@ -193,21 +209,13 @@ def _next(encoder: TextEncoder, logits: np.ndarray) -> dict[str, Any]:
     return {"next": [{"token": encoder.decode(int(i)), "probability": float(row[i])} for i in best]}
 
 
-def _classes(labels: Sequence[str], row: np.ndarray) -> dict[str, Any]:
-    best = int(row.argmax())
-    return {
-        "label": labels[best],
-        "probability": float(row[best]),
-        "probabilities": {label: float(value) for label, value in zip(labels, row, strict=True)},
-    }
-
-
 def _print(result: Mapping[str, Any]) -> None:
     rows = [(_shortened(item["text"]), item["adapter"] or "-", *(_cells(item))) for item in result["results"]]
     columns = {"features": ("mean over tokens", "norm"), "causal-lm": ("next", "probability")}
+    numbers = dict.fromkeys("value" if "values" in item else "probability" for item in result["results"])
     print_table(
         f"{result['bundle']}: {result['task']}, {result['provider']}",
-        ("text", "adapter", *columns.get(result["task"], ("label", "probability"))),
+        ("text", "adapter", *columns.get(result["task"], ("label", " or ".join(numbers)))),
         rows,
     )
     if cut := sum(item["truncated"] for item in result["results"]):
@@ -217,12 +225,14 @@ def _print(result: Mapping[str, Any]) -> None:
 def _cells(item: Mapping[str, Any]) -> tuple[str, str]:
     if "probabilities" in item:
         ranked = sorted(item["probabilities"].items(), key=lambda pair: -pair[1])
-        return "\n".join(label for label, _ in ranked), "\n".join(f"{value:.4f}" for _, value in ranked)
+        likely = {True: " yes", False: " no"} if "labels" in item else {True: "", False: ""}
+        shown = "\n".join(f"{value:.4f}{likely[value > _LIKELY]}" for _, value in ranked)
+        return "\n".join(label for label, _ in ranked), shown
     if "next" in item:
         found = item["next"]
         return "\n".join(repr(n["token"]) for n in found), "\n".join(f"{n['probability']:.4f}" for n in found)
-    if "value" in item:
-        return item["label"], f"{item['value']:.4f}"
+    if "values" in item:
+        return "\n".join(item["values"]), "\n".join(f"{value:.4f}" for value in item["values"].values())
     start = ", ".join(f"{value:.3f}" for value in item["embedding"][:4])
     return f"[{start}, ...] of {item['shape'][1]}", f"{item['norm']:.4f}"
 

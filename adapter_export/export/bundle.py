@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import write_adapter_file
@@ -24,6 +25,7 @@ from adapter_export.bundle.manifest import (
 from adapter_export.bundle.no_adapter import no_adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
+from adapter_export.checkpoints.problem_types import stated
 from adapter_export.export.checking import contrib_operators
 from adapter_export.export.genai import write_genai_config
 from adapter_export.export.head import head_defaults
@@ -31,6 +33,8 @@ from adapter_export.export.lower import Lowered, all_sites
 from adapter_export.export.saving import save_graphs
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
+from adapter_export.hub import source_of
+from adapter_export.tokenizer import write_tokenizer
 
 
 def write_bundle(
@@ -42,11 +46,18 @@ def write_bundle(
     target: Target = FP32,
     slots: int = SLOTS,
     bind: str = "initializer",
+    tokenizer: Any = None,
     task_asked: bool = False,
 ) -> Manifest:
-    """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest."""
+    """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest.
+
+    tokenizer: see `tokenizer.exportable_tokenizer`; None leaves a bundle that takes token ids alone.
+    """
     save_graphs(graphs, folder)
+    if tokenizer is not None:
+        write_tokenizer(tokenizer, folder)
     copy_companions(base.folder, folder)
+    write_generation_config(base, folder)
     write_config(base, folder / "config.json")
     manifest = Manifest(
         project_version=version("adapter-export"),
@@ -60,11 +71,13 @@ def write_bundle(
         adapters=(),
         files={},
         labels=own_labels(base),
+        problem_type=stated(base.module.config.to_dict()) if own_labels(base) else None,
         quantize=target.quantize,
         fuse=target.fuse,
         slots=slots,
         bind=bind,
         task_asked=task_asked,
+        base_source=source_of(base.folder),
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)
@@ -92,6 +105,16 @@ def own_labels(base: BaseModel) -> tuple[str, ...] | None:
         return None
     id2label = base.module.config.id2label
     return tuple(str(id2label[i]) for i in sorted(id2label))
+
+
+def write_generation_config(base: BaseModel, folder: Path) -> None:
+    """What transformers generates by where the model's folder has no generation_config.json: the fields of its
+    config.json, which the config as loaded has no more."""
+    path, loaded = folder / "generation_config.json", getattr(base.module, "generation_config", None)
+    if loaded is None or path.exists():
+        return
+    values = {name: value for name, value in loaded.to_diff_dict().items() if not name.startswith("_")}
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_config(base: BaseModel, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.checkpoints.told import choose_task, told
 from adapter_export.checkpoints.weights import model_config
 from adapter_export.errors import InputError
@@ -27,12 +29,16 @@ from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable, Required
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32, MIN_OPSET, trace
-from adapter_export.injection import complete_head, load_head
+from adapter_export.hub import local
+from adapter_export.injection import load_head, with_heads
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import check_adapter_name
+from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.sites import Site
+from adapter_export.tokenizer import exportable_tokenizer
 
+_log = logging.getLogger(__name__)
 MODES = ("merged", "embedded", *MANY)
 
 
@@ -51,6 +57,7 @@ def export_onnx(
     bind: str = "initializer",
     slots: int = SLOTS,
     labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    tokenizer: bool = True,
     force: bool = False,
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
@@ -61,11 +68,12 @@ def export_onnx(
     False exports a scoring graph without a key-value cache. dtype, quantize, fuse: see `export.target`. bind: of mode
     swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters a runtime holds in memory at once.
     labels: class names by adapter, which win over those of the checkpoint; without either, the base model's own where
-    their number fits.
+    their number fits. tokenizer: False leaves it out; the bundle then takes token ids alone.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
-    folder = existing_folder(model, "model")
+    folder = existing_folder(local(model, "model"), "model")
+    adapters = {name: local(path, "adapter") for name, path in adapters.items()}
     check_output(output, force, inputs=[folder, *adapters.values()])
     _check_request(mode, adapters, opset, slots, bind)
     target = Target(dtype, quantize, fuse)
@@ -73,15 +81,17 @@ def export_onnx(
     check_given(labels, adapters)
     config = model_config(folder)
     found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
+    texts = exportable_tokenizer(folder) if tokenizer else None
     base = load_base(folder, found or task, dtype=target.torch_dtype)
-    loaded = {
-        name: complete_head(
-            base.module,
-            base.info.head,
-            load_adapter(path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name)),
-        )
-        for name, path in adapters.items()
-    }
+    _check_generation(folder, base, cache)
+    base, loaded = with_heads(
+        base,
+        {
+            name: load_adapter(path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name))
+            for name, path in adapters.items()
+        },
+    )
+    loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
     use_padding(base, loaded)
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
@@ -90,7 +100,17 @@ def export_onnx(
             )
     base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind)
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, task != "auto")
+        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, texts, task != "auto")
+
+
+def _check_generation(folder: Path, base: BaseModel, cache: bool) -> None:
+    """What the model's files say of generating is usable, where it generates; what of it is not read, is logged."""
+    if not cache or base.task not in ("causal-lm", "seq2seq-lm"):
+        return
+    config = read_generation_config(folder)
+    config.rules.check(base.module.config.get_text_config().vocab_size)
+    if config.unread:
+        _log.warning("model %s: generation_config.json: not read: %s", folder, ", ".join(config.unread))
 
 
 def lower_mode(
@@ -133,10 +153,20 @@ def lower_mode(
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
-    """Every site of any of the adapters, with each different operator that stands there, in a stable order."""
+    """Every site of any of the adapters, with each different operator that stands there, in a stable order.
+
+    Raises InputError where two of them read other modules for the same tensors: one graph computes one of the two.
+    """
     sites: dict[Site, list[Operator]] = {}
+    owners: dict[tuple[str, str], Site] = {}
     for adapter in adapters:
         for site, block in adapter.blocks.items():
+            other = owners.setdefault((site.name, block.operator.op_type), site)
+            if other != site:
+                raise InputError(
+                    f"site {site.name}: one adapter reads {site.reads}, another {other.reads}; export them as bundles "
+                    "of their own"
+                )
             stack = sites.setdefault(site, [])
             if block.operator not in stack:
                 stack.append(block.operator)

@@ -57,6 +57,7 @@ def lower(
     attach_functions(model, [place.function for place in places])
     _free_labels(model.graph, places)
     tensors = {slot.name for place in places for slot in place.slots.values()}
+    reads = {(site.name, operator.slug): site.reads for site, stack in sites.items() for operator in stack}
     return Lowered(
         model,
         {
@@ -65,7 +66,7 @@ def lower(
             if value.name not in model.graph.initializers and value.name not in tensors
         },
         {str(value.name): _info(value) for value in model.graph.outputs},
-        tuple(_site_info(place) for place in places),
+        tuple(_site_info(place, reads.get((place.site, place.kind), {})) for place in places),
     )
 
 
@@ -117,7 +118,7 @@ def _info(value: ir.Value) -> TensorInfo:
     )
 
 
-def _site_info(place: Bound) -> SiteInfo:
+def _site_info(place: Bound, reads: Mapping[str, str]) -> SiteInfo:
     return SiteInfo(
         module=place.module,
         port=place.port,
@@ -125,4 +126,5 @@ def _site_info(place: Bound) -> SiteInfo:
         method=place.method,
         tensors={slot.name: TensorInfo(slot.default.dtype.name, slot.dims) for slot in place.slots.values()},
         default=place.default,
+        reads=reads,
     )

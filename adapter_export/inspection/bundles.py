@@ -26,6 +26,7 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
         "contrib": list(manifest.contrib),
         "opset": manifest.opset,
         "labels": list(manifest.labels) if manifest.labels is not None else None,
+        "problem_type": manifest.problem_type,
         "project_version": manifest.project_version,
         "base": {
             "model_type": manifest.base.model_type,
@@ -43,6 +44,7 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
                 "source_format": info.source_format,
                 "parameters": info.parameters,
                 "labels": list(info.labels) if info.labels is not None else None,
+                "problem_type": info.problem_type,
                 "file": info.file,
                 "sha256": info.sha256 or None,
             }

@@ -21,7 +21,7 @@ _HUB_SETTINGS = ("mh_adapter", "output_adapter", "original_ln_before", "non_line
 
 # What is told of a base model that lies in an adapter's folder.
 _BESIDE = ("model_type", "architectures", "task", "weights_sha256")
-_MODEL_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "dtype")
+_MODEL_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "dtype", "problem_type")
 
 
 def describe_adapter(folder: Path) -> dict[str, Any]:
@@ -35,12 +35,14 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
             "base_model": config.get("base_model_name_or_path"),
             "task": sidecar.get("task") or tasks.of_peft(config.get("task_type")),
             "labels": sidecar.get("labels"),
+            "problem_type": sidecar.get("problem_type"),
             "settings": _settings(config, _PEFT_SETTINGS),
             "notes": list(peft_config.notes(config)) if config["peft_type"] == "IA3" else [],
         }
         files = sorted([*folder.glob("adapter_model.safetensors"), *folder.glob("adapter_model.bin")])
     else:
-        inner = config["config"] if isinstance(config.get("config"), dict) else {}
+        named = isinstance(config.get("config"), (dict, str))
+        inner = adapterhub.settings_of(config, folder / ADAPTER_CONFIG) if named else {}
         head = _json(folder / "head_config.json")
         label2id = head.get("label2id") if isinstance(head.get("label2id"), dict) else None
         known = {
@@ -49,6 +51,7 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
             "base_model": config.get("model_name"),
             "task": sidecar.get("task") or tasks.of_architecture(str(head.get("model_class", ""))),
             "labels": sidecar.get("labels") or (list(label2id) if label2id else None),
+            "problem_type": sidecar.get("problem_type"),
             "settings": _settings(inner, _HUB_SETTINGS),
         }
         names = ("adapter.safetensors", "pytorch_adapter.bin", "model_head.safetensors", "pytorch_model_head.bin")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.errors import InputError
 from adapter_export.injection import different
 from adapter_export.merging.layout import Layout
@@ -53,13 +54,13 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
             f"model {layout.folder}: which task head a {layout.model_type} model has for task {task!r} is not known; "
             "merge into a model that was saved with a head for that task, or leave the head out with --task features"
         )
-    _check_sizes(layout, info.head, layers)
+    _check_sizes(layout, (info.pooler, *info.head) if info.pooler in layers else info.head, layers)
     if lost := [name for name in info.untrained if name not in layers]:
         raise InputError(f"task head {lost[0]!r}: is neither in the adapter nor in the base model {layout.folder}")
     dtype = _dtype(layout)
     added: dict[str, np.ndarray] = {}
     for name, layer in layers.items():
-        has_bias = name in chosen.biases if chosen else f"{name}.bias" in layout.weights.where
+        has_bias = name in (*chosen.biases, info.pooler) if chosen else f"{name}.bias" in layout.weights.where
         if layer.bias is not None and not has_bias:
             raise InputError(f"task head {name!r}: has a bias, but the model's layer has none")
         added[f"{name}.weight"] = _stored(layer.weight, dtype)
@@ -77,6 +78,7 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         "label2id": {label: number for number, label in enumerate(labels)},
         # A number of labels beside their names would win over them.
         "num_labels": None,
+        "problem_type": with_problem_type(adapter, layout.config).problem_type,
     }
     if adapter.pad_token_id is not None:
         own = layout.config.get("pad_token_id")
@@ -90,7 +92,7 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         architecture,
         dtype,
         added,
-        frozenset(_dropped(layout, chosen, layers)),
+        frozenset(_dropped(layout, chosen, layers, info.pooler if info.pooler in layers else "")),
         f"{chosen.prefix}." if chosen and not layout.prefix else "",
         config,
     )
@@ -115,7 +117,7 @@ def check_repeated(layout: Layout, adapter: Adapter) -> None:
     for module, weight in adapter.repeated.items():
         name = f"{layout.modules.get(module)}.weight"
         if layout.weights.aliases.get(name, name) not in layout.weights.where:
-            raise InputError(f"{module!r}: saved with the adapter, and the base model has no weight there")
+            raise InputError(f"{module!r}, saved with the adapter, is not in the base model {layout.folder}")
         found = layout.weights.entry(layout.weights.aliases.get(name, name))
         same = found.shape == weight.shape and found.dtype in STORED
         if not same or _bytes(layout, name) != _stored(weight, found.dtype).tobytes():
@@ -131,18 +133,23 @@ def _bytes(layout: Layout, name: str) -> bytes:
         return file.read(entry.size)
 
 
-def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, HeadLayer]) -> list[str]:
-    """Tensors that the new class has no use for, or has new."""
+def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, HeadLayer], pooler: str) -> list[str]:
+    """Tensors that the new class has no use for, or has new. pooler: the one that the head brings, or empty."""
     replaced = tuple(f"{name}." for name in layers)
     if chosen is None:
         return [name for name in layout.outside if name.startswith(replaced)]
-    if chosen.needed is not None and f"{layout.prefix}{chosen.needed}.weight" not in layout.weights.where:
+    if pooler:
+        own = layout.prefix + pooler.removeprefix(f"{chosen.prefix}.")
+        inside = [name for name in layout.weights.where if name.startswith(f"{own}.")]
+    elif chosen.needed is not None and f"{layout.prefix}{chosen.needed}.weight" not in layout.weights.where:
         raise InputError(
             f"model {layout.folder}: tensor '{layout.prefix}{chosen.needed}.weight' is missing, which "
             f"{chosen.architecture} needs below its task head"
         )
+    else:
+        inside = []
     kept = tuple(f"{name}." for name in (*chosen.layers, *chosen.norms) if name not in layers)
-    return [name for name in layout.outside if not (kept and name.startswith(kept))]
+    return [*inside, *(name for name in layout.outside if not (kept and name.startswith(kept)))]
 
 
 def _check_sizes(layout: Layout, head: tuple[str, ...], layers: Mapping[str, HeadLayer]) -> None:

@@ -13,7 +13,7 @@ from adapter_export.checkpoints.labels import class_names, has_own_head
 from adapter_export.errors import InputError
 from adapter_export.merging.task_classes import TaskClass, prefix_of, task_class
 from adapter_export.merging.weights import Weights
-from adapter_export.modelinfo import ModelInfo
+from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
 from adapter_export.placement.renames import canonical
 from adapter_export.sites import strip_prefix
 
@@ -109,6 +109,7 @@ class Layout:
             # Layers of these names may be another task's.
             untrained=tuple(layer for layer in head if not own or f"{layer}.weight" not in self.weights.where),
             labels=class_names(self.config) if own else None,
+            head_activation=str(self.config.get(HEAD_ACTIVATION, "")),
             convolutions=convolutions,
         )
 

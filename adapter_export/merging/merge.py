@@ -28,6 +28,7 @@ from adapter_export.checkpoints.weights import (
     weights_sha256,
 )
 from adapter_export.errors import CannotMerge, InputError
+from adapter_export.hub import local, source_of
 from adapter_export.merging.contents import companions, own_file
 from adapter_export.merging.copying import Tick
 from adapter_export.merging.heads import HeadChange, check_language_head, check_repeated, head_change
@@ -78,8 +79,8 @@ def merge(
 
     Raises CannotMerge with the reason, also for a base model that already holds this adapter; InputError for bad input.
     """
-    folder = existing_folder(model, "model")
-    paths = [Path(path) for path in ([adapter] if isinstance(adapter, str | Path) else adapter)]
+    folder = existing_folder(local(model, "model"), "model")
+    paths = [local(path, "adapter") for path in ([adapter] if isinstance(adapter, str | Path) else adapter)]
     if not paths:
         raise InputError("merge: expected at least one adapter, found none")
     check_output(output, force, inputs=[folder, *paths])
@@ -104,7 +105,8 @@ def merge(
         entries = []
         for path, one, identity in zip(paths, adapters, identities, strict=True):
             check_base(path, one, sha256)
-            entries.append(entry(identity, one, sha256, _named(plan_changes(layout, [one]), head)))
+            named = _named(plan_changes(layout, [one]), head)
+            entries.append(entry(identity, one, sha256, named, source_of(folder)))
         write_json(temporary / SIDECAR, {"merged": [*receipt, *entries]})
     return MergeResult(
         Path(output),

@@ -76,7 +76,13 @@ def refuse_repeated(folder: Path, receipt: Iterable[Mapping[str, Any]], identiti
         seen[one.tensors] = one.name
 
 
-def entry(identity: Identity, adapter: Adapter, base_sha256: str, changes: Mapping[str, Change]) -> dict[str, Any]:
+def entry(
+    identity: Identity,
+    adapter: Adapter,
+    base_sha256: str,
+    changes: Mapping[str, Change],
+    base_source: str | None = None,
+) -> dict[str, Any]:
     """The receipt's entry of one adapter. changes: those that it is part of, by the name in the output."""
     return {
         "name": identity.name,
@@ -89,4 +95,7 @@ def entry(identity: Identity, adapter: Adapter, base_sha256: str, changes: Mappi
         "changed": list(changes),
         "head": list(adapter.head),
         "project_version": version("adapter-export"),
+        # `org/name@commit` of what came from the Hugging Face hub.
+        **({"adapter_source": adapter.source} if adapter.source else {}),
+        **({"base_source": base_source} if base_source else {}),
     }

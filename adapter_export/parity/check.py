@@ -10,6 +10,7 @@ from adapter_export.bundle.manifest import Manifest, read_manifest
 from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
+from adapter_export.hub import local
 from adapter_export.parity.agreement import check_record_agreement
 from adapter_export.parity.cases import Case
 from adapter_export.parity.checks import check_files, check_greedy, check_labels, check_repeats
@@ -24,6 +25,7 @@ from adapter_export.parity.records import Record, RecordedCase, check_record, re
 from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.runner import open_runner
 from adapter_export.parity.settling import Measured, settle
+from adapter_export.parity.tokens import check_tokens
 from adapter_export.runtime.generation.start import generates
 
 Progress = Callable[[int, int], None]
@@ -48,7 +50,9 @@ def check_parity(
     Raises InputError for adapters that only one of `bundle` and the rest has, for another base model, and for a record
     of other weights; ProviderError when the provider is not to be had.
     """
-    folder, adapters, references = Path(bundle), adapters or {}, references or {}
+    folder, references = Path(bundle), references or {}
+    model = None if model is None else local(model, "model")
+    adapters = {name: local(path, "adapter") for name, path in (adapters or {}).items()}
     manifest = read_manifest(folder)
     if manifest.dtype not in LIMITS:
         raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(LIMITS)}")
@@ -63,12 +67,13 @@ def check_parity(
     if files.verdict is Verdict.FAIL:
         return report
 
-    live = Live(Path(model), manifest, adapters) if model is not None else None
+    live = Live(model, manifest, adapters) if model is not None else None
     report = replace(report, witnesses=_witnesses(live, records))
     own = live.adapters if live else {}
     checks = [files, check_labels(manifest, own, _named_by(manifest, live, records))]
-    if live:
+    if live and model is not None:
         checks += [
+            check_tokens(Path(model), folder, manifest),
             *live.checks(),
             *(check_record_agreement(live.own, own[name], records[name]) for name in own if name in records),
         ]

@@ -49,6 +49,10 @@ def check_labels(
                 found = ", ".join(labels or ()) or "none"
                 detail = f"adapter {name}: expected {', '.join(expected)} by {source}, found {found}"
                 return Check("labels", Verdict.FAIL, detail)
+    for name in ours:
+        meant, told = adapters[name].problem_type, manifest.adapter(name).problem_type
+        if told != meant:
+            return Check("labels", Verdict.FAIL, f"adapter {name}: expected {meant} by the checkpoint, found {told}")
     return Check("labels", Verdict.PASS, "as in the checkpoints")
 
 

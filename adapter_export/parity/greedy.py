@@ -1,7 +1,8 @@
 """Generating: the runtime's own loop, greedy, against PyTorch that reads the same tokens in one forward.
 
     a token is clear where R's two largest logits are more than twice max|O - R| apart: there O must choose as R does
-Both are taken from the very logits that the tokens were chosen from, which are judged by the law too.
+Both are taken from the very logits that the tokens were chosen from, which are judged by the law too, after the rules
+of the bundle's generation_config.json.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from adapter_export.parity.report import NO_ADAPTER
 from adapter_export.parity.runner import Runner, attempt
 from adapter_export.parity.whole import whole_inputs, whole_outputs
 from adapter_export.runtime.generation.config import GenerationConfig
+from adapter_export.runtime.generation.processors import Row, processed, processors_for
 
 # Tokens written behind each prompt, where the model has room for as many and a prompt.
 NEW = 16
@@ -89,9 +91,16 @@ class GreedyTrial:
         found = measure(Evidence(on, off, None, dtype, classes=self._manifest.quantize != "none"))
         if found.on is None:
             return found
-        tokens, stray = judge_tokens(on, written.tokens, self._config)
+        tokens, stray = judge_tokens(on, written.tokens, _endless(self._config), self._begun(prompts))
         fails = (f"{stray} of {tokens.count} tokens are not the largest of their logits",) if stray else ()
         return replace(found, tokens=tokens, fails=fails)
+
+    def _begun(self, prompts: Sequence[Any]) -> list[Row]:
+        """Each prompt as the runtime's rules see it."""
+        if ENCODER not in self._manifest.graphs:
+            return [Row(prompt, prompt, (), self._new) for prompt in prompts]
+        text = "input_features" not in whole_inputs(self._manifest)
+        return [Row(self._config.begin, prompt if text else None, (), self._new) for prompt in prompts]
 
     @property
     def _written_before(self) -> list[int]:
@@ -129,26 +138,38 @@ class GreedyTrial:
         return Outputs(chosen_from(exact["logits"]), tuple(chosen_from(target["logits"]) for target in targets), actual)
 
 
-def judge_tokens(outputs: Outputs, tokens: np.ndarray, config: GenerationConfig) -> tuple[Tokens, int]:
+def _endless(config: GenerationConfig) -> GenerationConfig:
+    """As it is for a caller who ignores ends: none is forced."""
+    return replace(config, rules=replace(config.rules, forced_eos_token_id=()))
+
+
+def judge_tokens(
+    outputs: Outputs, tokens: np.ndarray, config: GenerationConfig, rows: Sequence[Row]
+) -> tuple[Tokens, int]:
     """How many tokens [rows, new] are clear, and agree; and how many are not the largest of O's logits.
 
-    Tokens that the bundle's configuration never allows count on neither side.
+    Both sides are changed by the bundle's own rules first, each after the tokens that were written before it.
     """
     assert outputs.actual is not None
-    error = float(np.abs(outputs.actual - outputs.reference).max())
-    expected, found = (_allowed(logits, config) for logits in (outputs.reference, outputs.actual))
+    processors = [processors_for(config.rules, row) for row in rows]
+
+    def scores(logits: np.ndarray) -> np.ndarray:
+        return np.array(
+            [
+                [processed(own, [*row.written, *new[:step]], logits[i, step]) for step in range(len(new))]
+                for i, (row, own, new) in enumerate(zip(rows, processors, tokens.tolist(), strict=True))
+            ],
+            np.float64,
+        )
+
+    expected, found = scores(outputs.reference), scores(outputs.actual)
+    both = np.isfinite(expected) & np.isfinite(found)
+    error = float(np.abs(np.where(both, found, 0) - np.where(both, expected, 0)).max())
     second, first = np.moveaxis(np.partition(expected, -2, axis=-1)[..., -2:], -1, 0)
     clear = first - second > 2 * error
     agreed = clear & (expected.argmax(-1) == tokens)
     stray = int((found.argmax(-1) != tokens).sum())
     return Tokens(tokens.size, int(clear.sum()), int(agreed.sum())), stray
-
-
-def _allowed(logits: np.ndarray, config: GenerationConfig) -> np.ndarray:
-    result = logits.astype(np.float64)
-    result[..., list(config.suppressed)] = -np.inf
-    result[:, 0, list(config.suppressed_first)] = -np.inf
-    return result
 
 
 def _prompts(manifest: Manifest, limits: TextLimits, lengths: Sequence[int], rng: np.random.Generator) -> list[Any]:

@@ -13,6 +13,7 @@ from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.export.samples import max_sequence
 from adapter_export.injection import complete_head
 from adapter_export.parity.agreement import check_agreement, check_base
@@ -43,10 +44,13 @@ class Live:
         exact = _load(model, manifest, "float64")
         self.adapters = {
             name: _for_task(
-                complete_head(exact.module, exact.info.head, _load_adapter(path, exact, manifest, name)), manifest.task
+                complete_head(exact.module, manifest.base.head, _load_adapter(path, exact, manifest, name)),
+                manifest.task,
             )
             for name, path in adapters.items()
         }
+        config = exact.module.config.to_dict()
+        self.adapters = {name: with_problem_type(adapter, config) for name, adapter in self.adapters.items()}
         asked = manifest.task if manifest.task_asked else None
         self.witnesses: Witnesses = open_witnesses(
             Path(model), {name: Path(path) for name, path in adapters.items()}, manifest.task, asked
@@ -112,7 +116,7 @@ def _target(manifest: Manifest, base: BaseModel) -> Reference:
     """T: PyTorch at the graph's precision."""
     if manifest.quantize == "none":
         return Reference(base)
-    quantize_module(base.module, base.info.head if manifest.mode in MANY else ())
+    quantize_module(base.module, manifest.base.head if manifest.mode in MANY else ())
     return Reference(base, step=STEP)
 
 

@@ -79,7 +79,9 @@ class CaseReference:
     def off(self, adapter: Adapter | None = None) -> Outputs:
         """Without any adapter; with the task head of `adapter` where one is given and has one."""
         self._load_head(adapter)
-        with self._body_once():
+        # A head that begins inside the base model changes what that gives.
+        inside = adapter is not None and self._reference.base.info.pooler in adapter.head
+        with nullcontext() if inside else self._body_once():
             return self.run()
 
     def _load_head(self, adapter: Adapter | None) -> None:

@@ -21,7 +21,9 @@ _PROVIDERS: dict[str, list[Any]] = {
 }
 PROVIDERS = tuple(_PROVIDERS)
 # Of ONNX Runtime's log. Errors reach the caller as exceptions; its warnings name every overridable initializer.
-_FATAL_ONLY = 4
+_FATAL_ONLY, _ERRORS_ONLY = 4, 3
+# The level of options that nobody gave one.
+_NOT_CHOSEN = -1
 
 
 def quiet_log() -> None:
@@ -51,7 +53,7 @@ def still_options(threads: int | None = None) -> ort.SessionOptions:
     return options
 
 
-def open_model(model: Path, provider: str, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
+def open_model(model: str | Path, provider: str, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
     """A session of the file `model`.
 
     Raises InputError for an unknown provider or a file that does not load, and ProviderError when the session would
@@ -66,13 +68,26 @@ def open_model(model: Path, provider: str, options: ort.SessionOptions | None = 
     if wanted not in available:
         raise ProviderError(f"provider {provider!r}: this build of ONNX Runtime has only {', '.join(available)}")
     try:
-        session = ort.InferenceSession(
-            str(model), options or quiet_options(), providers=_PROVIDERS[provider], enable_fallback=False
-        )
+        with _without_warnings(options or quiet_options()) as chosen:
+            session = ort.InferenceSession(str(model), chosen, providers=_PROVIDERS[provider], enable_fallback=False)
     except Exception as error:  # ONNX Runtime raises a class per status code
         raise InputError(f"{model}: ONNX Runtime cannot load it: {reason_of(error)}") from error
     check_provider(provider, session.get_providers())
     return session
+
+
+@contextlib.contextmanager
+def _without_warnings(options: ort.SessionOptions) -> Iterator[ort.SessionOptions]:
+    """The options, as long as a session is made of them, without ONNX Runtime's warning for every overridable
+    initializer, unless they have a log level of their own."""
+    if options.log_severity_level != _NOT_CHOSEN:
+        yield options
+        return
+    options.log_severity_level = _ERRORS_ONLY
+    try:
+        yield options
+    finally:
+        options.log_severity_level = _NOT_CHOSEN
 
 
 def check_provider(provider: str, running: Sequence[str]) -> None:

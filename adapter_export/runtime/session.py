@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,13 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import ort_value
 from adapter_export.bundle.manifest import ADAPTER_IDS, MANY, NUM_LABELS, Manifest
+from adapter_export.checkpoints.problem_types import meaning
 from adapter_export.errors import InputError
 from adapter_export.runtime.bank import AdapterBank
 from adapter_export.runtime.generation.bound import BoundGraph
 from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
 from adapter_export.runtime.generation.settings import Settings
-from adapter_export.runtime.generation.start import Prompt, check_generates, start
+from adapter_export.runtime.generation.start import Prompt, check_generates, start, unread_in
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_ends, check_inputs, shared_end
 from adapter_export.runtime.opening import check_dtype, check_files, check_graph, read_no_adapter
@@ -31,6 +33,7 @@ from adapter_export.runtime.usage import AdapterStatistics, Usage
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+_log = logging.getLogger(__name__)
 _IN_GRAPH = ("merged", "embedded")
 _MODES = (*_IN_GRAPH, *MANY)
 
@@ -66,7 +69,8 @@ class AdapterSession:
         verify: bool = True,
         slots: int | None = None,
     ) -> None:
-        """Open a bundle. provider: `cpu` or `cuda`. options: for ONNX Runtime, threads for example. slots: how many
+        """Open a bundle. provider: `cpu` or `cuda`. options: for ONNX Runtime, threads for example; without
+        a log level of their own, warnings are left out. slots: how many
         adapters a bank holds at once, in place of the bundle's own number.
 
         Raises InputError for a bundle that is broken or of a mode this version cannot run, and ProviderError when the
@@ -91,6 +95,7 @@ class AdapterSession:
         # Files beside the bundle's own; a bank may have to read one again.
         self._foreign: dict[str, Path] = {}
         self._usage = Usage()
+        self._noted: set[tuple[str, ...]] = set()
         if verify:
             self._shelf.verify()
 
@@ -130,6 +135,20 @@ class AdapterSession:
                 loaded = self._load(adapter)
         own = loaded.labels if loaded is not None else self.manifest.adapter(str(adapter)).labels
         return own or self.manifest.labels
+
+    def problem_type(self, adapter: str | None = None) -> str | None:
+        """What the outputs of a run with `adapter` mean, see `checkpoints.problem_types`; None where they are no
+        labels. Of a foreign file only their number tells."""
+        labels = self.labels(adapter)
+        if labels is None:
+            return None
+        manifest = self.manifest
+        name = manifest.adapters[0].name if manifest.mode in _IN_GRAPH else adapter
+        info = next((info for info in manifest.adapters if info.name == name), None)
+        # Without a head of its own, an adapter's outputs are those of the base model's.
+        if info is not None and info.labels is not None:
+            return meaning(info.problem_type, len(labels))
+        return meaning(None if name in self._foreign else manifest.problem_type, len(labels))
 
     def load(self, name: str, path: str | Path | None = None) -> None:
         """Bring an adapter into memory; in place of one of that name, at once for all runs that begin afterwards.
@@ -208,7 +227,7 @@ class AdapterSession:
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        repetition_penalty: float = 1.0,
+        repetition_penalty: float | None = None,
         seed: int | Sequence[int] | None = None,
         stop_tokens: Sequence[int] = (),
         ignore_eos: bool = False,
@@ -223,19 +242,23 @@ class AdapterSession:
 
         temperature: 0 takes the most probable token (greedy); above, a token is drawn with probability
         softmax(logits / temperature), among the `top_k` best, among the most probable that add up to `top_p`.
-        repetition_penalty: divides the logits of tokens that the row holds, 1 for none. seed: of a draw; prompt i uses
-        seed + i, or the i-th of several, so that its tokens depend on no other prompt. stop_tokens: end a row, besides
-        the end tokens of the model, which `ignore_eos` leaves out. prefix: tokens that an encoder-decoder's answers
-        begin with, in place of those its config forces (mBART's language; Whisper's language, task and timestamps).
+        repetition_penalty: divides the logits of tokens that the row holds, 1 for none; None for what the bundle's
+        generation_config.json says. seed: of a draw; prompt i uses seed + i, or the i-th of several, so that its tokens
+        depend on no other prompt. stop_tokens: end a row, besides the end tokens of the model, which `ignore_eos`
+        leaves out. prefix: tokens that an encoder-decoder's answers begin with, in place of the one its config forces
+        (mBART's language; Whisper's language, task and timestamps).
 
+        The rules of generation_config.json hold (`generation.rules`). How to draw is not read from there: what is not
+        given is greedy. Fields that would change the tokens and are not read are named in a warning, once.
         Raises InputError for an unknown adapter, a graph without a cache, prompts that do not fit, and settings out of
-        range. Settings for sampling in the bundle's generation_config.json are not read: what is not given is greedy.
+        range.
         """
         self._opened()
         check_generates(self.bundle, self.manifest)
         settings = Settings(
             max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop_tokens, ignore_eos, prefix
         )
+        self._note_unread(settings)
         graphs = self.bound(self._rows(len(prompts), adapter, adapters))
         return start(graphs, self.manifest, self.generation_config, prompts, settings)
 
@@ -265,6 +288,13 @@ class AdapterSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _note_unread(self, settings: Settings) -> None:
+        """Log, once, what of generation_config.json would have changed the tokens."""
+        found = unread_in(self.generation_config, settings)
+        if found and found not in self._noted:
+            self._noted.add(found)
+            _log.warning("bundle %s: generation_config.json: not read: %s", self.bundle, ", ".join(found))
 
     def _opened(self) -> Mapping[str, ort.InferenceSession]:
         """The graphs, for a run that keeps them even when the session is closed meanwhile."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_export.basemodel import BaseModel, quiet
+from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
+from adapter_export.tokenizer import load_tokenizer
 from adapter_export.training.causal import Ending, Lesson, lessons
 from adapter_export.training.chat import Chat
 from adapter_export.training.conversations import Conversations
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 # Tokens a text is cut to, unless the caller says otherwise or the model takes fewer.
 DEFAULT_MAX_LENGTH = 128
 
-# Any of these beside a model means that it has a tokenizer: without them transformers may make up an empty one.
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "spm.model")
 # Tokenizers without a length limit of their own claim one of 10^30.
 _UNLIMITED = 10**9
 
@@ -158,7 +157,7 @@ def prepare(
 
     Raises InputError without a readable tokenizer, for a length beyond the model's limit, and as `TextEncoder` does.
     """
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(base.folder)
     limit = int(min(_positions(base), tokenizer.model_max_length, _UNLIMITED))
     if max_length is None:
         max_length = min(DEFAULT_MAX_LENGTH, limit)
@@ -174,20 +173,6 @@ def prepare(
         max_length=max_length,
         pad_token_id=pad,
     )
-
-
-def load_tokenizer(base: BaseModel) -> Any:
-    """The tokenizer in the model's folder; raises InputError where there is none, or none that loads."""
-    from transformers import AutoTokenizer
-
-    if not any((base.folder / name).exists() for name in _TOKENIZER_FILES):
-        raise InputError(f"model {base.folder}: expected a tokenizer ({', '.join(_TOKENIZER_FILES)}), found none")
-    try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"model {base.folder}: its tokenizer cannot be loaded: {reason[:300]}") from error
 
 
 def padding_id(base: BaseModel, tokenizer: Any) -> int:

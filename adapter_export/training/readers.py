@@ -20,12 +20,13 @@ _Reader = Callable[[Path, Choose], Rows]
 _HALF = re.compile(r"[\ud800-\udfff]")
 
 
-def read_rows(path: Path, choose: Choose) -> Rows:
+def read_rows(path: str | Path, choose: Choose) -> Rows:
     """The rows of a file, read by its extension; `choose` is called once, before the first of them.
 
     Raises InputError, naming the file and the place in it, for an unknown extension and a file that is missing, cannot
     be read, or is not what its extension says.
     """
+    path = Path(path)
     if (ending := path.suffix.lower()) not in _READERS:
         raise InputError(f"{path}: expected a file ending in {', '.join(_READERS)}, found {ending or 'no ending'!r}")
     if not path.is_file():

@@ -17,8 +17,10 @@ from adapter_export.bundle.layout import atomic_folder, check_output
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder, sha256
 from adapter_export.checkpoints.folder import save_adapter
+from adapter_export.checkpoints.problem_types import SINGLE
 from adapter_export.checkpoints.weights import model_config
 from adapter_export.errors import InputError
+from adapter_export.hub import local, source_of
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
 from adapter_export.placement.tables import placement_for
@@ -116,6 +118,7 @@ def train(
     if early_stopping is not None and eval is None:
         raise InputError("--early-stopping: needs --eval, to see on when to stop")
     files = [Path(path) for path in (train, eval) if path is not None]
+    model = local(model, "model")
     first = is_first()
     if first:
         check_output(output, force, [model, *files])
@@ -155,11 +158,12 @@ def train(
                 fitted.head,
                 labels or None,
                 task,
+                problem_type=SINGLE if labels else None,
                 # A classifier finds the end of a text by it: whoever serves it must know which it was.
                 pad_token_id=data.pad_token_id if labels and not named_padding else None,
             )
             with atomic_folder(output, force, [model, *files]) as folder:
-                save_adapter(folder, adapter, base.info, str(base.folder))
+                save_adapter(folder, adapter, base.info, source_of(base.folder) or str(base.folder))
     return TrainResult(
         output=Path(output),
         method=method,

@@ -166,8 +166,13 @@ ROWS: Mapping[str, Row] = {
     ),
     "peft: base module replaced": (
         P,
+        edit_tensors(P_WEIGHTS, add(f"{PREFIX}bert.encoder.layer.0.output.dense.weight", 32, 32)),
+        ("tensor 'bert.encoder.layer.0.output.dense.weight' replaces a module of the base model",),
+    ),
+    "peft: half a pooler": (
+        P,
         edit_tensors(P_WEIGHTS, add(f"{PREFIX}bert.pooler.dense.weight", 32, 32)),
-        ("tensor 'bert.pooler.dense.weight' replaces a module of the base model",),
+        ("module 'bert.pooler.dense': expected a task head's weight and bias, found ['weight']",),
     ),
     # AdapterHub
     "hub: no config": (H, edit_json(CONFIG, config=...), (CONFIG, "expected field 'peft_type' (PEFT) or 'config'")),
@@ -375,8 +380,8 @@ ROWS: Mapping[str, Row] = {
     ),
     "hub: a head of base modules": (
         H,
-        edit_tensors(HEAD_WEIGHTS, add("bert.pooler.dense.weight", 32, 32)),
-        ("tensor 'bert.pooler.dense.weight' replaces a module of the base model",),
+        edit_tensors(HEAD_WEIGHTS, add("bert.encoder.layer.0.output.dense.bias", 32)),
+        ("tensor 'bert.encoder.layer.0.output.dense.bias' replaces a module of the base model",),
     ),
     # What we write beside either.
     "ours: another base": (

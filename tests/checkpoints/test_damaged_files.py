@@ -53,7 +53,7 @@ class TestFolders:
 
     def test_of_another_kind(self, kind: Any, good: Good, refused: Refused) -> None:
         folder = good(kind.name)
-        (folder / CONFIG).write_bytes(b'{"config": "houlsby"}')
+        (folder / CONFIG).write_bytes(b'{"config": 3}')
         assert "expected field 'peft_type' (PEFT) or 'config' (AdapterHub), found neither" in refused(folder)
 
 

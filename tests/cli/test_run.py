@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -185,8 +186,8 @@ def test_a_language_model() -> None:
 def test_a_regression_has_a_value_and_no_probability() -> None:
     from adapter_export.cli import run
 
-    found = run._label(("score",), np.array([[2.5]], np.float32))
-    assert found == {"label": "score", "value": 2.5}
+    found = run._label(("score",), np.array([2.5], np.float32), "regression")
+    assert found == {"problem_type": "regression", "label": "score", "value": 2.5, "values": {"score": 2.5}}
     assert run._cells(found) == ("score", "2.5000")
 
 
@@ -382,3 +383,152 @@ def test_a_process_of_its_own_says_nothing_but_the_answer(swappable_bundle: Expo
         assert done.returncode == 2
         assert done.stderr.startswith("error: provider 'cuda': ")
         assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def meanings(
+    tiny_model: Any, tiny_info: Any, random_adapter: Any, save_checkpoint: Any, export: Callable[..., Exported]
+) -> Exported:
+    """A base model with a head of three independent labels; adapters of all kinds of heads."""
+    config = {"problem_type": "multi_label_classification"}
+    base = tiny_model("bert", "text-classification", **config)
+    info = tiny_info("bert", "text-classification", **config)
+    adapters = {
+        "as_the_base": (("x", "y", "z"), None),
+        "other_count": (("no", "yes"), None),
+        "exclusive": (("p", "q", "r"), "single_label_classification"),
+        "value": (("score",), None),
+        "values": (("high", "wide"), "regression"),
+    }
+    folders = {
+        name: save_checkpoint(replace(random_adapter(info, "ia3", seed, labels=labels), problem_type=meant), info)
+        for seed, (name, (labels, meant)) in enumerate(adapters.items())
+    }
+    return export(base, folders)
+
+
+class TestMeanings:
+    """finding 8: softmax was shown whatever the numbers mean."""
+
+    TEXT = "a good movie"
+
+    def logits(self, exported: Exported, adapter: str | None) -> np.ndarray:
+        with AdapterSession(exported.bundle) as session:
+            encoded = TextEncoder(exported.bundle, session.manifest).encode([self.TEXT])
+            return np.asarray(session.run(encoded.inputs, adapter)["logits"][0], np.float64)
+
+    def found(self, exported: Exported, adapter: str | None) -> dict[str, Any]:
+        options = () if adapter is None else ("--adapter", adapter)
+        (item,) = results("--bundle", exported.bundle, "--text", self.TEXT, *options)
+        return item
+
+    def test_the_base_models_own_head_as_transformers_answers(self, meanings: Exported) -> None:
+        from transformers import pipeline
+
+        wanted = pipeline("text-classification", model=str(meanings.base), top_k=None)(self.TEXT)
+        (wanted,) = wanted if isinstance(wanted[0], list) else (wanted,)
+        found = self.found(meanings, None)
+        assert found["problem_type"] == "multi_label_classification"
+        for item in wanted:
+            assert np.isclose(found["probabilities"][item["label"]], item["score"], atol=1e-5)
+        assert found["labels"] == [label for label, value in found["probabilities"].items() if value > 0.5]
+        assert "label" not in found
+
+    def test_independent_labels(self, meanings: Exported) -> None:
+        found, logits = self.found(meanings, "as_the_base"), self.logits(meanings, "as_the_base")
+        assert list(found["probabilities"]) == ["x", "y", "z"]
+        assert np.allclose(list(found["probabilities"].values()), 1 / (1 + np.exp(-logits)), atol=1e-6)
+        shown = invoke("--bundle", meanings.bundle, "--adapter", "as_the_base", "--text", self.TEXT).stdout
+        for label, value in found["probabilities"].items():
+            assert re.search(rf"{label} +│ +{value:.4f} {'yes' if value > 0.5 else 'no'}", shown)
+
+    @pytest.mark.parametrize("adapter", ["other_count", "exclusive"])
+    def test_one_of_several(self, meanings: Exported, adapter: str) -> None:
+        found, logits = self.found(meanings, adapter), self.logits(meanings, adapter)
+        assert found["problem_type"] == "single_label_classification"
+        assert np.allclose(list(found["probabilities"].values()), np.exp(logits) / np.exp(logits).sum(), atol=1e-6)
+        assert found["label"] == list(found["probabilities"])[int(logits.argmax())]
+
+    @pytest.mark.parametrize("adapter", ["value", "values"])
+    def test_values(self, meanings: Exported, adapter: str) -> None:
+        found, logits = self.found(meanings, adapter), self.logits(meanings, adapter)
+        assert found["problem_type"] == "regression"
+        assert np.allclose(list(found["values"].values()), logits, atol=1e-6)
+        assert not {"probability", "probabilities"} & set(found)
+        shown = invoke("--bundle", meanings.bundle, "--adapter", adapter, "--text", self.TEXT).stdout
+        assert "probability" not in shown
+        assert "value" in shown
+
+    def test_where_it_is_told(self, meanings: Exported, tmp_path: Path) -> None:
+        manifest = read_manifest(meanings.bundle)
+        assert manifest.problem_type == "multi_label_classification"
+        told = {info.name: info.problem_type for info in manifest.adapters}
+        assert told == {
+            "as_the_base": "multi_label_classification",
+            "other_count": None,
+            "exclusive": "single_label_classification",
+            "value": None,
+            "values": "regression",
+        }
+        described = CliRunner().invoke(main, ["inspect", str(meanings.bundle), "--json"])
+        assert {item["name"]: item["problem_type"] for item in json.loads(described.stdout)["adapters"]} == told
+
+    def test_adding_and_merging_tell_the_same(self, meanings: Exported, tmp_path: Path) -> None:
+        from adapter_export.bundle.add import add_adapter
+        from adapter_export.merging.merge import merge
+
+        bundle = Path(shutil.copytree(meanings.bundle, tmp_path / "bundle"))
+        names = list(meanings.adapters)
+        added = add_adapter(bundle, {f"{name}2": meanings.adapters[name] for name in names})
+        for name in names:
+            assert added.adapter(f"{name}2").problem_type == added.adapter(name).problem_type
+            merge(meanings.base, meanings.adapters[name], tmp_path / name)
+            config = json.loads((tmp_path / name / "config.json").read_text())
+            assert config.get("problem_type") == added.adapter(name).problem_type
+
+    def test_parity_compares_it(self, meanings: Exported) -> None:
+        from adapter_export.basemodel import load_base
+        from adapter_export.checkpoints.folder import load_adapter
+        from adapter_export.checkpoints.problem_types import with_problem_type
+        from adapter_export.parity.checks import check_labels
+
+        base = load_base(meanings.base, "text-classification")
+        adapters = {
+            name: with_problem_type(load_adapter(folder, base.info), base.module.config.to_dict())
+            for name, folder in meanings.adapters.items()
+        }
+        manifest = read_manifest(meanings.bundle)
+        assert check_labels(manifest, adapters, {}).verdict.value == "pass"
+        wrong = manifest.with_adapter(replace(manifest.adapter("values"), problem_type=None))
+        check = check_labels(wrong, adapters, {})
+        assert check.verdict.value == "fail"
+        assert check.detail == "adapter values: expected regression by the checkpoint, found None"
+
+
+def test_an_older_manifest_opens(swappable_bundle: Exported, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(swappable_bundle.bundle, tmp_path / "bundle"))
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["problem_type"]
+    for adapter in manifest["adapters"]:
+        del adapter["problem_type"]
+    path.write_text(json.dumps(manifest))
+    (found,) = results("--bundle", bundle, "--text", "good", "--adapter", "ia3_two")
+    assert found["problem_type"] == "single_label_classification"
+    manifest["problem_type"] = "many"
+    path.write_text(json.dumps(manifest))
+    result = invoke("--bundle", bundle, "--text", "good", "--adapter", "ia3_two")
+    assert result.exit_code == 2
+    assert f"{path}: field 'problem_type': expected one of " in result.stderr
+
+
+def test_lines_end_where_json_lines_do(swappable_bundle: Exported, tmp_path: Path) -> None:
+    """Finding 21: characters that other readers end a line at may stand in a JSON string."""
+    texts = ["good\u2028day", "bad\u0085day", "a\u2029b\x1c\x1dc\x0bd\x0c", "fine"]
+    path = tmp_path / "texts.jsonl"
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    assert "\u2028" in lines[0]
+    for end in ("\n", "\r\n"):
+        path.write_bytes(end.join(lines).encode())
+        found = results("--bundle", swappable_bundle.bundle, "--input", path, "--adapter", "ia3_two")
+        assert [item["text"] for item in found] == texts

@@ -21,6 +21,8 @@ from adapter_export.injection import inject
 from adapter_export.merging.merge import merge
 from adapter_export.merging.model import merge_into
 from adapter_export.sites import Port
+from adapter_export.tokenizer import SAMPLES
+from tests.test_tokenizer import bert, raw
 
 # Each has what another lacks: biases, none, Conv1D with a fused projection, shared layers, q/k norms after the
 # projection, an encoder and a decoder, images.
@@ -118,6 +120,26 @@ def test_tokenizer_and_receipt_come_along(
     (entry,) = json.loads((tmp_path / "merged" / "adapter_export.json").read_text())["merged"]
     assert entry["method"] == "ia3"
     assert len(entry["changed"]) == 2 * (2 + 2 + 1)
+
+
+def test_the_merged_folder_has_the_same_tokenizer(
+    tmp_path: Path, tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path]
+) -> None:
+    """Finding 5: of vocab.txt alone, and of a config that says otherwise than tokenizer.json."""
+    base = Path(shutil.copytree(tiny_model("bert"), tmp_path / "base"))
+    for number, config in enumerate([None, {"do_lower_case": False}]):
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (base / name).unlink(missing_ok=True)
+        shutil.copyfile(bert(tmp_path / f"bert{number}", config) / "vocab.txt", base / "vocab.txt")
+        if config is not None:
+            raw(tmp_path / f"bert{number}", lowercase=True)
+            shutil.copyfile(tmp_path / f"bert{number}" / "tokenizer.json", base / "tokenizer.json")
+            (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **config}))
+        merged = tmp_path / f"merged{number}"
+        merge(base, classifier_checkpoints["ia3_three"], merged)
+        wanted, found = map(transformers.AutoTokenizer.from_pretrained, (base, merged))
+        assert [found(text)["input_ids"] for text in SAMPLES] == [wanted(text)["input_ids"] for text in SAMPLES]
+        assert (wanted("Hello")["input_ids"] == wanted("hello")["input_ids"]) is (config is None)
 
 
 def test_the_same_adapter_is_not_merged_twice_but_another_is(

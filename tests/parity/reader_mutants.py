@@ -16,6 +16,7 @@ import pytest
 from adapter_export import tasks
 from adapter_export.checkpoints import folder
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
+from adapter_export.export import export
 from adapter_export.methods.contract import Block
 from adapter_export.sites import Port, Site
 
@@ -37,9 +38,17 @@ def reading(change: ChangeAdapter) -> Patch:
     return _formats(lambda known: {"resolve": lambda *args: change(known.resolve(*args))})
 
 
-def told_task(task: str | None) -> Patch:
-    """Every checkpoint says that it is for `task`."""
-    return _formats(lambda known: {"task_of": lambda checkpoint: task})
+def taken_for(task: str) -> Patch:
+    """Every checkpoint is taken for that task, and what this has no place for is left out without a word."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        def load(*args: Any, **options: Any) -> Adapter:
+            return folder.load_adapter(*args, **{**options, "leave_head": True})
+
+        monkeypatch.setattr(export, "choose_task", lambda *_: task)
+        monkeypatch.setattr(export, "load_adapter", load)
+
+    return patch
 
 
 def _formats(overrides: Callable[[Any], Mapping[str, Any]]) -> Patch:

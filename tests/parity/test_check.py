@@ -28,7 +28,7 @@ from adapter_export.parity.settling import Measured, Rerun
 from tests.bundles import Exported
 from tests.parity.mutants import with_faint
 
-CHECKS = ["files", "labels", "base", "witness", "swap", "provider"]
+CHECKS = ["files", "labels", "tokens", "base", "witness", "swap", "provider"]
 
 
 def judged(exported: Exported) -> ParityReport:
@@ -134,6 +134,7 @@ def test_a_decoder_with_a_cache(llama_bundle: Exported) -> None:
     assert [check.name for check in report.checks] == [
         "files",
         "labels",
+        "tokens",
         "base",
         "witness",
         "swap",

@@ -18,6 +18,8 @@ from adapter_export.parity.report import ParityReport
 from adapter_export.runtime.generation.choose import RowChooser
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.kinds import CrossFeeds, DecoderFeeds
+from adapter_export.runtime.generation.processors import Row
+from adapter_export.runtime.generation.rules import Rules
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 
@@ -27,7 +29,7 @@ R = np.array([[[1.0, 2.0, 3.0, 9.0], [0.0, 5.0, 4.5, 1.0], [7.0, 7.0, 0.0, 1.0]]
 
 def judged(actual: np.ndarray, tokens: list[int], **config: Any) -> tuple[Tokens, int]:
     outputs = Outputs(R, (R,), actual.astype(np.float32))
-    return judge_tokens(outputs, np.array([tokens]), GenerationConfig(**config))
+    return judge_tokens(outputs, np.array([tokens]), GenerationConfig(rules=Rules(**config)), [Row([2], [2], (), 3)])
 
 
 def test_tokens_on_paper() -> None:
@@ -39,8 +41,12 @@ def test_tokens_on_paper() -> None:
     # The loop did not take the best of its own logits.
     assert judged(R, [3, 2, 0]) == (Tokens(count=3, clear=2, agreed=1), 1)
     # What is never chosen, or not as the first, counts on neither side.
-    assert judged(R, [2, 1, 0], suppressed_first=(3,)) == (Tokens(count=3, clear=2, agreed=2), 0)
-    assert judged(R, [3, 2, 0], suppressed=(1,)) == (Tokens(count=3, clear=3, agreed=3), 0)
+    assert judged(R, [2, 1, 0], begin_suppress_tokens=(3,)) == (Tokens(count=3, clear=2, agreed=2), 0)
+    assert judged(R, [3, 2, 0], suppress_tokens=(1,)) == (Tokens(count=3, clear=3, agreed=3), 0)
+    # Rules see what was written before: 3 is halved once it is there, 0 and 1 are as good only while neither is.
+    assert judged(R, [3, 1, 0], repetition_penalty=2.0) == (Tokens(count=3, clear=3, agreed=3), 0)
+    assert judged(R, [3, 1, 1], repetition_penalty=2.0) == (Tokens(count=3, clear=3, agreed=2), 1)
+    assert judged(R, [0, 1, 3], forced_bos_token_id=0, forced_eos_token_id=(3,)) == (Tokens(3, 3, 3), 0)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ from tests.parity.reader_mutants import (
     labels_reversed,
     loaded_as,
     reading,
+    taken_for,
     tensors,
-    told_task,
     without_head,
 )
 
@@ -70,7 +70,7 @@ MUTANTS = [
     ReaderMutant("head's layer transposed", TWO_LAYERS,
                  reading(head(lambda layer: HeadLayer(layer.weight.T.copy(), layer.bias), "classifier.dense"))),
     ReaderMutant("labels permuted", BARE, reading(labels_reversed)),
-    ReaderMutant("another task", BARE, told_task("features")),
+    ReaderMutant("another task", BARE, taken_for("features")),
     ReaderMutant("another class", HEADED, loaded_as("AutoModelForTokenClassification")),
     ReaderMutant("another base model", BARE, base_changed(one_weight)),
     ReaderMutant("bottleneck's bias forgotten", HUB, reading(tensors("down_bias", np.zeros_like))),

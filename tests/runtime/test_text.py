@@ -102,6 +102,7 @@ def test_only_the_inputs_the_graph_takes(folder: Path, manifest: Manifest) -> No
         (100, {}, 64),
         (10**30, {"model_type": "roberta", "pad_token_id": 1}, 62),
         (10**30, {"max_position_embeddings": None}, None),
+        (10**30, {"model_type": "t5", "max_position_embeddings": None, "n_positions": 9}, None),
     ],
 )
 def test_truncation_is_at_the_longest_the_model_takes(
@@ -124,6 +125,28 @@ def test_the_padding_token_of_the_config_comes_first(folder: Path, manifest: Man
     change(folder / "config.json", pad_token_id=None)
     change(folder / "tokenizer_config.json", pad_token={"content": "[UNK]"})
     assert TextEncoder(folder, manifest).pad_id == 1
+
+
+@pytest.mark.parametrize("pad", [10**30, 1e30, "[PAD]", True])
+def test_a_padding_token_that_the_model_has_not(folder: Path, manifest: Manifest, pad: Any) -> None:
+    change(folder / "config.json", pad_token_id=pad)
+    with pytest.raises(InputError, match=r"config\.json: field 'pad_token_id': expected one of the model's \d+"):
+        TextEncoder(folder, manifest)
+    change(folder / "config.json", pad_token_id=-1)
+    assert TextEncoder(folder, manifest).pad_id == 0, "old configs say -1 for none; the tokenizer has one"
+
+
+def test_types_are_zero_where_training_gives_none(folder: Path, manifest: Manifest) -> None:
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    for part in content["post_processor"]["single"]:
+        for item in part.values():
+            item["type_id"] = 2
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    change(folder / "tokenizer_config.json", model_input_names=list(names))
+    assert (TextEncoder(folder, takes(manifest, *names)).encode(["good"]).inputs["token_type_ids"] == 2).all()
+    change(folder / "tokenizer_config.json", model_input_names=list(names[:2]))
+    assert (TextEncoder(folder, takes(manifest, *names)).encode(["good"]).inputs["token_type_ids"] == 0).all()
 
 
 def test_padding_is_on_the_right_whatever_the_tokenizer_prefers(folder: Path, manifest: Manifest) -> None:
@@ -165,6 +188,15 @@ class TestRefusals:
         encoder = TextEncoder(tiny_model("gpt2"), takes(manifest, "input_ids", "attention_mask"))
         with pytest.raises(InputError, match="text '': the tokenizer makes no token of it"):
             encoder.encode(["good", ""])
+
+
+def test_probabilities_of_independent_labels() -> None:
+    logits = np.array([[0.0, 2.0, -3.0, 800.0, -800.0]], np.float32)
+    found = probabilities(logits, "multi_label_classification")
+    assert np.allclose(found[0, :3], [0.5, 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(3))], rtol=1e-12)
+    assert found[0, 3:].tolist() == [1.0, 0.0]
+    with pytest.raises(InputError, match="problem type 'regression': expected single_label_classification or multi_"):
+        probabilities(logits, "regression")
 
 
 def test_probabilities() -> None:

@@ -31,8 +31,9 @@ class Padding:
     and give rows each other's when they have unequal numbers of them: such rows do not share a batch either.
     """
 
-    def __init__(self, bundle: Path, manifest: Manifest) -> None:
+    def __init__(self, bundle: str | Path, manifest: Manifest) -> None:
         """Raises InputError for a graph whose rows are not independent of each other, or that steps with a cache."""
+        bundle = Path(bundle)
         inputs = manifest.graphs[manifest.model].given
         _check_rows(bundle, {**inputs, **manifest.outputs})
         self._inputs = {name: TensorInfo(info.dtype, info.shape[1:]) for name, info in inputs.items()}
@@ -87,11 +88,15 @@ class Padding:
         return batch
 
 
+_MAX_TOKENS = 1 << 31
+
+
 def pad_token(bundle: Path, config: Mapping[str, object]) -> int | None:
     """The model's padding token: the config's, for graphs look for that one, else the tokenizer's; None without one."""
     text = config.get("text_config")
-    found = (text if isinstance(text, dict) else config).get("pad_token_id")
-    if isinstance(found, int) and found >= 0:
+    own = text if isinstance(text, dict) else config
+    found, known = own.get("pad_token_id"), own.get("vocab_size")
+    if type(found) is int and 0 <= found < (known if isinstance(known, int) else _MAX_TOKENS):
         return found
     token = optional_json(bundle / "tokenizer_config.json").get("pad_token")
     content = token.get("content") if isinstance(token, dict) else token

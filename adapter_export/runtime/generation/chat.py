@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 # Older sandboxes let templates out (CVE-2025-27516).
 _SAFE_JINJA2 = (3, 1, 6)
-_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-def render_chat(bundle: Path, messages: Sequence[Mapping[str, Any]]) -> str:
+def render_chat(bundle: str | Path, messages: Sequence[Mapping[str, Any]]) -> str:
     """Messages (`{"role": ..., "content": ...}`) as the model was taught to read them, up to where its answer begins.
 
     The template is a program that came with the model: it runs in jinja2's sandbox, where it reaches nothing but the
@@ -29,6 +29,7 @@ def render_chat(bundle: Path, messages: Sequence[Mapping[str, Any]]) -> str:
 
     Raises InputError for a bundle without a template, a template that fails, and without a jinja2 whose sandbox holds.
     """
+    bundle = Path(bundle)
     path, template = _template(bundle, settings := optional_json(bundle / "tokenizer_config.json"))
     special = {name: _content(settings[name]) for name in _SPECIAL if settings.get(name) is not None}
     given = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None, **special}

@@ -1,6 +1,6 @@
 """The next token from a row of logits: greedy, or a random draw from what temperature, top-k and top-p leave.
 
-Order and meaning are those of transformers' processors: repetition penalty, then temperature, top-k, top-p.
+Order and meaning are those of transformers': the rules of generation_config.json, then temperature, top-k, top-p.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from adapter_export.errors import InputError
+from adapter_export.runtime.generation.processors import Processor, processed
 from adapter_export.runtime.generation.settings import Settings
 
 
@@ -20,43 +21,28 @@ class RowChooser:
         self,
         row: int,
         settings: Settings,
-        seen: Sequence[int],
+        tokens: Sequence[int],
         generator: np.random.Generator,
-        suppressed: Sequence[int] = (),
-        suppressed_first: Sequence[int] = (),
+        processors: Sequence[Processor] = (),
     ) -> None:
-        """seen: the row's tokens so far. suppressed: tokens never chosen; suppressed_first: nor as the first."""
+        """tokens: the row's so far. processors: what changes its logits first."""
         self._row, self._settings, self._generator = row, settings, generator
-        self._seen = set(seen)
-        self._suppressed = list(suppressed)
-        self._suppressed_now = [*suppressed, *suppressed_first]
+        self._tokens, self._processors = list(tokens), processors
 
     def __call__(self, logits: np.ndarray) -> int:
         """The token for logits [vocabulary], of any float type. Raises InputError where none is the largest."""
         settings = self._settings
-        scores = logits
-        if settings.repetition_penalty != 1:
-            scores = penalized(scores, sorted(self._seen), settings.repetition_penalty)
-        if self._suppressed_now:
-            scores = scores.copy()
-            scores[self._suppressed_now] = -np.inf
-        if not np.isfinite(scores.max()):
-            raise InputError(f"prompt {self._row}: the model's logits hold {scores.max()}: there is no next token")
+        scores = processed(self._processors, self._tokens, logits)
+        if not np.isfinite(largest := scores.max()):
+            if np.isfinite(logits.max()):
+                raise InputError(f"prompt {self._row}: generation_config.json leaves no token to choose from")
+            raise InputError(f"prompt {self._row}: the model's logits hold {largest}: there is no next token")
         if settings.temperature == 0:
             token = int(scores.argmax())
         else:
             token = draw(warped(scores, settings.temperature, settings.top_k, settings.top_p), self._generator)
-        self._seen.add(token)
-        self._suppressed_now = self._suppressed
+        self._tokens.append(token)
         return token
-
-
-def penalized(scores: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndarray:
-    """Scores of seen tokens s become s / penalty where positive, s * penalty where negative (arXiv:1909.05858)."""
-    result: np.ndarray = scores.astype(np.float64)
-    own = result[list(seen)]
-    result[list(seen)] = np.where(own < 0, own * penalty, own / penalty)
-    return result
 
 
 def warped(scores: np.ndarray, temperature: float, top_k: int | None, top_p: float | None) -> np.ndarray:

@@ -1,68 +1,80 @@
-"""What a bundle's own files say about generating: where it ends, and how far it can go."""
+"""What a bundle's own files say about generating: where it begins and ends, by which rules, and how far it can go."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adapter_export.architectures.facts import facts
 from adapter_export.checkpoints.files import read_json
-from adapter_export.errors import InputError
+from adapter_export.runtime.generation.rules import Rules, read_rules, token_ids
+from adapter_export.runtime.generation.unread import unread, unread_of_draws
 
 # The decoder's own comes first.
 _POSITIONS = ("max_target_positions", "max_position_embeddings", "n_positions")
-# Their positions are relative: old configs have a limit that the model does not.
-_UNLIMITED = ("t5", "mt5", "umt5")
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
     """eos: token ids that end a row. pad: fills a batch; it is masked, so any token does. max_positions: the decoder's
-    longest sequence, None without a limit. begin: tokens an encoder-decoder begins with, none for others. suppressed:
-    tokens that are never chosen; suppressed_first: nor as the first.
+    longest sequence, None without a limit. begin: tokens an encoder-decoder begins with, none for others. rules: how
+    tokens are chosen. max_new_tokens: how many, None where the file does not say. unread: fields that would change what
+    is written, and are not read; unread_of_draws: those that count where tokens are drawn.
     """
 
     eos: tuple[int, ...] = ()
     pad: int = 0
     max_positions: int | None = None
     begin: tuple[int, ...] = ()
-    suppressed: tuple[int, ...] = ()
-    suppressed_first: tuple[int, ...] = ()
+    rules: Rules = field(default_factory=Rules)
+    max_new_tokens: int | None = None
+    unread: tuple[str, ...] = ()
+    unread_of_draws: tuple[str, ...] = ()
 
 
-def read_generation_config(bundle: Path) -> GenerationConfig:
-    """From generation_config.json, else config.json. Raises InputError that names the file and the field."""
-    model = _read(bundle / "config.json")
-    layers = [(bundle / "generation_config.json", _read(bundle / "generation_config.json"))]
-    layers += [
-        (bundle / "config.json", found) for found in (model, model.get("text_config")) if isinstance(found, dict)
-    ]
-    limits = [] if model.get("model_type") in _UNLIMITED else [_ids(layers[1:], name) for name in _POSITIONS]
+def read_generation_config(bundle: str | Path) -> GenerationConfig:
+    """From generation_config.json or, in a folder without one, config.json, as transformers does.
+
+    The padding token, which is masked, and an encoder-decoder's start come from config.json too where the other file
+    has none. Raises InputError that names the file and the field.
+    """
+    bundle = Path(bundle)
+    model_file, file = bundle / "config.json", bundle / "generation_config.json"
+    model = _read(model_file)
+    nested = model.get("text_config")
+    text = {**nested, **_given(model)} if isinstance(nested, dict) else model
+    if file.is_file():
+        values = read_json(file)
+    else:
+        file, values = model_file, text
+    both = {**text, **_given(values)}
+
+    def ids(name: str, found: Mapping[str, Any]) -> tuple[int, ...]:
+        return token_ids(file if values.get(name) is not None else model_file, name, found.get(name))
+
+    relative = facts(str(model.get("model_type"))).relative
+    limits = [] if relative else [ids(name, text) for name in _POSITIONS]
     known = [limit[0] for limit in limits if limit and limit[0] > 0]
     begin: tuple[int, ...] = ()
     if model.get("is_encoder_decoder") is True:
-        start = _ids(layers, "decoder_start_token_id") or _ids(layers, "bos_token_id")
-        begin = (*start[:1], *_ids(layers, "forced_bos_token_id"))
+        begin = (ids("decoder_start_token_id", both) or ids("bos_token_id", both))[:1]
+    new = token_ids(file, "max_new_tokens", values.get("max_new_tokens"))
     return GenerationConfig(
-        eos=_ids(layers, "eos_token_id"),
-        pad=next(iter(_ids(layers, "pad_token_id")), 0),
+        eos=ids("eos_token_id", values),
+        pad=next(iter(ids("pad_token_id", both)), 0),
         max_positions=known[0] if known else None,
         begin=begin,
-        suppressed=_ids(layers, "suppress_tokens"),
-        suppressed_first=_ids(layers, "begin_suppress_tokens"),
+        rules=read_rules(file, values),
+        max_new_tokens=new[0] if new and new[0] > 0 else None,
+        unread=unread(values),
+        unread_of_draws=unread_of_draws(values),
     )
 
 
-def _ids(layers: list[tuple[Path, dict[str, Any]]], name: str) -> tuple[int, ...]:
-    """The first value that is there; ids may be one or a list. Negative ids, a habit of old configs, mean none."""
-    for path, values in layers:
-        if (value := values.get(name)) is None:
-            continue
-        found = value if isinstance(value, list) else [value]
-        if not all(isinstance(token, int) and not isinstance(token, bool) for token in found):
-            raise InputError(f"{path}: field {name!r}: expected a whole number or a list of them, found {value!r}")
-        return tuple(token for token in found if token >= 0)
-    return ()
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _read(path: Path) -> dict[str, Any]:

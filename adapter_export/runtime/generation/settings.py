@@ -18,7 +18,7 @@ class Settings:
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
-    repetition_penalty: float = 1.0
+    repetition_penalty: float | None = None
     seed: int | Sequence[int] | None = None
     stop_tokens: Sequence[int] = ()
     ignore_eos: bool = False
@@ -34,8 +34,9 @@ class Settings:
             raise InputError(f"top_k: expected a whole number from 1, found {self.top_k!r}")
         if self.top_p is not None and (not _number(self.top_p) or not 0 < self.top_p <= 1):
             raise InputError(f"top_p: expected a number above 0 and up to 1, found {self.top_p!r}")
-        if not _number(self.repetition_penalty) or not 0 < self.repetition_penalty < float("inf"):
-            raise InputError(f"repetition_penalty: expected a number above 0, found {self.repetition_penalty!r}")
+        penalty = self.repetition_penalty
+        if penalty is not None and (not _number(penalty) or not 0 < penalty < float("inf")):
+            raise InputError(f"repetition_penalty: expected a number above 0, found {penalty!r}")
         for seed in () if self.seed is None else self.seed if isinstance(self.seed, Sequence) else (self.seed,):
             if not _whole(seed) or seed < 0:
                 raise InputError(f"seed: expected a whole number from 0, or one for each prompt, found {self.seed!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from adapter_export.runtime.generation.bound import PAST, PRESENT, BoundGraph, C
 from adapter_export.runtime.generation.choose import RowChooser
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.kinds import CrossFeeds, DecoderFeeds, Feeds, padded_right
+from adapter_export.runtime.generation.processors import Processor, Row, processors_for
 from adapter_export.runtime.generation.settings import Settings
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_inputs
@@ -49,11 +51,15 @@ def start(
     vocabulary = manifest.outputs["logits"].shape[-1]
     if bad := [token for token in settings.stop_tokens if not _is_token(token, vocabulary)]:
         raise InputError(f"stop_tokens: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
+    if not _is_token(config.pad, vocabulary):
+        # Some models name a padding token that they have no row for; it is masked, and any other does.
+        config = replace(config, pad=0)
     generators = settings.generators(len(prompts))
     graph = graphs[manifest.model]
     feeds: Feeds
+    read: Sequence[Sequence[int] | None]
     if ENCODER in manifest.graphs:
-        encoded = _encoder_inputs(manifest, config, prompts)
+        encoded, read = _encoder_inputs(manifest, config, prompts)
         written: list[Sequence[int]] = [_begin(config, settings, vocabulary)] * len(prompts)
         states = [name for name in manifest.graphs[ENCODER].outputs if name.startswith(PRESENT)]
         feeds = CrossFeeds(graphs[ENCODER], graph, encoded, states, written[0], manifest.inputs)
@@ -61,43 +67,74 @@ def start(
         if settings.prefix:
             raise InputError("prefix: expected none, as this model writes on behind the prompt itself")
         written = [_tokens(row, prompt, vocabulary) for row, prompt in enumerate(prompts)]
+        read = written
         feeds = DecoderFeeds(written, config.pad, manifest.inputs)
     for row, tokens in enumerate(written):
         check_room(f"prompt {row}", len(tokens), settings.max_new_tokens, config.max_positions)
+    if isinstance(vocabulary, int):
+        config.rules.check(vocabulary)
     choosers = [
-        RowChooser(row, settings, tokens, generator, config.suppressed, config.suppressed_first)
-        for row, (tokens, generator) in enumerate(zip(written, generators, strict=True))
+        RowChooser(row, settings, tokens, generator, row_processors(config, settings, tokens, own))
+        for row, (tokens, own, generator) in enumerate(zip(written, read, generators, strict=True))
     ]
     stops = {*settings.stop_tokens, *(() if settings.ignore_eos else config.eos)}
     decoder = CachedDecoder(graph, manifest.graphs[manifest.model], len(prompts))
     return Generation(decoder, feeds, choosers, stops, config.pad, settings.max_new_tokens)
 
 
-def _encoder_inputs(manifest: Manifest, config: GenerationConfig, prompts: Sequence[Prompt]) -> dict[str, np.ndarray]:
-    """Token ids of texts, padded, or one array of what else the encoder reads (Whisper's input_features)."""
+def row_processors(
+    config: GenerationConfig, settings: Settings, written: Sequence[int], read: Sequence[int] | None
+) -> tuple[Processor, ...]:
+    """What changes the logits of a row that begins with the tokens `written`, of a model that reads the tokens `read`
+    (None: no text). A caller's penalty takes the place of the config's; a caller who ignores ends has none put off and
+    none forced."""
+    rules = config.rules
+    if settings.repetition_penalty is not None:
+        rules = replace(rules, repetition_penalty=settings.repetition_penalty)
+    if settings.ignore_eos:
+        rules = replace(rules, forced_eos_token_id=())
+    eos = () if settings.ignore_eos else config.eos
+    return processors_for(rules, Row(written, read, eos, settings.max_new_tokens))
+
+
+def unread_in(config: GenerationConfig, settings: Settings) -> tuple[str, ...]:
+    """Fields of the bundle's generation_config.json that are not read, and would change what is written so."""
+    if settings.temperature == 0:
+        return config.unread
+    drawing = {"do_sample", *config.unread_of_draws}
+    given = {name for name in drawing if getattr(settings, name, None) is not None}
+    named = dict.fromkeys((*config.unread, *config.unread_of_draws))
+    return tuple(name for name in named if name not in {"do_sample", *given})
+
+
+def _encoder_inputs(
+    manifest: Manifest, config: GenerationConfig, prompts: Sequence[Prompt]
+) -> tuple[dict[str, np.ndarray], Sequence[Sequence[int] | None]]:
+    """Token ids of texts, padded, or one array of what else the encoder reads (Whisper's input_features); and each
+    row's tokens where it reads such."""
     wanted = manifest.graphs[ENCODER].given
     if "input_ids" in wanted:
         rows = [_tokens(row, prompt, manifest.outputs["logits"].shape[-1]) for row, prompt in enumerate(prompts)]
         for row, tokens in enumerate(rows):
             check_room(f"prompt {row}", len(tokens), 1, config.max_positions)
         encoded = padded_right(rows, config.pad)
-        return {name: value for name, value in encoded.items() if name in wanted}
+        return {name: value for name, value in encoded.items() if name in wanted}, rows
     ((name, info),) = wanted.items()
     try:
         encoded = {name: np.stack([np.asarray(prompt, info.dtype) for prompt in prompts])}
     except ValueError as error:
         raise InputError(f"prompts: expected {name} {list(info.shape[1:])} each: {error}") from None
     check_inputs(encoded, wanted)
-    return encoded
+    return encoded, [None] * len(prompts)
 
 
 def _begin(config: GenerationConfig, settings: Settings, vocabulary: int | str) -> list[int]:
-    """What every row of an encoder-decoder begins with: as the config says, or its start and the caller's prefix."""
+    """What every row of an encoder-decoder begins with: its start, and the caller's prefix."""
     if not config.begin:
         raise InputError("config.json: field 'decoder_start_token_id': expected a token id, found none")
     if bad := [token for token in settings.prefix if not _is_token(token, vocabulary)]:
         raise InputError(f"prefix: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
-    return [config.begin[0], *settings.prefix] if settings.prefix else list(config.begin)
+    return [*config.begin, *settings.prefix]
 
 
 def positions_taken(manifest: Manifest, config: GenerationConfig, prompt: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapter_export.errors import InputError
-from adapter_export.runtime.text import load_tokenizer
+from adapter_export.runtime.text import read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,9 +19,9 @@ _BROKEN = "\ufffd"
 class PromptTexts:
     """The bundle's tokenizer, for generating: prompts are neither padded nor cut."""
 
-    def __init__(self, bundle: Path) -> None:
+    def __init__(self, bundle: str | Path) -> None:
         """Raises InputError for a bundle without a readable tokenizer.json."""
-        self._tokenizer = load_tokenizer(bundle)
+        self._tokenizer = read_tokenizer(bundle)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Tokens of a prompt. special: with those the tokenizer puts around a text; a chat template brings its own.

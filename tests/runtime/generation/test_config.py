@@ -44,12 +44,12 @@ def test_what_an_encoder_decoder_begins_with(tmp_path: Path) -> None:
     assert read(tmp_path, {"bos_token_id": 3, "decoder_start_token_id": 2}).begin == ()
     assert read(tmp_path, pair).begin == (3,)
     assert read(tmp_path, {**pair, "decoder_start_token_id": 2}).begin == (2,)
-    assert read(tmp_path, pair, {"decoder_start_token_id": 5, "forced_bos_token_id": 9}).begin == (5, 9)
+    assert read(tmp_path, pair, {"decoder_start_token_id": 5, "forced_bos_token_id": 9}).begin == (5,)
 
 
 def test_suppressed_tokens(tmp_path: Path) -> None:
     found = read(tmp_path, {"suppress_tokens": [1, 2]}, {"suppress_tokens": [-1, 4], "begin_suppress_tokens": [7]})
-    assert (found.suppressed, found.suppressed_first) == ((4,), (7,))
+    assert (found.rules.suppress_tokens, found.rules.begin_suppress_tokens) == ((4,), (7,))
 
 
 @pytest.mark.parametrize("value", ["end", [1, "a"], 1.5, True, {}])

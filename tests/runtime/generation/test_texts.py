@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from adapter_export.bundle.manifest import read_manifest, write_manifest
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.texts import PromptTexts, TextStream
 from tests.bundles import Exported
@@ -113,3 +118,14 @@ def test_prompts_are_neither_padded_nor_cut(llama_bundle: Exported) -> None:
 def test_a_bundle_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected tokenizer.json to encode texts with, found none"):
         PromptTexts(tmp_path)
+
+
+def test_the_first_example_of_the_documentation(llama_bundle: Exported, tmp_path: Path, monkeypatch: Any) -> None:
+    """Finding 22: it raised, as paths were taken as Path alone. It names its adapter `poems`."""
+    page = (Path(__file__).parents[3] / "docs" / "generation.md").read_text(encoding="utf-8")
+    (code, *_) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    bundle = Path(shutil.copytree(llama_bundle.bundle, tmp_path / "bundle"))
+    manifest = read_manifest(bundle)
+    write_manifest(bundle, replace(manifest, adapters=(replace(manifest.adapter("ia3"), name="poems"),)))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace('"poems", max_new_tokens=64', '"poems", max_new_tokens=6'), "generation.md", "exec"), {})

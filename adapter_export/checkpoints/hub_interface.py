@@ -1,0 +1,175 @@
+"""AdapterHub's plug-in interface: which modules of a model the library adapts from outside, by hooks.
+
+`adapter_interface.json` beside a checkpoint holds the one that it was trained with, for any model at all; some models
+have one in the library itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from adapter_export.checkpoints.files import field, shortened
+from adapter_export.errors import InputError
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.renames import canonical, former
+from adapter_export.sites import strip_prefix
+
+INTERFACE = "adapter_interface.json"
+_THIRDS = ("attn_q_proj", "attn_k_proj", "attn_v_proj")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Paths of modules, by the library's own names for them; None where there is no such module.
+
+    model_layers: the list of layers, in the base model. layer_*: below a layer: its sublayers, the projections of its
+    feed-forward, the modules whose input is a sublayer's residual (`pre`), the norms after attention and feed-forward
+    (`ln`). attn_*: below a layer's attention. base_model: where the class keeps the base model, if not at its prefix.
+    adapter_methods: those that it is meant for.
+    """
+
+    adapter_methods: tuple[str, ...]
+    model_embeddings: str | None
+    model_layers: str
+    layer_self_attn: str | None
+    layer_cross_attn: str | None
+    attn_o_proj: str | None
+    layer_intermediate_proj: str | None
+    layer_output_proj: str | None
+    attn_k_proj: str | None = None
+    attn_q_proj: str | None = None
+    attn_v_proj: str | None = None
+    attn_qkv_proj: str | None = None
+    layer_pre_self_attn: str | None = None
+    layer_pre_cross_attn: str | None = None
+    layer_pre_ffn: str | None = None
+    layer_ln_1: str | None = None
+    layer_ln_2: str | None = None
+    base_model: str | None = None
+
+    def layers(self, info: ModelInfo) -> list[str]:
+        """Paths of the layers in the model's order, as transformers 4 named them: see `below`.
+
+        Raises InputError, naming the field, where there are none.
+        """
+        for path in self._candidates(info):
+            pattern = re.compile(rf"{re.escape(path)}\.(\d+)")
+            found = {
+                int(match[1]): match[0]
+                for module in info.modules
+                for name in (module, former(info.model_type, module))
+                if (match := pattern.fullmatch(name))
+            }
+            if found:
+                return [found[number] for number in sorted(found)]
+        raise InputError(f"field 'model_layers': {self.model_layers!r} is no list of layers of this {info.model_type}")
+
+    def below(self, info: ModelInfo, layer: str, *names: str | None) -> str | None:
+        """Today's path of a module below a layer; None where one of its names is, or the layer has no such module."""
+        path = canonical(info.model_type, ".".join([layer, *filter(None, names)]))
+        return path if all(names) and path in info.modules else None
+
+    def hooks_like(self, other: Interface | None) -> bool:
+        """Whether bottlenecks stand alike by both."""
+        return other is not None and all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("model_layers", "layer_self_attn", "layer_cross_attn", "attn_o_proj", "layer_output_proj",
+                         "layer_pre_self_attn", "layer_pre_ffn", "layer_ln_1", "layer_ln_2")
+        )  # fmt: skip
+
+    def check(self, info: ModelInfo) -> None:
+        """Raise InputError, naming the field, unless the first layer has every module that is named, as the library
+        demands."""
+        first = self.layers(info)[0]
+        for item in fields(self):
+            # What only holds attention together need not be there: transformers 5 has lost some such modules.
+            if item.name.startswith("layer_") and item.name != "layer_self_attn":
+                self._expect(info, first, item.name)
+        for attention in ("layer_self_attn", "layer_cross_attn"):
+            if (parent := getattr(self, attention)) is not None:
+                for name in ("attn_o_proj", *(_THIRDS if self.attn_qkv_proj is None else ("attn_qkv_proj",))):
+                    self._expect(info, first, name, parent)
+
+    def _expect(self, info: ModelInfo, layer: str, name: str, parent: str | None = None) -> None:
+        value = getattr(self, name)
+        if value is not None and self.below(info, layer, *filter(None, (parent, value))) is None:
+            path = ".".join(filter(None, (layer, parent, value)))
+            raise InputError(f"field {name!r}: {path!r} is not in this {info.model_type} model")
+
+    def _candidates(self, info: ModelInfo) -> Iterator[str]:
+        """Paths of the list of layers within the base model as we have it."""
+        if self.base_model:
+            yield strip_prefix(f"{self.base_model}.{self.model_layers}", info.prefix)
+        yield strip_prefix(self.model_layers, info.prefix)
+
+
+_PROJECTIONS: Mapping[str, str] = {"attn_k_proj": "k_proj", "attn_q_proj": "q_proj", "attn_v_proj": "v_proj"}
+_METHODS = ("bottleneck", "lora", "reft", "invertible")
+_GEMMA = Interface(
+    _METHODS, "embed_tokens", "layers", "self_attn", None, "o_proj", "mlp.up_proj", "mlp.down_proj",
+    **_PROJECTIONS,
+    layer_pre_self_attn="input_layernorm",
+    layer_pre_ffn="pre_feedforward_layernorm",
+    layer_ln_1="post_attention_layernorm",
+    layer_ln_2="post_feedforward_layernorm",
+)  # fmt: skip
+_QWEN = Interface(
+    _METHODS, "embed_tokens", "layers", "self_attn", None, "o_proj", "mlp.up_proj", "mlp.down_proj",
+    **_PROJECTIONS,
+    layer_pre_self_attn="input_layernorm",
+    layer_pre_ffn="post_attention_layernorm",
+)  # fmt: skip
+# The library's own, by model_type. Unlike ours they take h before Gemma's second norms, and x after ModernBERT's norm;
+# Phi's feed-forward gets no x.
+BUILT_IN: Mapping[str, Interface] = {
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA,
+    "modernbert": Interface(
+        _METHODS, "embeddings", "layers", "attn", None, "Wo", "mlp.Wi", "mlp.Wo",
+        attn_qkv_proj="Wqkv",
+        layer_pre_self_attn="attn",
+        layer_pre_ffn="mlp",
+        layer_ln_1="mlp_norm",
+    ),
+    "phi": Interface(
+        _METHODS, "embed_tokens", "layers", "self_attn", None, "dense", "mlp.fc1", "mlp.fc2",
+        **_PROJECTIONS,
+        layer_pre_self_attn="input_layernorm",
+    ),
+    "qwen2": _QWEN,
+    "qwen3": _QWEN,
+}  # fmt: skip
+
+
+def parse(config: Mapping[str, Any], path: Path, info: ModelInfo) -> Interface:
+    """The interface in a file read from `path`, checked against the model.
+
+    Raises InputError, naming the field, for one of another model, a field that is missing, unknown or of a wrong type,
+    and a module that the model does not have.
+    """
+    found = config.get("model_type", info.model_type)
+    if found != info.model_type:
+        raise InputError(f"{path}: field 'model_type': expected {info.model_type!r}, found {shortened(found)}")
+    values: dict[str, Any] = dict(field(config, path, "interface", dict))
+    known = {item.name: item.default for item in fields(Interface)}
+    if unknown := sorted(set(values) - set(known)):
+        raise InputError(f"{path}: field {shortened(unknown[0])} is unknown, and may change where adapters stand")
+    for name, default in known.items():
+        if name not in values and default is MISSING:
+            raise InputError(f"{path}: field {name!r} is missing")
+        if name in ("adapter_methods", "model_layers") or values.get(name) is not None:
+            values[name] = field(values, path, name, list if name == "adapter_methods" else str)
+    values["adapter_methods"] = tuple(map(str, values["adapter_methods"]))
+    interface = Interface(**values)
+    thirds = [getattr(interface, name) is not None for name in _THIRDS]
+    if any(thirds) if interface.attn_qkv_proj is not None else not all(thirds):
+        raise InputError(f"{path}: field 'attn_qkv_proj': expected either this or all of {', '.join(_THIRDS)}")
+    try:
+        interface.check(info)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return interface

@@ -1,0 +1,81 @@
+"""Models and adapters on the Hugging Face hub: `org/name[@revision]` in place of a folder."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from adapter_export.errors import InputError
+
+_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+# Where the hub's own cache keeps one commit of a repository.
+_SNAPSHOT = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>.+)")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# Weights as safetensors, settings, tokenizers; of pickles those of adapters, which are read without running them.
+_FILES = (
+    "*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "adapter_model.bin", "pytorch_adapter.bin",
+    "pytorch_model_head.bin",
+)  # fmt: skip
+# Other forms of the weights, and what trainers leave behind, lie in folders of their own.
+_SKIPPED = ("*/*", "training_args*", "optimizer*", "README*")
+_SECONDS = 10.0
+
+
+def local(path: str | Path, what: str) -> Path:
+    """The folder at `path`; where there is none and `path` reads `org/name[@revision]`, that of the hub.
+
+    what: `model` or `adapter`, for messages. Fetched are weights as safetensors, settings and tokenizers, and adapters'
+    .bin files; they stay in the hub's own cache (HF_HOME). HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN mean what they mean
+    there. Raises InputError where the hub cannot be reached, or has no such repository or revision.
+    """
+    match = _ID.fullmatch(str(path))
+    if match is None or Path(path).exists():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if quiet:
+        disable_progress_bars()
+    try:
+        folder = snapshot_download(
+            match["repo"],
+            revision=match["revision"],
+            allow_patterns=list(_FILES),
+            ignore_patterns=list(_SKIPPED),
+            etag_timeout=_SECONDS,
+        )
+    except Exception as error:  # the library raises what its HTTP client raises
+        raise InputError(f"{what} {path}: is no folder, and {_reason(error)}") from error
+    finally:
+        if quiet:
+            enable_progress_bars()
+    return Path(folder)
+
+
+def source_of(folder: Path) -> str | None:
+    """`org/name@commit` of a folder in the hub's cache; None of any other."""
+    folder = folder.absolute()
+    match = _SNAPSHOT.fullmatch(folder.parent.parent.name)
+    if match is None or folder.parent.name != "snapshots" or not _COMMIT.fullmatch(folder.name):
+        return None
+    return f"{match['owner']}/{match['name']}@{folder.name}"
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    match error:
+        case errors.GatedRepoError():
+            return "the hub gives it only to those who accepted its terms; set HF_TOKEN to a token of theirs"
+        case errors.RevisionNotFoundError():
+            return "the hub's repository of that name has no such revision"
+        case errors.RepositoryNotFoundError():
+            return "the hub has no such repository, or it is private (HF_TOKEN)"
+        case errors.HFValidationError():
+            return "it is no name that the hub can have"
+        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
+            return "the hub cannot be reached, or HF_HUB_OFFLINE is set, and it is not in the hub's cache"
+    text = " ".join(str(error).split())[:160]
+    return f"it cannot be fetched from the hub: {type(error).__name__}: {text}"

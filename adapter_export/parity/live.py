@@ -59,6 +59,10 @@ class Live:
         target = _load(model, manifest, manifest.dtype)
         for base in (exact, target):
             use_padding(base, self.adapters)
+        pad = getattr(exact.module.config, "pad_token_id", None)
+        if (plain := self.witnesses.base) is not None and pad is not None:
+            # The adapters' own, where the base model names none: a classifier finds the end of a text by it.
+            plain.model.config.pad_token_id = pad
         self._target = _target(manifest, target)
         self._inputs = whole_inputs(manifest)
         self.limits = _text_limits(exact, self._inputs, manifest.task)

@@ -64,7 +64,11 @@ class PeftSubject(Subject):
         self.body_only = task == "features" and self.model is not self.body
         # PEFT stores no class names: they are in a file of adapter-export's beside the checkpoint, or the base model's.
         beside = adapter / "adapter_export.json"
-        own = read_object(beside).get("labels") if beside.is_file() else None
+        noted = read_object(beside) if beside.is_file() else {}
+        own, pad = noted.get("labels"), noted.get("pad_token_id")
+        if getattr(self.model.config, "pad_token_id", None) is None and pad is not None:
+            # As training set it, for a base model that names none.
+            self.model.config.pad_token_id = pad
         names = base_labels(read_object(bases.folder / "config.json"), classes or 0)
         self.labels = chosen_names([str(name) for name in own]) if own else names
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,7 +27,7 @@ from adapter_export.export.lower import Lowered, lower, share_tensors
 from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable, Required
 from adapter_export.export.target import Target
-from adapter_export.export.trace import FP32, MIN_OPSET, trace
+from adapter_export.export.trace import FP32, MIN_OPSET, Trace, trace
 from adapter_export.hub import local
 from adapter_export.injection import load_head, with_heads
 from adapter_export.merging.model import merge_into
@@ -39,6 +38,8 @@ from adapter_export.sites import Site
 from adapter_export.tokenizer import exportable_tokenizer
 
 _log = logging.getLogger(__name__)
+Progress = Callable[[str], None]
+
 MODES = ("merged", "embedded", *MANY)
 
 
@@ -59,6 +60,7 @@ def export_onnx(
     labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
     tokenizer: bool = True,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
 
@@ -69,6 +71,7 @@ def export_onnx(
     swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters a runtime holds in memory at once.
     labels: class names by adapter, which win over those of the checkpoint; without either, the base model's own where
     their number fits. tokenizer: False leaves it out; the bundle then takes token ids alone.
+    progress: called with what begins now, in words.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
@@ -81,7 +84,10 @@ def export_onnx(
     check_given(labels, adapters)
     config = model_config(folder)
     found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
+    say = progress or (lambda text: None)
+    say("reading the tokenizer")
     texts = exportable_tokenizer(folder) if tokenizer else None
+    say("loading the base model")
     base = load_base(folder, found or task, dtype=target.torch_dtype)
     _check_generation(folder, base, cache)
     base, loaded = with_heads(
@@ -98,7 +104,8 @@ def export_onnx(
             raise InputError(
                 f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
             )
-    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind)
+    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind, say)
+    say("writing and checking the bundle")
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
         return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, texts, task != "auto")
 
@@ -121,12 +128,18 @@ def lower_mode(
     stages: Mapping[str, StageOf] = MappingProxyType({MODEL: scoring}),
     target: Target = FP32,
     bind: str = "initializer",
+    progress: Progress = lambda text: None,
 ) -> tuple[BaseModel, dict[str, Lowered]]:
     """Trace the base model's stages, each once, and lower them to `mode`; gives the graphs by file.
 
-    In modes merged and embedded the head becomes the adapter's. target: of a base model loaded at that dtype.
+    In modes merged and embedded the head becomes the adapter's. target: of a base model loaded at that dtype. progress:
+    called with what begins now, in words.
     """
-    make = partial(trace, opset=opset, target=target)
+
+    def make(file: str, sites: Mapping[Site, Sequence[Operator]], head: Sequence[str] = ()) -> Trace:
+        progress(f"tracing {file}")
+        return trace(base, sites, head, opset, stage=stages[file], target=target)
+
     if mode in MANY:
         sites = union_of_sites(adapters.values())
         head = base.info.head
@@ -134,10 +147,7 @@ def lower_mode(
         last = head[-1] if head else None
         stacked = Bank([adapter_tensors(adapter) for adapter in adapters.values()])
         many = stacked if mode == "bank" else Required() if bind == "input" else Overridable()
-        graphs = {
-            file: lower(make(base, sites, head, stage=stage), sites, many, defaults, last)
-            for file, stage in stages.items()
-        }
+        graphs = {file: lower(make(file, sites, head), sites, many, defaults, last) for file in stages}
         # Required inputs that a graph does not read would have to be given all the same.
         return base, share_tensors(graphs) if isinstance(many, Overridable) else graphs
     (adapter,) = adapters.values()
@@ -146,10 +156,10 @@ def lower_mode(
         base = replace(base, untrained_head=False)
     if mode == "merged":
         merge_into(base.module, adapter)
-        return base, {file: lower(make(base, {}, stage=stage), {}) for file, stage in stages.items()}
+        return base, {file: lower(make(file, {}), {}) for file in stages}
     sites = union_of_sites([adapter])
     storage = Constants(adapter_tensors(adapter))
-    return base, {file: lower(make(base, sites, stage=stage), sites, storage) for file, stage in stages.items()}
+    return base, {file: lower(make(file, sites), sites, storage) for file in stages}
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:

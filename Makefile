@@ -42,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "error: Python 3.10 or newer is needed and '$(PYTHON)' is not; name one: make venv PYTHON=python3.12" >&2; exit 1; }
 	@echo "Setting up .venv: some minutes and some GB, once"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all,test,dev]'
 	@touch $@
 
 clean: ## Remove everything made here: .venv, downloads, caches, outputs

@@ -202,7 +202,9 @@ def with_heads(base: BaseModel, adapters: Mapping[str, Adapter]) -> tuple[BaseMo
 def _check_repeated(model: PreTrainedModel, module: str, weight: np.ndarray) -> None:
     import torch
 
-    own = model.base_model.get_submodule(module).weight
+    own = getattr(model.base_model.get_submodule(module), "weight", None)
+    if not isinstance(own, torch.Tensor):
+        raise InputError(f"{module!r}: saved with the adapter, and the base model has no weight there")
     if tuple(own.shape) != weight.shape or not torch.equal(torch.tensor(weight, dtype=own.dtype), own.cpu()):
         raise InputError(different(module, weight.shape, tuple(own.shape)))
 

@@ -26,20 +26,20 @@ def check_adapter_name(name: str) -> str:
     return name
 
 
-def parse_named_path(text: str) -> tuple[str, str]:
-    """Split `NAME=DIR` as given to `--adapter`; raise InputError if either side is missing or the name is unsafe."""
+def parse_named_path(text: str, option: str = "--adapter", what: str = "DIR") -> tuple[str, str]:
+    """Split `NAME=DIR` as given to `option`; raise InputError if either side is missing or the name is unsafe."""
     name, separator, path = text.partition("=")
     if not separator or not path:
-        raise InputError(f"--adapter {text!r}: expected NAME=DIR")
+        raise InputError(f"{option} {text!r}: expected NAME={what}")
     return check_adapter_name(name), path
 
 
-def parse_adapters(texts: Iterable[str]) -> dict[str, str]:
+def parse_adapters(texts: Iterable[str], option: str = "--adapter", what: str = "DIR") -> dict[str, str]:
     """Paths by name of repeated `NAME=DIR`; raises InputError also for a name given twice."""
     adapters: dict[str, str] = {}
-    for name, path in map(parse_named_path, texts):
+    for name, path in (parse_named_path(text, option, what) for text in texts):
         if name in adapters:
-            raise InputError(f"--adapter {name}: given twice")
+            raise InputError(f"{option} {name}: given twice")
         adapters[name] = path
     return adapters
 

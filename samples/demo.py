@@ -7,9 +7,11 @@ in one swappable bundle, and the two IA3 ones merged as well.
 from __future__ import annotations
 
 import csv
+import json
 import random
 import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from samples.assets import minilm, prompt_injection, sentiment
+from samples.assets import AssetError, minilm, prompt_injection, sentiment
 
 OUT = Path(__file__).resolve().parent.parent / "out" / "demo"
 # Enough to beat the head alone by far, few enough for some minutes on two cores.
@@ -141,6 +143,32 @@ def timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def is_adapterhub(checkpoint: Path) -> bool:
+    """Whether a checkpoint is in AdapterHub's format, which PEFT does not read."""
+    return "peft_type" not in json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+
+
+def recorded(names: Sequence[str], adapters: dict[str, Path]) -> dict[str, Path]:
+    """What those adapters compute by AdapterHub's own library, recorded in an environment of its own; nothing where
+    that cannot be made."""
+    from adapter_export.parity.recording.script import script
+    from samples import adapterhub
+
+    try:
+        python = adapterhub.python()
+    except AssetError as error:
+        say(f"no witness for {', '.join(names)}: {error}")
+        return {}
+    recorder = OUT / "recorder.py"
+    recorder.write_text(script(), encoding="utf-8")
+    records = {name: OUT / f"{name}.npz" for name in names}
+    for name, record in records.items():
+        command = [python, recorder, "--model", minilm(), "--adapter", adapters[name], "--output", record]
+        subprocess.run([str(part) for part in command], check=True)
+    say(f"recorded what {', '.join(names)} compute in AdapterHub's library")
+    return records
+
+
 def say(text: str) -> None:
     print(f"[{time.process_time():5.0f} s CPU] {text}", flush=True)
 
@@ -216,7 +244,8 @@ def main() -> None:
     ratios = latency(lambda name: session.run(inputs, adapter=name), list(adapters))
     session.close()
 
-    report = check_parity(bundle, minilm(), adapters)
+    records = recorded([name for name, folder in adapters.items() if is_adapterhub(folder)], adapters)
+    report = check_parity(bundle, minilm(), adapters, references=records)
     judged = {item["adapter"]: item for item in summary(report)}
     say("checked parity against float64 PyTorch")
     print_report(report)

@@ -93,6 +93,7 @@ def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
         adapter.parameters,
         labels,
         labels_given=adapter.labels_given,
+        source_sha256=adapter.source_sha256,
     )
 
 
@@ -130,7 +131,13 @@ def add_adapter(
             after = before
             for name, path in adapters.items():
                 _check_task(name, told(read_checkpoint(path), config), task, before)
-                adapter = load_adapter(path, before.base, task=before.task, labels=labels.get(name))
+                adapter = load_adapter(
+                    path,
+                    before.base,
+                    task=before.task,
+                    leave_head=task == "features",
+                    labels=labels.get(name),
+                )
                 for repeated in (*adapter.repeated, *({LM_HEAD} & set(adapter.head))):
                     raise InputError(
                         f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "

@@ -78,6 +78,8 @@ class AdapterInfo:
     """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
     an adapter inside the graph. labels: class names of its task head, None without one. slot: its number in a bank's
     graph, None for one added later. labels_given: the names are the user's, not the checkpoint's.
+    source_sha256: of the checkpoint it was made from, see `checkpoints.weights.checkpoint_sha256`; None in bundles from
+    before it was kept.
     """
 
     name: str
@@ -88,12 +90,14 @@ class AdapterInfo:
     labels: tuple[str, ...] | None = None
     slot: int | None = None
     file: str | None = None
+    source_sha256: str | None = None
     labels_given: bool = False
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without.
+    task_asked: whether the task was asked for by name; if not, the checkpoints or the base model told it.
 
     quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
     which only ONNX Runtime has. slots: of a bank, how many adapters a runtime holds in memory at once. bind: see
@@ -120,6 +124,7 @@ class Manifest:
     contrib: tuple[str, ...] = ()
     slots: int = SLOTS
     bind: str = "initializer"
+    task_asked: bool = False
     format_version: int = field(default=FORMAT_VERSION)
 
     @property

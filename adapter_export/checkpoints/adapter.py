@@ -40,6 +40,8 @@ class Adapter:
     base_sha256: digest of the base model's weights it was trained on, where the checkpoint recorded it.
     stored: the half-precision dtypes that tensors had in their checkpoint (in memory they are float32, which holds the
     same values), by `<module path>.<tensor>`, so that the checkpoint can be written again as it was.
+    source_sha256: of the checkpoint it was read from, see `checkpoints.files.checkpoint_sha256`; None of one made in
+    memory.
     notes: what the user should know of the checkpoint, a sentence each.
     labels_given: the labels are the user's, not the checkpoint's. repeated: weights of the base model that the
     checkpoint holds too, by module path in it; they must equal the model's (see `injection.complete_head`).
@@ -59,6 +61,7 @@ class Adapter:
     stored: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problem_type: str | None = None
+    source_sha256: str | None = None
     labels_given: bool = False
     repeated: Mapping[str, np.ndarray] = field(default_factory=dict)
     pad_token_id: int | None = None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import reprlib
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from adapter_export.checkpoints.safetensors_header import read_header
+from adapter_export.checkpoints.torch_file import NotTensors, read_torch_file
 from adapter_export.errors import InputError
 
 _CHUNK_BYTES = 1 << 20
@@ -85,7 +84,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 def read_stored(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a .safetensors or a .bin file in the dtypes they have there, 16 to 64 bits of floating point.
 
-    A .bin file is read with `weights_only=True`: tensors only, no code. Raises InputError for anything odd.
+    Of a .bin file tensors only are read, and no code is run, see `torch_file`. Raises InputError for anything odd.
     """
     tensors = _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path)
     for name, tensor in tensors.items():
@@ -118,48 +117,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_bin(path: Path) -> dict[str, np.ndarray]:
-    import ml_dtypes
-    import torch
-
     try:
-        state = torch.load(_bounded(path), map_location="cpu", weights_only=True)
+        return read_torch_file(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise InputError(f"{path}: not readable as tensors only (weights_only=True): {_one_line(error)}") from None
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise InputError(f"{path}: expected a mapping of names to tensors")
-    tensors = {}
-    for name, tensor in state.items():
-        if str(tensor.dtype).removeprefix("torch.") not in _FLOATS or tensor.layout is not torch.strided:
-            found = f"{tensor.dtype} ({tensor.layout})"
-            raise InputError(f"{path}: tensor {name!r}: expected floating point, found {found}")
-        # Strides can make a few bytes look like any number of values.
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise InputError(
-                f"{path}: tensor {name!r}: expected values of its own, found {tuple(tensor.shape)} repeated"
-            )
-        plain = tensor.detach().contiguous()
-        if plain.dtype is torch.bfloat16:
-            tensors[str(name)] = plain.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        else:
-            tensors[str(name)] = plain.numpy()
-    return tensors
-
-
-def _bounded(path: Path) -> Path | io.BytesIO:
-    """What torch may read of a .bin file without taking more memory than the file is large.
-
-    torch.save writes an uncompressed archive; raises ValueError for one that would unpack to more than it is. Of older
-    files, bare pickles, a damaged length would be reserved before the file is found to end.
-    """
-    if not zipfile.is_zipfile(path):
-        return io.BytesIO(path.read_bytes())
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(item.file_size for item in archive.infolist())
-    if unpacked > path.stat().st_size:
-        raise ValueError(f"expected uncompressed contents, found {unpacked} bytes of them")
-    return path
+    except NotTensors as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _one_line(error: Exception) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft
-from adapter_export.checkpoints.adapter import Adapter, Checkpoint
+from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
 from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.checkpoints.labels import named
 from adapter_export.checkpoints.told import head_modules
+from adapter_export.checkpoints.weights import checkpoint_sha256
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.methods.bottleneck import PLACEMENTS
@@ -89,29 +90,40 @@ def checkpoint_task(checkpoint: Checkpoint) -> str | None:
 
 
 def load_adapter(
-    path: str | Path, info: ModelInfo, *, task: str | None = None, labels: Sequence[str] | None = None
+    path: str | Path,
+    info: ModelInfo,
+    *,
+    task: str | None = None,
+    leave_head: bool = True,
+    labels: Sequence[str] | None = None,
 ) -> Adapter:
     """Read an adapter folder and place it in the model that `info` describes.
 
-    task: what it is loaded for; None takes that of the class described, empty none at all. For `features` a task head
-    is left out, with a note; the caller knows that the user wants it so. labels: class names of the user's, which win
-    over others.
+    task: what it is loaded for; None takes that of the class described, empty none at all. leave_head: for `features`,
+    which has no place for a task head, whether one may be left out, with a note. labels: class names of the user's,
+    which win over others.
 
     Raises InputError when anything of it does not fit: unknown modules, missing, surplus or misshapen tensors, values
     that are not finite, a recorded base model other than this one, a wrong number of class names. What else there is to
     say (`Adapter.notes`) is logged as warnings, which Python prints on stderr unless told otherwise.
     """
     checkpoint = read_checkpoint(path)
+    task = tasks.of_architecture(info.architecture) if task is None else task
     notes: tuple[str, ...] = ()
-    if (tasks.of_architecture(info.architecture) if task is None else task) == "features":
-        checkpoint, left = _without_head(checkpoint)
+    if task == "features":
+        checkpoint, left = _without_head(checkpoint, info)
+        if left and not leave_head:
+            raise _no_place(checkpoint, left, task)
         if left:
             notes = (f"its task head ({', '.join(left)}) is left out, as task features has no place for it",)
     adapter = _FORMATS[checkpoint.format].resolve(checkpoint, info)
+    if task in tasks.TASKS and not tasks.is_labelled(task) and (surplus := set(adapter.head) - {LM_HEAD}):
+        raise _no_place(checkpoint, surplus, str(task))
     said = checkpoint_task(checkpoint)
     adapter = replace(
         adapter,
         task=said if said in tasks.TASKS else None,
+        source_sha256=checkpoint_sha256(checkpoint.folder),
         notes=(*adapter.notes, *notes),
         pad_token_id=checkpoint.sidecar.get("pad_token_id"),
     )
@@ -122,13 +134,20 @@ def load_adapter(
     return adapter
 
 
-def _without_head(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[str, ...]]:
+def _without_head(checkpoint: Checkpoint, info: ModelInfo) -> tuple[Checkpoint, tuple[str, ...]]:
     """The checkpoint without a task head and class names, and which modules were one."""
     sidecar = {name: value for name, value in checkpoint.sidecar.items() if name not in ("labels", "pad_token_id")}
-    head = head_modules(checkpoint)
+    head = head_modules(checkpoint, info)
     modules = {name: name.rpartition(".")[0] for name in checkpoint.tensors}
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if modules[name] not in head}
     return replace(checkpoint, tensors=tensors, head={}, head_config={}, sidecar=sidecar), head
+
+
+def _no_place(checkpoint: Checkpoint, modules: Iterable[str], task: str) -> InputError:
+    return InputError(
+        f"{checkpoint.folder}: {', '.join(sorted(modules))}: saved with the adapter, and a model for {task} has no "
+        "such module; --task features exports the body without it"
+    )
 
 
 def check_base(folder: Path, adapter: Adapter, sha256: str) -> None:

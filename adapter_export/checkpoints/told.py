@@ -18,6 +18,9 @@ from adapter_export.checkpoints.adapter import LM_HEAD, Checkpoint
 from adapter_export.checkpoints.files import shortened
 from adapter_export.checkpoints.weights import ADAPTER_CONFIG
 from adapter_export.errors import InputError
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.placement.renames import canonical
+from adapter_export.sites import strip_prefix
 
 AUTO = "auto"
 # First parts of the paths of modules that task classes put around a base model.
@@ -70,11 +73,15 @@ def told(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Told:
     return Told(said, source, head)
 
 
-def head_modules(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Paths of the modules of the checkpoint's task head."""
+def head_modules(checkpoint: Checkpoint, info: ModelInfo | None = None) -> tuple[str, ...]:
+    """Paths of the modules of the checkpoint's task head. info: of the base model, where it is known: then everything
+    outside it counts; without, what heads are called."""
     if checkpoint.format == adapterhub.FORMAT:
         return tuple(sorted({name.rpartition(".")[0] for name in checkpoint.head}))
     modules = {name.rpartition(".")[0] for name in peft.whole_tensors(checkpoint)}
+    if info is not None:
+        inside = {module for module in modules if _path(module, info) in info.modules}
+        return tuple(sorted(modules - inside))
     head = {module for module in modules if module.partition(".")[0] in _HEADS}
     # DeBERTa's classifier has a pooler of its own; BERT's is part of the base model.
     return tuple(sorted(head | (modules & {"pooler.dense"} if head else set())))
@@ -125,6 +132,10 @@ def refuse_contradiction(name: str, one: Told, task: str, whose: str) -> None:
             f"adapter {name}: was trained for {one.task} ({one.source}), which contradicts {whose}"
             + ("; --task features exports the body without the head" if one.head else "")
         )
+
+
+def _path(module: str, info: ModelInfo) -> str:
+    return strip_prefix(canonical(info.model_type, module), info.prefix)
 
 
 def _told_by_hub(checkpoint: Checkpoint) -> Told:

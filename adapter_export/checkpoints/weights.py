@@ -31,6 +31,7 @@ ADAPTER_FILES = (
     "head_config.json",
     "model_head.safetensors",
     "pytorch_model_head.bin",
+    "adapter_interface.json",
 )
 
 # What quantizers name their numbers, by the end of a tensor's name.
@@ -88,8 +89,17 @@ def weights_sha256(folder: Path) -> str:
 
     Raises InputError as `weight_files` does.
     """
+    return _digest(weight_files(folder))
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """Digest of what makes up an adapter's checkpoint, its configs and tensors: of sorted (name, sha256)."""
+    return _digest(folder / name for name in sorted(ADAPTER_FILES) if (folder / name).is_file())
+
+
+def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for file in weight_files(folder):
+    for file in files:
         digest.update(f"{file.name}\0{sha256(file)}\n".encode())
     return digest.hexdigest()
 

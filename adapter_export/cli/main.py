@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 
 import click
 
+from adapter_export.cli.extras import advice
 from adapter_export.cli.options import ExitCode, Invocation, debug_option
-from adapter_export.errors import AdapterExportError
+from adapter_export.errors import AdapterExportError, InputError
 
 # Command -> its line in `adapter-export --help`. The command itself is `adapter_export.cli.<name>:command`, imported
 # when it is invoked: the help of the group, and of one command, must not wait for the frameworks of the others.
@@ -21,6 +22,7 @@ COMMANDS = {
     "onnx": "Export a model with its adapters to an ONNX bundle.",
     "add": "Add adapters to an existing bundle, without tracing.",
     "parity": "Prove that a bundle computes what the model does.",
+    "reference": "Print the script that records what an adapter computes.",
     "run": "Run a bundle on texts.",
     "bench": "Measure latency, swapping and memory of a bundle.",
     "inspect": "Describe a checkpoint, a bundle, or an ONNX file.",
@@ -36,6 +38,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
+        ctx.ensure_object(Invocation).command = cmd_name
         command: click.Command = importlib.import_module(f"adapter_export.cli.{cmd_name}").command
         return command
 
@@ -63,21 +66,28 @@ class LazyGroup(click.Group):
         except Exception as error:
             if not standalone_mode:
                 raise
-            _fail(error, invocation.debug)
+            _fail(error, invocation)
         if not standalone_mode:
             return code
         sys.exit(code or ExitCode.DONE)
 
 
-def _fail(error: Exception, debug: bool) -> NoReturn:
+def _fail(error: Exception, invocation: Invocation) -> NoReturn:
     """Say what went wrong on one line of stderr and exit with the code for it."""
-    code, line = _describe(error)
-    if debug and code is not ExitCode.INTERRUPTED:
+    code, line = _describe(_advised(error, invocation.command))
+    if invocation.debug and code is not ExitCode.INTERRUPTED:
         traceback.print_exception(error)
     elif code is ExitCode.INTERNAL:
         line += " (run again with --debug for the traceback)"
     click.echo(line, err=True)
     sys.exit(code)
+
+
+def _advised(error: Exception, command: str | None) -> Exception:
+    """A package that is not installed, where an extra brings it, is told as what to install."""
+    if isinstance(error, ModuleNotFoundError) and (line := advice(error.name or "", command)) is not None:
+        return InputError(line)
+    return error
 
 
 def _describe(error: Exception) -> tuple[ExitCode, str]:

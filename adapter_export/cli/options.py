@@ -40,6 +40,7 @@ class Invocation:
     """What one run of the command line must remember outside its commands."""
 
     debug: bool = False
+    command: str | None = None  # its name, once it is known
     stdout: TextIO | None = None  # where the JSON object goes while other prints are sent to stderr
 
 

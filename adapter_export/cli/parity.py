@@ -23,25 +23,41 @@ Exit code: 0 all of it passed, 1 something failed or is inconclusive, 2 bad inpu
 
 @click.command("parity", cls=Command, epilog=EXAMPLE)
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to judge.")
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Base model folder it was made from.")
+@click.option("--model", type=click.Path(path_type=Path), help="Base model folder it was made from.")
 @click.option(
     "--adapter",
     "adapters",
     multiple=True,
     metavar="NAME=DIR",
-    help="Checkpoint folder of an adapter of the bundle; one for each of them.",
+    help="Checkpoint folder of an adapter of the bundle; one for each that has no --reference.",
 )
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Record of what an adapter computes, by the library that trained it (see `adapter-export reference`).",
+)
+@click.option("--require-witness", is_flag=True, help="Exit with 1 where a pass rests on our own reading alone.")
 @click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where to run.")
 @json_option
 @debug_option
 @click.pass_context
 def command(
-    ctx: click.Context, bundle: Path, model: Path, adapters: tuple[str, ...], provider: str, as_json: bool
+    ctx: click.Context,
+    bundle: Path,
+    model: Path | None,
+    adapters: tuple[str, ...],
+    references: tuple[str, ...],
+    require_witness: bool,
+    provider: str,
+    as_json: bool,
 ) -> None:
     """Prove that a bundle computes what the PyTorch model does, with every adapter and without.
 
-    Reference is float64 PyTorch with the adapters unmerged. An adapter that hardly changes the output gives
-    'inconclusive', which is no pass: a graph that dropped it would look the same.
+    Reference is float64 PyTorch with the adapters unmerged: by PEFT itself for its checkpoints, and by records, which
+    need neither --model nor torch. A pass without such a witness is called 'pass (unwitnessed)'. An adapter that
+    hardly changes the output gives 'inconclusive', which is no pass: a graph that dropped it would look the same.
     """
     from adapter_export.parity.check import check_parity
     from adapter_export.parity.judge import Verdict
@@ -51,9 +67,16 @@ def command(
     if not ctx.ensure_object(Invocation).debug:
         quiet_log()
     with _progress() as progress:
-        report = check_parity(bundle, model, parse_adapters(adapters), provider, progress)
+        report = check_parity(
+            bundle,
+            model,
+            parse_adapters(adapters),
+            provider,
+            progress,
+            references=parse_adapters(references, "--reference", "FILE"),
+        )
     emit(as_dict(report), as_json, lambda _: print_report(report))
-    if report.verdict is not Verdict.PASS:
+    if report.verdict is not Verdict.PASS or (require_witness and not report.witnessed):
         ctx.exit(ExitCode.PARITY)
 
 

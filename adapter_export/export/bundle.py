@@ -42,6 +42,7 @@ def write_bundle(
     target: Target = FP32,
     slots: int = SLOTS,
     bind: str = "initializer",
+    task_asked: bool = False,
 ) -> Manifest:
     """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest."""
     save_graphs(graphs, folder)
@@ -63,6 +64,7 @@ def write_bundle(
         fuse=target.fuse,
         slots=slots,
         bind=bind,
+        task_asked=task_asked,
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)

@@ -76,7 +76,7 @@ def export_onnx(
     base, loaded = with_heads(
         base,
         {
-            name: load_adapter(path, base.info, task=base.task, labels=labels.get(name))
+            name: load_adapter(path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name))
             for name, path in adapters.items()
         },
     )
@@ -88,7 +88,7 @@ def export_onnx(
             )
     base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind)
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind)
+        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, task != "auto")
 
 
 def lower_mode(

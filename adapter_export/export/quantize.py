@@ -139,12 +139,6 @@ def quantize_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return quantized, scales
 
 
-def dequantize_rows(quantized: np.ndarray, scales: np.ndarray, width: int) -> np.ndarray:
-    """What `quantize_rows` made stands for: float32 [N, K], K = width."""
-    matrix: np.ndarray = (quantized.astype(np.float32) - _ZERO_POINT) * scales[..., None]
-    return matrix.reshape(len(quantized), -1)[:, :width]
-
-
 def _quantize(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows, width = matrix.shape
     padded = np.pad(matrix.astype(np.float32), ((0, 0), (0, -width % BLOCK))).reshape(rows, -1, BLOCK)

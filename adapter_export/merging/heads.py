@@ -43,12 +43,18 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         return None
     chosen = layout.task_class(task)
     info = layout.info(task)
+    if task is None:
+        raise InputError(
+            f"model {layout.folder}: {', '.join(layers)}: saved with the adapter, and neither a module of the base "
+            "model nor a task head that is known; --task features merges the body without it"
+        )
     if not info.head:
         raise InputError(
             f"model {layout.folder}: which task head a {layout.model_type} model has for task {task!r} is not known; "
             "merge into a model that was saved with a head for that task, or leave the head out with --task features"
         )
-    _check_sizes(layout, (info.pooler, *info.head) if info.pooler in layers else info.head, layers)
+    pooler = info.pooler if info.pooler in layers else ""
+    _check_sizes(layout, (pooler, *info.head) if pooler else info.head, layers)
     if lost := [name for name in info.untrained if name not in layers]:
         raise InputError(f"task head {lost[0]!r}: is neither in the adapter nor in the base model {layout.folder}")
     dtype = _dtype(layout)
@@ -85,7 +91,7 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         architecture,
         dtype,
         added,
-        frozenset(_dropped(layout, chosen, layers, info.pooler if info.pooler in layers else "")),
+        frozenset(_dropped(layout, chosen, layers, pooler)),
         f"{chosen.prefix}." if chosen and not layout.prefix else "",
         config,
     )
@@ -108,13 +114,12 @@ def check_language_head(layout: Layout, adapter: Adapter) -> None:
 def check_repeated(layout: Layout, adapter: Adapter) -> None:
     """Embeddings that the adapter repeats must be the model's own; raises InputError where they are not."""
     for module, weight in adapter.repeated.items():
-        if module not in layout.modules:
-            raise InputError(f"{module!r}, saved with the adapter, is not in the base model {layout.folder}")
-        name = f"{layout.modules[module]}.weight"
+        name = f"{layout.modules.get(module)}.weight"
+        if layout.weights.aliases.get(name, name) not in layout.weights.where:
+            raise InputError(f"{module!r}: saved with the adapter, and the base model has no weight there")
         found = layout.weights.entry(layout.weights.aliases.get(name, name))
-        if found.shape != weight.shape or (
-            found.dtype in STORED and _bytes(layout, name) != _stored(weight, found.dtype).tobytes()
-        ):
+        same = found.shape == weight.shape and found.dtype in STORED
+        if not same or _bytes(layout, name) != _stored(weight, found.dtype).tobytes():
             raise InputError(different(module, weight.shape, found.shape))
 
 
@@ -132,6 +137,7 @@ def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, Head
     replaced = tuple(f"{name}." for name in layers)
     if chosen is None:
         return [name for name in layout.outside if name.startswith(replaced)]
+    inside: list[str] = []
     if pooler:
         own = layout.prefix + pooler.removeprefix(f"{chosen.prefix}.")
         inside = [name for name in layout.weights.where if name.startswith(f"{own}.")]
@@ -140,8 +146,6 @@ def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, Head
             f"model {layout.folder}: tensor '{layout.prefix}{chosen.needed}.weight' is missing, which "
             f"{chosen.architecture} needs below its task head"
         )
-    else:
-        inside = []
     kept = tuple(f"{name}." for name in (*chosen.layers, *chosen.norms) if name not in layers)
     return [*inside, *(name for name in layout.outside if not (kept and name.startswith(kept)))]
 

@@ -157,7 +157,9 @@ def _read_adapter(layout: Layout, path: Path, asked: str, labels: Sequence[str] 
     # Without a head to put anywhere, the model keeps its own, whatever that is for.
     task = task if task in tasks.TASKS else None
     experts = any(EXPERT in name for name in checkpoint.tensors)
-    adapter = load_adapter(path, layout.info(task, experts), task=task or "", labels=labels)
+    adapter = load_adapter(
+        path, layout.info(task, experts), task=task or "", leave_head=asked == "features", labels=labels
+    )
     check_language_head(layout, adapter)
     check_repeated(layout, adapter)
     return adapter, task

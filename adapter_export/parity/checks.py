@@ -34,14 +34,21 @@ def check_files(manifest: Manifest, folder: Path) -> Check:
     return Check("files", Verdict.PASS, f"{len(manifest.files)} files as the manifest has them")
 
 
-def check_labels(manifest: Manifest, adapters: Mapping[str, Adapter]) -> Check:
-    """Class names are the checkpoints', in their order: right numbers under wrong names are wrong answers."""
-    for name, adapter in adapters.items():
-        info = manifest.adapter(name)
-        expected = adapter.label_names if adapter.num_labels is not None else None
-        if expected is not None and info.labels != expected:
-            found = ", ".join(info.labels or ()) or "none"
-            return Check("labels", Verdict.FAIL, f"adapter {name}: expected {', '.join(expected)}, found {found}")
+def check_labels(
+    manifest: Manifest, adapters: Mapping[str, Adapter], witnessed: Mapping[str, tuple[str, ...]]
+) -> Check:
+    """Class names are the checkpoints', in their order: right numbers under wrong names are wrong answers.
+
+    adapters: as we read them. witnessed: names by a witness, of adapters whose classes have been named.
+    """
+    ours = {name: adapter.label_names for name, adapter in adapters.items() if adapter.num_labels is not None}
+    for source, names in (("the checkpoint", ours), ("its witness", witnessed)):
+        for name, expected in names.items():
+            labels = manifest.adapter(name).labels
+            if labels != expected:
+                found = ", ".join(labels or ()) or "none"
+                detail = f"adapter {name}: expected {', '.join(expected)} by {source}, found {found}"
+                return Check("labels", Verdict.FAIL, detail)
     return Check("labels", Verdict.PASS, "as in the checkpoints")
 
 

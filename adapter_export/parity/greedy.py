@@ -16,6 +16,7 @@ from adapter_export.bundle.manifest import ENCODER, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.cases import PRIME, Case, TextLimits
+from adapter_export.parity.exact import Exact
 from adapter_export.parity.measure import Evidence, Measure, Outputs, Tokens, measure
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
@@ -43,13 +44,13 @@ class GreedyCase(Case):
 class GreedyTrial:
     """A batch of prompts, written on with every adapter, and without any.
 
-    exact, target: PyTorch in float64 (R) and at the graph's dtype (T). runner: ONNX Runtime (O).
+    exact: R in float64, by witnesses and by us. target: PyTorch at the graph's dtype (T). runner: ONNX Runtime (O).
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        exact: Reference,
+        exact: Exact,
         target: Reference,
         runner: Runner,
         limits: TextLimits,
@@ -82,8 +83,8 @@ class GreedyTrial:
         if adapter is None:
             on, off = self._outputs(exact.off(), [target.off() for target in targets], written.logits), None
         else:
-            on = self._outputs(exact.on(adapter), [target.on(adapter) for target in targets], written.logits)
-            off = self._outputs(exact.off(adapter), [target.off(adapter) for target in targets], None)
+            on = self._outputs(exact.on(name), [target.on(adapter) for target in targets], written.logits)
+            off = self._outputs(exact.off(name), [target.off(adapter) for target in targets], None)
         dtype = whole_outputs(self._manifest)["logits"].dtype
         found = measure(Evidence(on, off, None, dtype, classes=self._manifest.quantize != "none"))
         if found.on is None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,8 @@ from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.injection import inject, load_head, read_head
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from torch.overrides import TorchFunctionMode
+from adapter_export.parity.recording.precision import everything_in_float64, rounded_otherwise
+from adapter_export.parity.recording.subject import named_tensors
 
 Outputs = dict[str, np.ndarray]
 
@@ -65,10 +63,16 @@ class CaseReference:
 
     def on(self, adapter: Adapter) -> Outputs:
         """With the whole adapter: its blocks unmerged, and its task head where it has one."""
+        with self.injected(adapter):
+            return self.run()
+
+    @contextmanager
+    def injected(self, adapter: Adapter) -> Iterator[None]:
+        """Inside the block the whole adapter is in the model."""
         self._load_head(adapter)
         injection = inject(self._reference.base.module, adapter)
         try:
-            return self._run()
+            yield
         finally:
             injection.remove()
 
@@ -78,7 +82,7 @@ class CaseReference:
         # A head that begins inside the base model changes what that gives.
         inside = adapter is not None and self._reference.base.info.pooler in adapter.head
         with nullcontext() if inside else self._body_once():
-            return self._run()
+            return self.run()
 
     def _load_head(self, adapter: Adapter | None) -> None:
         load_head(self._reference.base.module, adapter if adapter and adapter.head else self._reference.own_head)
@@ -100,96 +104,41 @@ class CaseReference:
         finally:
             del body.forward
 
-    def _run(self) -> Outputs:
+    def run(self) -> Outputs:
+        """The outputs of the model as it is now."""
         import torch
 
         module = self._reference.base.module
         # A cache is no output of a graph that scores or classifies.
         extra = {"use_cache": False} if getattr(module.config, "use_cache", False) else {}
         try:
-            with torch.inference_mode(), self._threads(), self._precision():
+            with torch.inference_mode(), few_threads(self._reference.parameters, self._inputs), self._precision():
                 result = module(**self._inputs, **extra)
         except Exception as error:  # a model raises what it likes
             folder = self._reference.base.folder
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in self._inputs.items())
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"model {folder}: PyTorch itself cannot run {shapes}: {reason}") from error
-        return dict(_named(result))
+        return dict(named_tensors(result))
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self._rounding:
             return rounded_otherwise(self._reference.base.module, self._reference.step, self._rounding)
         return everything_in_float64() if self._reference.exact else nullcontext()
 
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        import torch
-
-        work = self._reference.parameters * max(tensor.numel() for tensor in self._inputs.values())
-        before = torch.get_num_threads()
-        torch.set_num_threads(1 if work < _SMALL_WORK else before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-def everything_in_float64() -> TorchFunctionMode:
-    """A context in which no PyTorch function is asked for float32: it is given float64 in its place."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    def widened(value: Any) -> Any:
-        return torch.float64 if isinstance(value, torch.dtype) and value is torch.float32 else value
-
-    class Float64(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            func = torch.Tensor.double if func is torch.Tensor.float else func
-            return func(*map(widened, args), **{name: widened(value) for name, value in (kwargs or {}).items()})
-
-    return Float64()
-
 
 @contextmanager
-def rounded_otherwise(module: nn.Module, step: float, seed: int) -> Iterator[None]:
-    """A context in which every layer with weights of its own gives each of its numbers higher or lower by `step` of it,
-    at random, as another order of sums might: Monte Carlo arithmetic (Parker 1997, UCLA CSD-970002).
+def few_threads(parameters: int, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """Inside the block PyTorch has one thread where a forward pass with those inputs is little work.
 
-    How far the outputs then are from R is what the dtype can tell of these inputs, more surely than one run's luck.
+    parameters: of the model. inputs: arrays or tensors of PyTorch.
     """
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
-
-    def move(layer: nn.Module, args: Any, output: Any) -> Any:
-        if not isinstance(output, torch.Tensor):
-            return None
-        signs = torch.randint(0, 2, output.shape, generator=generator).mul(2).sub(1)
-        return output + output * (signs * step).to(output.dtype)
-
-    layers = [layer for layer in module.modules() if next(layer.parameters(recurse=False), None) is not None]
-    hooks = [layer.register_forward_hook(move) for layer in layers]
+    work = parameters * max(math.prod(value.shape) for value in inputs.values())
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if work < _SMALL_WORK else before)
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _named(outputs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors by name; those of outputs within outputs (CLIP's text and image models) with the names of both."""
-    import torch
-
-    for name, value in outputs.items():
-        if isinstance(value, torch.Tensor):
-            yield prefix + name, _numpy(value)
-        elif isinstance(value, Mapping):
-            yield from _named(value, f"{prefix}{name}.")
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    import torch
-
-    # numpy has no bfloat16; float32 holds every value of it.
-    array: np.ndarray = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
-    return array
+        torch.set_num_threads(before)

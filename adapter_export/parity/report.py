@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adapter_export.parity.cases import Case
 from adapter_export.parity.judge import Judgement, Verdict, worst
+from adapter_export.parity.witness import NONE
 
 # How the runs without an adapter are called; no adapter can have this name.
 NO_ADAPTER = "(no adapter)"
@@ -36,7 +37,10 @@ class Result:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """notes: what was not judged as it might be expected, and why. placement: share of nodes by provider."""
+    """notes: what was not judged as it might be expected, and why. placement: share of nodes by provider.
+    witnesses: by adapter who besides us says what it should compute: `peft 0.21.2`, `recorded by adapters 1.3.0`, or
+    `none: ...` with the reason.
+    """
 
     bundle: Path
     mode: str
@@ -47,6 +51,18 @@ class ParityReport:
     results: tuple[Result, ...] = ()
     notes: tuple[str, ...] = ()
     placement: Mapping[str, float] | None = None
+    witnesses: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether every adapter has a witness besides our own reading of its checkpoint."""
+        return not any(name.startswith(NONE) for name in self.witnesses.values())
+
+    @property
+    def outcome(self) -> str:
+        """The verdict in words: `pass (unwitnessed)` where a pass rests on our own reading alone."""
+        passed = self.verdict is Verdict.PASS
+        return self.verdict.value if self.witnessed or not passed else f"{self.verdict.value} (unwitnessed)"
 
     @property
     def verdict(self) -> Verdict:
@@ -85,7 +101,8 @@ def summary(report: ParityReport) -> list[dict[str, Any]]:
 def as_dict(report: ParityReport) -> dict[str, Any]:
     """The whole report as one JSON object."""
     return {
-        "verdict": report.verdict.value,
+        "verdict": report.outcome,
+        "witnesses": dict(report.witnesses),
         "bundle": report.bundle,
         "mode": report.mode,
         "task": report.task,
@@ -143,7 +160,9 @@ def print_report(report: ParityReport) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if len(lines) > _SHOWN_REASONS:
         console.print(f"... and {len(lines) - _SHOWN_REASONS} more; --json has all of them", highlight=False)
-    console.print(f"parity: {coloured(report.verdict)}", highlight=False)
+    for name, witness in report.witnesses.items():
+        console.print(f"witness: {name}: {witness}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"parity: [{colours[report.verdict]}]{report.outcome}[/]", highlight=False)
 
 
 def _short(value: float | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import HEAD_SLUG, write_adapter_file
+from adapter_export.bundle.adapter_file import HEAD_SLUG, read_adapter_file, write_adapter_file
 from adapter_export.bundle.add import graph_tensors
 from adapter_export.bundle.manifest import MANY, NUM_LABELS, Manifest
 from adapter_export.checkpoints.adapter import Adapter
@@ -102,26 +102,38 @@ def _own(logits: np.ndarray, labels: int) -> np.ndarray:
 def open_runner(bundle: Path, manifest: Manifest, adapters: Mapping[str, Adapter], provider: str) -> Iterator[Runner]:
     """A session of the bundle, with one more adapter for each that brings a task head: the head alone.
 
-    The head comes from the checkpoint, not from the bundle's own file, and goes through the same calls as any adapter.
-    Raises ProviderError when the provider is not to be had.
+    The head comes from the checkpoint where that is given, else from the bundle's own file, and goes through the same
+    calls as any adapter. Raises ProviderError when the provider is not to be had.
     """
     options = quiet_options()
     # Idle threads of ONNX Runtime would otherwise spin while PyTorch works, on the same cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     heads: dict[str, str] = {}
+    names = [info.name for info in manifest.adapters]
     with (
         tempfile.TemporaryDirectory(prefix="adapter-export-", ignore_cleanup_errors=True) as folder,
-        AdapterSession(bundle, provider, options=options, verify=False, slots=2 * len(adapters)) as session,
+        AdapterSession(bundle, provider, options=options, verify=False, slots=2 * len(names)) as session,
     ):
         if manifest.mode in MANY and any(site.method == HEAD_SLUG for site in manifest.sites):
-            for name, adapter in adapters.items():
-                if adapter.num_labels is not None:
-                    heads[name] = _unused(f"head-of-{len(heads)}", adapters)
+            for name in names:
+                if tensors := _head_alone(bundle, manifest, name, adapters.get(name)):
+                    heads[name] = _unused(f"head-of-{len(heads)}", names)
                     path = Path(folder) / f"{heads[name]}.onnx_adapter"
-                    tensors = graph_tensors(f"adapter {name}", replace(adapter, blocks={}), manifest)
                     write_adapter_file(path, tensors, manifest.base.sha256)
                     session.load(heads[name], path)
         yield Runner(session, manifest, heads)
+
+
+def _head_alone(bundle: Path, manifest: Manifest, name: str, adapter: Adapter | None) -> Mapping[str, np.ndarray]:
+    """The tensors of an adapter's task head; none where it has none."""
+    if adapter is not None:
+        own = adapter.num_labels is not None
+        return graph_tensors(f"adapter {name}", replace(adapter, blocks={}), manifest) if own else {}
+    info = manifest.adapter(name)
+    assert info.file is not None
+    of_heads = {tensor for site in manifest.sites if site.method == HEAD_SLUG for tensor in site.tensors}
+    tensors = read_adapter_file(bundle / info.file, manifest.base.sha256, info.sha256)
+    return {tensor: value for tensor, value in tensors.items() if tensor in of_heads}
 
 
 def attempt(run: Callable[..., T], *args: Any) -> T | str:
@@ -132,7 +144,7 @@ def attempt(run: Callable[..., T], *args: Any) -> T | str:
         return " ".join(str(error).split())
 
 
-def _unused(name: str, taken: Mapping[str, Adapter]) -> str:
+def _unused(name: str, taken: Sequence[str]) -> str:
     while name in taken:
         name += "-"
     return name

@@ -11,6 +11,7 @@ from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.parity.cases import kept_positions
+from adapter_export.parity.exact import Exact
 from adapter_export.parity.measure import Evidence, Measure, Outputs, measure
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
@@ -25,11 +26,11 @@ Runs = tuple[Arrays, Sequence[Arrays], Arrays | str | None]
 class Trial:
     """Measures all adapters, and the graph without any, one case at a time.
 
-    exact, target: PyTorch in float64 (R) and at the graph's dtype (T). runner: ONNX Runtime (O).
+    exact: R in float64, by witnesses and by us. target: PyTorch at the graph's dtype (T). runner: ONNX Runtime (O).
     """
 
     def __init__(
-        self, manifest: Manifest, exact: Reference, target: Reference, runner: Runner, adapters: Mapping[str, Adapter]
+        self, manifest: Manifest, exact: Exact, target: Reference, runner: Runner, adapters: Mapping[str, Adapter]
     ) -> None:
         self._manifest = manifest
         self._exact = exact
@@ -42,59 +43,62 @@ class Trial:
     def run(self, inputs: Arrays, roundings: int = 1) -> dict[tuple[str, str], Measure]:
         """Measures by adapter and output; NO_ADAPTER comes first, where the graph has that state.
 
-        roundings: in how many ways T is computed, see `reference.rounded_otherwise`.
+        roundings: in how many ways T is computed, see `recording.precision`.
         """
         exact, runner = self._exact.case(inputs), self._runner
         targets = [self._target.case(inputs, rounding) for rounding in range(roundings)]
         found: dict[str, dict[str, Measure]] = {}
         if runner.has_off_state:
             base = exact.off(), [target.off() for target in targets], attempt(runner.off, inputs, None)
-            found[NO_ADAPTER] = self._measure_empty(inputs, base) if self._headless else self._measure(inputs, base)
+            measured = _measure_headless if self._headless else measure_outputs
+            found[NO_ADAPTER] = measured(self._manifest, inputs, base)
         for name, adapter in self._adapters.items():
-            on = exact.on(adapter), [target.on(adapter) for target in targets], attempt(runner.on, inputs, name)
+            on = exact.on(name), [target.on(adapter) for target in targets], attempt(runner.on, inputs, name)
             off_actual = attempt(runner.off, inputs, name) if runner.has_off_state else None
-            off = exact.off(adapter), [target.off(adapter) for target in targets], off_actual
-            found[name] = self._measure(inputs, on, off)
+            off = exact.off(name), [target.off(adapter) for target in targets], off_actual
+            found[name] = measure_outputs(self._manifest, inputs, on, off)
         return {(name, output): item for name, outputs in found.items() for output, item in outputs.items()}
 
-    def _measure(self, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measure]:
-        """Measures by output, those being the ones PyTorch gives."""
-        expected, outputs = list(on[0]), whole_outputs(self._manifest)
-        for actual in (on[2], off[2] if off else None):
-            if isinstance(actual, str):
-                return _failed(expected, f"did not run: {actual}")
-            if actual is not None and sorted(actual) != sorted(expected):
-                return _failed(expected, f"outputs: expected {', '.join(expected)}, found {', '.join(actual)}")
-        return {
-            name: measure(
-                Evidence(
-                    on=_of(on, name),
-                    off=None if off is None else _of(off, name),
-                    kept=kept_positions(inputs, on[0][name]),
-                    dtype=outputs[name].dtype,
-                    classes=self._manifest.quantize != "none" and name == "logits",
-                )
-            )
-            for name in expected
-        }
 
-    def _measure_empty(self, inputs: Arrays, runs: Runs) -> dict[str, Measure]:
-        """Point 1 without a task head: there are no labels to compare; what the body gives besides is compared."""
-        reference, targets, actual = runs
-        if not isinstance(actual, Mapping):
-            return _failed(list(reference), f"did not run: {actual}")
-        labelled = tasks.get(self._manifest.task).output
-        expected = [*reference[labelled].shape[:-1], 0]
-        found = list(actual[labelled].shape) if labelled in actual else None
-        if found != expected:
-            reason = f"without an adapter: expected no labels, {labelled} of shape {expected}, found {found}"
-            return _failed(list(reference), reason)
-        body = (
-            _without(reference, labelled),
-            [_without(target, labelled) for target in targets],
-            _without(actual, labelled),
+def measure_outputs(manifest: Manifest, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measure]:
+    """Measures by output, those being the ones R has. off: None for a run without any adapter."""
+    expected, outputs = list(on[0]), whole_outputs(manifest)
+    for actual in (on[2], off[2] if off else None):
+        if isinstance(actual, str):
+            return _failed(expected, f"did not run: {actual}")
+        if actual is not None and sorted(actual) != sorted(expected):
+            return _failed(expected, f"outputs: expected {', '.join(expected)}, found {', '.join(actual)}")
+    return {
+        name: measure(
+            Evidence(
+                on=_of(on, name),
+                off=None if off is None else _of(off, name),
+                kept=kept_positions(inputs, on[0][name]),
+                dtype=outputs[name].dtype,
+                classes=manifest.quantize != "none" and name == "logits",
+            )
         )
-        return {labelled: Measure(), **self._measure(inputs, body)}
+        for name in expected
+    }
+
+
+def _measure_headless(manifest: Manifest, inputs: Arrays, runs: Runs) -> dict[str, Measure]:
+    """Point 1 without a task head: there are no labels to compare; what the body gives besides is compared."""
+    reference, targets, actual = runs
+    if not isinstance(actual, Mapping):
+        return _failed(list(reference), f"did not run: {actual}")
+    labelled = tasks.get(manifest.task).output
+    expected = [*reference[labelled].shape[:-1], 0]
+    found = list(actual[labelled].shape) if labelled in actual else None
+    if found != expected:
+        reason = f"without an adapter: expected no labels, {labelled} of shape {expected}, found {found}"
+        return _failed(list(reference), reason)
+    body = (
+        _without(reference, labelled),
+        [_without(target, labelled) for target in targets],
+        _without(actual, labelled),
+    )
+    return {labelled: Measure(), **measure_outputs(manifest, inputs, body)}
 
 
 def _without(outputs: Arrays, name: str) -> Arrays:

@@ -65,7 +65,7 @@ def test_code_is_never_run(how: str, kind: Any, good: Good, tmp_path: Path, refu
     else:
         (folder / kind.bin).write_bytes(pickle.dumps({"bomb": state["bomb"]}))
     message = refused(folder)
-    assert f"{kind.bin}: not readable as tensors only (weights_only=True): " in message
+    assert f"{kind.bin}: not readable as tensors only: " in message
     assert not (tmp_path / "ran").exists()
 
 
@@ -85,9 +85,9 @@ def test_files_that_are_none(content: bytes, kind: Any, good: Good, refused: Ref
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("torch.ones(32, 1, dtype=torch.int64)", "expected floating point, found torch.int64"),
-        ("torch.ones(32, 1, dtype=torch.complex64)", "expected floating point, found torch.complex64"),
-        ("torch.ones(32, 1).to_sparse()", "expected floating point, found torch.float32 (torch.sparse_coo)"),
+        ("torch.ones(32, 1, dtype=torch.int64)", "expected floating point, found int64"),
+        ("torch.ones(32, 1, dtype=torch.complex64)", "expected floating point, found complex64"),
+        ("torch.ones(32, 1).to_sparse()", "found torch._utils._rebuild_sparse_tensor, which is no tensor"),
         ("torch.full((32, 1), torch.nan)", "expected finite values, found NaN or infinity"),
         ("[1.0]", "expected a mapping of names to tensors"),
     ],

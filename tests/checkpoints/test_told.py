@@ -10,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from adapter_export.basemodel import quiet
 from adapter_export.checkpoints.files import read_json
@@ -125,6 +127,23 @@ def test_a_config_that_contradicts_the_head(trained: Callable[..., Path], tiny_m
     (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "FEATURE_EXTRACTION"}))
     with pytest.raises(InputError, match=r"task_type 'FEATURE_EXTRACTION' contradicts the task head .*\(classifier\)"):
         told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))
+
+
+def test_a_module_that_no_class_is_known_for(
+    trained: Callable[..., Path], tiny_model: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reward model's value head, say: neither dropped nor listed."""
+    folder = trained("llama", "AutoModelForCausalLM", task_type="CAUSAL_LM")
+    file = folder / "adapter_model.safetensors"
+    save_file({**load_file(file), "base_model.model.v_head.summary.weight": np.ones((1, 32), np.float32)}, file)
+    base = tiny_model("llama", "causal-lm")
+    with pytest.raises(InputError, match=r"v_head\.summary: saved with the adapter, and a model for causal-lm"):
+        export_onnx(base, {"a": folder}, tmp_path / "out", mode="swappable")
+    with pytest.raises(InputError, match=r"v_head\.summary: saved with the adapter, and .*--task features"):
+        merge(base, folder, tmp_path / "out")
+    body = tiny_model("llama")
+    merge(body, folder, tmp_path / "merged", task="features")
+    assert "its task head (v_head.summary) is left out" in caplog.text
 
 
 def test_an_unknown_task_type(trained: Callable[..., Path], tmp_path: Path) -> None:

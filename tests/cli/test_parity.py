@@ -75,7 +75,8 @@ def test_bad_input_is_one_line(swappable_bundle: Exported) -> None:
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: bundle ")
-    assert "holds adapter 'houlsby_four': expected --adapter houlsby_four=DIR for it" in line
+    expected = "expected --adapter houlsby_four=DIR or --reference houlsby_four=FILE for it"
+    assert f"holds adapter 'houlsby_four': {expected}" in line
 
 
 def test_a_name_given_twice(merged_bundle: Exported) -> None:

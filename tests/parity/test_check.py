@@ -19,6 +19,7 @@ from adapter_export.errors import InputError, ProviderError
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity import check as module
+from adapter_export.parity import live
 from adapter_export.parity.cases import Case
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
@@ -26,6 +27,8 @@ from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
 from adapter_export.parity.settling import Measured, Rerun
 from tests.bundles import Exported
 from tests.parity.mutants import with_faint
+
+CHECKS = ["files", "labels", "base", "witness", "swap", "provider"]
 
 
 def judged(exported: Exported) -> ParityReport:
@@ -43,7 +46,7 @@ def test_every_adapter_of_a_bundle_and_none(swappable_bundle: Exported) -> None:
         swappable_bundle.bundle, swappable_bundle.base, swappable_bundle.adapters, progress=lambda *n: done.append(n)
     )
     assert report.verdict is Verdict.PASS, reasons(report)
-    assert [check.name for check in report.checks] == ["files", "labels", "swap", "provider"]
+    assert [check.name for check in report.checks] == CHECKS
     rows = {row["adapter"]: row for row in summary(report)}
     assert list(rows) == [NO_ADAPTER, *swappable_bundle.adapters]
     assert done == [(n, 32) for n in range(32)]
@@ -128,7 +131,15 @@ def test_a_decoder_with_a_cache(llama_bundle: Exported) -> None:
         assert row["cases"] == {"pass": 33, "inconclusive": 0, "fail": 0}
         assert 1e-8 < row["error"] < 1e-5
         assert row["tokens"] == {"count": 64, "clear": 64, "agreed": 64}
-    assert [check.name for check in report.checks] == ["files", "labels", "swap", "provider", "greedy"]
+    assert [check.name for check in report.checks] == [
+        "files",
+        "labels",
+        "base",
+        "witness",
+        "swap",
+        "provider",
+        "greedy",
+    ]
     assert report.checks[-1].detail == "192 tokens, 192 with a clear margin, 192 of them PyTorch's"
     assert {result.output for result in report.results} == {"logits"}
 
@@ -161,7 +172,7 @@ def test_an_adapter_of_the_decoder_alone(
     late = save_checkpoint(replace(whole, blocks=blocks), info)
     copied = Path(shutil.copytree(t5_bundle.bundle, tmp_path / "copied"))
     add_adapter(copied, {"late": late})
-    monkeypatch.setattr(module, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
+    monkeypatch.setattr(live, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
     report = check_parity(copied, t5_bundle.base, {**t5_bundle.adapters, "late": late})
     assert report.verdict is Verdict.PASS, reasons(report)
     assert report.notes == ("adapter late changes nothing of encoder_last_hidden_state, in PyTorch neither",)
@@ -188,7 +199,7 @@ def test_a_case_is_looked_at_again_with_the_same_inputs_and_with_others(
     bundle: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: Exported = request.getfixturevalue(bundle)
-    monkeypatch.setattr(module, "cases_for", lambda *_: [Case(2, 9, "left")])
+    monkeypatch.setattr(live, "cases_for", lambda *_: [Case(2, 9, "left")])
     seen: list[Case] = []
     further: list[bool] = []
 

@@ -71,20 +71,20 @@ def loaded(swappable_bundle: Exported) -> tuple[Manifest, dict[str, Adapter]]:
 
 def test_labels(loaded: tuple[Manifest, dict[str, Adapter]]) -> None:
     manifest, adapters = loaded
-    assert check_labels(manifest, adapters).verdict is Verdict.PASS
+    assert check_labels(manifest, adapters, {}).verdict is Verdict.PASS
     first, *others = manifest.adapters
     assert first.labels == ("no", "yes")
     for labels, found in ((("yes", "no"), "yes, no"), (None, "none")):
         wrong = replace(manifest, adapters=(replace(first, labels=labels), *others))
-        check = check_labels(wrong, adapters)
+        check = check_labels(wrong, adapters, {})
         assert check.verdict is Verdict.FAIL
-        assert check.detail == f"adapter ia3_two: expected no, yes, found {found}"
+        assert check.detail == f"adapter ia3_two: expected no, yes by the checkpoint, found {found}"
 
 
 def test_an_adapter_without_a_head_has_no_labels_to_check(loaded: tuple[Manifest, dict[str, Adapter]]) -> None:
     manifest, adapters = loaded
     bare = {name: replace(adapter, head={}, labels=None) for name, adapter in adapters.items()}
-    assert check_labels(manifest, bare).verdict is Verdict.PASS
+    assert check_labels(manifest, bare, {}).verdict is Verdict.PASS
 
 
 def test_the_repeated_case_has_rows_and_padding() -> None:

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.export.quantize import quantize_rows
-from adapter_export.parity.eight_bits import quantize_module
+from adapter_export.parity.recording.eight_bits import quantize_module
 
 WIDTH, OUTPUTS = 40, 5
 

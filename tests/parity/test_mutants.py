@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.manifest import DECODER, ENCODER
-from adapter_export.parity import check as module
+from adapter_export.parity import live as module
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import ParityReport
@@ -29,7 +29,7 @@ from tests.parity.mutants import (
     together,
     without,
 )
-from tests.parity.remembered import remembering
+from tests.parity.remembered import remembering, witnessing
 
 SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR, BANK = (
     f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed", "llama", "t5", "bank")
@@ -216,6 +216,7 @@ def test_unchanged_bundles_live(bundle: str, adapter: str, request: pytest.Fixtu
 @pytest.mark.slow
 def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Reference", remembering({}))
+    monkeypatch.setattr(module, "Exact", witnessing({}))
     alive = []
     print(f"\n{'mutant':<58} verdict      cases      e(O)   cosine")
     for number, mutant in enumerate(MUTANTS):

@@ -1,0 +1,56 @@
+"""R: what each adapter should give, in float64, by its witness where one runs here, else by our own injection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.parity.recording.subject import Subject
+from adapter_export.parity.reference import Outputs, Reference, few_threads
+from adapter_export.parity.witness import run_witness
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Exact:
+    """own: our injection in float64. subjects: the witnesses by adapter. outputs: the names that the graphs give."""
+
+    def __init__(
+        self,
+        own: Reference,
+        adapters: Mapping[str, Adapter],
+        subjects: Mapping[str, Subject],
+        outputs: Mapping[str, object],
+    ) -> None:
+        self.own, self.adapters, self.subjects, self.outputs = own, adapters, subjects, outputs
+
+    def case(self, inputs: Arrays) -> ExactCase:
+        return ExactCase(self, inputs)
+
+
+class ExactCase:
+    """The outputs for one set of inputs."""
+
+    def __init__(self, exact: Exact, inputs: Arrays) -> None:
+        self._exact, self._inputs = exact, inputs
+        self._own = exact.own.case(inputs)
+
+    def on(self, name: str) -> Outputs:
+        """With the adapter of that name."""
+        if (subject := self._exact.subjects.get(name)) is None:
+            return self._own.on(self._exact.adapters[name])
+        return self._run(subject, on=True)
+
+    def off(self, name: str | None = None) -> Outputs:
+        """Without any adapter, and with the task head of the one of that name."""
+        if name is None or (subject := self._exact.subjects.get(name)) is None:
+            return self._own.off(None if name is None else self._exact.adapters[name])
+        return self._run(subject, on=False)
+
+    def _run(self, subject: Subject, *, on: bool) -> Outputs:
+        with few_threads(self._exact.own.parameters, self._inputs):
+            found = run_witness(subject, self._inputs, on=on)
+        # Of outputs that the task does not have, the library gives others besides.
+        return {name: value for name, value in found.items() if name in self._exact.outputs} or found

@@ -1,0 +1,144 @@
+"""What is judged against models in PyTorch: those that a bundle was made from, loaded beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from adapter_export import tasks
+from adapter_export.basemodel import BaseModel, load_base, use_padding
+from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo
+from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
+from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.export.samples import max_sequence
+from adapter_export.injection import complete_head
+from adapter_export.parity.agreement import check_agreement, check_base
+from adapter_export.parity.cases import Case, TextLimits, cases_for, make_inputs
+from adapter_export.parity.checks import repeat_case
+from adapter_export.parity.exact import Exact
+from adapter_export.parity.greedy import GreedyTrial
+from adapter_export.parity.measure import Measure
+from adapter_export.parity.recording.eight_bits import STEP, quantize_module
+from adapter_export.parity.reference import Reference
+from adapter_export.parity.report import Check
+from adapter_export.parity.runner import Runner
+from adapter_export.parity.trial import Trial
+from adapter_export.parity.whole import whole_inputs, whole_outputs
+from adapter_export.parity.witness import Witnesses, open_witnesses
+from adapter_export.runtime.generation.start import generates
+
+
+class Live:
+    """The models of a bundle in PyTorch, and the adapters that `adapters` has checkpoint folders of.
+
+    adapters: as our own reading has them, by name. own: our injection of them in float64. witnesses: who else reads
+    them. limits: of texts, None without. cases: the shapes to judge at, known once something is open.
+    """
+
+    def __init__(self, model: Path, manifest: Manifest, adapters: Mapping[str, str | Path]) -> None:
+        self._manifest = manifest
+        exact = _load(model, manifest, "float64")
+        self.adapters = {
+            name: _for_task(
+                complete_head(exact.module, manifest.base.head, _load_adapter(path, exact, manifest, name)),
+                manifest.task,
+            )
+            for name, path in adapters.items()
+        }
+        asked = manifest.task if manifest.task_asked else None
+        self.witnesses: Witnesses = open_witnesses(
+            Path(model), {name: Path(path) for name, path in adapters.items()}, manifest.task, asked
+        )
+        self.own = Reference(exact)
+        target = _load(model, manifest, manifest.dtype)
+        for base in (exact, target):
+            use_padding(base, self.adapters)
+        self._target = _target(manifest, target)
+        self._inputs = whole_inputs(manifest)
+        self.limits = _text_limits(exact, self._inputs, manifest.task)
+        self._shapes = cases_for(self._inputs, self.limits)
+
+    def open(self, runner: Runner) -> None:
+        """Judge what this runs. Has to come before `run`."""
+        exact = Exact(self.own, self.adapters, self.witnesses.subjects, whole_outputs(self._manifest))
+        self._trial = Trial(self._manifest, exact, self._target, runner, self.adapters)
+        self._greedy = None
+        if self.limits and generates(self._manifest):
+            self._greedy = GreedyTrial(self._manifest, exact, self._target, runner, self.limits)
+        self.cases: list[Case] = [*self._shapes, *([self._greedy.case] if self._greedy else [])]
+        self._numbers = {case: number for number, case in enumerate(self.cases)}
+
+    def run(self, case: Case, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measure]:
+        """Measures by adapter and output. draw: 0 are the first inputs of this shape, others are drawn anew.
+        roundings: in how many ways T is computed."""
+        seed = self._numbers[case] + draw * len(self._numbers)
+        if self._greedy and case == self._greedy.case:
+            return self._greedy.run(self.adapters, seed, roundings)
+        return self._trial.run(make_inputs(case, self._inputs, self.limits, seed), roundings)
+
+    def repeated(self) -> dict[str, np.ndarray]:
+        """Inputs of several rows, as no case has them."""
+        return make_inputs(repeat_case(self._shapes), self._inputs, self.limits, seed=len(self._shapes))
+
+    def checks(self) -> list[Check]:
+        """That the models themselves are the right ones, by their witnesses."""
+        inputs = self.repeated()
+        return [
+            check_base(self.own, self.witnesses, inputs),
+            check_agreement(self.own, self.adapters, self.witnesses, inputs),
+        ]
+
+
+def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
+    import torch
+
+    return load_base(model, manifest.task, dtype=getattr(torch, dtype))
+
+
+def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: str) -> Adapter:
+    """The adapter with the class names that an export gives it: names that its user chose are not the checkpoint's."""
+    info = manifest.adapter(name)
+    given = info.labels if info.labels_given else None
+    return load_adapter(path, replace(base.info, labels=manifest.base.labels), task=manifest.task, labels=given)
+
+
+def _target(manifest: Manifest, base: BaseModel) -> Reference:
+    """T: PyTorch at the graph's precision."""
+    if manifest.quantize == "none":
+        return Reference(base)
+    quantize_module(base.module, manifest.base.head if manifest.mode in MANY else ())
+    return Reference(base, step=STEP)
+
+
+def _for_task(adapter: Adapter, task: str) -> Adapter:
+    """The adapter with the head that this task's graph has: its own for labels, else at most a repeated `lm_head`."""
+    if tasks.get(task).labelled:
+        return adapter
+    kept = {name: layer for name, layer in adapter.head.items() if name == LM_HEAD and task != "features"}
+    return replace(adapter, head=kept, labels=None)
+
+
+def _text_limits(base: BaseModel, inputs: Mapping[str, TensorInfo], task: str) -> TextLimits | None:
+    """What texts the model reads, or writes; None where it does neither."""
+    if not {"input_ids", "decoder_input_ids"} & set(inputs):
+        return None
+    config = base.module.config.get_text_config()
+    pad = getattr(config, "pad_token_id", None)
+    return TextLimits(
+        vocabulary=config.vocab_size,
+        pad=0 if pad is None else pad,
+        types=getattr(config, "type_vocab_size", 0) or 0,
+        longest=max_sequence(config),
+        values=config.vocab_size if task in ("causal-lm", "seq2seq-lm") else config.hidden_size,
+        end=config.eos_token_id if _looks_for_end(base, task) else None,
+    )
+
+
+def _looks_for_end(base: BaseModel, task: str) -> bool:
+    """Whether what the model tells of a text stands at its end token, whose place it looks for: CLIP, and classifiers
+    of two stacks."""
+    config = base.module.config
+    return config.model_type.startswith("clip") or (config.is_encoder_decoder and tasks.get(task).labelled)

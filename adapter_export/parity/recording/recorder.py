@@ -1,0 +1,162 @@
+"""Writes a record: what an adapter computes, in float64 and in lower precisions, with and without it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapter_export.parity.recording.eight_bits import STEP, quantize_module
+from adapter_export.parity.recording.files import Mismatch, Refused, adapter_sha256, base_sha256, read_object
+from adapter_export.parity.recording.hub_subject import HubSubject
+from adapter_export.parity.recording.inputs import random_inputs, shapes_for
+from adapter_export.parity.recording.peft_subject import PeftSubject
+from adapter_export.parity.recording.subject import TASK_CLASSES, Bases, Subject, silence
+
+FORMAT = "adapter-export reference"
+FORMAT_VERSION = 1
+EXACT = "exact"
+DTYPES = ("float32", "float16", "bfloat16")
+ROUNDED = ".rounded"
+ROUNDINGS = 8
+
+
+def open_subject(model: Path, adapter: Path, task: str | None = None, dtype: str = "float64") -> Subject:
+    """The checkpoint in its own library, which its config tells. Raises Refused and Mismatch, see `PeftSubject`."""
+    bases = Bases(model, dtype)
+    if "peft_type" in read_object(adapter / "adapter_config.json"):
+        return PeftSubject(bases, adapter, task)
+    return HubSubject(bases, adapter, task)
+
+
+def record(
+    model: Path, adapter: Path, task: str | None = None, lengths: tuple[int, ...] = (), bundle: Path | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of a record, `meta` among them. bundle: one whose graph has weights in 8 bits, for T of that."""
+    exact = open_subject(model, adapter, task)
+    shapes = shapes_for(exact.model, lengths)
+    cases = {
+        f"{number}": random_inputs(exact.model, shape, number, classifies=exact.head and not exact.body_only)
+        for number, shape in enumerate(shapes)
+    }
+    arrays = {f"{case}/input/{name}": value for case, inputs in cases.items() for name, value in inputs.items()}
+    for case, inputs in cases.items():
+        for state, on in (("on", True), ("off", False)):
+            found = exact.run(inputs, on=on)
+            arrays |= {f"{case}/{state}/{EXACT}/{name}": value for name, value in found.items()}
+    about = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "witness": exact.witness,
+        "versions": _versions(),
+        "base_sha256": base_sha256(model),
+        "adapter_sha256": adapter_sha256(adapter),
+        "class": exact.class_name,
+        "labels": list(exact.labels) if exact.labels is not None and not exact.body_only else None,
+        "cases": [
+            {"name": name, "rows": rows, "length": length, "padding": padding}
+            for name, (rows, length, padding) in zip(cases, shapes, strict=True)
+        ],
+    }
+    del exact
+    # Why a precision is not there; None of those that are.
+    kinds: dict[str, str | None] = {}
+    for kind, make in _lower(model, adapter, task, bundle):
+        try:
+            subject, step = make()
+            for case, inputs in cases.items():
+                arrays |= _rounded(subject, inputs, kind, case, arrays, step)
+        except Exception as error:  # PyTorch lacks some operators at lower precisions on some processors
+            kinds[kind] = f"{type(error).__name__}: {error}"[:300]
+        else:
+            kinds[kind] = None
+    return arrays | {"meta": np.array(json.dumps(about | {"kinds": kinds}))}
+
+
+def _lower(model: Path, adapter: Path, task: str | None, bundle: Path | None) -> Iterator[tuple[str, Any]]:
+    """Each lower precision, and what makes the model in it, with the step of its roundings."""
+
+    def plain(dtype: str) -> Any:
+        return lambda: (open_subject(model, adapter, task, dtype), None)
+
+    yield from ((dtype, plain(dtype)) for dtype in DTYPES)
+    manifest = read_object(bundle / "manifest.json") if bundle is not None else {}
+    if manifest.get("quantize") == "int8":
+
+        def eight_bits() -> tuple[Subject, float]:
+            subject = open_subject(model, adapter, task, "float32")
+            heads = {str(site["module"]) for site in manifest.get("sites", ()) if site.get("method") == "head"}
+            own = [name for name, _ in subject.model.named_modules() if subject.is_adapter(name)]
+            kept = [name for name, _ in subject.model.named_modules() if any(_ends(name, head) for head in heads)]
+            quantize_module(subject.model, {*own, *kept})
+            return subject, STEP
+
+        yield "int8", eight_bits
+
+
+def _ends(name: str, head: str) -> bool:
+    return f".{name}".removesuffix(".modules_to_save.default").endswith(f".{head}")
+
+
+def _rounded(
+    subject: Subject,
+    inputs: Mapping[str, np.ndarray],
+    kind: str,
+    case: str,
+    exact: Mapping[str, np.ndarray],
+    step: float | None,
+) -> dict[str, np.ndarray]:
+    """One case in a lower precision: as PyTorch rounds it, and of other ways to round the one furthest from exact."""
+    found: dict[str, np.ndarray] = {}
+    for state, on in (("on", True), ("off", False)):
+        where = f"{case}/{state}"
+        for name, value in subject.run(inputs, on=on).items():
+            found[f"{where}/{kind}/{name}"] = value
+        furthest: dict[str, float] = {}
+        for rounding in range(1, ROUNDINGS):
+            for name, value in subject.run(inputs, on=on, rounding=rounding, step=step).items():
+                size = float(np.abs(value.astype(np.float64) - exact[f"{where}/{EXACT}/{name}"]).max())
+                if not size <= furthest.get(name, -1.0):
+                    furthest[name], found[f"{where}/{kind}{ROUNDED}/{name}"] = size, value
+    return found
+
+
+def _versions() -> dict[str, str]:
+    """Of everything that had a part in the numbers."""
+    names = ("torch", "transformers", "numpy", "peft", "adapters")
+    loaded = {name: str(sys.modules[name].__version__) for name in names if name in sys.modules}
+    return {"python": platform.python_version(), **loaded}
+
+
+def main() -> None:
+    """The command line of the script."""
+    parser = argparse.ArgumentParser(description="Record what an adapter computes, by the library that trained it.")
+    parser.add_argument("--model", type=Path, required=True, help="base model folder")
+    parser.add_argument("--adapter", type=Path, required=True, help="adapter folder, of PEFT or AdapterHub")
+    parser.add_argument("--output", type=Path, required=True, help="the .npz file to write")
+    parser.add_argument("--task", choices=tuple(TASK_CLASSES), help="what to load the model for (default: as recorded)")
+    parser.add_argument("--length", type=int, action="append", default=[], help="tokens of more texts; repeatable")
+    parser.add_argument("--bundle", type=Path, help="a bundle in 8 bits that the record is for")
+    options = parser.parse_args()
+    try:
+        with silence():
+            arrays = record(options.model, options.adapter, options.task, tuple(options.length), options.bundle)
+    except (Refused, Mismatch) as error:
+        parser.exit(2, f"error: adapter {options.adapter}: {error}\n")
+    partial = options.output.with_name(f".{options.output.name}.partial.npz")
+    try:
+        np.savez_compressed(partial, allow_pickle=False, **arrays)
+        partial.replace(options.output)
+    finally:
+        partial.unlink(missing_ok=True)
+    print(f"{options.output}: {json.loads(str(arrays['meta']))['witness']}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

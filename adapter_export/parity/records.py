@@ -1,0 +1,161 @@
+"""Records of what an adapter computes, made by the library that trained it; without torch. See `recording`."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapter_export.bundle.manifest import AdapterInfo, Manifest
+from adapter_export.errors import InputError
+from adapter_export.parity.cases import Case
+from adapter_export.parity.recording.recorder import EXACT, FORMAT, FORMAT_VERSION, ROUNDED
+
+# A record unpacks to no more than this: one from a stranger must not fill the memory.
+_MAX_BYTES = 8 << 30
+_STATES = ("on", "off")
+_PADDINGS = ("none", "left", "right")
+
+
+@dataclass(frozen=True)
+class RecordedCase(Case):
+    """One case of a record. key: its name there. adapter: whose record."""
+
+    key: str = ""
+    adapter: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{super().name} recorded"
+
+
+@dataclass(frozen=True)
+class Record:
+    """witness: the library and its version. class_name: of the model it ran. labels: class names of the adapter's task
+    head, None where nobody has named them. kinds: by precision why PyTorch's outputs in it are not there, None where
+    they are. cases: by their names in the file.
+    """
+
+    path: Path
+    witness: str
+    versions: Mapping[str, str]
+    base_sha256: str
+    adapter_sha256: str
+    class_name: str
+    labels: tuple[str, ...] | None
+    kinds: Mapping[str, str | None]
+    cases: Mapping[str, RecordedCase]
+    arrays: Mapping[str, np.ndarray]
+
+    def inputs(self, case: RecordedCase) -> dict[str, np.ndarray]:
+        """What the model was given, by name."""
+        return self._named(f"{case.key}/input/")
+
+    def outputs(self, case: RecordedCase, state: str, kind: str = EXACT) -> dict[str, np.ndarray]:
+        """What it gave, by name. state: `on` or `off`. kind: see `recording`; empty where it is not there."""
+        return self._named(f"{case.key}/{state}/{kind}/")
+
+    def _named(self, prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
+
+
+def read_record(path: str | Path, adapter: str) -> Record:
+    """Read the record of the adapter of that name. Raises InputError for a file that is no whole record."""
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > _MAX_BYTES:
+                raise InputError(f"{path}: expected a record of at most {_MAX_BYTES >> 30} GiB, found a larger one")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise InputError(f"{path}: expected a record (.npz), found: {error}") from None
+    about = _about(path, arrays.pop("meta", None))
+    try:
+        record = _parse(path, adapter, about, arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: 'meta' is not that of a record: {type(error).__name__}: {error}") from None
+    _check_whole(record)
+    return record
+
+
+def check_record(record: Record, manifest: Manifest, info: AdapterInfo) -> None:
+    """Raise InputError where the record is of another base model, or of another checkpoint, than the bundle's."""
+    if record.base_sha256 != manifest.base.sha256:
+        raise InputError(
+            f"{record.path}: was recorded with a base model of weights {record.base_sha256[:12]}..., but the bundle "
+            f"was made from {manifest.base.sha256[:12]}..."
+        )
+    if info.source_sha256 is not None and record.adapter_sha256 != info.source_sha256:
+        raise InputError(
+            f"{record.path}: was recorded with a checkpoint {record.adapter_sha256[:12]}..., but adapter "
+            f"{info.name!r} of the bundle was made from {info.source_sha256[:12]}...; record it again"
+        )
+
+
+def _about(path: Path, meta: Any) -> dict[str, Any]:
+    try:
+        about = json.loads(str(meta)) if meta is not None else None
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise InputError(f"{path}: expected a record, which has 'meta' with format {FORMAT!r}; found none")
+    if about.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: field 'format_version': expected {FORMAT_VERSION}, found {about.get('format_version')!r}; record "
+            "it again with the script of this version (adapter-export reference --script)"
+        )
+    return about
+
+
+def _parse(path: Path, adapter: str, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Record:
+    cases = {}
+    for item in about["cases"]:
+        key, padding = str(item["name"]), str(item["padding"])
+        if padding not in _PADDINGS:
+            raise ValueError(f"padding {padding!r}")
+        cases[key] = RecordedCase(int(item["rows"]), int(item["length"]), padding, key, adapter)
+    labels = about["labels"]
+    return Record(
+        path=path,
+        witness=str(about["witness"]),
+        versions={str(name): str(version) for name, version in about["versions"].items()},
+        base_sha256=str(about["base_sha256"]),
+        adapter_sha256=str(about["adapter_sha256"]),
+        class_name=str(about["class"]),
+        labels=None if labels is None else tuple(str(label) for label in labels),
+        kinds={str(kind): None if why is None else str(why) for kind, why in about["kinds"].items()},
+        cases=cases,
+        arrays=arrays,
+    )
+
+
+def _check_whole(record: Record) -> None:
+    """Every case has inputs and outputs, and a lower precision has what float64 has."""
+    if not record.cases:
+        raise InputError(f"{record.path}: expected cases, found none")
+    for key, case in record.cases.items():
+        rows = {len(value) if value.ndim else 0 for value in record.inputs(case).values()}
+        if not rows:
+            raise InputError(f"{record.path}: case {key}: expected inputs, found none")
+        for state in _STATES:
+            exact = record.outputs(case, state)
+            if not exact:
+                raise InputError(f"{record.path}: case {key}: expected outputs {state!r} in float64, found none")
+            for kind in (kind for kind, why in record.kinds.items() if why is None):
+                for name in (kind, kind + ROUNDED):
+                    shapes = {output: array.shape for output, array in record.outputs(case, state, name).items()}
+                    if shapes != {output: array.shape for output, array in exact.items()}:
+                        raise InputError(
+                            f"{record.path}: case {key}: outputs {state!r} in {name}: expected those of float64, found "
+                            f"{shapes or 'none'}"
+                        )

@@ -1,0 +1,143 @@
+"""Mistakes in the reading of checkpoints and base models, made for export and judge alike.
+
+Each is put at the one place that everything reads through: the registry of formats, or the loading of base models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapter_export import tasks
+from adapter_export.checkpoints import folder
+from adapter_export.checkpoints.adapter import Adapter, HeadLayer
+from adapter_export.export import export
+from adapter_export.methods.contract import Block
+from adapter_export.sites import Port, Site
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+ChangeAdapter = Callable[[Adapter], Adapter]
+
+
+@dataclass(frozen=True)
+class ReaderMutant:
+    """A mistake. case: what is exported and judged with it, see `test_reader_mutants`. patch: makes the mistake."""
+
+    name: str
+    case: str
+    patch: Patch
+
+
+def reading(change: ChangeAdapter) -> Patch:
+    """Every checkpoint is read, then changed by `change`."""
+    return _formats(lambda known: {"resolve": lambda *args: change(known.resolve(*args))})
+
+
+def taken_for(task: str) -> Patch:
+    """Every checkpoint is taken for that task, and what this has no place for is left out without a word."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        def load(*args: Any, **options: Any) -> Adapter:
+            return folder.load_adapter(*args, **{**options, "leave_head": True})
+
+        monkeypatch.setattr(export, "choose_task", lambda *_: task)
+        monkeypatch.setattr(export, "load_adapter", load)
+
+    return patch
+
+
+def _formats(overrides: Callable[[Any], Mapping[str, Any]]) -> Patch:
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, known in dict(folder._FORMATS).items():
+            own = {key: getattr(known, key) for key in dir(known) if not key.startswith("__")}
+            monkeypatch.setitem(folder._FORMATS, name, SimpleNamespace(**{**own, **overrides(known)}))  # type: ignore[arg-type]
+
+    return patch
+
+
+def base_changed(change: Callable[[Any], None]) -> Patch:
+    """Every base model is loaded, then changed in place by `change`."""
+    import transformers
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        def loading(kind: Any) -> Any:
+            original = kind.from_pretrained
+
+            def from_pretrained(*args: Any, **kwargs: Any) -> Any:
+                result = original(*args, **kwargs)
+                change(result[0] if isinstance(result, tuple) else result)
+                return result
+
+            return from_pretrained
+
+        # What the witness loads, it loads by the model's own class.
+        for name in {task.auto_class for task in tasks.TASKS.values()}:
+            kind = getattr(transformers, name)
+            monkeypatch.setattr(kind, "from_pretrained", loading(kind))
+
+    return patch
+
+
+def loaded_as(auto_class: str) -> Patch:
+    """Every base model is loaded by that class of transformers."""
+    return lambda monkeypatch: monkeypatch.setattr(tasks, "auto_class", lambda task, model_type: auto_class)
+
+
+# Changes of an adapter as it was read
+
+
+def tensors(part: str, change: Callable[[np.ndarray], np.ndarray], of: str = "") -> ChangeAdapter:
+    """`change` applied to the tensors called `part` at the sites whose names have `of`."""
+
+    def apply(adapter: Adapter) -> Adapter:
+        blocks = dict(adapter.blocks)
+        for site, block in adapter.blocks.items():
+            if of in site.name and part in block.tensors:
+                new = np.ascontiguousarray(change(block.tensors[part]))
+                blocks[site] = Block(block.operator, {**block.tensors, part: new})
+        assert any(block is not adapter.blocks[site] for site, block in blocks.items()), (part, of)
+        return replace(adapter, blocks=blocks)
+
+    return apply
+
+
+def sites(change: Callable[[Site], Site]) -> ChangeAdapter:
+    """What was read for a site stands at another."""
+    return lambda adapter: replace(adapter, blocks={change(site): block for site, block in adapter.blocks.items()})
+
+
+def exchanged(first: str, second: str) -> ChangeAdapter:
+    """What was read for `first` stands at `second`, and the reverse."""
+
+    def other(site: Site) -> Site:
+        fields = {name: _swap(getattr(site, name), first, second) for name in ("module", "residual", "output", "norm")}
+        return replace(site, **fields)
+
+    return sites(other)
+
+
+def _swap(text: str, first: str, second: str) -> str:
+    return text.replace(first, second) if first in text else text.replace(second, first)
+
+
+def at_input(module: str) -> ChangeAdapter:
+    """A vector of the output side stands at the input side."""
+    return sites(lambda site: replace(site, port=Port.INPUT) if site.module == module else site)
+
+
+def head(change: Callable[[HeadLayer], HeadLayer], of: str) -> ChangeAdapter:
+    """`change` applied to one layer of the task head."""
+    return lambda adapter: replace(adapter, head={**adapter.head, of: change(adapter.head[of])})
+
+
+def without_head(adapter: Adapter) -> Adapter:
+    return replace(adapter, head={}, labels=None)
+
+
+def labels_reversed(adapter: Adapter) -> Adapter:
+    return replace(adapter, labels=None if adapter.labels is None else adapter.labels[::-1])

@@ -1,0 +1,100 @@
+"""Our reading against its witness': a checkpoint or a base model read wrongly is found, with the place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from adapter_export.basemodel import load_base
+from adapter_export.bundle.manifest import read_manifest
+from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.injection import complete_head
+from adapter_export.parity.agreement import apart, check_agreement, check_base, first_difference
+from adapter_export.parity.judge import Verdict
+from adapter_export.parity.reference import Reference
+from adapter_export.parity.witness import NONE, Witnesses, open_witnesses
+from tests.bundles import Exported
+
+Inputs = dict[str, np.ndarray]
+TASK = "text-classification"
+
+
+@pytest.fixture
+def own(swappable_bundle: Exported) -> Reference:
+    return Reference(load_base(swappable_bundle.base, TASK, dtype=torch.float64, labels=["a", "b", "c"]))
+
+
+@pytest.fixture
+def witnesses(swappable_bundle: Exported) -> Witnesses:
+    return open_witnesses(swappable_bundle.base, {"a": swappable_bundle.adapters["ia3_three"]}, TASK, None)
+
+
+@pytest.fixture
+def inputs(inputs_for: Callable[..., Inputs]) -> Inputs:
+    return inputs_for("bert")
+
+
+def reading(exported: Exported, own: Reference) -> Any:
+    info = read_manifest(exported.bundle).base
+    return complete_head(own.base.module, own.base.info.head, load_adapter(exported.adapters["ia3_three"], info))
+
+
+def test_both_agree(swappable_bundle: Exported, own: Reference, witnesses: Witnesses, inputs: Inputs) -> None:
+    assert witnesses.names["a"].startswith("peft ")
+    found = check_agreement(own, {"a": reading(swappable_bundle, own)}, witnesses, inputs)
+    assert found.verdict is Verdict.PASS, found
+    assert check_base(own, witnesses, inputs).verdict is Verdict.PASS
+
+
+def test_the_first_site_that_differs_is_named(
+    swappable_bundle: Exported, own: Reference, witnesses: Witnesses, inputs: Inputs
+) -> None:
+    adapter = reading(swappable_bundle, own)
+    site = next(site for site in adapter.blocks if site.module == "encoder.layer.1.attention.self.value")
+    adapter.blocks[site].tensors["l"][3] *= 1 + 1e-6
+    found = check_agreement(own, {"a": adapter}, witnesses, inputs)
+    assert found.verdict is Verdict.FAIL
+    assert found.detail.endswith("the first difference is at module 'encoder.layer.1.attention.self.value'")
+    assert "the checkpoint is read otherwise than peft" in found.detail
+
+
+def test_a_head_that_differs(swappable_bundle: Exported, own: Reference, witnesses: Witnesses, inputs: Inputs) -> None:
+    adapter = reading(swappable_bundle, own)
+    adapter.head["classifier"].weight[0, 0] += 1e-6
+    found = check_agreement(own, {"a": adapter}, witnesses, inputs)
+    assert found.detail.endswith("the first difference is at the task head")
+
+
+def test_a_base_model_that_differs(own: Reference, witnesses: Witnesses, inputs: Inputs) -> None:
+    own.base.module.bert.encoder.layer[1].output.LayerNorm.bias[5] += 1e-6
+    found = check_base(own, witnesses, inputs)
+    assert found.verdict is Verdict.FAIL
+    assert found.detail.endswith("the first difference is at module 'encoder.layer.1.output.LayerNorm'")
+
+
+def test_a_checkpoint_that_peft_takes_in_part(own: Reference, inputs: Inputs) -> None:
+    found = check_agreement(own, {}, Witnesses({"a": f"{NONE}..."}, faults={"a": "tensor 'x' is missing"}), inputs)
+    assert found.verdict is Verdict.FAIL
+    assert found.detail == "adapter a: PEFT takes only a part of the checkpoint: tensor 'x' is missing"
+
+
+def test_what_cannot_be_compared_is_no_agreement() -> None:
+    a = {"x": np.ones(3)}
+    assert apart(a, {"y": np.ones(3)}, {}) == np.inf
+    assert apart(a, {"x": np.ones(4)}, {}) == np.inf
+    assert not apart(a, {"x": np.full(3, np.nan)}, {}) <= 1
+    assert first_difference(a, {"y": np.ones(3)}) is not None
+
+
+def test_who_bears_witness(swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    adapters = {name: swappable_bundle.adapters[name] for name in ("ia3_two", "houlsby_two")}
+    names = open_witnesses(swappable_bundle.base, adapters, TASK, None).names
+    assert names["ia3_two"].startswith("peft 0.")
+    assert names["houlsby_two"] == "none: our own reading"
+    monkeypatch.setattr("adapter_export.parity.witness.find_spec", lambda name: None)
+    assert open_witnesses(swappable_bundle.base, adapters, TASK, None).names["ia3_two"] == "none: peft is not installed"

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from adapter_export.export.export import export_onnx
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.recording.script import script
-from samples import adapterhub
+from samples import environments
 from tests.bundles import Exported
 
 GOLDENS = Path(__file__).parents[2] / "goldens/adapterhub"
@@ -32,9 +31,8 @@ def recorder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def hub_python(shared_folder: Path) -> Path:
-    with FileLock(shared_folder / "adapterhub.lock"):
-        return adapterhub.python()
+def hub_python() -> Path:
+    return environments.python(environments.ADAPTERHUB)
 
 
 def record(python: Path | str, recorder: Path, model: Path, adapter: Path, *more: str) -> Path:

@@ -1,0 +1,67 @@
+"""Every fenced block of the pages runs as it stands, or says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import Block, blocks_of, pages, run
+from tests.docs.folders import Shared, make_shared, prepare
+
+BLOCKS = [block for page in pages() for block in blocks_of(page)]
+RUN = [block for block in BLOCKS if block.reason is None]
+# How a reason may begin, and how many blocks have one: a block more that is not run is a decision, made here.
+REASONS = ("hardware", "over five minutes")
+NOT_RUN = 4
+
+
+class Page:
+    """A page's blocks, run in order in one folder, each once. A block that is asked for runs those before it."""
+
+    def __init__(self, page: str, folder: Path) -> None:
+        self._waiting = [block for block in RUN if block.page == page]
+        self._failed: Block | None = None
+        self._folder = folder
+
+    def run(self, wanted: Block) -> None:
+        while wanted in self._waiting:
+            assert self._failed is None, f"{self._failed}, which is before it, failed"
+            block = self._waiting.pop(0)
+            self._failed = block
+            run(block, self._folder)
+            self._failed = None
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    return make_shared(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="module")
+def page(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Page]:
+    @cache
+    def make(name: str) -> Page:
+        folder = tmp_path_factory.mktemp(Path(name).stem)
+        prepare(name, folder, shared)
+        return Page(name, folder)
+
+    return make
+
+
+@pytest.mark.parametrize("block", RUN, ids=str)
+def test_it_runs_as_it_stands(block: Block, page: Callable[[str], Page]) -> None:
+    page(block.page).run(block)
+
+
+def test_every_block_has_a_language() -> None:
+    assert not [str(block) for block in BLOCKS if not block.language]
+
+
+def test_what_is_not_run_says_why() -> None:
+    left_out = [block for block in BLOCKS if block.reason is not None]
+    print("\nNot run:", *(f"{block}: {block.reason}" for block in left_out), sep="\n  ")
+    assert not [str(block) for block in left_out if not str(block.reason).startswith(REASONS)]
+    assert len(left_out) <= NOT_RUN

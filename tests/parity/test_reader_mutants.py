@@ -1,4 +1,4 @@
-"""Mistakes in our reading, made for export and judge alike: a witness that does not share it must kill them all."""
+"""Finding 6: mistakes in our reading, made for export and judge alike; a witness that does not share it kills them."""
 
 from __future__ import annotations
 

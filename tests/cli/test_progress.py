@@ -1,4 +1,4 @@
-"""Long commands say what they are doing; short ones leave logs empty."""
+"""Finding 23: long commands say what they are doing; short ones leave logs empty."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ Example:
     "--mode",
     required=True,
     type=click.Choice(["merged", "embedded", "swappable", "bank"]),
-    help="merged: folded into the weights (IA3). embedded: one adapter, constant. swappable: many, chosen per run. "
-    "bank: many, chosen per row of a batch.",
+    help="merged: folded into the weights (IA3), or no adapter at all. embedded: one adapter, constant. swappable: "
+    "many, chosen per run. bank: many, chosen per row of a batch.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
 @click.option(

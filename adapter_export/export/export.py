@@ -64,13 +64,14 @@ def export_onnx(
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
 
-    model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged and embedded take exactly
-    one adapter, swappable any number from one. task: `auto` takes the adapters' task where they tell one, else the base
-    model's; `features` leaves task heads out; any other that contradicts an adapter is refused. cache: decoders only;
-    False exports a scoring graph without a key-value cache. dtype, quantize, fuse: see `export.target`. bind: of mode
-    swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters a runtime holds in memory at once.
-    labels: class names by adapter, which win over those of the checkpoint; without either, the base model's own where
-    their number fits. tokenizer: False leaves it out; the bundle then takes token ids alone.
+    model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged takes one adapter or none
+    (the model as it is), embedded exactly one, swappable any number from one. task: `auto` takes the adapters' task
+    where they tell one, else the base model's; `features` leaves task heads out; any other that contradicts an adapter
+    is refused. cache: decoders only; False exports a scoring graph without a key-value cache. dtype, quantize, fuse:
+    see `export.target`. bind: of mode swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters
+    a runtime holds in memory at once. labels: class names by adapter, which win over those of the checkpoint; without
+    either, the base model's own where their number fits. tokenizer: False leaves it out; the bundle then takes token
+    ids alone.
     progress: called with what begins now, in words.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
@@ -99,6 +100,8 @@ def export_onnx(
     )
     loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
     use_padding(base, loaded)
+    if base.untrained_head and not loaded:
+        raise InputError(f"model {folder}: expected a task head ({base.task}), as no adapter brings one; found none")
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
             raise InputError(
@@ -150,6 +153,8 @@ def lower_mode(
         graphs = {file: lower(make(file, sites, head), sites, many, defaults, last) for file in stages}
         # Required inputs that a graph does not read would have to be given all the same.
         return base, share_tensors(graphs) if isinstance(many, Overridable) else graphs
+    if not adapters:
+        return base, {file: lower(make(file, {}), {}) for file in stages}
     (adapter,) = adapters.values()
     if adapter.head and base.info.head:
         load_head(base.module, adapter)
@@ -186,9 +191,11 @@ def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
 def _check_request(mode: str, adapters: Mapping[str, object], opset: int, slots: int, bind: str) -> None:
     if mode not in MODES:
         raise InputError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
-    if not adapters:
-        raise InputError(f"mode {mode}: expected at least one --adapter NAME=DIR, found none")
-    if mode not in MANY and len(adapters) != 1:
+    if not adapters and mode != "merged":
+        raise InputError(
+            f"mode {mode}: expected at least one --adapter NAME=DIR, found none; merged takes the model as it is"
+        )
+    if mode not in MANY and len(adapters) > 1:
         raise InputError(
             f"mode {mode}: expected exactly one adapter, found {len(adapters)}; {' and '.join(MANY)} take many"
         )

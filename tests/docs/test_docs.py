@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adapter_export.errors import AdapterExportError
 from tests.docs.blocks import Block, blocks_of, pages, run
 from tests.docs.folders import Shared, make_shared, prepare
 
@@ -65,3 +66,51 @@ def test_what_is_not_run_says_why() -> None:
     print("\nNot run:", *(f"{block}: {block.reason}" for block in left_out), sep="\n  ")
     assert not [str(block) for block in left_out if not str(block.reason).startswith(REASONS)]
     assert len(left_out) <= NOT_RUN
+
+
+SAMPLE = """
+<!-- not run: hardware -->
+```bash
+nvidia-smi
+```
+- an item
+  ```python
+  if True:
+      raise SystemExit(3)
+  ```
+<!-- not run: hardware -->
+
+between
+```
+nothing
+```
+"""
+
+
+def test_blocks_are_found_with_their_reasons_and_without_their_indent() -> None:
+    first, second, third = blocks_of("sample", SAMPLE)
+    assert (first.line, first.language, first.text, first.reason) == (3, "bash", "nvidia-smi\n", "hardware")
+    assert (second.line, second.language, second.reason) == (7, "python", None)
+    assert second.text == "if True:\n    raise SystemExit(3)\n"
+    assert (third.language, third.reason) == ("", None)
+    with pytest.raises(ValueError, match="sample:2: a block without an end"):
+        blocks_of("sample", "text\n```bash\nls\n")
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("bash", "false\ntrue\n"),
+        ("bash", "false | true\n"),
+        ("bash", 'echo "$missing"\n'),
+        ("bash", "adapter-export inspect missing\n"),
+        ("python", "import warnings\nwarnings.warn('old')\n"),
+        ("json", "{1}"),
+        ("jsonl", '{"prompt": 1, "completion": " 2"}\n'),
+        ("", "text"),
+        ("console", "$ ls\n"),
+    ],
+)
+def test_what_goes_wrong_fails(language: str, text: str, tmp_path: Path) -> None:
+    with pytest.raises((pytest.fail.Exception, ValueError, AdapterExportError)):
+        run(Block("sample", 1, language, text, None), tmp_path)

@@ -103,6 +103,7 @@ class Manifest:
     """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without;
     problem_type: what that head's numbers mean.
     base_source: `org/name@commit` of a base model from the Hugging Face hub, None of a folder.
+    reread_at: tokens of a text beyond which what a cache holds of it is no longer valid; None where it always is.
     task_asked: whether the task was asked for by name; if not, the checkpoints or the base model told it.
 
     quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
@@ -133,6 +134,7 @@ class Manifest:
     problem_type: str | None = None
     task_asked: bool = False
     base_source: str | None = None
+    reread_at: int | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @property

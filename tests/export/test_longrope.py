@@ -18,6 +18,11 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.parity import live
+from adapter_export.parity.cases import BorderCase, Case
+from adapter_export.parity.check import check_parity
+from adapter_export.parity.judge import Verdict
+from adapter_export.runtime.generation.kinds import DecoderFeeds
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 
@@ -197,3 +202,33 @@ def test_frequencies_that_change_with_every_length_are_refused(
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) < 400
         assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(("model_type", "outcome"), [("phi3", "pass"), ("llama", "pass (not judged beyond 16 tokens)")])
+def test_parity_judges_both_sides_of_the_border(
+    long_bundle: Callable[..., Exported], model_type: str, outcome: str
+) -> None:
+    """Also in batches of rows from both. Of a model whose old keys transformers keeps, no forward over the whole text
+    tells what is to be written beyond it."""
+    exported = long_bundle(model_type, "bank" if model_type == "phi3" else "swappable")
+    report = check_parity(exported.bundle, exported.base, exported.adapters)
+    assert report.outcome == outcome, [reason for item in report.results for reason in item.judgement.reasons]
+    names = {item.case.name for item in report.results}
+    assert {f"3 x {BORDER + 1} {side} border" for side in ("left", "right")} <= names
+    assert any(check.name == "rows" for check in report.checks)
+
+
+def test_parity_fails_a_loop_that_keeps_what_no_longer_holds(
+    long_bundle: Callable[..., Exported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = long_bundle("phi3", "bank")
+    monkeypatch.setattr(live, "cases_for", lambda *_: [Case(2, 9, "left"), BorderCase(3, BORDER + 1, "right")])
+    begin = DecoderFeeds.__init__
+    monkeypatch.setattr(
+        DecoderFeeds, "__init__", lambda self, prompts, pad, inputs, _: begin(self, prompts, pad, inputs)
+    )
+    report = check_parity(exported.bundle, exported.base, exported.adapters)
+    assert report.verdict is Verdict.FAIL
+    failed = {item.case.name for item in report.results if item.judgement.verdict is Verdict.FAIL}
+    assert failed
+    assert all(name.endswith("greedy") for name in failed)

@@ -42,6 +42,7 @@ _SEGFORMER_BLOCK = (
 _LANGUAGE_MODEL = (
     ("language_model.model", "language_model"),
     ("language_model.lm_head", "lm_head"),
+    ("vision_tower.vision_model", "vision_tower"),
 )
 # model_type -> pairs (then, now), the first that fits counts. `N` is a number; a pair holds for the module, for all
 # below it, and whatever a task class or a library puts before.
@@ -66,8 +67,6 @@ RENAMES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("vision_model.pre_layrnorm", "pre_layrnorm"),
         ("vision_model.post_layernorm", "post_layernorm"),
     ),
-    "dinov3_convnext": (("stages.N", "model.stages.N"),),
-    "dinov3_vit": (("layer.N", "model.layer.N"),),
     "gpt_neox": (("embed_out", "lm_head"),),
     # The experts themselves are one parameter now: `experts.N.w2` has no counterpart.
     "mixtral": (("layers.N.block_sparse_moe", "layers.N.mlp"),),
@@ -106,9 +105,6 @@ def former(model_type: str, path: str) -> str:
 
 def _translate(path: str, pairs: Iterable[tuple[str, str]]) -> str:
     for source, target in pairs:
-        # What only stands below another module now is found in today's path, too.
-        if target.endswith(f".{source}") and _pattern(target).search(path):
-            return path
         if match := _pattern(source).search(path):
             new = target
             for number in match.groups()[1:]:

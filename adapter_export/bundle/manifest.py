@@ -103,6 +103,10 @@ class Manifest:
     """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without;
     problem_type: what that head's numbers mean.
     base_source: `org/name@commit` of a base model from the Hugging Face hub, None of a folder.
+    rotary_border: tokens of a text up to which it has the short factors of LongRoPE; None without such. reread_at:
+    those beyond which what a cache holds of it is no longer valid; None where it always is.
+    positions: tokens that the model's table of positions has room for, 0 without a table; None in bundles from before
+    it was kept.
     task_asked: whether the task was asked for by name; if not, the checkpoints or the base model told it.
 
     quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
@@ -133,6 +137,9 @@ class Manifest:
     problem_type: str | None = None
     task_asked: bool = False
     base_source: str | None = None
+    rotary_border: int | None = None
+    reread_at: int | None = None
+    positions: int | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @property

@@ -24,6 +24,7 @@ from adapter_export.export.bank import Bank
 from adapter_export.export.bundle import write_bundle
 from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, lower, share_tensors
+from adapter_export.export.rotary import refuse_changing_rotary
 from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable, Required
 from adapter_export.export.target import Target
@@ -90,6 +91,7 @@ def export_onnx(
     texts = exportable_tokenizer(folder) if tokenizer else None
     say("loading the base model")
     base = load_base(folder, found or task, dtype=target.torch_dtype)
+    refuse_changing_rotary(base)
     _check_generation(folder, base, cache)
     base, loaded = with_heads(
         base,

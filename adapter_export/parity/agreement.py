@@ -35,8 +35,11 @@ def check_base(own: Reference, witnesses: Witnesses, inputs: Arrays) -> Check:
         return Check("base", Verdict.PASS, "not compared: transformers has no class of its own for this task")
     ours = watched(own, None, inputs)
     # What the checkpoint has no weights for is random in both, and read by no output that is judged.
-    idle = tuple(own.base.info.unread)
+    idle = (*own.base.info.unread, *own.base.info.untrained)
     compared = {path: value for path, value in ours.items() if not _within(path, idle)}
+    if set(own.base.info.untrained) & set(ours):
+        # A class that is its own base model: what it gives is what that head gives.
+        compared.pop("", None)
     where = first_difference(compared, witnessed(witnesses.base, inputs, on=False))
     if where is None:
         return Check("base", Verdict.PASS, f"as {witnesses.base.witness} loads it alone")

@@ -48,8 +48,12 @@ def notes_on(manifest: Manifest, limits: TextLimits | None, recorded: Sequence[s
             f"adapter {name}: judged at the shapes of its record alone"
             + (", and not on what it generates" if generates(manifest) else "")
         )
-    if limits and limits.judged < limits.longest:
-        notes.append(f"sequences were judged up to {limits.judged} of the {limits.longest} tokens the model takes")
+    if limits and limits.beyond is not None:
+        crossed = ", ".join(map(str, limits.crossed)) or "none"
+        notes.append(
+            f"texts were judged up to {limits.beyond} of the {limits.longest} tokens the model takes; borders crossed: "
+            f"{crossed}"
+        )
     if manifest.mode == "bank":
         notes.append("every row was judged in a batch beside rows of other adapters and of none")
     if manifest.in_graph:

@@ -105,3 +105,20 @@ def test_what_the_library_leaves_out_is_no_record(
     assert result.returncode == 2
     assert result.stderr.startswith("error: adapter ")
     assert not list(recorder.parent.glob("*.npz"))
+
+
+def test_what_is_wrong_is_told_before_the_work(recorder: Path, swappable_bundle: Exported) -> None:
+    """A folder that is not there, and an environment without the checkpoint's library (AdapterHub's is not here)."""
+    command = [sys.executable, recorder, "--model", swappable_bundle.base]
+    for adapter, output, message in (
+        ("ia3_two", recorder.parent / "nowhere" / "r.npz", "nowhere is not a folder"),
+        ("houlsby_two", recorder.with_suffix(".npz"), "its library is missing here: No module named 'adapters'"),
+    ):
+        more = ["--adapter", swappable_bundle.adapters[adapter], "--output", output]
+        result = subprocess.run(
+            [str(part) for part in (*command, *more)], capture_output=True, text=True, check=False, cwd=recorder.parent
+        )
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ")
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1

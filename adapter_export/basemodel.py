@@ -140,7 +140,7 @@ def load_base(
     info = replace(
         info,
         untrained=tuple(name for name in info.head if any(key.rpartition(".")[0] == name for key in in_head)),
-        unread=tuple(sorted({key.removeprefix(prefix).rpartition(".")[0] for key in unread} & set(info.modules))),
+        unread=_whole_modules(module.base_model, {key.removeprefix(prefix) for key in unread}),
         labels=class_names(config_dict) if own_head and tasks.get(task).labelled else None,
     )
     return BaseModel(module, info, task, folder, untrained_head=bool(in_head))
@@ -215,6 +215,16 @@ def _unread(module: PreTrainedModel, absent: set[str], output: str) -> tuple[set
     if output not in values or output in reading:
         return set(), ()
     return set(absent), tuple(reading)
+
+
+def _whole_modules(body: nn.Module, absent: set[str]) -> tuple[str, ...]:
+    """Paths of the modules whose parameters are all absent."""
+    found = []
+    for path, child in body.named_modules():
+        own = {f"{path}.{name}" for name, _ in child.named_parameters()}
+        if path and own and own <= absent:
+            found.append(path)
+    return tuple(found)
 
 
 def _example(module: PreTrainedModel) -> dict[str, Any]:

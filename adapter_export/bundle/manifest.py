@@ -162,6 +162,12 @@ class Manifest:
         """All adapter tensors of the graph by name."""
         return {name: info for site in self.sites for name, info in site.tensors.items()}
 
+    @property
+    def in_graph(self) -> AdapterInfo | None:
+        """The one adapter that every run has, of modes merged and embedded; None where a run may have none: in the
+        other modes, and of a model that was exported without any."""
+        return self.adapters[0] if self.mode not in MANY and self.adapters else None
+
     def adapter(self, name: str) -> AdapterInfo:
         """The adapter called `name`; raises InputError naming the known ones."""
         for info in self.adapters:

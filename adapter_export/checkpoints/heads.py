@@ -28,7 +28,9 @@ def head_layers(
     layers = {}
     for module in {name.rpartition(".")[0] for name in tensors}:
         kinds = {name.rpartition(".")[2] for name in tensors if name.rpartition(".")[0] == module}
-        if module not in (LM_HEAD, info.pooler) and strip_prefix(module, info.prefix) in info.modules:
+        # A class that is its own base model (CLIP's for images) has its head among its modules.
+        own = module in (LM_HEAD, info.pooler, *info.head)
+        if not own and strip_prefix(module, info.prefix) in info.modules:
             raise InputError(
                 f"{checkpoint.folder}: tensor {module + '.' + min(kinds)!r} replaces a module of the base model; only "
                 "a task head outside it can be swapped"

@@ -82,7 +82,7 @@ def head_modules(checkpoint: Checkpoint, info: ModelInfo | None = None) -> tuple
         return tuple(sorted({name.rpartition(".")[0] for name in checkpoint.head}))
     modules = {name.rpartition(".")[0] for name in peft.whole_tensors(checkpoint)}
     if info is not None:
-        inside = {module for module in modules if _path(module, info) in info.modules}
+        inside = {module for module in modules if _path(module, info) in info.modules} - set(info.head)
         return tuple(sorted(modules - inside))
     head = {module for module in modules if module.partition(".")[0] in _HEADS}
     # DeBERTa's classifier has a pooler of its own; BERT's is part of the base model.

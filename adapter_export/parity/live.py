@@ -60,6 +60,10 @@ class Live:
         target = _load(model, manifest, manifest.dtype)
         for base in (exact, target):
             use_padding(base, self.adapters)
+        pad = getattr(exact.module.config, "pad_token_id", None)
+        if (plain := self.witnesses.base) is not None and pad is not None:
+            # The adapters' own, where the base model names none: a classifier finds the end of a text by it.
+            plain.model.config.pad_token_id = pad
         self._target = _target(manifest, target)
         self._inputs = whole_inputs(manifest)
         self.limits = _text_limits(exact, self._inputs, manifest)
@@ -112,10 +116,12 @@ def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
 
 
 def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: str) -> Adapter:
-    """The adapter with the class names that an export gives it: names that its user chose are not the checkpoint's."""
+    """The adapter with a whole task head, and the class names that an export gives it: those that a user chose win."""
     info = manifest.adapter(name)
     given = info.labels if info.labels_given else None
-    return load_adapter(path, replace(base.info, labels=manifest.base.labels), task=manifest.task, labels=given)
+    described = replace(base.info, labels=manifest.base.labels)
+    adapter = load_adapter(path, described, task=manifest.task, labels=given)
+    return complete_head(base.module, manifest.base.head, adapter)
 
 
 def _target(manifest: Manifest, base: BaseModel) -> Reference:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from adapter_export.bundle.adapter_file import HEAD_SLUG
-from adapter_export.bundle.manifest import MANY, Manifest
+from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.cases import Case, TextLimits
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.quantized import middle_divergence
@@ -56,7 +56,7 @@ def notes_on(manifest: Manifest, limits: TextLimits | None, recorded: Sequence[s
         )
     if manifest.mode == "bank":
         notes.append("every row was judged in a batch beside rows of other adapters and of none")
-    if manifest.mode not in MANY:
+    if manifest.in_graph:
         notes.append(
             f"the graph ({manifest.mode}) has no state without its adapter: the change it makes was measured from "
             f"PyTorch at {manifest.dtype}"

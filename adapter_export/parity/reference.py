@@ -79,8 +79,10 @@ class CaseReference:
     def off(self, adapter: Adapter | None = None) -> Outputs:
         """Without any adapter; with the task head of `adapter` where one is given and has one."""
         self._load_head(adapter)
-        # A head that begins inside the base model changes what that gives.
-        inside = adapter is not None and self._reference.base.info.pooler in adapter.head
+        # A head that begins inside the base model changes what that gives; all of it, where the class is its own base.
+        base = self._reference.base
+        inside = adapter is not None and base.info.pooler in adapter.head
+        inside = inside or base.module.base_model is base.module
         with nullcontext() if inside else self._body_once():
             return self.run()
 

@@ -45,9 +45,13 @@ class Runner:
         self._labelled = {name for name, info in whole_outputs(manifest).items() if info.shape[-1] == NUM_LABELS}
 
     @property
+    def _in_bank(self) -> bool:
+        return self._manifest.mode == "bank"
+
+    @property
     def has_off_state(self) -> bool:
-        """Whether the graph can run without an adapter: a merged or embedded one cannot."""
-        return self._manifest.mode in MANY
+        """Whether the graph can run without an adapter: one that holds it cannot."""
+        return self._manifest.in_graph is None
 
     def on(self, inputs: Mapping[str, np.ndarray], adapter: str) -> dict[str, np.ndarray]:
         return self._run(inputs, adapter)
@@ -71,7 +75,8 @@ class Runner:
     def _run(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> dict[str, np.ndarray]:
         rows = range(len(next(iter(inputs.values()))))
         places, adapters, own = self._among_others(rows, adapter)
-        batch = {name: value[places] for name, value in inputs.items()}
+        # All rows are the same adapter's outside a bank, and images beside texts may be more than those.
+        batch = {name: value[places] for name, value in inputs.items()} if self._in_bank else dict(inputs)
         outputs = run_whole(self._session, batch, adapters)
         labels = len(self._session.labels(adapter) or ())
         return {
@@ -83,7 +88,7 @@ class Runner:
 
         In a bank each stands between two of other adapters or none: nobody's numbers may depend on them.
         """
-        if self._manifest.mode != "bank":
+        if not self._in_bank:
             return list(rows), [adapter] * len(rows), slice(None)
         names = [None, *(info.name for info in self._manifest.adapters)]
         first = names.index(adapter) + 1 if adapter in names else 0

@@ -137,8 +137,28 @@ def test_a_head_is_left_out_on_request(
         found = session.run(given, adapter="a")["last_hidden_state"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
+    assert check_parity(tmp_path / "bundle", base, {"a": tmp_path / "adapter"}).verdict is Verdict.PASS
+
     merge(base, tmp_path / "adapter", tmp_path / "merged", task="features")
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["architectures"] == ["BertModel"]
+
+
+def test_finding_14_features_of_a_base_model_without_a_pooler(
+    tiny_model: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RoBERTa as a masked language model. PEFT's all-linear puts a vector on the pooler all the same, to no effect."""
+    import transformers
+
+    base = tmp_path / "base"
+    with quiet():
+        transformers.RobertaForMaskedLM.from_pretrained(tiny_model("roberta")).save_pretrained(base)
+    adapter = tmp_path / "adapter"
+    adapter_of(adapter, base, "AutoModel", target_modules="all-linear", task_type="FEATURE_EXTRACTION")
+    manifest = export_onnx(base, {"a": adapter}, tmp_path / "bundle", mode="swappable")
+    assert list(manifest.outputs) == ["last_hidden_state"]
+    assert "output pooler_output is left out" in caplog.text
+    assert "tensor 'pooler.dense.ia3_l' has no effect" in caplog.text
+    assert check_parity(tmp_path / "bundle", base, {"a": adapter}).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize("model_type", ["vit", "dinov2"])

@@ -15,6 +15,7 @@ import pytest
 
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.errors import InputError
+from adapter_export.export.export import export_onnx
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.recording.recorder import record
@@ -116,6 +117,32 @@ def test_eight_bits_need_a_record_of_their_own(arrays: Arrays, tmp_path: Path) -
     found = read_record(written(arrays, tmp_path / "r.npz"), "a")
     assert "int8" not in found.kinds
     assert found.kinds == {"float32": None, "float16": None, "bfloat16": None}
+
+
+def test_eight_bits_by_a_record_for_the_bundle(merged_bundle: Exported, tmp_path: Path) -> None:
+    model, adapters = merged_bundle.base, merged_bundle.adapters
+    manifest = export_onnx(model, adapters, tmp_path / "bundle", mode="swappable", quantize="int8")
+    found = record(model, adapters["ia3_three"], bundle=tmp_path / "bundle")
+    file = written(found, tmp_path / "r.npz")
+    assert read_record(file, "a").kinds == {"float32": None, "float16": None, "bfloat16": None, "int8": None}
+    report = check_parity(tmp_path / "bundle", references={"ia3_three": file})
+    assert report.verdict is Verdict.PASS, [item.judgement for item in report.results]
+    # PyTorch with the same weights errs as the graph does, and not as one with weights in float32.
+    errors = [item.judgement for item in report.results if item.judgement.error and item.judgement.target_error]
+    assert all(
+        1e-3 < one.error.mean < 3 * one.target_error.mean < 0.5 for one in errors if one.error and one.target_error
+    )
+    # A record that is not for 8 bits tells nothing, and another adapter's tensors fail.
+    plain = {name: array for name, array in found.items() if "/int8" not in name}
+    plain |= _meta(plain, kinds={"float32": None})
+    report = check_parity(tmp_path / "bundle", references={"ia3_three": written(plain, tmp_path / "plain.npz")})
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "record it again with --bundle" in str(report.results[0].judgement.reasons)
+    exported = Exported(tmp_path / "bundle", model, adapters)
+    change = swapped("encoder.layer.0.", "encoder.layer.1.")
+    bundle = make(Mutant("layers", "", "ia3_three", change), exported, tmp_path / "wrong")
+    assert manifest.quantize == "int8"
+    assert check_parity(bundle, references={"ia3_three": file}).verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize(

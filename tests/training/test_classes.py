@@ -164,7 +164,8 @@ class TestPadding:
         import peft
         import transformers
 
-        from adapter_export import AdapterSession, export_onnx, merge
+        from adapter_export import AdapterSession, check_parity, export_onnx, merge
+        from adapter_export.parity.judge import Verdict
 
         export_onnx(unpadded, {"a": adapter}, tmp_path / "bundle", mode="swappable")
         assert json.loads((tmp_path / "bundle" / "config.json").read_text())["pad_token_id"] == 3
@@ -177,6 +178,8 @@ class TestPadding:
         expected = torch.cat(rows).numpy()
         found = AdapterSession(tmp_path / "bundle").run(inputs, adapter="a")["logits"]
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+        assert check_parity(tmp_path / "bundle", unpadded, {"a": adapter}).verdict is Verdict.PASS
 
         merge(unpadded, adapter, tmp_path / "merged")
         merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()

@@ -30,6 +30,7 @@ PEFT_CLASSES: Mapping[str, tuple[str, ...]] = {
     "SEQ_2_SEQ_LM": ("AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq"),
     "FEATURE_EXTRACTION": ("AutoModel",),
 }
+FEATURES = "FEATURE_EXTRACTION"
 _PREFIX = "base_model.model."
 _SAVED = ".modules_to_save"
 
@@ -47,24 +48,30 @@ class PeftSubject(Subject):
         self.witness = f"peft {peft.__version__}"
         settings = read_object(adapter / "adapter_config.json")
         shapes = tensor_shapes(adapter)
-        model_class = _class_of(bases.config, str(settings.get("task_type")), shapes, task)
+        task_type = str(settings.get("task_type"))
+        model_class, inside = _class_of(bases.config, task_type, shapes, task)
         classes = _saved_classes(model_class, bases.config, shapes)
         base = bases.get(model_class, classes)
         with silence():
             try:
-                loaded, result = _load(base, adapter)
+                loaded, result = _load(base.base_model if inside else base, adapter, whole=not inside)
             except Exception as error:  # PEFT raises what it likes
                 raise Refused(one_line(error)) from error
         _check_keys(loaded, list(result.missing_keys), list(result.unexpected_keys))
         # transformers' own model with PEFT's layers in it: PEFT's wrapper around it takes texts alone.
-        self.model = loaded.get_base_model().eval()
+        self.model = base.eval()
         self.body, self.class_name = self.model.base_model, type(self.model).__name__
         self.head = classes is not None
         # Of a checkpoint with a head that was not asked for, the body is read.
-        self.body_only = task == "features" and self.model is not self.body
+        features = task == "features" or task_type == FEATURES
+        self.body_only = features and self.model is not self.body
         # PEFT stores no class names: they are in a file of adapter-export's beside the checkpoint, or the base model's.
         beside = adapter / "adapter_export.json"
-        own = read_object(beside).get("labels") if beside.is_file() else None
+        noted = read_object(beside) if beside.is_file() else {}
+        own, pad = noted.get("labels"), noted.get("pad_token_id")
+        if getattr(self.model.config, "pad_token_id", None) is None and pad is not None:
+            # As training set it, for a base model that names none.
+            self.model.config.pad_token_id = pad
         names = base_labels(read_object(bases.folder / "config.json"), classes or 0)
         self.labels = chosen_names([str(name) for name in own]) if own else names
 
@@ -102,11 +109,16 @@ def _module_of(key: str) -> str:
     return path.partition(_SAVED)[0].partition(".ia3_l")[0]
 
 
-def _class_of(config: Any, task_type: str, shapes: Mapping[str, Any], task: str | None) -> Any:
+def _class_of(config: Any, task_type: str, shapes: Mapping[str, Any], task: str | None) -> tuple[Any, bool]:
     """The class to load the base model with: the checkpoint's task tells it; else the first that has all modules that
-    the checkpoint names, of the task asked for, the class the base model was saved with, and those with a head."""
+    the checkpoint names, of the task asked for, the class the base model was saved with, and those with a head.
+
+    And whether PEFT's place is its body: a checkpoint that was saved from there has names without the body's own.
+    """
     if task_type in PEFT_CLASSES:
         found = [mapped_class(name, config) for name in PEFT_CLASSES[task_type]]
+        if task_type == FEATURES:  # of a body that was trained under a head
+            found.append(saved_class(config))
     else:
         names = (*TASK_CLASSES.get(task or "", ()), "", SEQUENCE_CLASSIFICATION, IMAGE_CLASSIFICATION, "AutoModel")
         found = [mapped_class(name, config) if name else saved_class(config) for name in names]
@@ -114,7 +126,13 @@ def _class_of(config: Any, task_type: str, shapes: Mapping[str, Any], task: str 
     if not candidates:
         raise Refused(f"transformers has no class for {config.model_type!r} and PEFT's task {task_type}")
     wanted = {_module_of(key) for key in shapes}
-    return next((item for item in candidates if wanted <= set(_modules(item, config))), candidates[0])
+    for item in candidates:
+        modules = set(_modules(item, config))
+        if wanted <= modules:
+            return item, False
+        if {f"{item.base_model_prefix}.{name}" for name in wanted} <= modules:
+            return item, True
+    return candidates[0], False
 
 
 def _modules(model_class: Any, config: Any) -> dict[str, Any]:
@@ -139,13 +157,15 @@ def _saved_classes(model_class: Any, config: Any, shapes: Mapping[str, tuple[int
     return rows[-1] if rows else None
 
 
-def _load(base: Any, adapter: Path) -> tuple[Any, Any]:
-    """What `PeftModel.from_pretrained` does, and the keys it missed or did not expect, of which that only warns."""
+def _load(base: Any, adapter: Path, *, whole: bool) -> tuple[Any, Any]:
+    """What `PeftModel.from_pretrained` does, in `base` itself, and the keys it missed or did not expect, of which that
+    only warns. whole: whether `base` is of the class that the checkpoint's task has, not the body of one."""
     import peft
 
     config = peft.PeftConfig.from_pretrained(str(adapter))
     config.inference_mode = True
-    model_class = peft.MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, peft.PeftModel)
+    classes = peft.MODEL_TYPE_TO_PEFT_MODEL_MAPPING if whole else {}
+    model_class = classes.get(config.task_type, peft.PeftModel)
     loaded = model_class(base, config, autocast_adapter_dtype=False)
     return loaded, loaded.load_adapter(str(adapter), "default", autocast_adapter_dtype=False)
 

@@ -94,6 +94,8 @@ def _lower(model: Path, adapter: Path, task: str | None, bundle: Path | None) ->
             heads = {str(site["module"]) for site in manifest.get("sites", ()) if site.get("method") == "head"}
             own = [name for name, _ in subject.model.named_modules() if subject.is_adapter(name)]
             kept = [name for name, _ in subject.model.named_modules() if any(_ends(name, head) for head in heads)]
+            if heads:  # AdapterHub's flexible heads have a place of their own
+                kept += [name for name, _ in subject.model.named_modules() if name.startswith("heads.")]
             quantize_module(subject.model, {*own, *kept})
             return subject, STEP
 
@@ -144,11 +146,15 @@ def main() -> None:
     parser.add_argument("--length", type=int, action="append", default=[], help="tokens of more texts; repeatable")
     parser.add_argument("--bundle", type=Path, help="a bundle in 8 bits that the record is for")
     options = parser.parse_args()
+    if not options.output.parent.is_dir():
+        parser.exit(2, f"error: --output {options.output}: {options.output.parent} is not a folder\n")
     try:
         with silence():
             arrays = record(options.model, options.adapter, options.task, tuple(options.length), options.bundle)
     except (Refused, Mismatch) as error:
         parser.exit(2, f"error: adapter {options.adapter}: {error}\n")
+    except ImportError as error:
+        parser.exit(2, f"error: adapter {options.adapter}: its library is missing here: {error}\n")
     partial = options.output.with_name(f".{options.output.name}.partial.npz")
     try:
         np.savez_compressed(partial, allow_pickle=False, **arrays)

@@ -139,3 +139,32 @@ def test_labels(names: list[str] | None, adapter: Path, tiny_model: Callable[...
     assert subject(model, adapter).labels == (names or ["off", "on"])
     # Nobody has named three classes.
     assert names or subject(tiny_model("bert"), adapter).labels is None
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "task_type", "class_name", "outputs"),
+    [
+        # Names without the body's, over a base model that was saved with a head: the head goes on as it is.
+        ("features", None, "RobertaForSequenceClassification", {"logits"}),
+        ("features", "FEATURE_EXTRACTION", "RobertaModel", {"last_hidden_state", "pooler_output"}),
+        # Names with it, and features asked for.
+        ("text-classification", "FEATURE_EXTRACTION", "RobertaForSequenceClassification", {"last_hidden_state"}),
+    ],
+)
+def test_names_with_the_bodys_and_without_it(
+    trained_on: str,
+    task_type: str | None,
+    class_name: str,
+    outputs: set[str],
+    tiny_base: Callable[..., BaseModel],
+    tiny_model: Callable[..., Path],
+    inputs_for: Callable[..., Inputs],
+    tmp_path: Path,
+) -> None:
+    places = {"target_modules": ["key", "value", "output.dense"], "feedforward_modules": ["output.dense"]}
+    oracle.train(tiny_base("roberta", trained_on), tmp_path / "adapter", task_type=task_type, **places)
+    found = subject(tiny_model("roberta", "text-classification"), tmp_path / "adapter")
+    on, off = (found.run(inputs_for("roberta"), on=state) for state in (True, False))
+    assert found.class_name == class_name
+    assert set(on) == outputs
+    assert all(np.abs(on[name] - off[name]).max() > 1e-3 for name in outputs if name != "pooler_output")

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from adapter_export.export.export import export_onnx
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.recording.script import script
-from samples import adapterhub
+from samples import environments
 from tests.bundles import Exported
 
 GOLDENS = Path(__file__).parents[2] / "goldens/adapterhub"
@@ -32,9 +31,8 @@ def recorder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def hub_python(shared_folder: Path) -> Path:
-    with FileLock(shared_folder / "adapterhub.lock"):
-        return adapterhub.python()
+def hub_python() -> Path:
+    return environments.python(environments.ADAPTERHUB)
 
 
 def record(python: Path | str, recorder: Path, model: Path, adapter: Path, *more: str) -> Path:
@@ -107,3 +105,20 @@ def test_what_the_library_leaves_out_is_no_record(
     assert result.returncode == 2
     assert result.stderr.startswith("error: adapter ")
     assert not list(recorder.parent.glob("*.npz"))
+
+
+def test_what_is_wrong_is_told_before_the_work(recorder: Path, swappable_bundle: Exported) -> None:
+    """A folder that is not there, and an environment without the checkpoint's library (AdapterHub's is not here)."""
+    command = [sys.executable, recorder, "--model", swappable_bundle.base]
+    for adapter, output, message in (
+        ("ia3_two", recorder.parent / "nowhere" / "r.npz", "nowhere is not a folder"),
+        ("houlsby_two", recorder.with_suffix(".npz"), "its library is missing here: No module named 'adapters'"),
+    ):
+        more = ["--adapter", swappable_bundle.adapters[adapter], "--output", output]
+        result = subprocess.run(
+            [str(part) for part in (*command, *more)], capture_output=True, text=True, check=False, cwd=recorder.parent
+        )
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ")
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1

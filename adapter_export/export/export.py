@@ -24,11 +24,11 @@ from adapter_export.export.bank import Bank
 from adapter_export.export.bundle import write_bundle
 from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, lower, share_tensors
-from adapter_export.export.rotary import refuse_changing_rotary
 from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable, Required
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32, MIN_OPSET, Trace, trace
+from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.hub import local
 from adapter_export.injection import load_head, with_heads
 from adapter_export.merging.model import merge_into
@@ -91,7 +91,7 @@ def export_onnx(
     texts = exportable_tokenizer(folder) if tokenizer else None
     say("loading the base model")
     base = load_base(folder, found or task, dtype=target.torch_dtype)
-    refuse_changing_rotary(base)
+    refuse_unsteady(base)
     _check_generation(folder, base, cache)
     base, loaded = with_heads(
         base,

@@ -2,8 +2,7 @@
 
 LongRoPE has two sets of factors, for texts up to `original_max_position_embeddings` tokens and for longer ones.
 transformers chooses by the longest row of a batch; what a row alone would get is what its user expects. So while a
-model is traced each row's factors are chosen by the row's own last position. `dynamic` frequencies change with every
-token of a long text, and in transformers with the texts that were read before: they are refused.
+model is traced each row's factors are chosen by the row's own last position.
 """
 
 from __future__ import annotations
@@ -16,24 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_export.architectures.facts import facts
 from adapter_export.basemodel import BaseModel
-from adapter_export.errors import InputError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-LONGROPE, _DYNAMIC = "longrope", "dynamic"
-
-
-def refuse_changing_rotary(base: BaseModel) -> None:
-    """Raise InputError for a model whose rotary frequencies no graph can hold."""
-    for module in base.module.modules():
-        if any(_DYNAMIC in kind for kind in _kinds(module).values()):
-            raise InputError(
-                f"{base.folder / 'config.json'}: rope_type 'dynamic': {base.info.architecture} computes its rotary "
-                "frequencies anew for every length of text, which one graph cannot hold; yarn, linear, llama3 and "
-                "longrope can be exported"
-            )
+LONGROPE = "longrope"
 
 
 def rotary_border(module: nn.Module) -> int | None:
@@ -41,7 +28,7 @@ def rotary_border(module: nn.Module) -> int | None:
     found = [
         int(_parameters(part, layer)["original_max_position_embeddings"])
         for part in module.modules()
-        for layer, kind in _kinds(part).items()
+        for layer, kind in rotary_kinds(part).items()
         if kind == LONGROPE
     ]
     return min(found, default=None)
@@ -57,7 +44,7 @@ def reread_at(base: BaseModel) -> int | None:
 def each_row_alone(model: Any) -> Iterator[None]:
     """Inside the block LongRoPE's factors are each row's own. Positions count from a row's first token, also where no
     `position_ids` are given but an `attention_mask` is."""
-    found = [part for part in model.modules() if LONGROPE in _kinds(part).values()]
+    found = [part for part in model.modules() if LONGROPE in rotary_kinds(part).values()]
     changed = [*found, *([model.base_model] if found else [])]
     try:
         for part in found:
@@ -70,7 +57,7 @@ def each_row_alone(model: Any) -> Iterator[None]:
             part.__dict__.pop("forward", None)
 
 
-def _kinds(module: nn.Module) -> dict[str | None, str]:
+def rotary_kinds(module: nn.Module) -> dict[str | None, str]:
     """The kinds of rotary frequencies of a rotary module by type of layer, None where all layers share one."""
     kind = getattr(module, "rope_type", None)
     if isinstance(kind, Mapping):
@@ -99,7 +86,7 @@ def _by_row(module: Any) -> Callable[..., tuple[torch.Tensor, ...]]:
     original = module.forward
     # Without transformers' decorator, which chooses for the whole batch.
     plain = inspect.unwrap(type(module).forward)
-    kinds = _kinds(module)
+    kinds = rotary_kinds(module)
 
     def forward(x: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None) -> tuple[torch.Tensor, ...]:
         import torch

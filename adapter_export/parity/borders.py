@@ -25,6 +25,9 @@ def _found(config: Mapping[str, Any]) -> Iterator[int]:
     if isinstance(layers, list) and "chunked_attention" in layers:
         names.append("attention_chunk_size")
     yield from (config[name] for name in names if _length(config.get(name)))
+    # Longformer has a window for each layer.
+    windows = config.get("attention_window")
+    yield from (window for window in windows if _length(window)) if isinstance(windows, list) else ()
     rope = config.get("rope_parameters")
     for part in (rope, *rope.values()) if isinstance(rope, Mapping) else ():
         if isinstance(part, Mapping) and _length(part.get("original_max_position_embeddings")):

@@ -21,7 +21,7 @@ from adapter_export.runtime.generation.config import GenerationConfig, read_gene
 from adapter_export.runtime.generation.settings import Settings
 from adapter_export.runtime.generation.start import Prompt, check_generates, start, unread_in
 from adapter_export.runtime.generation.stream import Generation
-from adapter_export.runtime.inputs import check_ends, check_inputs, shared_end
+from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
 from adapter_export.runtime.opening import check_dtype, check_files, check_graph, read_no_adapter
 from adapter_export.runtime.provider import open_model, run_errors
 from adapter_export.runtime.residents import InGraph, Lease, Residents, Swapped
@@ -340,6 +340,7 @@ class AdapterSession:
         """The graph's outputs as they are, and how many labels each row has."""
         sessions = self._opened()
         check_inputs(inputs, self._inputs, self._tensors)
+        check_positions(inputs, self.manifest.positions)
         if self._end is not None:
             check_ends(inputs["input_ids"], self._end)
         manifest = self.manifest

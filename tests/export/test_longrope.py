@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapter_export.basemodel import load_base
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
+from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity import live
 from adapter_export.parity.cases import BorderCase, Case
@@ -232,3 +234,18 @@ def test_parity_fails_a_loop_that_keeps_what_no_longer_holds(
     failed = {item.case.name for item in report.results if item.judgement.verdict is Verdict.FAIL}
     assert failed
     assert all(name.endswith("greedy") for name in failed)
+
+
+def test_sparse_attention_of_long_texts_alone_is_refused(tmp_path: Path) -> None:
+    """BigBird attends to everything in short texts: a trace of one is wrong for long ones."""
+    import transformers
+
+    config = transformers.BigBirdConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, block_size=4
+    )
+    transformers.BigBirdModel(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"config\.json: attention_type 'block_sparse': BigBirdModel"):
+        refuse_unsteady(load_base(tmp_path, "features"))
+    config.attention_type = "original_full"
+    transformers.BigBirdModel(config).save_pretrained(tmp_path)
+    refuse_unsteady(load_base(tmp_path, "features"))

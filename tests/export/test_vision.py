@@ -145,6 +145,60 @@ def test_exported_and_merged_as_peft_computes_it(model_type: str, task: str, tmp
             np.testing.assert_allclose(merged, on, atol=TOLERANCE * np.abs(on).max(), err_msg=name)
 
 
+def test_gemma_3_with_images(tmp_path: Path) -> None:
+    """Finding 17: its language model's adapter is exported and merged, with the names of any version."""
+    import peft
+    import torch
+    import transformers
+    from safetensors.numpy import load_file, save_file
+
+    text = {
+        "vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 8,
+        "num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64, "query_pre_attn_scalar": 8,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48, "image_size": 16,
+        "patch_size": 8,
+    }  # fmt: skip
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=98, boi_token_index=96,
+        eoi_token_index=97,
+    )  # fmt: skip
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "base")
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    settings = peft.IA3Config(
+        target_modules=r".*language_model.*\.(k_proj|v_proj|down_proj)", feedforward_modules=r".*\.down_proj"
+    )
+    adapted = peft.get_peft_model(load(tmp_path / "base", dtype=torch.float64), settings).eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "ia3" in name:
+            parameter.data = 1 + torch.randn(parameter.shape, generator=generator).double()
+    adapted.save_pretrained(tmp_path / "adapter")
+    # As transformers before 4.52 named it.
+    old = tmp_path / "old"
+    old.mkdir()
+    tensors = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    save_file(
+        {name.replace("model.language_model.", "language_model.model."): tensor for name, tensor in tensors.items()},
+        old / "adapter_model.safetensors",
+    )
+    (old / "adapter_config.json").write_bytes((tmp_path / "adapter/adapter_config.json").read_bytes())
+    ids = torch.randint(3, 90, (1, 9), generator=generator)
+    with torch.no_grad():
+        on = adapted(input_ids=ids).logits.numpy()
+    adapters = {"now": tmp_path / "adapter", "old": old}
+    export_onnx(tmp_path / "base", adapters, tmp_path / "bundle", mode="swappable", task="causal-lm")
+    with AdapterSession(tmp_path / "bundle") as session:
+        for name, adapter in adapters.items():
+            (step,) = session.generate(ids.tolist(), name, max_new_tokens=1)
+            np.testing.assert_allclose(step.logits, on[:, -1], atol=TOLERANCE * np.abs(on).max())
+            merge(tmp_path / "base", [adapter], tmp_path / f"merged-{name}")
+            with torch.no_grad():
+                merged = load(tmp_path / f"merged-{name}", dtype=torch.float64).eval()(input_ids=ids).logits.numpy()
+            np.testing.assert_allclose(merged, on, atol=TOLERANCE * np.abs(on).max())
+
+
 def test_a_module_of_unknown_width_is_refused_by_name() -> None:
     info = ModelInfo("resnet", "ResNetModel", "resnet", False, 0, {"encoder": 0, "conv": 8}, {"conv": 3})
     assert info.features(Site("conv", Port.OUTPUT)) == 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +33,9 @@ def check_base(own: Reference, witnesses: Witnesses, inputs: Arrays) -> Check:
     """The base model, as transformers alone loads it from a folder with nothing else in it, is the one judged with."""
     if witnesses.base is None:
         return Check("base", Verdict.PASS, "not compared: transformers has no class of its own for this task")
-    ours = watched(own, None, inputs)
     # What the checkpoint has no weights for is random in both, and read by no output that is judged.
-    idle = (*own.base.info.unread, *own.base.info.untrained)
-    compared = {path: value for path, value in ours.items() if not _within(path, idle)}
-    if set(own.base.info.untrained) & set(ours):
-        # A class that is its own base model: what it gives is what that head gives.
-        compared.pop("", None)
-    where = first_difference(compared, witnessed(witnesses.base, inputs, on=False))
+    _made_equal(own.base.module.base_model, witnesses.base.body, (*own.base.info.unread, *own.base.info.untrained))
+    where = first_difference(watched(own, None, inputs), witnessed(witnesses.base, inputs, on=False))
     if where is None:
         return Check("base", Verdict.PASS, f"as {witnesses.base.witness} loads it alone")
     return Check(
@@ -48,8 +43,15 @@ def check_base(own: Reference, witnesses: Witnesses, inputs: Arrays) -> Check:
     )
 
 
-def _within(path: str, modules: tuple[str, ...]) -> bool:
-    return any(path == module or path.startswith(f"{module}.") for module in modules)
+def _made_equal(ours: nn.Module, theirs: nn.Module, modules: Iterable[str]) -> None:
+    """Give `theirs` our values in those of its modules that it has; others may share the tensors that it had."""
+    from torch import nn
+
+    known = dict(theirs.named_modules())
+    for path in modules:
+        for name, value in ours.get_submodule(path).named_parameters() if path in known else ():
+            place, _, last = name.rpartition(".")
+            setattr(known[path].get_submodule(place), last, nn.Parameter(value.detach().clone(), requires_grad=False))
 
 
 def check_agreement(own: Reference, adapters: Mapping[str, Adapter], witnesses: Witnesses, inputs: Arrays) -> Check:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from adapter_export.basemodel import load_base
 from adapter_export.bundle.manifest import read_manifest
@@ -75,6 +76,21 @@ def test_a_base_model_that_differs(own: Reference, witnesses: Witnesses, inputs:
     found = check_base(own, witnesses, inputs)
     assert found.verdict is Verdict.FAIL
     assert found.detail.endswith("the first difference is at module 'encoder.layer.1.output.LayerNorm'")
+
+
+def test_finding_14_what_the_base_model_lacks_is_random_in_both(tmp_path: Path, inputs: Inputs) -> None:
+    """ALBERT as a masked language model has no pooler, whose output goes on through a module without weights."""
+    sizes = {"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.AlbertConfig(vocab_size=101, num_hidden_layers=2, **sizes)
+    transformers.AlbertForMaskedLM(config).save_pretrained(tmp_path)
+    own = Reference(load_base(tmp_path, "features", dtype=torch.float64))
+    assert own.base.info.unread == ("pooler",)
+    found = check_base(own, open_witnesses(tmp_path, {}, "features", None), inputs)
+    assert found.verdict is Verdict.PASS, found
+    # All else is compared.
+    own.base.module.encoder.albert_layer_groups[0].albert_layers[0].ffn.bias[3] += 1e-6
+    found = check_base(own, open_witnesses(tmp_path, {}, "features", None), inputs)
+    assert found.verdict is Verdict.FAIL
 
 
 def test_a_checkpoint_that_peft_takes_in_part(own: Reference, inputs: Inputs) -> None:

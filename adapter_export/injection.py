@@ -178,7 +178,7 @@ def complete_head(model: PreTrainedModel, names: tuple[str, ...], adapter: Adapt
     """
     for module, weight in adapter.repeated.items():
         _check_repeated(model, module, weight)
-    if LM_HEAD in adapter.head and hasattr(model, LM_HEAD):
+    if LM_HEAD in adapter.head and model.get_output_embeddings() is not None:
         _check_lm_head(model, adapter.head[LM_HEAD])
     if not adapter.head or set(names) <= set(adapter.head):
         return adapter
@@ -221,7 +221,7 @@ def different(module: str, found: tuple[int, ...], own: tuple[int, ...]) -> str:
 def _check_lm_head(model: PreTrainedModel, layer: HeadLayer) -> None:
     import torch
 
-    own = model.get_submodule(LM_HEAD)
+    own = model.get_output_embeddings()
     same = torch.equal(torch.tensor(layer.weight, dtype=own.weight.dtype, device=own.weight.device), own.weight)
     if not same or (
         layer.bias is not None and (own.bias is None or not np.array_equal(layer.bias, to_numpy(own.bias)))
@@ -245,14 +245,14 @@ def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
 
     last = next(reversed(list(adapter.head)), None)
     for name, layer in adapter.head.items():
+        if name == LM_HEAD and model.get_output_embeddings() is not None:
+            _check_lm_head(model, layer)
+            continue
         try:
             target = model.get_submodule(name)
         except AttributeError:
             raise InputError(f"task head {name!r}: {type(model).__name__} has no such module") from None
         weight = torch.tensor(layer.weight, dtype=target.weight.dtype, device=target.weight.device)
-        if name == LM_HEAD:
-            _check_lm_head(model, layer)
-            continue
         if weight.shape[1] != target.weight.shape[1]:
             raise InputError(
                 f"task head {name!r}: expected {target.weight.shape[1]} inputs for this base model, found "

@@ -23,11 +23,11 @@ class HeadLayer:
     bias: np.ndarray | None
 
 
-# Some checkpoints of language models repeat the base model's own output layer under this name. It is no task head: it
-# is accepted when equal to the model's, and swapped never.
+# Some checkpoints of language models repeat the base model's own output layer, which has this name here. It is no task
+# head: it is accepted when equal to the model's, and swapped never.
 LM_HEAD = "lm_head"
 # What the output layer of language models is called.
-OUTPUT_LAYERS = (LM_HEAD, "embed_out")
+OUTPUT_LAYERS = (LM_HEAD, "embed_out", "proj_out")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from adapter_export.checkpoints.adapter import LM_HEAD, Checkpoint, HeadLayer
+from adapter_export.checkpoints.adapter import LM_HEAD, OUTPUT_LAYERS, Checkpoint, HeadLayer
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import strip_prefix
@@ -29,7 +29,7 @@ def head_layers(
     for module in {name.rpartition(".")[0] for name in tensors}:
         kinds = {name.rpartition(".")[2] for name in tensors if name.rpartition(".")[0] == module}
         # A class that is its own base model (CLIP's for images) has its head among its modules.
-        own = module in (LM_HEAD, info.pooler, *info.head)
+        own = module in (*OUTPUT_LAYERS, info.pooler, *info.head)
         if not own and strip_prefix(module, info.prefix) in info.modules:
             raise InputError(
                 f"{checkpoint.folder}: tensor {module + '.' + min(kinds)!r} replaces a module of the base model; only "
@@ -44,7 +44,7 @@ def head_layers(
         if weight.ndim != _WEIGHT_RANK or (bias is not None and bias.shape != weight.shape[:1]):
             found = f"weight {weight.shape}" + ("" if bias is None else f", bias {bias.shape}")
             raise InputError(f"{checkpoint.folder}: module {module!r}: expected a linear layer, found {found}")
-        layers[module] = HeadLayer(weight, bias)
+        layers[LM_HEAD if module in OUTPUT_LAYERS else module] = HeadLayer(weight, bias)
     if not info.head or not layers:
         # Without the model's word for it: inner layers are square, and the labels come last.
         return dict(sorted(layers.items(), key=lambda item: (len(set(item[1].weight.shape)) > 1, item[0])))

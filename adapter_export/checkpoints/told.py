@@ -14,7 +14,7 @@ from typing import Any
 from adapter_export import tasks
 from adapter_export.architectures.heads import HEAD_LAYERS
 from adapter_export.checkpoints import adapterhub, peft
-from adapter_export.checkpoints.adapter import LM_HEAD, Checkpoint
+from adapter_export.checkpoints.adapter import OUTPUT_LAYERS, Checkpoint
 from adapter_export.checkpoints.files import shortened
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
@@ -25,7 +25,7 @@ AUTO = "auto"
 # First parts of the paths of modules that task classes put around a base model.
 _HEADS = frozenset(
     {"classification_head", "classifier", "cls", "embed_out", "generator_lm_head", "head", "lm_head", "logits_proj",
-     "multiple_choice_head", "pre_classifier", "predictions", "qa_outputs", "score", "sequence_summary",
+     "multiple_choice_head", "pre_classifier", "predictions", "proj_out", "qa_outputs", "score", "sequence_summary",
      "vocab_projector", "vocab_transform"}
 )  # fmt: skip
 # Heads that only one kind of task has, by such a first part.
@@ -68,7 +68,7 @@ def told(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Told:
     if said is None:
         found = _of_head(checkpoint, head, config)
         return Told(found, f"its head ({', '.join(head)})" if found else "", head)
-    labelled = set(head) - {LM_HEAD}
+    labelled = set(head) - set(OUTPUT_LAYERS)
     if labelled and not tasks.is_labelled(said) and said not in tasks.UNSERVED:
         listed = ", ".join(sorted(labelled))
         return Told(said, source, head, wrong=f"{source} contradicts the task head that is saved with it ({listed})")
@@ -159,7 +159,7 @@ def _told_by_hub(checkpoint: Checkpoint) -> Told:
 
 def _of_head(checkpoint: Checkpoint, head: tuple[str, ...], config: Mapping[str, Any]) -> str | None:
     """The task that layers of these names are for, or None where they do not tell."""
-    layers = [module for module in head if module != LM_HEAD]
+    layers = [module for module in head if module not in OUTPUT_LAYERS]
     if not layers:
         return None if not head else "seq2seq-lm" if config.get("is_encoder_decoder") else "causal-lm"
     only = [_ONLY[layer.partition(".")[0]] for layer in layers if layer.partition(".")[0] in _ONLY]

@@ -18,7 +18,9 @@ from adapter_export.merging.rounding import STORED, rounded
 from adapter_export.merging.task_classes import TaskClass
 
 # A model's output layer, and the input embedding that stands for it where the two are tied.
-_INPUT_OR_OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|embed_tokens|wte|shared|word_embeddings|embed_in)\.weight$")
+_INPUT_OR_OUTPUT = re.compile(
+    r"(^|\.)(lm_head|embed_out|proj_out|embed_tokens|wte|shared|word_embeddings|embed_in)\.weight$"
+)
 
 
 @dataclass(frozen=True)

@@ -43,15 +43,7 @@ class Live:
     def __init__(self, model: Path, manifest: Manifest, adapters: Mapping[str, str | Path]) -> None:
         self._manifest = manifest
         exact = _load(model, manifest, "float64")
-        self.adapters = {
-            name: _for_task(
-                complete_head(exact.module, manifest.base.head, _load_adapter(path, exact, manifest, name)),
-                manifest.task,
-            )
-            for name, path in adapters.items()
-        }
-        config = exact.module.config.to_dict()
-        self.adapters = {name: with_problem_type(adapter, config) for name, adapter in self.adapters.items()}
+        self.adapters = {name: _load_adapter(path, exact, manifest, name) for name, path in adapters.items()}
         asked = manifest.task if manifest.task_asked else None
         self.witnesses: Witnesses = open_witnesses(
             Path(model), {name: Path(path) for name, path in adapters.items()}, manifest.task, asked
@@ -116,12 +108,14 @@ def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
 
 
 def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: str) -> Adapter:
-    """The adapter with a whole task head, and the class names that an export gives it: those that a user chose win."""
+    """The adapter as an export reads it: with a whole task head, that of the bundle's task alone, class names (those that
+    a user chose win), and what its numbers mean."""
     info = manifest.adapter(name)
     given = info.labels if info.labels_given else None
     described = replace(base.info, labels=manifest.base.labels)
     adapter = load_adapter(path, described, task=manifest.task, labels=given)
-    return complete_head(base.module, manifest.base.head, adapter)
+    whole = _for_task(complete_head(base.module, manifest.base.head, adapter), manifest.task)
+    return with_problem_type(whole, base.module.config.to_dict())
 
 
 def _target(manifest: Manifest, base: BaseModel) -> Reference:

@@ -10,6 +10,7 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.cases import Case, TextLimits
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.quantized import middle_divergence
+from adapter_export.parity.records import is_within
 from adapter_export.runtime.generation.start import generates
 
 
@@ -43,10 +44,12 @@ def prices(manifest: Manifest, measured: Mapping[tuple[str, str], Mapping[Case, 
 def notes_on(manifest: Manifest, limits: TextLimits | None, recorded: Sequence[str]) -> list[str]:
     """What was not judged as might be expected. recorded: adapters that were judged by a record alone."""
     notes = []
+    within = [output for output in manifest.outputs if is_within(output)]
     for name in recorded:
         notes.append(
             f"adapter {name}: judged at the shapes of its record alone"
             + (", and not on what it generates" if generates(manifest) else "")
+            + (f", and not on {', '.join(within)}" if within else "")
         )
     if limits and limits.beyond is not None:
         crossed = ", ".join(map(str, limits.crossed)) or "none"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.recording.recorder import EXACT, ROUNDED
-from adapter_export.parity.records import Record, RecordedCase
+from adapter_export.parity.records import Record, RecordedCase, is_within
 from adapter_export.parity.runner import Runner, attempt
 from adapter_export.parity.trial import Arrays, measure_outputs
 from adapter_export.parity.whole import whole_inputs, whole_outputs
@@ -46,11 +46,16 @@ class RecordedTrial:
         if (doubt := self._doubt(record, case)) is not None:
             return {(name, output): Measure(doubts=(doubt,)) for output in record.outputs(case, "on")}
         inputs = self.inputs(case)
-        off_actual = attempt(self._runner.off, inputs, name) if self._runner.has_off_state else None
-        on = *self._expected(record, case, "on"), attempt(self._runner.on, inputs, name)
+        off_actual = self._actual(self._runner.off, inputs, name) if self._runner.has_off_state else None
+        on = *self._expected(record, case, "on"), self._actual(self._runner.on, inputs, name)
         off = *self._expected(record, case, "off"), off_actual
         found = measure_outputs(self._manifest, inputs, on, off)
         return {(name, output): item for output, item in found.items()}
+
+    @staticmethod
+    def _actual(run: Callable[..., dict[str, np.ndarray]], inputs: Arrays, name: str) -> Arrays | str:
+        found = attempt(run, inputs, name)
+        return found if isinstance(found, str) else {key: value for key, value in found.items() if not is_within(key)}
 
     def _expected(self, record: Record, case: RecordedCase, state: str) -> tuple[Arrays, list[Arrays]]:
         """R, and T as PyTorch rounds it and as it might have."""

@@ -57,11 +57,18 @@ class Record:
         return self._named(f"{case.key}/input/")
 
     def outputs(self, case: RecordedCase, state: str, kind: str = EXACT) -> dict[str, np.ndarray]:
-        """What it gave, by name. state: `on` or `off`. kind: see `recording`; empty where it is not there."""
-        return self._named(f"{case.key}/{state}/{kind}/")
+        """What it gave, by name, but for outputs within outputs. state: `on` or `off`. kind: see `recording`; empty
+        where it is not there."""
+        found = self._named(f"{case.key}/{state}/{kind}/")
+        return {name: array for name, array in found.items() if not is_within(name)}
 
     def _named(self, prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
+
+
+def is_within(output: str) -> bool:
+    """Whether this is an output within an output (of CLIP's two models): transformers 4 and 5 call other tensors so."""
+    return "." in output
 
 
 def read_record(path: str | Path, adapter: str) -> Record:

@@ -204,3 +204,24 @@ def test_finding_19_embeddings_that_equal_the_model_s_are_taken(
         save_file({**tensors, name: other}, file)
         with pytest.raises(InputError, match=f"'embeddings.{module}', saved with the adapter, {found}"):
             complete_head(base.module, base.info.head, load_adapter(tmp_path, base.info))
+
+
+@pytest.mark.parametrize(("model_type", "layer"), [("whisper", "proj_out"), ("gpt_neox", "lm_head")])
+def test_finding_19_an_output_layer_that_the_base_model_has(
+    model_type: str, layer: str, tiny_base: TinyBase, inputs_for: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Whatever it is called: equal to the base model's it is taken, another one is refused."""
+    speech = model_type == "whisper"
+    base = tiny_base(model_type, "seq2seq-lm" if speech else "causal-lm")
+    settings: dict[str, Any] = {"target_modules": r".*\.(k_proj|v_proj|query_key_value)", "feedforward_modules": []}
+    train(base, tmp_path, **settings, modules_to_save=[layer])
+    key = f"base_model.model.{layer}.weight"
+    own = load_file(tmp_path / "adapter_model.safetensors")[key]
+    with pytest.raises(InputError, match="differs from the base model's own"):
+        complete_head(base.module, base.info.head, load_adapter(tmp_path, base.info))
+    same = base.module.get_submodule(layer).weight.numpy().astype(own.dtype)
+    edit_tensors(tmp_path, lambda tensors: {**tensors, key: same})
+    adapter = complete_head(base.module, base.info.head, load_adapter(tmp_path, base.info))
+    expected = by_peft(base, tmp_path, inputs_for(model_type))
+    inject(base.module, adapter)
+    np.testing.assert_allclose(run(base.module.double(), inputs_for(model_type)), expected, rtol=1e-9, atol=1e-11)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from adapter_export.basemodel import BaseModel
@@ -13,6 +15,7 @@ from adapter_export.parity import live
 from adapter_export.parity.cases import Case
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
+from adapter_export.parity.recording.recorder import record
 from tests.checkpoints import oracle
 
 PLACES = {"target_modules": ["k_proj", "v_proj", "fc2"], "feedforward_modules": ["fc2"]}
@@ -52,3 +55,21 @@ def test_a_right_bundle(
     assert all(error is not None and error.max < 1e-5 for error in errors)
     found = {(check.name, check.verdict) for check in report.checks}
     assert ("base", Verdict.PASS) in found
+    if trained_on == "features":
+        judged_by_records(tmp_path / "bundle", model, tmp_path / "a")
+
+
+def judged_by_records(bundle: Path, model: Path, adapter: Path) -> None:
+    """Transformers 4 calls other tensors `vision_model_output.pooler_output`: the record's own are not judged by."""
+    arrays: dict[str, Any] = record(model, adapter)
+    others = {name: np.zeros(3) if "pooler_output" in name else value for name, value in arrays.items()}
+    wrong = {name: value + 0.1 if name.endswith("/text_embeds") else value for name, value in arrays.items()}
+    for number, (found, verdict) in enumerate(((others, Verdict.PASS), (wrong, Verdict.FAIL))):
+        file = bundle.with_name(f"{number}.npz")
+        np.savez(file, **found)
+        report = check_parity(bundle, references={"a": file})
+        assert report.verdict is verdict
+        assert {item.output for item in report.of("a")} == {
+            "logits_per_image", "logits_per_text", "text_embeds", "image_embeds"
+        }  # fmt: skip
+        assert "and not on text_model_output.last_hidden_state, " in report.notes[0]

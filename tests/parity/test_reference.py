@@ -197,3 +197,10 @@ def test_what_pytorch_cannot_run_names_the_shapes(
         InputError, match=r"PyTorch itself cannot run input_ids \[1, 65\], .*: (RuntimeError|IndexError)"
     ):
         case.off()
+
+
+def test_what_is_made_without_a_dtype_is_float64_too() -> None:
+    """As the masks of CLIP in transformers 4, whose smallest value no float32 has."""
+    with everything_in_float64():
+        assert torch.full((2,), torch.finfo(torch.float64).min).dtype is torch.float64
+    assert torch.zeros(1).dtype is torch.float32

@@ -33,6 +33,8 @@ PEFT_CLASSES: Mapping[str, tuple[str, ...]] = {
 FEATURES = "FEATURE_EXTRACTION"
 _PREFIX = "base_model.model."
 _SAVED = ".modules_to_save"
+# Of language models, which are no task head.
+_OUTPUT_LAYERS = ("lm_head", "embed_out", "proj_out")
 
 
 class PeftSubject(Subject):
@@ -152,7 +154,7 @@ def _saved_classes(model_class: Any, config: Any, shapes: Mapping[str, tuple[int
     rows = [
         saved[name]
         for name, layer in _modules(model_class, config).items()
-        if isinstance(layer, nn.Linear) and name in saved and name != "lm_head" and not name.startswith(body)
+        if isinstance(layer, nn.Linear) and name in saved and name not in _OUTPUT_LAYERS and not name.startswith(body)
     ]
     return rows[-1] if rows else None
 

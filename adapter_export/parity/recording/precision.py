@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.overrides import TorchFunctionMode
 
 
-def everything_in_float64() -> TorchFunctionMode:
-    """A context in which no PyTorch function is asked for float32: it is given float64 in its place.
+@contextlib.contextmanager
+def everything_in_float64() -> Iterator[None]:
+    """A context in which no PyTorch function is asked for float32: it is given float64 in its place, and makes it where
+    it is asked for nothing.
 
     Loading a model in float64 is not enough: norms, rotary positions and softmax of many models cast to float32 in
     their own code. Only the forward pass belongs in here: constants that a model stores in float32 are part of it.
@@ -28,7 +29,13 @@ def everything_in_float64() -> TorchFunctionMode:
             func = torch.Tensor.double if func is torch.Tensor.float else func
             return func(*map(widened, args), **{name: widened(value) for name, value in (kwargs or {}).items()})
 
-    return Float64()
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with Float64():
+            yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from adapter_export.parity.recording.files import Mismatch, Refused, adapter_sha
 from adapter_export.parity.recording.hub_subject import HubSubject
 from adapter_export.parity.recording.inputs import random_inputs, shapes_for
 from adapter_export.parity.recording.peft_subject import PeftSubject
-from adapter_export.parity.recording.subject import TASK_CLASSES, Bases, Subject, silence
+from adapter_export.parity.recording.subject import TASK_CLASSES, Bases, Subject, one_line, silence
 
 FORMAT = "adapter-export reference"
 FORMAT_VERSION = 1
@@ -48,7 +48,7 @@ def record(
     arrays = {f"{case}/input/{name}": value for case, inputs in cases.items() for name, value in inputs.items()}
     for case, inputs in cases.items():
         for state, on in (("on", True), ("off", False)):
-            found = exact.run(inputs, on=on)
+            found = _run(exact, inputs, on=on)
             arrays |= {f"{case}/{state}/{EXACT}/{name}": value for name, value in found.items()}
     about = {
         "format": FORMAT,
@@ -77,6 +77,15 @@ def record(
         else:
             kinds[kind] = None
     return arrays | {"meta": np.array(json.dumps(about | {"kinds": kinds}))}
+
+
+def _run(subject: Subject, inputs: Mapping[str, np.ndarray], *, on: bool) -> dict[str, np.ndarray]:
+    try:
+        return subject.run(inputs, on=on)
+    except Exception as error:  # a model raises what it likes
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
+        more = "" if subject.body_only else "; --task features records its body without a head"
+        raise Refused(f"{subject.class_name} cannot run {shapes}: {one_line(error)}{more}") from error
 
 
 def _lower(model: Path, adapter: Path, task: str | None, bundle: Path | None) -> Iterator[tuple[str, Any]]:

@@ -29,6 +29,7 @@ _STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1]}
 # Model type -> configuration, targets, those of them scaled at their input.
 MODELS: dict[str, tuple[dict[str, Any], str, str]] = {
     "convnext": ({**_STAGES, "num_stages": 2, "image_size": 32}, r".*\.(dwconv|pwconv1|pwconv2)", r".*\.pwconv2"),
+    "regnet": ({**_STAGES, "embedding_size": 8, "groups_width": 4}, r".*\.convolution", r".*layer\.1\.convolution"),
     "resnet": ({**_STAGES, "embedding_size": 8}, r".*\.convolution", r".*layer\.1\.convolution"),
     "segformer": (
         {
@@ -143,6 +144,14 @@ def test_exported_and_merged_as_peft_computes_it(model_type: str, task: str, tmp
             with torch.no_grad():
                 merged = model.eval()(pixel_values=torch.tensor(images, dtype=torch.float64))[output].numpy()
             np.testing.assert_allclose(merged, on, atol=TOLERANCE * np.abs(on).max(), err_msg=name)
+
+
+def test_inputs_of_a_convolution_in_groups_are_not_merged(tmp_path: Path) -> None:
+    """RegNet: how many groups there are is not on disk."""
+    make(tmp_path, "regnet", "features")
+    with pytest.raises(InputError, match="the inputs of a convolution in groups are not merged, only exported"):
+        merge(tmp_path / "base", [tmp_path / "adapter"], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_gemma_3_with_images(tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
 
 
 def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: str) -> Adapter:
-    """The adapter as an export reads it: with a whole task head, that of the bundle's task alone, class names (those that
-    a user chose win), and what its numbers mean."""
+    """The adapter as an export reads it: with a whole task head, that of the bundle's task alone, class names (those
+    that a user chose win), and what its numbers mean."""
     info = manifest.adapter(name)
     given = info.labels if info.labels_given else None
     described = replace(base.info, labels=manifest.base.labels)

@@ -106,6 +106,8 @@ def check_rows(manifest: Manifest, runner: Runner, inputs: Mapping[str, np.ndarr
                 reason = together if isinstance(together, str) else alone
                 return Check("rows", Verdict.FAIL, f"adapter {name}: did not run: {reason}")
             for output, value in together.items():
+                if row >= len(value):
+                    return Check("rows", Verdict.FAIL, f"adapter {name}: {output} has {len(value)} rows")
                 own = value[row]
                 if mask is not None and own.ndim == 2 and len(own) == mask.shape[1]:
                     own = own[kept]
@@ -118,8 +120,12 @@ def check_rows(manifest: Manifest, runner: Runner, inputs: Mapping[str, np.ndarr
 
 
 def _apart(one: np.ndarray, other: np.ndarray, *, mean: bool) -> float:
-    if one.shape != other.shape or not (np.isfinite(one).all() and np.isfinite(other).all()):
+    if one.shape != other.shape or not (np.isfinite(one) == np.isfinite(other)).all():
         return math.inf
+    # What is no number is judged elsewhere.
+    one, other = one[np.isfinite(one)], other[np.isfinite(other)]
+    if not one.size:
+        return 0.0
     difference = np.abs(one.astype(np.float64) - other)
     scale = max(float(np.sqrt(np.square(other.astype(np.float64)).mean())), 1e-30)
     return float((difference.mean() if mean else difference.max()) / scale)

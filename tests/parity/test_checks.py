@@ -150,6 +150,8 @@ def test_no_row_depends_on_its_neighbours(swappable_bundle: Exported) -> None:
         "attention_mask": np.array([[1, 1, 1], [1, 1, 0]], np.int64),
     }
     manifest = read_manifest(swappable_bundle.bundle)
+    nothing = check_rows(manifest, cast("Runner", Mixing(-np.inf)), inputs, ["one"])
+    assert nothing.verdict is Verdict.PASS, "what is no number is judged elsewhere"
     right = check_rows(manifest, cast("Runner", Mixing(0.0)), inputs, ["one"])
     assert right.verdict is Verdict.PASS
     wrong = check_rows(manifest, cast("Runner", Mixing(0.1)), inputs, ["one"])

@@ -90,7 +90,7 @@ def check_rows(manifest: Manifest, runner: Runner, inputs: Mapping[str, np.ndarr
     if {"input_ids", "pixel_values"} <= set(inputs):
         return Check("rows", Verdict.PASS, "not compared: texts and images of a batch are compared with each other")
     # Dynamic 8-bit scales are taken over a whole batch: there its mean counts, and the price of 8 bits. Elsewhere
-    # rounding alone may move sensitive inputs by more than a ceiling (see `judge.NEARLY`); neighbours move them further.
+    # rounding alone may move sensitive inputs by more than a ceiling (see `judge.NEARLY`); neighbours move them more.
     limit = ERROR if manifest.quantize != "none" else min(NEARLY * LIMITS[manifest.dtype].ceiling, _NEIGHBOUR)
     mask = inputs.get("attention_mask")
     farthest = 0.0

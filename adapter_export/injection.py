@@ -127,7 +127,7 @@ class Injection:
         operator, parameters = self.operators[site], self.parameters[site]
 
         def act(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-            return operator.forward(values, dict(parameters.items())) if self.enabled else values["y"]
+            return _forward(operator, values, dict(parameters.items())) if self.enabled else values["y"]
 
         return act
 
@@ -151,6 +151,20 @@ class Injection:
         """Take the blocks out again. A task head that `inject` put in stays."""
         remove_all(self._handles)
         delattr(self.model, self.NAME)
+
+
+def _forward(
+    operator: Operator, values: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """The operator's own, in float32 where a model in half precision computes there in it (T5's feed-forward)."""
+    import torch
+
+    y = values["y"]
+    narrow = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in parameters.values())
+    if not narrow or all(value.dtype != torch.float32 for value in values.values()):
+        return operator.forward(values, parameters)
+    wide = operator.forward({n: v.float() for n, v in values.items()}, {n: p.float() for n, p in parameters.items()})
+    return wide.to(y.dtype)
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

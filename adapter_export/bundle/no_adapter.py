@@ -18,7 +18,7 @@ def no_adapter_tensors(manifest: Manifest, own_head: Mapping[str, np.ndarray]) -
     """
     value = {name: site.default for site in manifest.sites for name in site.tensors}
     return {
-        name: own_head[name]
+        name: own_head[name].astype(numpy_dtype(info.dtype))
         if name in own_head
         else np.full(
             [dim if isinstance(dim, int) else int(value[name] is not None) for dim in info.shape],

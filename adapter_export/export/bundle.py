@@ -92,13 +92,15 @@ def write_bundle(
     if mode in MANY:
         (folder / ADAPTERS).mkdir()
         infos = [write_adapter(folder / ADAPTERS, name, adapter, manifest) for name, adapter in adapters.items()]
+        own_head = head_defaults(base)
+        nothing = no_adapter_tensors(manifest, own_head)
         if mode == "bank":
             infos = [replace(info, slot=slot) for slot, info in enumerate(infos, start=1)]
             if manifest.labels is not None:
-                write_adapter_file(folder / NO_ADAPTER_FILE, head_defaults(base), base.info.sha256)
+                head = {name: nothing[name] for name in own_head}
+                write_adapter_file(folder / NO_ADAPTER_FILE, head, base.info.sha256)
         elif bind == "input":
-            tensors = no_adapter_tensors(manifest, head_defaults(base))
-            write_adapter_file(folder / NO_ADAPTER_FILE, tensors, base.info.sha256)
+            write_adapter_file(folder / NO_ADAPTER_FILE, nothing, base.info.sha256)
     else:
         infos = [describe_adapter(name, adapter) for name, adapter in adapters.items()]
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -110,9 +110,25 @@ def export_onnx(
                 f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
             )
     base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind, say)
+    if mode in MANY:
+        loaded = {name: _without_idle(name, adapter, graphs) for name, adapter in loaded.items()}
     say("writing and checking the bundle")
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
         return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, texts, task != "auto")
+
+
+def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) -> Adapter:
+    """The adapter without sites that no output reads, as those of a pooling layer that a task's class runs past: their
+    tensors have no place in the graphs. All of them stay where none has one, for an error that says so."""
+    known = {
+        ".".join(tensor.split(".")[:-1]) for graph in graphs.values() for info in graph.sites for tensor in info.tensors
+    }
+    kept = {site: block for site, block in adapter.blocks.items() if f"{site.name}.{block.operator.slug}" in known}
+    if not kept or len(kept) == len(adapter.blocks):
+        return adapter
+    idle = ", ".join(site.name for site in adapter.blocks if site not in kept)
+    _log.warning("adapter %s: no output of the graph reads %s: left out, without effect", name, idle)
+    return replace(adapter, blocks=kept)
 
 
 def _check_generation(folder: Path, base: BaseModel, cache: bool) -> None:

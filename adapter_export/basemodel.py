@@ -252,6 +252,11 @@ def _leave_out(module: nn.Module, names: Sequence[str]) -> None:
     module.register_forward_hook(without)
 
 
+def hidden_size(config: Any) -> int:
+    """Features of a model's hidden states; 0 for a model whose stages differ in it and whose config names none."""
+    return int(getattr(config, "hidden_size", None) or 0)
+
+
 def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
     """Names and sizes of a loaded model."""
     import torch
@@ -268,7 +273,7 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
     widths: dict[str, int] = {}
     for name, child in base.named_modules():
         own = child.config.get_text_config() if isinstance(child, PreTrainedModel) else None
-        widths[name] = int(own.hidden_size) if own is not None else widths[name.rpartition(".")[0]]
+        widths[name] = hidden_size(own) if own is not None else widths[name.rpartition(".")[0]]
         if isinstance(child, nn.Linear):
             inputs[name], modules[name] = child.in_features, child.out_features
         elif isinstance(child, (nn.Conv2d, nn.Conv3d)):
@@ -294,7 +299,7 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
         architecture=type(module).__name__,
         prefix=module.base_model_prefix,
         nested=base is not module,
-        hidden_size=int(config.hidden_size),
+        hidden_size=hidden_size(config),
         modules=modules,
         inputs=inputs,
         head=tuple(head),

@@ -22,7 +22,9 @@ class ModelInfo:
     prefix: what a task class puts before the base model's module paths (`bert`).
     nested: whether the class described is such a task class (not so for a base class, nor for T5's generation class).
     modules: every module path inside the base model (without the prefix) with its features, the size of the last axis
-        of its output (a convolution's channels; the hidden size for anything but linear layers, convolutions, norms).
+        of its output (a convolution's channels; the hidden size for anything but linear layers, convolutions, norms, 0
+        where that is not known).
+    hidden_size: 0 for a model that has none, whose stages are of different widths.
     inputs: features of the input of the linear layers and convolutions among them.
     head: paths of the task head's linear layers in the task model, in the model's order; empty without a task head.
     untrained: those of them that the base model's checkpoint does not hold.
@@ -63,6 +65,11 @@ class ModelInfo:
             hint = f"; close ones: {', '.join(close)}" if close else ""
             raise InputError(f"module {site.module!r} is not in the {self.model_type} model{hint}")
         if site.port is not Port.INPUT:
+            if not self.modules[site.module]:
+                raise InputError(
+                    f"module {site.module!r}: its output has no size that the {self.model_type} model's config tells; "
+                    "expected a linear layer, a convolution or a norm"
+                )
             return self.modules[site.module]
         if site.module not in self.inputs:
             raise InputError(f"module {site.module!r}: expected a linear layer or a convolution to scale the input of")

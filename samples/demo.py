@@ -152,10 +152,10 @@ def recorded(names: Sequence[str], adapters: dict[str, Path]) -> dict[str, Path]
     """What those adapters compute by AdapterHub's own library, recorded in an environment of its own; nothing where
     that cannot be made."""
     from adapter_export.parity.recording.script import script
-    from samples import adapterhub
+    from samples import environments
 
     try:
-        python = adapterhub.python()
+        python = environments.python(environments.ADAPTERHUB)
     except AssetError as error:
         say(f"no witness for {', '.join(names)}: {error}")
         return {}

@@ -54,7 +54,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     made: dict[Any, Path] = {}
 
     def make(model_type: str, task: str = "features", num_labels: int | None = None, **config: Any) -> Path:
-        key = (model_type, task, num_labels, tuple(sorted(config.items())))
+        key = (model_type, task, num_labels, repr(sorted(config.items())))
         if key not in made:
             folder = tmp_path_factory.mktemp(f"{model_type}-{task}")
             tiny.save_model(folder, model_type, task, num_labels or tiny.LABELS, config)
@@ -80,7 +80,7 @@ def tiny_info(tiny_base: Callable[..., BaseModel]) -> Callable[..., ModelInfo]:
     made: dict[Any, ModelInfo] = {}
 
     def make(model_type: str, task: str = "features", num_labels: int | None = None, **config: Any) -> ModelInfo:
-        key = (model_type, task, num_labels, tuple(sorted(config.items())))
+        key = (model_type, task, num_labels, repr(sorted(config.items())))
         if key not in made:
             made[key] = tiny_base(model_type, task, num_labels, **config).info
         return made[key]

@@ -260,3 +260,30 @@ def test_an_export_without_a_fast_form_is_refused_before_it_loads_anything(
     with pytest.raises(InputError, match=r"its tokenizer \(CanineTokenizer\) has no form"):
         export_onnx(model, {"a": write_adapter(tmp_path / "adapter")}, tmp_path / "bundle", mode="swappable")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_sentencepiece_model_alone(tmp_path: Path) -> None:
+    """T5's folder with spiece.model: the tokens are those of the sentencepiece library itself, on texts that its
+    normalization leaves as they are; that of others transformers does in a way of its own."""
+    import unicodedata
+
+    import sentencepiece
+    from transformers import T5Config
+
+    texts = [text for text in SAMPLES if text.isprintable() and unicodedata.normalize("NFKC", text) == text]
+    # Texts that spell special tokens are the tokenizer's own matter.
+    texts = [text for text in texts if 1 < len(text) < 200 and "<" not in text]
+    (tmp_path / "texts").write_text("\n".join(texts * 20), encoding="utf-8")
+    folder = tmp_path / "model"
+    T5Config(vocab_size=300).save_pretrained(folder)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "texts"), model_prefix=str(folder / "spiece"), vocab_size=300, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=3,
+    )  # fmt: skip
+    (folder / "spiece.vocab").unlink()
+    library = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+    (tmp_path / "bundle").mkdir()
+    write_tokenizer(exportable_tokenizer(folder), tmp_path / "bundle")
+    written = read_tokenizer(tmp_path / "bundle")
+    for text in texts:
+        assert written.encode(text).ids == [*library.encode(text), 1], text

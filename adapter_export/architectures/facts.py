@@ -16,17 +16,24 @@ class ArchitectureFacts:
     speech: writes what it hears; transformers loads it with AutoModelForSpeechSeq2Seq, not AutoModelForSeq2SeqLM.
     relative: its positions are distances alone; the limit that old configs have is none of the model's.
     pooler: the linear layer of the base model, with tanh after it, whose output a classifier of whole texts reads.
+    rereads: where its rotary factors change with the length of a text (LongRoPE), transformers' `generate` reads the
+        text again, once it is longer than the short factors are for.
+    mask_table: its causal mask is cut from a table of all its positions.
     """
 
     speech: bool = False
     relative: bool = False
     pooler: str = ""
+    rereads: bool = False
+    mask_table: bool = False
 
 
 _FACTS: Mapping[str, ArchitectureFacts] = {
     **dict.fromkeys(("t5", "mt5", "umt5"), ArchitectureFacts(relative=True)),
     "albert": ArchitectureFacts(pooler="pooler"),
     "bert": ArchitectureFacts(pooler="pooler.dense"),
+    **dict.fromkeys(("phi3", "phimoe", "phi4_multimodal"), ArchitectureFacts(rereads=True)),
+    "gpt_neo": ArchitectureFacts(mask_table=True),
     "whisper": ArchitectureFacts(speech=True),
 }
 _DEFAULTS = ArchitectureFacts()

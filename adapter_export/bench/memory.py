@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from adapter_export.bench.subject import Run, Subject
-from adapter_export.bundle.manifest import MANY
 from adapter_export.errors import InputError
 from adapter_export.runtime.provider import still_options
 
@@ -57,8 +56,8 @@ def _measured(bundle: Path, provider: str, threads: int | None) -> Memory:
     still_options()  # loads ONNX Runtime, whose own memory is no session's
     empty = anonymous_bytes()
     subject = Subject(bundle, provider, threads)
-    alone = subject.manifest.adapters[0].name if subject.manifest.mode not in MANY else None
-    subject.call(Run("", (alone,)), 1, 1)()
+    own = subject.manifest.in_graph
+    subject.call(Run("", (own.name if own else None,)), 1, 1)()
     opened = anonymous_bytes()
     infos = [info for info in subject.manifest.adapters if info.file is not None]
     infos = infos[: subject.session.slots]

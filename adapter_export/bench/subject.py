@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter_export.bench.inputs import InputMaker
-from adapter_export.bundle.manifest import MANY, Manifest
+from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.start import generates, positions_taken
 from adapter_export.runtime.provider import still_options
@@ -90,7 +90,7 @@ def runs_of(manifest: Manifest, slots: int | None) -> tuple[Run, ...]:
     the others are compared with. Where the adapter is in the graph, that alone."""
     firsts = {info.method: info.name for info in reversed(manifest.adapters)}
     alone = [Run(info.name, (info.name,)) for info in manifest.adapters if info.name in firsts.values()]
-    if manifest.mode not in MANY:
+    if manifest.in_graph:
         return tuple(alone)
     mixed: Sequence[str] = [info.name for info in manifest.adapters][: slots or 0]
     return (Run(NO_ADAPTER, (None,)), *alone, *([Run(MIXED, tuple(mixed))] if len(mixed) > 1 else []))

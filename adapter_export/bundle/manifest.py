@@ -103,6 +103,10 @@ class Manifest:
     """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without;
     problem_type: what that head's numbers mean.
     base_source: `org/name@commit` of a base model from the Hugging Face hub, None of a folder.
+    rotary_border: tokens of a text up to which it has the short factors of LongRoPE; None without such. reread_at:
+    those beyond which what a cache holds of it is no longer valid; None where it always is.
+    positions: tokens that the model's table of positions has room for, 0 without a table; None in bundles from before
+    it was kept.
     task_asked: whether the task was asked for by name; if not, the checkpoints or the base model told it.
 
     quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
@@ -133,6 +137,9 @@ class Manifest:
     problem_type: str | None = None
     task_asked: bool = False
     base_source: str | None = None
+    rotary_border: int | None = None
+    reread_at: int | None = None
+    positions: int | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @property
@@ -154,6 +161,12 @@ class Manifest:
     def tensors(self) -> dict[str, TensorInfo]:
         """All adapter tensors of the graph by name."""
         return {name: info for site in self.sites for name, info in site.tensors.items()}
+
+    @property
+    def in_graph(self) -> AdapterInfo | None:
+        """The one adapter that every run has, of modes merged and embedded; None where a run may have none: in the
+        other modes, and of a model that was exported without any."""
+        return self.adapters[0] if self.mode not in MANY and self.adapters else None
 
     def adapter(self, name: str) -> AdapterInfo:
         """The adapter called `name`; raises InputError naming the known ones."""

@@ -40,6 +40,7 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
 
 write = hub_writing.write
 task_of = hub_heads.task_of
+task_told = hub_heads.task_told
 
 
 @dataclass(frozen=True)

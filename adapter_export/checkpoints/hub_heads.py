@@ -137,11 +137,14 @@ def problem_type_of(checkpoint: Checkpoint) -> str | None:
 
 def task_of(checkpoint: Checkpoint) -> str | None:
     """The task of the head, or None without one."""
-    if not checkpoint.head:
-        return None
-    if isinstance(config := checkpoint.head_config.get("config"), dict):
+    return task_told(checkpoint.head_config) if checkpoint.head else None
+
+
+def task_told(head_config: Mapping[str, Any]) -> str | None:
+    """The task that a `head_config.json` tells, as in `tasks.TASKS` or `tasks.UNSERVED`, or None."""
+    if isinstance(config := head_config.get("config"), dict):
         return _TASKS.get(str(config.get("head_type")))
-    return tasks.of_architecture(str(checkpoint.head_config.get("model_class", "")))
+    return tasks.of_architecture(str(head_config.get("model_class", "")))
 
 
 def labels_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:

@@ -141,9 +141,12 @@ def _block(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vecto
     if spatial:
         shape = (1, features, *(1,) * spatial)
     if vector.shape != shape:
+        # A weight on disk has the inputs of one group.
+        grouped = spatial and site.port is Port.INPUT and vector.size % features == 0
+        hint = "; the inputs of a convolution in groups are not merged, only exported by `onnx`" if grouped else ""
         raise InputError(
             f"{checkpoint.folder}: tensor {name + VECTOR!r}: expected shape {shape} for this base model, "
-            f"found {vector.shape}"
+            f"found {vector.shape}{hint}"
         )
     return Block(operator, {"l": vector.reshape(features, *(1,) * spatial)})
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from adapter_export.bundle.manifest import MANY
-
 if TYPE_CHECKING:
     from adapter_export.runtime.session import AdapterSession
 
@@ -29,4 +27,5 @@ def batches(session: AdapterSession, adapters: Sequence[str | None], size: int =
 
 def ran_with(session: AdapterSession, adapter: str | None) -> str | None:
     """The adapter that runs when `adapter` is asked for: in modes merged and embedded the one in the graph."""
-    return adapter or (None if session.manifest.mode in MANY else session.adapters[0])
+    own = session.manifest.in_graph
+    return adapter or (own.name if own else None)

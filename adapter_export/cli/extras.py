@@ -9,6 +9,7 @@ EXTRAS = {
     "onnxscript": ("export",),
     "peft": ("export",),
     "pyarrow": ("train",),
+    "sentencepiece": ("export", "train"),
     "torch": ("export", "train"),
     "transformers": ("export", "train"),
 }

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option, labels_option
+from adapter_export.cli.progress import stages
 from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
 
@@ -26,8 +27,8 @@ Example:
     "--mode",
     required=True,
     type=click.Choice(["merged", "embedded", "swappable", "bank"]),
-    help="merged: folded into the weights (IA3). embedded: one adapter, constant. swappable: many, chosen per run. "
-    "bank: many, chosen per row of a batch.",
+    help="merged: folded into the weights (IA3), or no adapter at all. embedded: one adapter, constant. swappable: "
+    "many, chosen per run. bank: many, chosen per row of a batch.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
 @click.option(
@@ -101,23 +102,25 @@ def command(
     from adapter_export.export.export import export_onnx
 
     wanted = parse_adapters(adapters)
-    manifest = export_onnx(
-        model,
-        wanted,
-        output,
-        mode=mode,
-        task=task,
-        cache=not no_cache,
-        tokenizer=not no_tokenizer,
-        opset=opset,
-        dtype=dtype,
-        quantize=quantize,
-        fuse=fuse,
-        bind=bind,
-        slots=slots,
-        labels=parse_labels(labels, list(wanted)),
-        force=force,
-    )
+    with stages("onnx") as progress:
+        manifest = export_onnx(
+            model,
+            wanted,
+            output,
+            mode=mode,
+            task=task,
+            cache=not no_cache,
+            tokenizer=not no_tokenizer,
+            opset=opset,
+            dtype=dtype,
+            quantize=quantize,
+            fuse=fuse,
+            bind=bind,
+            slots=slots,
+            labels=parse_labels(labels, list(wanted)),
+            force=force,
+            progress=progress,
+        )
     result = {
         "output": output,
         "mode": manifest.mode,

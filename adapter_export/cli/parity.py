@@ -56,8 +56,9 @@ def command(
     """Prove that a bundle computes what the PyTorch model does, with every adapter and without.
 
     Reference is float64 PyTorch with the adapters unmerged: by PEFT itself for its checkpoints, and by records, which
-    need neither --model nor torch. A pass without such a witness is called 'pass (unwitnessed)'. An adapter that
-    hardly changes the output gives 'inconclusive', which is no pass: a graph that dropped it would look the same.
+    need neither --model nor torch. A pass without such a witness is called 'pass (unwitnessed)', one of a model that
+    takes longer texts than were judged 'pass (not judged beyond N tokens)'. An adapter that hardly changes the output
+    gives 'inconclusive', which is no pass: a graph that dropped it would look the same.
     """
     from adapter_export.parity.check import check_parity
     from adapter_export.parity.judge import Verdict

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +72,7 @@ def command(as_json: bool, **arguments: Any) -> None:
     from adapter_export.training import processes
     from adapter_export.training.train import train
 
-    result = train(**arguments, progress=sys.stderr.isatty())
+    result = train(**arguments, progress=True)
     if processes.is_first():
         emit(asdict(result), as_json, _print)
     processes.leave()

@@ -30,7 +30,10 @@ from adapter_export.export.checking import contrib_operators
 from adapter_export.export.genai import write_genai_config
 from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, all_sites
+from adapter_export.export.rotary import reread_at, rotary_border
+from adapter_export.export.samples import position_table
 from adapter_export.export.saving import save_graphs
+from adapter_export.export.stages import is_cache
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
 from adapter_export.hub import source_of
@@ -78,6 +81,11 @@ def write_bundle(
         bind=bind,
         task_asked=task_asked,
         base_source=source_of(base.folder),
+        rotary_border=rotary_border(base.module),
+        positions=position_table(base),
+        reread_at=reread_at(base)
+        if any(is_cache(name) for graph in graphs.values() for name in graph.inputs)
+        else None,
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)

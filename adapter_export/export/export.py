@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,7 +27,8 @@ from adapter_export.export.lower import Lowered, lower, share_tensors
 from adapter_export.export.stages import StageOf, scoring, stages_for
 from adapter_export.export.storage import Constants, Overridable, Required
 from adapter_export.export.target import Target
-from adapter_export.export.trace import FP32, MIN_OPSET, trace
+from adapter_export.export.trace import FP32, MIN_OPSET, Trace, trace
+from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.hub import local
 from adapter_export.injection import load_head, with_heads
 from adapter_export.merging.model import merge_into
@@ -39,6 +39,8 @@ from adapter_export.sites import Site
 from adapter_export.tokenizer import exportable_tokenizer
 
 _log = logging.getLogger(__name__)
+Progress = Callable[[str], None]
+
 MODES = ("merged", "embedded", *MANY)
 
 
@@ -59,16 +61,19 @@ def export_onnx(
     labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
     tokenizer: bool = True,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
 
-    model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged and embedded take exactly
-    one adapter, swappable any number from one. task: `auto` takes the adapters' task where they tell one, else the base
-    model's; `features` leaves task heads out; any other that contradicts an adapter is refused. cache: decoders only;
-    False exports a scoring graph without a key-value cache. dtype, quantize, fuse: see `export.target`. bind: of mode
-    swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters a runtime holds in memory at once.
-    labels: class names by adapter, which win over those of the checkpoint; without either, the base model's own where
-    their number fits. tokenizer: False leaves it out; the bundle then takes token ids alone.
+    model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged takes one adapter or none
+    (the model as it is), embedded exactly one, swappable any number from one. task: `auto` takes the adapters' task
+    where they tell one, else the base model's; `features` leaves task heads out; any other that contradicts an adapter
+    is refused. cache: decoders only; False exports a scoring graph without a key-value cache. dtype, quantize, fuse:
+    see `export.target`. bind: of mode swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters
+    a runtime holds in memory at once. labels: class names by adapter, which win over those of the checkpoint; without
+    either, the base model's own where their number fits. tokenizer: False leaves it out; the bundle then takes token
+    ids alone.
+    progress: called with what begins now, in words.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
@@ -81,8 +86,12 @@ def export_onnx(
     check_given(labels, adapters)
     config = model_config(folder)
     found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
+    say = progress or (lambda text: None)
+    say("reading the tokenizer")
     texts = exportable_tokenizer(folder) if tokenizer else None
+    say("loading the base model")
     base = load_base(folder, found or task, dtype=target.torch_dtype)
+    refuse_unsteady(base)
     _check_generation(folder, base, cache)
     base, loaded = with_heads(
         base,
@@ -93,14 +102,17 @@ def export_onnx(
     )
     loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
     use_padding(base, loaded)
+    if base.untrained_head and not loaded:
+        raise InputError(f"model {folder}: expected a task head ({base.task}), as no adapter brings one; found none")
     for name, adapter in loaded.items():
         if base.untrained_head and not adapter.head:
             raise InputError(
                 f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
             )
-    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind)
+    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind, say)
     if mode in MANY:
         loaded = {name: _without_idle(name, adapter, graphs) for name, adapter in loaded.items()}
+    say("writing and checking the bundle")
     with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
         return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, texts, task != "auto")
 
@@ -137,12 +149,18 @@ def lower_mode(
     stages: Mapping[str, StageOf] = MappingProxyType({MODEL: scoring}),
     target: Target = FP32,
     bind: str = "initializer",
+    progress: Progress = lambda text: None,
 ) -> tuple[BaseModel, dict[str, Lowered]]:
     """Trace the base model's stages, each once, and lower them to `mode`; gives the graphs by file.
 
-    In modes merged and embedded the head becomes the adapter's. target: of a base model loaded at that dtype.
+    In modes merged and embedded the head becomes the adapter's. target: of a base model loaded at that dtype. progress:
+    called with what begins now, in words.
     """
-    make = partial(trace, opset=opset, target=target)
+
+    def make(file: str, sites: Mapping[Site, Sequence[Operator]], head: Sequence[str] = ()) -> Trace:
+        progress(f"tracing {file}")
+        return trace(base, sites, head, opset, stage=stages[file], target=target)
+
     if mode in MANY:
         sites = union_of_sites(adapters.values())
         head = base.info.head
@@ -150,22 +168,21 @@ def lower_mode(
         last = head[-1] if head else None
         stacked = Bank([adapter_tensors(adapter) for adapter in adapters.values()])
         many = stacked if mode == "bank" else Required() if bind == "input" else Overridable()
-        graphs = {
-            file: lower(make(base, sites, head, stage=stage), sites, many, defaults, last)
-            for file, stage in stages.items()
-        }
+        graphs = {file: lower(make(file, sites, head), sites, many, defaults, last) for file in stages}
         # Required inputs that a graph does not read would have to be given all the same.
         return base, share_tensors(graphs) if isinstance(many, Overridable) else graphs
+    if not adapters:
+        return base, {file: lower(make(file, {}), {}) for file in stages}
     (adapter,) = adapters.values()
     if adapter.head and base.info.head:
         load_head(base.module, adapter)
         base = replace(base, untrained_head=False)
     if mode == "merged":
         merge_into(base.module, adapter)
-        return base, {file: lower(make(base, {}, stage=stage), {}) for file, stage in stages.items()}
+        return base, {file: lower(make(file, {}), {}) for file in stages}
     sites = union_of_sites([adapter])
     storage = Constants(adapter_tensors(adapter))
-    return base, {file: lower(make(base, sites, stage=stage), sites, storage) for file, stage in stages.items()}
+    return base, {file: lower(make(file, sites), sites, storage) for file in stages}
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
@@ -192,9 +209,11 @@ def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
 def _check_request(mode: str, adapters: Mapping[str, object], opset: int, slots: int, bind: str) -> None:
     if mode not in MODES:
         raise InputError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
-    if not adapters:
-        raise InputError(f"mode {mode}: expected at least one --adapter NAME=DIR, found none")
-    if mode not in MANY and len(adapters) != 1:
+    if not adapters and mode != "merged":
+        raise InputError(
+            f"mode {mode}: expected at least one --adapter NAME=DIR, found none; merged takes the model as it is"
+        )
+    if mode not in MANY and len(adapters) > 1:
         raise InputError(
             f"mode {mode}: expected exactly one adapter, found {len(adapters)}; {' and '.join(MANY)} take many"
         )

@@ -48,6 +48,9 @@ def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str,
     _, heads, _, size = next(iter(past.values()))
     config = base.module.config.get_text_config()
     longest = max_sequence(config)
+    if manifest.reread_at is not None:
+        # It does not read a text again.
+        longest = min(longest, manifest.reread_at)
     decoder = {
         "filename": manifest.model,
         "hidden_size": base.info.hidden_size,

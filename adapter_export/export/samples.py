@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export import tasks
+from adapter_export.architectures.facts import facts
 from adapter_export.basemodel import BaseModel
+from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
+_log = logging.getLogger(__name__)
 # Sizes of the example: no axis of size 1, which a trace would bake in, and no two alike.
 BATCH, SEQUENCE = 3, 9
+# What most models for images of any size were trained on.
+_USUAL_IMAGE = 224
 _DECODER_SEQUENCE, _IMAGES = 7, 4
 # Whisper's two convolutions halve the number of frames.
 _FRAMES_PER_POSITION = 2
 # Above any model's real limit; the axis is bounded by the model's own where its config tells one.
 _MAX_BATCH = 1 << 16
 _MAX_SEQUENCE = 1 << 20
+# Tables of positions, by name, have some rows more than positions: for padding, or an offset.
+_POSITIONS, _OFFSET = re.compile(r"pos_|posi|wpe"), 8
 
 
 @dataclass(frozen=True)
@@ -99,10 +109,39 @@ def _decoder_texts(base: BaseModel) -> Sample:
 
 def _images(base: BaseModel, axis: str, number: int) -> Sample:
     config = getattr(base.module.config, "vision_config", base.module.config)
-    size = config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = _image_size(base, config)
     pixels = _noise(base, number, config.num_channels, height, width)
     return Sample({"pixel_values": pixels}, {"pixel_values": {0: axis}}, {axis: _MAX_BATCH})
+
+
+def _image_size(base: BaseModel, config: Any) -> tuple[int, int]:
+    """Height and width: the config's or, of a model for images of any size, those that its image processor makes."""
+    size = getattr(config, "image_size", None)
+    if size is None:
+        size = _processed_size(base.folder / "preprocessor_config.json")
+    if size is None:
+        size = _USUAL_IMAGE
+        _log.warning(
+            "model %s: neither config.json nor preprocessor_config.json tells the size of images; exported for %d x %d",
+            base.folder, size, size,
+        )  # fmt: skip
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def _processed_size(path: Path) -> Any:
+    values = read_json(path) if path.is_file() else {}
+    for name in ("crop_size", "size"):
+        value = values.get(name)
+        if name == "crop_size" and values.get("do_center_crop") is False:
+            continue
+        if isinstance(value, int):
+            return value
+        if isinstance(value, dict) and "height" in value and "width" in value:
+            return value["height"], value["width"]
+        if isinstance(value, dict) and "shortest_edge" in value:
+            return value["shortest_edge"]
+    return None
 
 
 def _sounds(base: BaseModel) -> Sample:
@@ -124,6 +163,26 @@ def _noise(base: BaseModel, *shape: int) -> torch.Tensor:
     import torch
 
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=base.module.dtype)
+
+
+def position_table(base: BaseModel) -> int:
+    """Tokens that the model's table of positions has room for; 0 for a model without one, whose texts may be longer
+    than its config has it."""
+    config = base.module.config.get_text_config()
+    longest = max_sequence(config)
+    if facts(base.info.model_type).mask_table:
+        return longest
+    tensors = (*base.module.named_parameters(), *base.module.named_buffers())
+    found = any(
+        _POSITIONS.search(name) and tensor.ndim == 2 and longest <= len(tensor) <= longest + _OFFSET
+        for name, tensor in tensors
+    )
+    return longest if found else 0
+
+
+def limited(config: Any) -> bool:
+    """Whether the config says how long a text may be."""
+    return max_sequence(config) < _MAX_SEQUENCE
 
 
 def max_sequence(config: Any) -> int:

@@ -16,6 +16,7 @@ from adapter_export.errors import InputError
 from adapter_export.export.markers import markers
 from adapter_export.export.passes.boundary import widen_boundary
 from adapter_export.export.quantize import Int8
+from adapter_export.export.rotary import each_row_alone
 from adapter_export.export.samples import Sample
 from adapter_export.export.stages import StageOf, is_cache, name_cache, scoring
 from adapter_export.export.target import Target
@@ -66,7 +67,12 @@ def trace(
         prefer_deferred_runtime_asserts_over_guards="past_sequence" in sample.limits,
     )
     try:
-        with markers(base.module, sites, head), _use_cache(base, traced.cache), _silence():
+        with (
+            markers(base.module, sites, head),
+            each_row_alone(base.module),
+            _use_cache(base, traced.cache),
+            _silence(),
+        ):
             exported = OnnxExporter().export(traced.module, dict(sample.inputs), config)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

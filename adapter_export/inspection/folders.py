@@ -44,12 +44,13 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
         named = isinstance(config.get("config"), (dict, str))
         inner = adapterhub.settings_of(config, folder / ADAPTER_CONFIG) if named else {}
         head = _json(folder / "head_config.json")
-        label2id = head.get("label2id") if isinstance(head.get("label2id"), dict) else None
+        owner = head["config"] if isinstance(head.get("config"), dict) else head
+        label2id = owner.get("label2id") if isinstance(owner.get("label2id"), dict) else None
         known = {
             "format": "adapterhub",
             "method": adapterhub.method_of(inner),
             "base_model": config.get("model_name"),
-            "task": sidecar.get("task") or tasks.of_architecture(str(head.get("model_class", ""))),
+            "task": sidecar.get("task") or adapterhub.task_told(head),
             "labels": sidecar.get("labels") or (list(label2id) if label2id else None),
             "problem_type": sidecar.get("problem_type"),
             "settings": _settings(inner, _HUB_SETTINGS),

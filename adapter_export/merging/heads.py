@@ -56,7 +56,8 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
             f"model {layout.folder}: which task head a {layout.model_type} model has for task {task!r} is not known; "
             "merge into a model that was saved with a head for that task, or leave the head out with --task features"
         )
-    _check_sizes(layout, (info.pooler, *info.head) if info.pooler in layers else info.head, layers)
+    pooler = info.pooler if info.pooler in layers else ""
+    _check_sizes(layout, (pooler, *info.head) if pooler else info.head, layers)
     if lost := [name for name in info.untrained if name not in layers]:
         raise InputError(f"task head {lost[0]!r}: is neither in the adapter nor in the base model {layout.folder}")
     dtype = _dtype(layout)
@@ -94,7 +95,7 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
         architecture,
         dtype,
         added,
-        frozenset(_dropped(layout, chosen, layers, info.pooler if info.pooler in layers else "")),
+        frozenset(_dropped(layout, chosen, layers, pooler)),
         f"{chosen.prefix}." if chosen and not layout.prefix else "",
         config,
     )
@@ -140,6 +141,7 @@ def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, Head
     replaced = tuple(f"{name}." for name in layers)
     if chosen is None:
         return [name for name in layout.outside if name.startswith(replaced)]
+    inside: list[str] = []
     if pooler:
         own = layout.prefix + pooler.removeprefix(f"{chosen.prefix}.")
         inside = [name for name in layout.weights.where if name.startswith(f"{own}.")]
@@ -148,8 +150,6 @@ def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, Head
             f"model {layout.folder}: tensor '{layout.prefix}{chosen.needed}.weight' is missing, which "
             f"{chosen.architecture} needs below its task head"
         )
-    else:
-        inside = []
     kept = tuple(f"{name}." for name in (*chosen.layers, *chosen.norms) if name not in layers)
     return [*inside, *(name for name in layout.outside if not (kept and name.startswith(kept)))]
 

@@ -63,11 +63,12 @@ class Layout:
 
     @property
     def hidden_size(self) -> int:
+        """0 where the config names none: of models whose stages differ in it."""
         for config in (self.config, self.config.get("text_config")):
             for name in _HIDDEN_SIZES:
                 if isinstance(config, Mapping) and type(config.get(name)) is int:
                     return int(config[name])
-        raise InputError(f"{self.folder / 'config.json'}: field 'hidden_size' is missing")
+        return 0
 
     def task_class(self, task: str | None) -> TaskClass | None:
         """The class with the head of `task`, or None where it is not known."""

@@ -19,6 +19,9 @@ PRIME = 13
 LONGEST = 512
 # Values of one output of a longest case, above which the sequence is shortened: large vocabularies.
 MAX_VALUES = 1 << 24
+# Borders of the model's own are judged beyond LONGEST, as far as parameters x tokens of a row stay below this, and the
+# square of their length in memory.
+MAX_WORK, MAX_BORDER = 1 << 34, 2048
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,35 @@ class Case:
         text = f" x {self.length}" if self.length else ""
         return f"{self.batch}{text}" + ("" if self.padding == "none" else f" {self.padding}")
 
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Tokens of each row: rows lose a token, or a third of their length, more with each row."""
+        step = max(1, self.length // 3)
+        first = 1 if self.batch == 1 and self.padding != "none" else 0
+        lost = (row * step if self.padding != "none" else 0 for row in range(first, first + self.batch))
+        return tuple(max(1, self.length - tokens) for tokens in lost)
+
+
+@dataclass(frozen=True)
+class BorderCase(Case):
+    """Rows on both sides of a border: each has one token less than the one before."""
+
+    @property
+    def name(self) -> str:
+        return f"{super().name} border"
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        return tuple(self.length - row for row in range(self.batch))
+
 
 @dataclass(frozen=True)
 class TextLimits:
     """vocabulary: number of token ids. pad: the id that padding has. types: number of token types. longest: the model's
     own maximum sequence. values: of one output per token. end: the id that ends each text, of models that look for it.
+    borders: lengths at which the model begins to compute otherwise (`borders.borders_of`). positions: room of its table
+    of positions, 0 without. parameters: of the model. endless: whether nothing bounds a text. written: the longest text
+    that generating is judged at, None for any.
     """
 
     vocabulary: int
@@ -48,25 +75,66 @@ class TextLimits:
     longest: int
     values: int
     end: int | None = None
+    borders: tuple[int, ...] = ()
+    positions: int = 0
+    parameters: int = 0
+    endless: bool = False
+    written: int | None = None
 
     @property
     def judged(self) -> int:
-        """The longest sequence judged: the model's maximum, or what LONGEST and MAX_VALUES allow of it."""
+        """The longest sequence judged wherever borders are: the model's maximum, or what LONGEST and MAX_VALUES allow
+        of it."""
         return max(1, min(self.longest, LONGEST, MAX_VALUES // (2 * self.values)))
+
+    @property
+    def crossed(self) -> tuple[int, ...]:
+        """Borders that are judged: one token beyond each is within what is allowed. The last position is one itself."""
+        allowed = min(MAX_BORDER, MAX_WORK // max(1, self.parameters), MAX_VALUES // (3 * self.values))
+        reach = min(self.longest, max(self.judged, allowed))
+        inner = [border for border in self.borders if border + 1 <= reach]
+        last = [self.positions] if 2 <= self.positions <= reach and self.positions == self.longest else []
+        return tuple(dict.fromkeys([*inner, *last]))
+
+    @property
+    def writable(self) -> int:
+        """The longest text that generating is judged at."""
+        return self.longest if self.written is None else min(self.longest, self.written)
+
+    @property
+    def beyond(self) -> int | None:
+        """The longest text judged, where the model has borders or takes texts beyond it; else None."""
+        reached = max(self.judged, *(min(border + 1, self.longest) for border in self.crossed), 1)
+        more = [border for border in self.borders if border < self.longest and border not in self.crossed]
+        if self.written is not None:
+            return min(reached, self.written)
+        return reached if more or (reached < self.longest and not self.endless) else None
 
 
 def text_cases(limits: TextLimits) -> list[Case]:
     """Batch 1 to 3; sequence 1, the traced length and its neighbours, a prime, the maximum; left, right and no padding.
 
-    The longest ones cost most of the time, so they are two, of three rows in all, of which one is full.
+    The longest ones cost most of the time, so they are two, of three rows in all, of which one is full. Each border of
+    the model has two: rows of one token less, as many, and one more, with either padding.
     """
     lengths = [n for n in (SEQUENCE - 1, SEQUENCE, SEQUENCE + 1, PRIME) if n < limits.judged]
     cases = [Case(batch, 1) for batch in BATCHES]
     cases += [Case(batch, n, side) for n in lengths for batch in BATCHES for side in ("left", "right")]
     cases += [Case(batch, SEQUENCE) for batch in BATCHES if SEQUENCE in lengths]
-    if limits.judged > 1:
+    if limits.judged > 1 and not (limits.judged == limits.positions and limits.positions in limits.crossed):
         cases += [Case(1, limits.judged, "left"), Case(2, limits.judged, "right")]
-    return cases
+    return [*cases, *border_cases(limits)]
+
+
+def border_cases(limits: TextLimits) -> list[Case]:
+    """Nothing has more tokens than there are positions."""
+    sizes = {border: min(border + 1, limits.longest) for border in limits.crossed}
+    return [
+        BorderCase(size - max(border - 1, 1) + 1, size, side)
+        for border, size in sizes.items()
+        if size > 1
+        for side in ("left", "right")
+    ]
 
 
 def sound_cases(limits: TextLimits) -> list[Case]:
@@ -130,12 +198,8 @@ def make_inputs(
 
 
 def _mask(case: Case) -> np.ndarray:
-    """True where a token is, (B, T): rows lose a token, or a third of their length, more with each row."""
-    step = max(1, case.length // 3)
-    first = 1 if case.batch == 1 and case.padding != "none" else 0
-    lost = np.arange(first, first + case.batch) * (step if case.padding != "none" else 0)
-    kept = np.maximum(1, case.length - lost)
-    mask: np.ndarray = np.arange(case.length)[None, :] < kept[:, None]
+    """True where a token is, (B, T)."""
+    mask: np.ndarray = np.arange(case.length)[None, :] < np.array(case.kept)[:, None]
     return mask[:, ::-1] if case.padding == "left" else mask
 
 

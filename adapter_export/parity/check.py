@@ -12,8 +12,9 @@ from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import local
 from adapter_export.parity.agreement import check_record_agreement
+from adapter_export.parity.borders import borders_of
 from adapter_export.parity.cases import Case
-from adapter_export.parity.checks import check_files, check_greedy, check_labels, check_repeats
+from adapter_export.parity.checks import check_files, check_greedy, check_labels, check_repeats, check_rows
 from adapter_export.parity.judge import LIMITS, Verdict
 from adapter_export.parity.law import law_of
 from adapter_export.parity.live import Live
@@ -26,7 +27,9 @@ from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.runner import open_runner
 from adapter_export.parity.settling import Measured, settle
 from adapter_export.parity.tokens import check_tokens
+from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.runtime.generation.start import generates
+from adapter_export.runtime.text import optional_json
 
 Progress = Callable[[int, int], None]
 
@@ -98,7 +101,10 @@ def check_parity(
         law = law_of(manifest)
         settled = settle(measured, law, run)
         repeated = live.repeated() if live else recorded.repeated()
-        checks.append(check_repeats(runner, repeated, [info.name for info in manifest.adapters]))
+        names = [info.name for info in manifest.adapters]
+        checks.append(check_repeats(runner, repeated, names))
+        if live:
+            checks.append(check_rows(manifest, runner, live.neighbours(), names))
     placement, check = check_provider(folder, provider, repeated, next((info.name for info in manifest.adapters), None))
     checks.append(check)
     unreached = take_unreached(measured)
@@ -113,6 +119,7 @@ def check_parity(
         report,
         checks=tuple(checks),
         results=tuple(results),
+        judged_to=_judged_to(folder, manifest, live, records),
         notes=(
             *notes_on(manifest, live.limits if live else None, [name for name in records if name not in own]),
             *settled,
@@ -121,6 +128,18 @@ def check_parity(
         ),
         placement=placement,
     )
+
+
+def _judged_to(folder: Path, manifest: Manifest, live: Live | None, records: Mapping[str, Record]) -> int | None:
+    """The longest text judged, where the model takes longer ones or has borders beyond it; else None."""
+    found = [live.limits.beyond] if live and live.limits else []
+    alone = [record for name, record in records.items() if live is None or name not in live.adapters]
+    if "input_ids" in manifest.graphs[next(iter(manifest.graphs))].inputs:
+        longest = read_generation_config(folder).max_positions or 0
+        borders = borders_of(optional_json(folder / "config.json"))
+        reached = [max(case.length for case in record.cases.values()) for record in alone]
+        found += [length for length in reached if length < max(longest, *borders, 0)]
+    return min((length for length in found if length is not None), default=None)
 
 
 def _check_names(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,9 +14,13 @@ from adapter_export.checkpoints.files import sha256
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.cases import Case
 from adapter_export.parity.greedy import GreedyCase
-from adapter_export.parity.judge import Verdict, worst
+from adapter_export.parity.judge import LIMITS, NEARLY, Verdict, worst
+from adapter_export.parity.quantized import ERROR
 from adapter_export.parity.report import Check, Result
 from adapter_export.parity.runner import Runner, attempt
+
+# A row whose neighbours have a say in it is off by more, at any precision.
+_NEIGHBOUR = 0.3
 
 
 def check_files(manifest: Manifest, folder: Path) -> Check:
@@ -77,6 +82,53 @@ def check_repeats(runner: Runner, inputs: Mapping[str, np.ndarray], names: Seque
         if any(first[output].tobytes() != last[output].tobytes() for output in first):
             return Check("swap", Verdict.FAIL, f"adapter {name}: other bits after another adapter ran")
     return Check("swap", Verdict.PASS, "each adapter gives the same bits after another one and after none")
+
+
+def check_rows(manifest: Manifest, runner: Runner, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> Check:
+    """With each adapter every row of a batch gives what it gives alone, without padding: no row depends on its
+    neighbours. inputs: padded on the right, if at all."""
+    if {"input_ids", "pixel_values"} <= set(inputs):
+        return Check("rows", Verdict.PASS, "not compared: texts and images of a batch are compared with each other")
+    # Dynamic 8-bit scales are taken over a whole batch: there its mean counts, and the price of 8 bits. Elsewhere
+    # rounding alone may move sensitive inputs by more than a ceiling (see `judge.NEARLY`); neighbours move them more.
+    limit = ERROR if manifest.quantize != "none" else min(NEARLY * LIMITS[manifest.dtype].ceiling, _NEIGHBOUR)
+    mask = inputs.get("attention_mask")
+    farthest = 0.0
+    for name in names:
+        together = attempt(runner.on, inputs, name)
+        for row in range(len(next(iter(inputs.values())))):
+            kept = slice(None) if mask is None else mask[row].astype(bool)
+            single = {key: value[row : row + 1] for key, value in inputs.items()}
+            if mask is not None:
+                single = {k: v[:, kept] if inputs[k].shape == mask.shape else v for k, v in single.items()}
+            alone = attempt(runner.on, single, name)
+            if isinstance(together, str) or isinstance(alone, str):
+                reason = together if isinstance(together, str) else alone
+                return Check("rows", Verdict.FAIL, f"adapter {name}: did not run: {reason}")
+            for output, value in together.items():
+                if row >= len(value):
+                    return Check("rows", Verdict.FAIL, f"adapter {name}: {output} has {len(value)} rows")
+                own = value[row]
+                if mask is not None and own.ndim == 2 and len(own) == mask.shape[1]:
+                    own = own[kept]
+                distance = _apart(own, alone[output][0], mean=manifest.quantize != "none")
+                if not distance <= limit:
+                    detail = f"adapter {name}: row {row} of a batch is {distance:.1e} from the same row alone, {output}"
+                    return Check("rows", Verdict.FAIL, detail)
+                farthest = max(farthest, distance)
+    return Check("rows", Verdict.PASS, f"each row of a batch is as alone, to {farthest:.0e}")
+
+
+def _apart(one: np.ndarray, other: np.ndarray, *, mean: bool) -> float:
+    if one.shape != other.shape or not (np.isfinite(one) == np.isfinite(other)).all():
+        return math.inf
+    # What is no number is judged elsewhere.
+    one, other = one[np.isfinite(one)], other[np.isfinite(other)]
+    if not one.size:
+        return 0.0
+    difference = np.abs(one.astype(np.float64) - other)
+    scale = max(float(np.sqrt(np.square(other.astype(np.float64)).mean())), 1e-30)
+    return float((difference.mean() if mean else difference.max()) / scale)
 
 
 def check_greedy(results: Sequence[Result]) -> Check:

@@ -1,4 +1,5 @@
-"""Generating: the runtime's own loop, greedy, against PyTorch that reads the same tokens in one forward.
+"""Generating: the runtime's own loop, greedy, against PyTorch that reads each row's tokens alone, in one forward, or in
+two where a text is read again on the way.
 
     a token is clear where R's two largest logits are more than twice max|O - R| apart: there O must choose as R does
 Both are taken from the very logits that the tokens were chosen from, which are judged by the law too, after the rules
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from adapter_export.bundle.manifest import ENCODER, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
+from adapter_export.parity.alone import RowsAlone
 from adapter_export.parity.cases import PRIME, Case, TextLimits
 from adapter_export.parity.exact import Exact
 from adapter_export.parity.measure import Evidence, Measure, Outputs, Tokens, measure
@@ -30,6 +33,8 @@ from adapter_export.runtime.generation.processors import Row, processed, process
 NEW = 16
 # Prompts of unequal lengths, one of a single token; the last is no longer than others.
 _LENGTHS = (SEQUENCE, 1, PRIME, 5)
+# Of prompts whose texts cross a border: how many tokens before it they end, of some that begin beyond it.
+_BEFORE = (NEW // 2, -1, 1)
 
 
 @dataclass(frozen=True)
@@ -56,15 +61,25 @@ class GreedyTrial:
         target: Reference,
         runner: Runner,
         limits: TextLimits,
+        border: int | None = None,
     ) -> None:
+        """border: one that the texts are to cross, or to end at where it is the last position."""
         self._manifest, self._exact, self._target, self._runner = manifest, exact, target, runner
         self._limits = limits
         self._config = runner.generation_config
-        taken = limits.judged if self._config.max_positions is None else min(limits.judged, self._config.max_positions)
+        allowed = limits.judged if border is None else border + NEW
+        taken = min(allowed, limits.writable, self._config.max_positions or allowed)
         self._new = min(NEW, max(1, taken // 2))
-        longest = max(1, taken - self._new)
-        self._lengths = [min(length, longest) for length in _LENGTHS]
-        self.case = GreedyCase(len(_LENGTHS), max(self._written_before), new=self._new)
+        # The last token is chosen, and never read.
+        longest = max(1, taken - self._new + (border is not None))
+        wanted = _LENGTHS if border is None else [border - before for before in _BEFORE]
+        self._lengths = [max(1, min(length, longest)) for length in wanted]
+        self.case = GreedyCase(len(self._lengths), max(self._written_before), new=self._new)
+
+    @property
+    def reach(self) -> int:
+        """Tokens of the longest text that is read."""
+        return max(self._lengths) + self._new - 1
 
     def run(self, adapters: Mapping[str, Adapter], seed: int, roundings: int = 1) -> dict[tuple[str, str], Measure]:
         """Measures by adapter and output, as those of `Trial`. seed: of the prompts."""
@@ -80,8 +95,11 @@ class GreedyTrial:
         if isinstance(written, str):
             return Measure(fails=(f"did not run: {written}",))
         inputs = self._read(prompts, written.tokens)
-        exact = self._exact.case(inputs)
-        targets = [self._target.case(inputs, rounding) for rounding in range(roundings)]
+        border = self._manifest.reread_at
+        exact = RowsAlone(self._exact.case, inputs, border)
+        targets = [
+            RowsAlone(partial(self._target.case, rounding=rounding), inputs, border) for rounding in range(roundings)
+        ]
         if adapter is None:
             on, off = self._outputs(exact.off(), [target.off() for target in targets], written.logits), None
         else:
@@ -136,6 +154,17 @@ class GreedyTrial:
             return np.stack([row[start : start + self._new] for row, start in zip(logits, starts, strict=True)])
 
         return Outputs(chosen_from(exact["logits"]), tuple(chosen_from(target["logits"]) for target in targets), actual)
+
+
+def greedy_trials(
+    manifest: Manifest, exact: Exact, target: Reference, runner: Runner, limits: TextLimits
+) -> list[GreedyTrial]:
+    """One of short prompts, and one for each border of a decoder alone that those do not cross."""
+    found = [GreedyTrial(manifest, exact, target, runner, limits)]
+    for border in () if ENCODER in manifest.graphs else limits.crossed:
+        if found[0].reach <= border and (border < limits.writable or border == limits.positions):
+            found.append(GreedyTrial(manifest, exact, target, runner, limits, border))
+    return list({trial.case: trial for trial in found}.values())
 
 
 def _endless(config: GenerationConfig) -> GenerationConfig:

@@ -14,13 +14,14 @@ from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.checkpoints.problem_types import with_problem_type
-from adapter_export.export.samples import max_sequence
+from adapter_export.export.samples import limited, max_sequence, position_table
 from adapter_export.injection import complete_head
 from adapter_export.parity.agreement import check_agreement, check_base
-from adapter_export.parity.cases import Case, TextLimits, cases_for, make_inputs
+from adapter_export.parity.borders import borders_of
+from adapter_export.parity.cases import BorderCase, Case, TextLimits, cases_for, make_inputs
 from adapter_export.parity.checks import repeat_case
 from adapter_export.parity.exact import Exact
-from adapter_export.parity.greedy import GreedyTrial
+from adapter_export.parity.greedy import GreedyTrial, greedy_trials
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.recording.eight_bits import STEP, quantize_module
 from adapter_export.parity.reference import Reference
@@ -42,15 +43,7 @@ class Live:
     def __init__(self, model: Path, manifest: Manifest, adapters: Mapping[str, str | Path]) -> None:
         self._manifest = manifest
         exact = _load(model, manifest, "float64")
-        self.adapters = {
-            name: _for_task(
-                complete_head(exact.module, manifest.base.head, _load_adapter(path, exact, manifest, name)),
-                manifest.task,
-            )
-            for name, path in adapters.items()
-        }
-        config = exact.module.config.to_dict()
-        self.adapters = {name: with_problem_type(adapter, config) for name, adapter in self.adapters.items()}
+        self.adapters = {name: _load_adapter(path, exact, manifest, name) for name, path in adapters.items()}
         asked = manifest.task if manifest.task_asked else None
         self.witnesses: Witnesses = open_witnesses(
             Path(model), {name: Path(path) for name, path in adapters.items()}, manifest.task, asked
@@ -65,30 +58,39 @@ class Live:
             plain.model.config.pad_token_id = pad
         self._target = _target(manifest, target)
         self._inputs = whole_inputs(manifest)
-        self.limits = _text_limits(exact, self._inputs, manifest.task)
+        self.limits = _text_limits(exact, self._inputs, manifest)
         self._shapes = cases_for(self._inputs, self.limits)
 
     def open(self, runner: Runner) -> None:
         """Judge what this runs. Has to come before `run`."""
         exact = Exact(self.own, self.adapters, self.witnesses.subjects, whole_outputs(self._manifest))
-        self._trial = Trial(self._manifest, exact, self._target, runner, self.adapters)
-        self._greedy = None
+        alone = self._manifest.rotary_border is not None
+        self._trial = Trial(self._manifest, exact, self._target, runner, self.adapters, alone)
+        self._greedy: dict[Case, GreedyTrial] = {}
         if self.limits and generates(self._manifest):
-            self._greedy = GreedyTrial(self._manifest, exact, self._target, runner, self.limits)
-        self.cases: list[Case] = [*self._shapes, *([self._greedy.case] if self._greedy else [])]
+            trials = greedy_trials(self._manifest, exact, self._target, runner, self.limits)
+            self._greedy = {trial.case: trial for trial in trials}
+        self.cases: list[Case] = [*self._shapes, *self._greedy]
         self._numbers = {case: number for number, case in enumerate(self.cases)}
 
     def run(self, case: Case, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measure]:
         """Measures by adapter and output. draw: 0 are the first inputs of this shape, others are drawn anew.
         roundings: in how many ways T is computed."""
         seed = self._numbers[case] + draw * len(self._numbers)
-        if self._greedy and case == self._greedy.case:
-            return self._greedy.run(self.adapters, seed, roundings)
+        if case in self._greedy:
+            return self._greedy[case].run(self.adapters, seed, roundings)
         return self._trial.run(make_inputs(case, self._inputs, self.limits, seed), roundings)
 
     def repeated(self) -> dict[str, np.ndarray]:
         """Inputs of several rows, as no case has them."""
         return make_inputs(repeat_case(self._shapes), self._inputs, self.limits, seed=len(self._shapes))
+
+    def neighbours(self) -> dict[str, np.ndarray]:
+        """Inputs of rows of unequal lengths, on both sides of the model's farthest border where it has one."""
+        crossing = [case for case in self._shapes if isinstance(case, BorderCase)]
+        case = crossing[-1] if crossing else repeat_case(self._shapes)
+        case = case if case.padding == "none" else replace(case, padding="right")
+        return make_inputs(case, self._inputs, self.limits, seed=len(self._shapes))
 
     def checks(self) -> list[Check]:
         """That the models themselves are the right ones, by their witnesses."""
@@ -106,12 +108,14 @@ def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
 
 
 def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: str) -> Adapter:
-    """The adapter with a whole task head, and the class names that an export gives it: those that a user chose win."""
+    """The adapter as an export reads it: the task head whole, and none for another task; class names, of which those
+    that a user chose win; what its numbers mean."""
     info = manifest.adapter(name)
     given = info.labels if info.labels_given else None
     described = replace(base.info, labels=manifest.base.labels)
     adapter = load_adapter(path, described, task=manifest.task, labels=given)
-    return complete_head(base.module, manifest.base.head, adapter)
+    whole = _for_task(complete_head(base.module, manifest.base.head, adapter), manifest.task)
+    return with_problem_type(whole, base.module.config.to_dict())
 
 
 def _target(manifest: Manifest, base: BaseModel) -> Reference:
@@ -130,11 +134,11 @@ def _for_task(adapter: Adapter, task: str) -> Adapter:
     return replace(adapter, head=kept, labels=None)
 
 
-def _text_limits(base: BaseModel, inputs: Mapping[str, TensorInfo], task: str) -> TextLimits | None:
+def _text_limits(base: BaseModel, inputs: Mapping[str, TensorInfo], manifest: Manifest) -> TextLimits | None:
     """What texts the model reads, or writes; None where it does neither."""
     if not {"input_ids", "decoder_input_ids"} & set(inputs):
         return None
-    config = base.module.config.get_text_config()
+    config, task = base.module.config.get_text_config(), manifest.task
     pad = getattr(config, "pad_token_id", None)
     return TextLimits(
         vocabulary=config.vocab_size,
@@ -143,6 +147,12 @@ def _text_limits(base: BaseModel, inputs: Mapping[str, TensorInfo], task: str) -
         longest=max_sequence(config),
         values=config.vocab_size if task in ("causal-lm", "seq2seq-lm") else config.hidden_size,
         end=config.eos_token_id if _looks_for_end(base, task) else None,
+        borders=borders_of(base.module.config.to_dict()),
+        positions=position_table(base),
+        parameters=sum(parameter.numel() for parameter in base.module.parameters()),
+        endless=not limited(config),
+        # What transformers' `generate` writes beyond it, no forward over the whole text does.
+        written=manifest.rotary_border if generates(manifest) and manifest.reread_at is None else None,
     )
 
 

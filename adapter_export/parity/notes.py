@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from adapter_export.bundle.adapter_file import HEAD_SLUG
-from adapter_export.bundle.manifest import MANY, Manifest
+from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.cases import Case, TextLimits
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.quantized import middle_divergence
@@ -51,11 +51,15 @@ def notes_on(manifest: Manifest, limits: TextLimits | None, recorded: Sequence[s
             + (", and not on what it generates" if generates(manifest) else "")
             + (f", and not on {', '.join(within)}" if within else "")
         )
-    if limits and limits.judged < limits.longest:
-        notes.append(f"sequences were judged up to {limits.judged} of the {limits.longest} tokens the model takes")
+    if limits and limits.beyond is not None:
+        crossed = ", ".join(map(str, limits.crossed)) or "none"
+        notes.append(
+            f"texts were judged up to {limits.beyond} of the {limits.longest} tokens the model takes; borders crossed: "
+            f"{crossed}"
+        )
     if manifest.mode == "bank":
         notes.append("every row was judged in a batch beside rows of other adapters and of none")
-    if manifest.mode not in MANY:
+    if manifest.in_graph:
         notes.append(
             f"the graph ({manifest.mode}) has no state without its adapter: the change it makes was measured from "
             f"PyTorch at {manifest.dtype}"

@@ -40,6 +40,8 @@ class ParityReport:
     """notes: what was not judged as it might be expected, and why. placement: share of nodes by provider.
     witnesses: by adapter who besides us says what it should compute: `peft 0.21.2`, `recorded by adapters 1.3.0`, or
     `none: ...` with the reason.
+    judged_to: the longest text judged in tokens, where the model takes longer ones or computes otherwise beyond; else
+    None.
     """
 
     bundle: Path
@@ -52,6 +54,7 @@ class ParityReport:
     notes: tuple[str, ...] = ()
     placement: Mapping[str, float] | None = None
     witnesses: Mapping[str, str] = field(default_factory=dict)
+    judged_to: int | None = None
 
     @property
     def witnessed(self) -> bool:
@@ -60,9 +63,13 @@ class ParityReport:
 
     @property
     def outcome(self) -> str:
-        """The verdict in words: `pass (unwitnessed)` where a pass rests on our own reading alone."""
+        """The verdict in words: a pass says what it does not cover, `pass (unwitnessed)` where it rests on our own
+        reading alone, `pass (not judged beyond 512 tokens)`, or both with a semicolon between them."""
+        limits = [] if self.witnessed else ["unwitnessed"]
+        if self.judged_to is not None:
+            limits.append(f"not judged beyond {self.judged_to} tokens")
         passed = self.verdict is Verdict.PASS
-        return self.verdict.value if self.witnessed or not passed else f"{self.verdict.value} (unwitnessed)"
+        return f"{self.verdict.value} ({'; '.join(limits)})" if passed and limits else self.verdict.value
 
     @property
     def verdict(self) -> Verdict:

@@ -50,8 +50,8 @@ class Runner:
 
     @property
     def has_off_state(self) -> bool:
-        """Whether the graph can run without an adapter: a merged or embedded one cannot."""
-        return self._manifest.mode in MANY
+        """Whether the graph can run without an adapter: one that holds it cannot."""
+        return self._manifest.in_graph is None
 
     def on(self, inputs: Mapping[str, np.ndarray], adapter: str) -> dict[str, np.ndarray]:
         return self._run(inputs, adapter)

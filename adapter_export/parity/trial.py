@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from adapter_export import tasks
 from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.parity.alone import RowsAlone
+from adapter_export.parity.alone import Runs as Case
 from adapter_export.parity.cases import kept_positions
 from adapter_export.parity.exact import Exact
 from adapter_export.parity.measure import Evidence, Measure, Outputs, measure
@@ -27,11 +30,19 @@ class Trial:
     """Measures all adapters, and the graph without any, one case at a time.
 
     exact: R in float64, by witnesses and by us. target: PyTorch at the graph's dtype (T). runner: ONNX Runtime (O).
+    alone: whether R and T run each row by itself, of models that PyTorch gives other numbers beside longer rows.
     """
 
     def __init__(
-        self, manifest: Manifest, exact: Exact, target: Reference, runner: Runner, adapters: Mapping[str, Adapter]
+        self,
+        manifest: Manifest,
+        exact: Exact,
+        target: Reference,
+        runner: Runner,
+        adapters: Mapping[str, Adapter],
+        alone: bool = False,
     ) -> None:
+        self._alone = alone
         self._manifest = manifest
         self._exact = exact
         self._target = target
@@ -45,8 +56,8 @@ class Trial:
 
         roundings: in how many ways T is computed, see `recording.precision`.
         """
-        exact, runner = self._exact.case(inputs), self._runner
-        targets = [self._target.case(inputs, rounding) for rounding in range(roundings)]
+        exact, runner = self._case(self._exact.case, inputs), self._runner
+        targets = [self._case(partial(self._target.case, rounding=rounding), inputs) for rounding in range(roundings)]
         found: dict[str, dict[str, Measure]] = {}
         if runner.has_off_state:
             base = exact.off(), [target.off() for target in targets], attempt(runner.off, inputs, None)
@@ -58,6 +69,9 @@ class Trial:
             off = exact.off(name), [target.off(adapter) for target in targets], off_actual
             found[name] = measure_outputs(self._manifest, inputs, on, off)
         return {(name, output): item for name, outputs in found.items() for output, item in outputs.items()}
+
+    def _case(self, make: Callable[[Arrays], Case], inputs: Arrays) -> Case:
+        return RowsAlone(make, inputs) if self._alone else make(inputs)
 
 
 def measure_outputs(manifest: Manifest, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measure]:

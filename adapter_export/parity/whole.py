@@ -48,7 +48,10 @@ def run_whole(
     graphs = session.bound(adapters)
     decoder = CachedDecoder(graphs[manifest.model], manifest.graphs[manifest.model], len(adapters))
     if ENCODER not in graphs:
-        return {"logits": logits_in_steps(decoder, inputs)}
+        # What a cache holds of a shorter text is not what one forward over a longer one computes.
+        border = manifest.rotary_border
+        at_once = border is not None and inputs["input_ids"].shape[1] > border
+        return {"logits": decoder.logits(inputs).copy() if at_once else logits_in_steps(decoder, inputs)}
     encoder, info = graphs[ENCODER], manifest.graphs[ENCODER]
     encoder.feed({name: inputs[name] for name in info.inputs if name in inputs})
     encoded = encoder.run(list(info.outputs), host=(_HIDDEN,))

@@ -26,6 +26,25 @@ def check_inputs(
         _check(name, inputs[name], info, sizes)
 
 
+def check_positions(inputs: Mapping[str, np.ndarray], positions: int | None) -> None:
+    """Raise InputError for texts that the model's table of positions has no room for: a GPU reads beyond it without a
+    word. positions: room of the table; 0 or None where there is none, and the model reads on."""
+    if not positions:
+        return
+    if (counted := inputs.get("position_ids")) is not None:
+        if counted.size and (counted.max() >= positions or counted.min() < 0):
+            raise InputError(
+                f"input 'position_ids': expected from 0 to below {positions}, the positions of this model, found "
+                f"{counted.min()} to {counted.max()}"
+            )
+        return
+    for name in ("input_ids", "decoder_input_ids"):
+        if name in inputs and inputs[name].shape[1] > positions:
+            raise InputError(
+                f"input {name!r}: {inputs[name].shape[1]} tokens do not fit in the {positions} positions of this model"
+            )
+
+
 def shared_end(manifest: Manifest, config: Mapping[str, object]) -> int | None:
     """The end token that rows of a batch must have equally often; None where they need not.
 

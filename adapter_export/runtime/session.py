@@ -21,7 +21,7 @@ from adapter_export.runtime.generation.config import GenerationConfig, read_gene
 from adapter_export.runtime.generation.settings import Settings
 from adapter_export.runtime.generation.start import Prompt, check_generates, start, unread_in
 from adapter_export.runtime.generation.stream import Generation
-from adapter_export.runtime.inputs import check_ends, check_inputs, shared_end
+from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
 from adapter_export.runtime.opening import check_dtype, check_files, check_graph, read_no_adapter
 from adapter_export.runtime.provider import open_model, run_errors
 from adapter_export.runtime.residents import InGraph, Lease, Residents, Swapped
@@ -125,7 +125,7 @@ class AdapterSession:
 
         A foreign file holds no names: transformers' placeholders (`LABEL_0`, ...) stand in for them.
         """
-        if self.manifest.mode in _IN_GRAPH:
+        if self.manifest.in_graph:
             (loaded,) = self._residents.lease([adapter], self._load).adapters
         elif adapter is None:
             return self.manifest.labels
@@ -143,7 +143,7 @@ class AdapterSession:
         if labels is None:
             return None
         manifest = self.manifest
-        name = manifest.adapters[0].name if manifest.mode in _IN_GRAPH else adapter
+        name = manifest.in_graph.name if manifest.in_graph else adapter
         info = next((info for info in manifest.adapters if info.name == name), None)
         # Without a head of its own, an adapter's outputs are those of the base model's.
         if info is not None and info.labels is not None:
@@ -303,13 +303,12 @@ class AdapterSession:
         return sessions
 
     def _residents_of(self, manifest: Manifest, slots: int | None) -> Residents:
-        if manifest.mode in _IN_GRAPH:
-            (info,) = manifest.adapters
+        if info := manifest.in_graph:
             return InGraph(manifest.mode, LoadedAdapter(info.name, {}, info.labels))
         nothing = read_no_adapter(self.bundle, manifest)
-        if manifest.mode == "swappable":
-            return Swapped(nothing)
-        return AdapterBank(manifest, nothing, slots if slots is not None else manifest.slots, self.provider)
+        if manifest.mode == "bank":
+            return AdapterBank(manifest, nothing, slots if slots is not None else manifest.slots, self.provider)
+        return Swapped(nothing)
 
     @property
     def _tensors(self) -> Collection[str]:
@@ -341,6 +340,7 @@ class AdapterSession:
         """The graph's outputs as they are, and how many labels each row has."""
         sessions = self._opened()
         check_inputs(inputs, self._inputs, self._tensors)
+        check_positions(inputs, self.manifest.positions)
         if self._end is not None:
             check_ends(inputs["input_ids"], self._end)
         manifest = self.manifest
@@ -362,7 +362,7 @@ class AdapterSession:
     def _refuse_in_graph(self) -> None:
         if self.manifest.mode in _IN_GRAPH:
             raise InputError(
-                f"bundle {self.bundle}: mode {self.manifest.mode!r} holds its adapter in the graph; only 'swappable' "
+                f"bundle {self.bundle}: mode {self.manifest.mode!r} takes no adapter into its graph; only 'swappable' "
                 "and 'bank' load and unload"
             )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,10 @@ from adapter_export.training.work import WorkFolder
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+# Seconds before the first line of progress where nobody watches a terminal, and between two of them.
+PATIENCE, BETWEEN = 15.0, 30.0
 
 
 def stopped_early(history: Sequence[dict[str, float]], patience: int | None) -> bool:
@@ -71,6 +77,38 @@ def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
                 work.mark_complete(state.global_step)
 
     return Keeper()
+
+
+def progress_lines() -> TrainerCallback:
+    """Callback that prints a line on stderr every half minute, the first after PATIENCE seconds."""
+    from transformers import TrainerCallback
+
+    class Lines(TrainerCallback):  # type: ignore[misc]
+        due = time.monotonic() + PATIENCE
+        loss = ""
+
+        def on_log(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+        ) -> None:
+            self.loss = f", loss {logs['loss']:.4g}" if "loss" in logs else self.loss
+
+        def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+            if time.monotonic() >= self.due:
+                self.due = time.monotonic() + BETWEEN
+                sys.stderr.write(f"train: {state.global_step} of {state.max_steps} updates{self.loss}\n")
+                sys.stderr.flush()
+
+    return Lines()
+
+
+@contextmanager
+def progress_shown() -> Iterator[TrainerCallback]:
+    """Callback that shows how far training is: a bar where stderr is a terminal, lines now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield progress_lines()
+        return
+    with progress_bar() as bar:
+        yield bar
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from adapter_export.checkpoints.adapter import HeadLayer
 from adapter_export.injection import Injection, read_head
 from adapter_export.methods.contract import Block
 from adapter_export.sites import Site
-from adapter_export.training.callbacks import keeper, progress_bar, stopped_early
+from adapter_export.training.callbacks import keeper, progress_shown, stopped_early
 from adapter_export.training.data import Data
 from adapter_export.training.settings import Settings
 from adapter_export.training.trainee import trainee
@@ -58,7 +58,7 @@ def fit(
     work: an open folder for checkpoints. resume: continue from its last complete one, where there is one.
     Raises InputError for batches that cannot be divided among the processes, and when the loss is no longer finite.
     """
-    with quiet(), _learning(base, blocks) as injection, progress_bar() if progress else nullcontext() as bar:
+    with quiet(), _learning(base, blocks) as injection, progress_shown() if progress else nullcontext() as bar:
         trainer = make_trainer(
             trainee(base),
             arguments(settings, work, evaluates=data.evaluation is not None),

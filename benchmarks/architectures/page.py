@@ -67,7 +67,10 @@ _INTRODUCTION = """\
 # Architectures
 
 Written by `python -m benchmarks.architectures`; do not edit. A test holds it against the placement tables
-(`adapter_export/placement/tables.py`). Any other architecture works with `--target REGEX`.
+(`adapter_export/placement/tables.py`). Any other architecture works with `--target REGEX`, or with a checkpoint that
+names its modules: so do models for images whose stages differ in width (ConvNeXt, ResNet, SegFormer, PoolFormer,
+MobileViT, RegNet), with IA3 on linear layers and convolutions, and models whose modules transformers 5 renamed (BEiT,
+DeiT, I-JEPA, Swin, SegFormer, Gemma 3 with images), with the names of either version.
 
 Measured on tiny models with every weight random (2 layers, 32 features), one trace a task, in plain ONNX Runtime on the
 CPU, at 1 x 1, 1 x 5 and 2 x 17 tokens, the last padded. A number is the largest error max|x - R| / rms(R) over all

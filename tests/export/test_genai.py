@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +19,12 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.export.genai import GENAI_CONFIG, genai_config
 from adapter_export.injection import inject
 from adapter_export.runtime.session import AdapterSession
-from samples.assets import cache
+from samples import environments
+from samples.assets import AssetError
 from tests import tiny
 from tests.bundles import Exported
 from tests.decoders import POSITIONS
 
-GENAI = "onnxruntime-genai==0.18.0"
-CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 NEW = 24
 LENGTHS = (5, 1, 17, 9)
 # Of logits of some 10; of two closer ones either may be chosen. Measured: 4.8e-6.
@@ -69,10 +65,12 @@ print(json.dumps({"type": model.type, "runs": runs}))
 def genai() -> Callable[..., list[dict[str, Any]]]:
     """Called as (bundle, adapters, prompts, new=NEW) -> of each adapter tokens [rows, steps], logits [rows, steps, n].
 
-    Prompts are padded on the right, as GenAI does. The packages live in a folder of their own, filled once: GenAI needs
-    plain ONNX Runtime, whose import name is that of the GPU build.
+    Prompts are padded on the right, as GenAI does.
     """
-    packages = installed()
+    try:
+        python = environments.python(environments.GENAI)
+    except AssetError as error:
+        pytest.skip(str(error))
 
     def run(
         bundle: Path, adapters: Sequence[str | None], prompts: Sequence[Sequence[int]], new: int = NEW
@@ -81,39 +79,14 @@ def genai() -> Callable[..., list[dict[str, Any]]]:
         files = {name: str(bundle / "adapters" / f"{name}.onnx_adapter") for name in adapters if name is not None}
         rows = [[*prompt, *[tiny.PAD] * (width - len(prompt))] for prompt in prompts]
         job = {"bundle": str(bundle), "adapters": adapters, "files": files, "prompts": rows, "new": new}
-        # Without -S, the project's own packages would be found, too.
-        result = subprocess.run(
-            [sys.executable, "-S", "-c", PROGRAM],
-            input=json.dumps(job), env={**os.environ, "PYTHONPATH": str(packages)},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        command = [str(python), "-I", "-c", PROGRAM]
+        result = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         found = json.loads(result.stdout)
         assert found["type"] == "decoder"
         return list(found["runs"])
 
     return run
-
-
-def installed() -> Path:
-    """The folder of packages; appears whole or not at all. Skips the test where the package index cannot be reached."""
-    target = cache() / f"{GENAI.replace('==', '-')}-{sys.implementation.cache_tag}"
-    if target.is_dir():
-        return target
-    cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache(), prefix=".genai-") as scratch:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--retries=1", "--timeout=15", "--no-deps"]
-        command += ["--only-binary=:all:", f"--constraint={CONSTRAINTS}", f"--target={scratch}/packages"]
-        result = subprocess.run([*command, GENAI, "onnxruntime", "numpy"], capture_output=True, text=True, check=False)
-        if result.returncode:
-            pytest.skip(f"{GENAI} could not be installed: {' '.join(result.stderr.split())[-300:]}")
-        try:
-            Path(scratch, "packages").rename(target)
-        except OSError:
-            # Another process was faster: what it made is the same.
-            if not target.is_dir():
-                raise
-    return target
 
 
 def prompts(lengths: Sequence[int] = LENGTHS) -> list[list[int]]:

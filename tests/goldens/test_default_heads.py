@@ -18,6 +18,7 @@ from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.injection import complete_head, inject
+from adapter_export.inspection.folders import describe_adapter
 from tests.goldens.packed import unpacked
 
 ABOUT, ARRAYS = unpacked(Path(__file__).with_name("default_heads.npz"))
@@ -204,3 +205,9 @@ def test_embeddings_of_the_adapters_own_are_refused(tmp_path: Path) -> None:
     (folder / "embedding.pt").write_bytes(b"")
     with pytest.raises(InputError, match="embeddings that were trained with the adapter are not supported"):
         load_adapter(folder, base.info)
+
+
+def test_what_inspect_tells_of_a_flexible_head(tmp_path: Path) -> None:
+    told = describe_adapter(checkpoint("bert-multilabel", tmp_path / "adapter"))
+    assert told["task"] == "text-classification"
+    assert told["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]

@@ -15,7 +15,7 @@ import pytest
 
 from adapter_export import tasks
 from adapter_export.checkpoints import folder
-from adapter_export.checkpoints.adapter import Adapter, HeadLayer
+from adapter_export.checkpoints.adapter import Adapter, Checkpoint, HeadLayer
 from adapter_export.export import export
 from adapter_export.methods.contract import Block
 from adapter_export.sites import Port, Site
@@ -36,6 +36,11 @@ class ReaderMutant:
 def reading(change: ChangeAdapter) -> Patch:
     """Every checkpoint is read, then changed by `change`."""
     return _formats(lambda known: {"resolve": lambda *args: change(known.resolve(*args))})
+
+
+def reading_from(change: Callable[[Checkpoint], Checkpoint]) -> Patch:
+    """What is in a checkpoint's folder is changed by `change` before it is read."""
+    return _formats(lambda known: {"resolve": lambda checkpoint, info: known.resolve(change(checkpoint), info)})
 
 
 def taken_for(task: str) -> Patch:

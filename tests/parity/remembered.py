@@ -43,11 +43,11 @@ class WitnessedCase(ExactCase):
         super().__init__(exact, inputs)
         self._memory, self._key = memory, _content(inputs)
 
-    def _run(self, subject: Subject, *, on: bool) -> Outputs:
-        state = tuple((name, value.numpy().tobytes()) for name, value in subject.model.state_dict().items())
+    def _run(self, subject: Subject, name: str, *, on: bool) -> Outputs:
+        state = tuple((key, value.numpy().tobytes()) for key, value in subject.model.state_dict().items())
         key = (hash(state), subject.body_only, on, self._key)
         if key not in self._memory:
-            self._memory[key] = super()._run(subject, on=on)
+            self._memory[key] = super()._run(subject, name, on=on)
         return self._memory[key]
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from adapter_export.bundle.manifest import TensorInfo
 from adapter_export.errors import InputError
 from adapter_export.export.samples import SEQUENCE
+from adapter_export.parity.borders import borders_of
 from adapter_export.parity.cases import (
     BATCHES,
     LONGEST,
     PRIME,
+    BorderCase,
     Case,
     TextLimits,
     cases_for,
@@ -141,3 +146,57 @@ def test_positions_that_count() -> None:
     assert kept_positions({"pixel_values": np.zeros((2, 3, 8, 8))}, np.zeros((2, 9, 4))) is None
     # As many labels as tokens are not tokens either.
     assert kept_positions(inputs, np.zeros((2, 9))) is None
+
+
+def test_texts_on_both_sides_of_each_border() -> None:
+    limits = replace(LIMITS, borders=(20, 40), positions=64)
+    assert limits.crossed == (20, 40, 64)
+    cases = [case for case in text_cases(limits) if isinstance(case, BorderCase)]
+    # One token below, at, and one above; nothing has more than there are positions.
+    assert {case.kept for case in cases} == {(21, 20, 19), (41, 40, 39), (64, 63)}
+    assert {(case.length, case.padding) for case in cases} == {(n, p) for n in (21, 41, 64) for p in ("left", "right")}
+    for case in cases:
+        mask = make_inputs(case, TEXT, limits, seed=1)["attention_mask"]
+        assert tuple(mask.sum(1)) == case.kept
+        assert mask[:, -1 if case.padding == "left" else 0].all()
+    # The last position takes the place of the longest text that is none.
+    assert Case(2, 64, "right") not in text_cases(limits)
+    assert Case(2, 64, "right") in text_cases(LIMITS)
+    assert limits.beyond is None
+
+
+def test_what_is_not_judged_is_said() -> None:
+    # Borders cost more than LONGEST allows: as far as parameters and values allow.
+    limits = TextLimits(50, 0, 0, 4096, 32, borders=(1024,), parameters=100_000)
+    assert (limits.crossed, limits.beyond) == ((1024,), 1025)
+    assert TextLimits(50, 0, 0, 1024, 32, positions=1024).beyond is None
+    large = replace(limits, parameters=100_000_000)
+    assert (large.crossed, large.beyond) == ((), LONGEST)
+    # A border beyond what is judged; a maximum beyond it; none of either.
+    assert TextLimits(50, 0, 0, 1 << 20, 32, borders=(600,), parameters=1 << 30, endless=True).beyond == LONGEST
+    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).beyond == 64
+    assert TextLimits(50, 0, 0, 1 << 20, 32, endless=True).beyond is None
+    assert LIMITS.beyond is None
+    assert replace(LIMITS, written=16).beyond == 16
+
+
+@pytest.mark.parametrize(
+    ("config", "borders"),
+    [
+        ({"sliding_window": 6}, (6,)),
+        ({"sliding_window": 6, "use_sliding_window": False}, ()),
+        ({"sliding_window": None}, ()),
+        ({"sliding_window": 6, "layer_types": ["full_attention"] * 2}, ()),
+        ({"sliding_window": 6, "layer_types": ["full_attention", "sliding_attention"]}, (6,)),
+        ({"attention_chunk_size": 8, "layer_types": ["full_attention"]}, ()),
+        ({"attention_chunk_size": 8, "floor_scale": 32, "layer_types": ["chunked_attention"]}, (8, 32)),
+        ({"window_size": 4, "attention_layers": ["global", "local"]}, (4,)),
+        ({"window_size": 4, "attention_layers": ["global"]}, ()),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 16}}, (16,)),
+        ({"rope_parameters": {"full_attention": {"original_max_position_embeddings": 16}}}, (16,)),
+        ({"text_config": {"sliding_window": 6, "layer_types": ["sliding_attention"]}}, (6,)),
+        ({"max_position_embeddings": 64}, ()),
+    ],
+)
+def test_borders_of_a_config(config: dict[str, Any], borders: tuple[int, ...]) -> None:
+    assert borders_of(config) == borders

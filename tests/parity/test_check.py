@@ -28,7 +28,7 @@ from adapter_export.parity.settling import Measured, Rerun
 from tests.bundles import Exported
 from tests.parity.mutants import with_faint
 
-CHECKS = ["files", "labels", "tokens", "base", "witness", "swap", "provider"]
+CHECKS = ["files", "labels", "tokens", "base", "witness", "swap", "rows", "provider"]
 
 
 def judged(exported: Exported) -> ParityReport:
@@ -138,6 +138,7 @@ def test_a_decoder_with_a_cache(llama_bundle: Exported) -> None:
         "base",
         "witness",
         "swap",
+        "rows",
         "provider",
         "greedy",
     ]

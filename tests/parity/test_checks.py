@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.parity.cases import Case, TextLimits, image_cases, text_cases
-from adapter_export.parity.checks import check_files, check_labels, check_repeats, repeat_case
+from adapter_export.parity.checks import check_files, check_labels, check_repeats, check_rows, repeat_case
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.runner import Runner
 from tests.bundles import Exported
@@ -128,3 +129,32 @@ def test_every_adapter_is_run_again_after_another_and_after_none() -> None:
 def test_other_bits_are_a_failure(runner: Runner, detail: str) -> None:
     check = check_repeats(runner, {}, ["a", "b"])
     assert (check.verdict, check.detail) == (Verdict.FAIL, detail)
+
+
+class Mixing:
+    """Gives each row its tokens, and a share of what the longest row of the batch has."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+
+    def on(self, inputs: Mapping[str, np.ndarray], adapter: str) -> dict[str, np.ndarray]:
+        ids = inputs["input_ids"].astype(np.float32)
+        kept = inputs["attention_mask"].sum(axis=1).max()
+        return {"logits": ids[:, :1] + self._share * kept, "last_hidden_state": np.stack([ids, ids + 1], axis=-1)}
+
+
+def test_no_row_depends_on_its_neighbours(swappable_bundle: Exported) -> None:
+    """One in which the length of the longest row counts fails, as LongRoPE's did (finding 4)."""
+    inputs = {
+        "input_ids": np.array([[5, 6, 7], [8, 9, 0]], np.int64),
+        "attention_mask": np.array([[1, 1, 1], [1, 1, 0]], np.int64),
+    }
+    manifest = read_manifest(swappable_bundle.bundle)
+    nothing = check_rows(manifest, cast("Runner", Mixing(-np.inf)), inputs, ["one"])
+    assert nothing.verdict is Verdict.PASS, "what is no number is judged elsewhere"
+    right = check_rows(manifest, cast("Runner", Mixing(0.0)), inputs, ["one"])
+    assert right.verdict is Verdict.PASS
+    wrong = check_rows(manifest, cast("Runner", Mixing(0.1)), inputs, ["one"])
+    assert wrong.verdict is Verdict.FAIL
+    assert "row 1 of a batch is " in wrong.detail
+    assert "from the same row alone, logits" in wrong.detail

@@ -95,7 +95,8 @@ report = check_parity(Path({str(merged_bundle.bundle)!r}), references={{"ia3_thr
 print(report.outcome, *[name for name in ("torch", "transformers", "peft") if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["pass"]
+    # The model takes 64 tokens, and the record has no text as long.
+    assert result.stdout.strip() == "pass (not judged beyond 13 tokens)"
 
 
 def test_a_record_of_something_else_is_refused(swappable_bundle: Exported, arrays: Arrays, tmp_path: Path) -> None:

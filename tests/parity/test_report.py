@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,18 @@ def test_the_verdict_is_the_worst() -> None:
     assert verdict(result("a", PASS), result("b", INCONCLUSIVE)) is INCONCLUSIVE
     assert verdict(result("a", INCONCLUSIVE), result("b", FAIL)) is FAIL
     assert verdict(result("a", PASS), checks=(FILES, Check("swap", FAIL, ""))) is FAIL
+
+
+def test_a_pass_says_what_it_does_not_cover() -> None:
+    passed = ParityReport(Path(), "", "", "", "", (FILES,), (result("a", PASS),), witnesses={"a": "peft 0.21.2"})
+    assert passed.outcome == "pass"
+    assert replace(passed, judged_to=512).outcome == "pass (not judged beyond 512 tokens)"
+    alone = replace(passed, witnesses={"a": "none: our own reading"})
+    assert alone.outcome == "pass (unwitnessed)"
+    assert replace(alone, judged_to=512).outcome == "pass (unwitnessed; not judged beyond 512 tokens)"
+    assert as_dict(replace(alone, judged_to=512))["verdict"] == "pass (unwitnessed; not judged beyond 512 tokens)"
+    failed = replace(alone, judged_to=512, results=(result("a", FAIL),))
+    assert failed.outcome == "fail"
 
 
 def test_nothing_judged_is_no_pass() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,25 @@ CHANGED = {
         ("encoder.layer.1", "layers.1"),
     ],
 }
+# Renamed models without a placement table; of each a tiny configuration.
+_VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 32}
+_STAGES = {"hidden_sizes": [16, 32], "depths": [1, 2], "num_attention_heads": [1, 2], "mlp_ratios": [2, 2]}
+UNTABLED: dict[str, dict[str, Any]] = {
+    "audio-spectrogram-transformer": {**_VIT, "max_length": 64, "num_mel_bins": 16},
+    "beit": _VIT,
+    "deit": _VIT,
+    "dinov2_with_registers": _VIT,
+    "ijepa": _VIT,
+    "segformer": {**_STAGES, "num_encoder_blocks": 2, "sr_ratios": [2, 1], "patch_sizes": [7, 3], "strides": [4, 2]},
+    "swin": {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2},
+    "vit_mae": _VIT,
+    "vit_msn": _VIT,
+    "vivit": {**_VIT, "num_frames": 4},
+}
+_LANGUAGE_MODELS = (
+    "aria", "aya_vision", "gemma3", "got_ocr2", "internvl", "llava", "llava_next", "llava_next_video",
+    "llava_onevision", "mistral3", "paligemma", "vipllava",
+)  # fmt: skip
 CASES = [(model_type, then, now) for model_type, pairs in CHANGED.items() for then, now in pairs]
 
 
@@ -58,8 +78,8 @@ def test_an_old_path_becomes_todays(model_type: str, then: str, now: str, tiny_i
 
 
 def test_every_renamed_base_module_is_expected_here() -> None:
-    # GPT-NeoX renamed a head only; SwiGLU is a variant of DINOv2.
-    assert set(RENAMES) == {*CHANGED, "gpt_neox"}
+    # GPT-NeoX renamed a head only; SwiGLU is a variant of DINOv2. The others have no table, and no tiny model here.
+    assert set(RENAMES) == {*CHANGED, "gpt_neox", *_LANGUAGE_MODELS, *UNTABLED}
     assert canonical("gpt_neox", "embed_out.weight") == "lm_head.weight"
     assert canonical("dinov2", "encoder.layer.0.mlp.weights_out") == "encoder.layer.0.mlp.down_proj"
 
@@ -78,6 +98,35 @@ def test_names_on_disk_become_those_of_the_model(
     for name, tensor in stored.items():
         if not experts.fullmatch(name):
             assert loaded[canonical(model_type, name)].equal(tensor), name
+
+
+@pytest.mark.parametrize("model_type", UNTABLED)
+def test_names_on_disk_of_models_without_a_table(model_type: str, tmp_path: Path) -> None:
+    """Finding 17: transformers 5 saves BEiT, Swin and others with the names of transformers 4."""
+    import transformers
+    from safetensors.torch import load_file
+
+    config = transformers.AutoConfig.for_model(model_type, **UNTABLED[model_type])
+    model = transformers.AutoModel.from_config(config)
+    model.save_pretrained(tmp_path)
+    stored, modules = load_file(tmp_path / "model.safetensors"), dict(model.named_modules())
+    renamed = 0
+    for name in stored:
+        path = canonical(model_type, name.rpartition(".")[0])
+        # Swin keeps its table of biases in a module that only names it.
+        assert path in modules or "relative_position_bias" in name, name
+        assert former(model_type, path) in (name.rpartition(".")[0], path)
+        renamed += path != name.rpartition(".")[0]
+    assert renamed > 5
+
+
+def test_a_language_model_within_another() -> None:
+    """Finding 17: Gemma 3, as the names changed in transformers 4.52."""
+    now = "model.language_model.layers.3.self_attn.k_proj"
+    assert canonical("gemma3", "language_model.model.layers.3.self_attn.k_proj") == now.removeprefix("model.")
+    assert canonical("gemma3", now) == now
+    assert former("gemma3", "language_model.layers.3.mlp") == "language_model.model.layers.3.mlp"
+    assert canonical("gemma3", "language_model.lm_head.weight") == "lm_head.weight"
 
 
 def test_what_stands_before_and_behind_stays() -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from adapter_export.errors import InputError, ProviderError
 from adapter_export.injection import inject
 from adapter_export.runtime import provider as provider_module
 from adapter_export.runtime import verified as verified_module
+from adapter_export.runtime.inputs import check_positions
 from adapter_export.runtime.session import AdapterSession
 from adapter_export.runtime.verified import VerifiedFiles
 from tests.bundles import Exported
+from tests.tiny import POSITIONS
 
 NAMES = ("ia3_two", "ia3_three", "houlsby_four", "houlsby_two", "pfeiffer_five")
 
@@ -679,3 +682,24 @@ def gpu() -> bool:
         model.SerializeToString(), options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     return bool(session.get_providers()[0] == "CUDAExecutionProvider")
+
+
+def test_texts_beyond_the_table_of_positions_are_refused(swappable_bundle: Exported) -> None:
+    """In one line, before a GPU would read beyond the table. BERT's has room for POSITIONS tokens."""
+    with AdapterSession(swappable_bundle.bundle) as session:
+        positions = session.manifest.positions
+        assert positions == POSITIONS
+
+        def texts(length: int) -> dict[str, np.ndarray]:
+            return {name: np.ones((1, length), np.int64) for name in session.manifest.inputs}
+
+        assert session.run(texts(POSITIONS), "ia3_two")["logits"].shape == (1, 2)
+        with pytest.raises(InputError, match=rf"input 'input_ids': {POSITIONS + 1} tokens do not fit in the"):
+            session.run(texts(POSITIONS + 1), "ia3_two")
+
+
+@pytest.mark.parametrize(("positions", "fits"), [(8, False), (0, True), (None, True)])
+def test_models_without_a_table_read_on(positions: int | None, fits: bool) -> None:
+    for inputs in ({"input_ids": np.ones((1, 9), np.int64)}, {"position_ids": np.arange(9)[None]}):
+        with nullcontext() if fits else pytest.raises(InputError, match="positions of this model"):
+            check_positions(inputs, positions)

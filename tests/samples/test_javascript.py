@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,52 +12,23 @@ import numpy as np
 import pytest
 
 from adapter_export.runtime.session import AdapterSession
-from samples.assets import cache
+from tests import node
 from tests.bundles import Exported
 
-SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "javascript"
-PACKAGE = "onnxruntime-node@1.30.0"
 TOKENS = [2, 17, 5, 40, 9, 3]
 # float32, another version of ONNX Runtime.
 TOLERANCE = 1e-5
 
 
-def installed() -> Path:
-    """A folder with the package, filled once; appears whole or not at all. Skips where it cannot be had."""
-    target = cache() / PACKAGE.replace("@", "-")
-    if target.is_dir():
-        return target
-    if (npm := shutil.which("npm")) is None or shutil.which("node") is None:
-        pytest.skip("needs node and npm")
-    cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache(), prefix=".node-") as scratch:
-        # Its install script would fetch CUDA libraries.
-        made = Path(scratch, "packages")
-        made.mkdir()
-        command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", f"--prefix={made}", PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"{PACKAGE} could not be installed: {' '.join(done.stderr.split())[-300:]}")
-        try:
-            made.rename(target)
-        except OSError:
-            # Another process was faster: what it made is the same.
-            if not target.is_dir():
-                raise
-    return target
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[[Path], subprocess.CompletedProcess[str]]:
-    (tmp_path / "node_modules").symlink_to(installed() / "node_modules")
-    for script in SAMPLES.glob("*.mjs"):
-        shutil.copy(script, tmp_path)
+    node.beside(tmp_path)
 
-    def node(bundle: Path) -> subprocess.CompletedProcess[str]:
+    def run_in_node(bundle: Path) -> subprocess.CompletedProcess[str]:
         command = ["node", str(tmp_path / "run.mjs"), str(bundle), *map(str, TOKENS)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    return node
+    return run_in_node
 
 
 def test_every_adapter_and_none(

@@ -48,7 +48,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files of a model folder that hold the base model's own weights, sorted by name."""
-    for name in WEIGHTS:
+    for name in _choices(folder):
         path = folder / name
         if not path.is_file():
             continue
@@ -59,6 +59,15 @@ def weight_files(folder: Path) -> list[Path]:
             raise Refused(f"{path}: names files outside its folder")
         return [folder / item for item in sorted(names)]
     raise Refused(f"{folder}: expected one of {', '.join(WEIGHTS)}, found none")
+
+
+def _choices(folder: Path) -> tuple[str, ...]:
+    """Names that the weights may have: that in the config, where it tells one, else the usual ones."""
+    config = folder / "config.json"
+    named = read_object(config).get("transformers_weights") if config.is_file() else None
+    if named is not None and (not isinstance(named, str) or Path(named).name != named):
+        raise Refused(f"{config}: names a file outside its folder")
+    return (named,) if named else WEIGHTS
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -88,8 +97,9 @@ def clean_copy(folder: Path) -> Iterator[Path]:
     """A folder with the model's config and weights alone: transformers would also load an adapter beside them."""
     with tempfile.TemporaryDirectory(prefix="reference-") as name:
         target = Path(name)
-        indexes = [folder / item for item in WEIGHTS if item.endswith(".index.json") and (folder / item).is_file()]
-        for path in dict.fromkeys([folder / "config.json", *weight_files(folder), *indexes]):
+        indexes = [folder / item for item in _choices(folder) if item.endswith(".index.json")]
+        present = [path for path in indexes if path.is_file()]
+        for path in dict.fromkeys([folder / "config.json", *weight_files(folder), *present]):
             try:
                 (target / path.name).symlink_to(path.resolve())
             except OSError:  # where links are not allowed

@@ -72,14 +72,18 @@ class CachedDecoder:
     """
 
     def __init__(self, graph: BoundGraph, info: GraphInfo, rows: int) -> None:
-        self._graph = graph
+        self._graph, self._info, self._rows = graph, info, rows
         self._grown = {
             PRESENT + name.removeprefix(PAST): name
             for name in info.inputs
             if name.startswith(PAST) and PRESENT + name.removeprefix(PAST) in info.outputs
         }
+        self.forget()
+
+    def forget(self) -> None:
+        """Empty the cache."""
         for name in self._grown.values():
-            graph.bind(name, _empty(info.inputs[name], rows, graph.device))
+            self._graph.bind(name, _empty(self._info.inputs[name], self._rows, self._graph.device))
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
         """Logits of the last token, [rows, vocabulary]."""

@@ -11,7 +11,10 @@ from adapter_export.runtime.generation.bound import PAST, PRESENT, BoundGraph
 
 
 class Feeds(Protocol):
-    """The inputs of a decoder's graph, run by run; the cache is not among them."""
+    """The inputs of a decoder's graph, run by run; the cache is not among them. afresh: whether the inputs given last
+    are whole texts again, for an empty cache."""
+
+    afresh: bool
 
     def first(self) -> dict[str, np.ndarray]:
         """Inputs of the first run, the prefill."""
@@ -27,19 +30,29 @@ class DecoderFeeds:
     that compute positions themselves (OPT) do it from the mask. Shapes: all [rows, new tokens], the mask [rows, all].
     """
 
-    def __init__(self, prompts: Sequence[Sequence[int]], pad: int, inputs: Collection[str]) -> None:
-        """inputs: names that the graph takes."""
-        width = max(len(prompt) for prompt in prompts)
-        self._inputs = inputs
-        self._lengths = np.array([len(prompt) for prompt in prompts], np.int64)
-        self._ids = np.array([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], np.int64)
-        self._mask = (np.arange(width) >= width - self._lengths[:, None]).astype(np.int64)
+    def __init__(
+        self, prompts: Sequence[Sequence[int]], pad: int, inputs: Collection[str], reread_at: int | None = None
+    ) -> None:
+        """inputs: names that the graph takes. reread_at: tokens of a row beyond which its cache no longer holds: all
+        texts are then read again, which gives each row the numbers it has alone."""
+        self._texts = [list(prompt) for prompt in prompts]
+        self._pad, self._inputs, self._reread_at = pad, inputs, reread_at
+        self.afresh = False
 
     def first(self) -> dict[str, np.ndarray]:
-        return self._named(self._ids, np.maximum(self._mask.cumsum(axis=1) - 1, 0))
+        self._lengths = np.array([len(text) for text in self._texts], np.int64)
+        width = self._lengths.max()
+        ids = np.array([[self._pad] * (width - len(text)) + text for text in self._texts], np.int64)
+        self._mask = (np.arange(width) >= width - self._lengths[:, None]).astype(np.int64)
+        return self._named(ids, np.maximum(self._mask.cumsum(axis=1) - 1, 0))
 
     def following(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        for text, token in zip(self._texts, tokens.tolist(), strict=True):
+            text.append(token)
         positions = self._lengths[:, None]
+        self.afresh = self._reread_at is not None and bool((positions == self._reread_at).any())
+        if self.afresh:
+            return self.first()
         self._lengths = self._lengths + 1
         self._mask = np.concatenate([self._mask, np.ones((len(tokens), 1), np.int64)], axis=1)
         return self._named(tokens[:, None], positions)
@@ -55,6 +68,8 @@ class CrossFeeds:
     Keys and values of the encoder's states go from graph to graph where they lie. Texts are padded on the right, as the
     encoder counts positions from its first column. Shapes: input_ids [rows, new tokens].
     """
+
+    afresh = False
 
     def __init__(
         self,

@@ -68,7 +68,7 @@ def start(
             raise InputError("prefix: expected none, as this model writes on behind the prompt itself")
         written = [_tokens(row, prompt, vocabulary) for row, prompt in enumerate(prompts)]
         read = written
-        feeds = DecoderFeeds(written, config.pad, manifest.inputs)
+        feeds = DecoderFeeds(written, config.pad, manifest.inputs, manifest.reread_at)
     for row, tokens in enumerate(written):
         check_room(f"prompt {row}", len(tokens), settings.max_new_tokens, config.max_positions)
     if isinstance(vocabulary, int):

@@ -80,6 +80,8 @@ class Generation:
             # Rows that have ended are computed on, for nobody: a smaller batch would have to copy the cache.
             fed = [self._pad if token is None else token for token in step.tokens]
             self._inputs = self._feeds.following(np.array(fed, np.int64))
+            if self._feeds.afresh:
+                self._decoder.forget()
         else:
             self.close()
         return step

@@ -1,0 +1,145 @@
+"""Rotary positions whose frequencies depend on how long a text is.
+
+LongRoPE has two sets of factors, for texts up to `original_max_position_embeddings` tokens and for longer ones.
+transformers chooses by the longest row of a batch; what a row alone would get is what its user expects. So while a
+model is traced each row's factors are chosen by the row's own last position.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from adapter_export.architectures.facts import facts
+from adapter_export.basemodel import BaseModel
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+LONGROPE = "longrope"
+
+
+def rotary_border(module: nn.Module) -> int | None:
+    """The longest text in tokens that has the short factors of LongRoPE; None without such."""
+    found = [
+        int(_parameters(part, layer)["original_max_position_embeddings"])
+        for part in module.modules()
+        for layer, kind in rotary_kinds(part).items()
+        if kind == LONGROPE
+    ]
+    return min(found, default=None)
+
+
+def reread_at(base: BaseModel) -> int | None:
+    """Tokens beyond which transformers' `generate` reads a whole text again, with the long factors; None where it keeps
+    what the cache has."""
+    return rotary_border(base.module) if facts(base.info.model_type).rereads else None
+
+
+@contextmanager
+def each_row_alone(model: Any) -> Iterator[None]:
+    """Inside the block LongRoPE's factors are each row's own. Positions count from a row's first token, also where no
+    `position_ids` are given but an `attention_mask` is."""
+    found = [part for part in model.modules() if LONGROPE in rotary_kinds(part).values()]
+    changed = [*found, *([model.base_model] if found else [])]
+    try:
+        for part in found:
+            part.forward = _by_row(part)
+        if found:
+            model.base_model.forward = _counting(model.base_model.forward)
+        yield
+    finally:
+        for part in changed:
+            part.__dict__.pop("forward", None)
+
+
+def rotary_kinds(module: nn.Module) -> dict[str | None, str]:
+    """The kinds of rotary frequencies of a rotary module by type of layer, None where all layers share one."""
+    kind = getattr(module, "rope_type", None)
+    if isinstance(kind, Mapping):
+        return {str(layer): str(own) for layer, own in kind.items()}
+    return {None: kind} if isinstance(kind, str) and hasattr(module, "config") else {}
+
+
+def _parameters(module: Any, layer: str | None) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = module.config.rope_parameters
+    return found if layer is None else found[layer]
+
+
+class _With:
+    """A module with another value of one attribute."""
+
+    def __init__(self, module: nn.Module, **values: Any) -> None:
+        self.__dict__.update(values)
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def _by_row(module: Any) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """The module's forward, with the factors of each row."""
+    original = module.forward
+    # Without transformers' decorator, which chooses for the whole batch.
+    plain = inspect.unwrap(type(module).forward)
+    kinds = rotary_kinds(module)
+
+    def forward(x: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        more = {} if layer_type is None else {"layer_type": layer_type}
+        if kinds[layer_type] != LONGROPE:
+            found: tuple[torch.Tensor, ...] = original(x, position_ids, **more)
+            return found
+        parameters = _parameters(module, layer_type)
+        long = (position_ids.amax(dim=-1) >= parameters["original_max_position_embeddings"])[:, None, None]
+        if "long_mscale" in parameters:
+            return _scaled(module, x, position_ids, long)
+        name = "inv_freq" if layer_type is None else f"{layer_type}_inv_freq"
+        pairs = (
+            plain(_With(module, **{name: frequencies}), x, position_ids, **more)
+            for frequencies in _frequencies(module, layer_type, x.device)
+        )
+        return tuple(torch.where(long, far, near) for near, far in zip(*pairs, strict=True))
+
+    return forward
+
+
+def _frequencies(module: Any, layer: str | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of short and of long texts."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    border = _parameters(module, layer)["original_max_position_embeddings"]
+    prefix = "" if layer is None else f"{layer}_"
+    long, _ = ROPE_INIT_FUNCTIONS[LONGROPE](module.config, device, seq_len=border + 1, layer_type=layer)
+    return getattr(module, f"{prefix}original_inv_freq"), long
+
+
+def _scaled(module: Any, x: torch.Tensor, position_ids: torch.Tensor, long: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Phi-3.5-MoE's: the frequencies of short texts always, cosine and sine scaled by one of two numbers."""
+    import torch
+
+    parameters = module.config.rope_parameters
+    frequencies, _ = module.rope_init_fn(module.config)
+    angles = position_ids[..., None].float() * frequencies.to(device=x.device, dtype=torch.float)
+    both = torch.cat((angles, angles), dim=-1)
+    near, far = (torch.full_like(both[..., :1], float(parameters[name])) for name in ("short_mscale", "long_mscale"))
+    scale = torch.where(long, far, near)
+    return tuple((value * scale).to(x.dtype) for value in (both.cos(), both.sin()))
+
+
+def _counting(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward` with positions counted by the mask, where none are given."""
+
+    @functools.wraps(forward)
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        mask = kwargs.get("attention_mask")
+        if mask is not None and mask.ndim == 2 and kwargs.get("position_ids") is None:
+            kwargs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        return forward(*args, **kwargs)
+
+    return counting

@@ -1,0 +1,73 @@
+"""Python environments of their own, for libraries that need other versions of packages than this project.
+
+Each is made once, in the cache of `assets`, by pip.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from samples.assets import AssetError, cache
+
+_CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """packages: as pip takes them; the first gives the folder its name. module: what it is for. shares: whether it also
+    sees this project's packages, so that what both can use, PyTorch above all, is not installed twice.
+    """
+
+    packages: tuple[str, ...]
+    module: str
+    shares: bool = False
+
+
+# The newest release, and the transformers it was made for.
+ADAPTERHUB = Environment(("adapters==1.3.0", "transformers==4.57.6"), "adapters", shares=True)
+# It brings plain ONNX Runtime, whose import name is that of the GPU build.
+GENAI = Environment(("onnxruntime-genai==0.18.0", "onnxruntime", "numpy"), "onnxruntime_genai")
+
+
+def python(environment: Environment) -> Path:
+    """The Python of that environment, made on first use. Raises AssetError where it cannot be made."""
+    folder = cache() / environment.packages[0].replace("==", "-")
+    executable = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    done = folder / ".installed"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not done.exists():
+            venv.create(folder, clear=True, symlinks=os.name != "nt")
+            _install(environment, executable)
+            done.touch()
+    return executable
+
+
+def _install(environment: Environment, executable: Path) -> None:
+    command = ["-m", "pip", "--python", str(executable), "install", "--quiet", "--retries=1", "--timeout=30"]
+    if environment.shares:
+        own = Path(_output(environment, executable, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"))
+        # Behind its own packages, so that those count where both have one.
+        (own / "shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
+    else:
+        command.append(f"--constraint={_CONSTRAINTS}")
+    _output(environment, Path(sys.executable), *command, *environment.packages)
+    _output(environment, executable, "-c", f"import {environment.module}")
+
+
+def _output(environment: Environment, *command: Path | str) -> str:
+    try:
+        result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", "") or str(error)
+        what = f"{environment.packages[0]}: its environment cannot be made"
+        raise AssetError(f"{what}: {reason.strip()[-500:]}") from error
+    return result.stdout.strip()

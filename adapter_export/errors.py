@@ -3,6 +3,7 @@
 AdapterExportError
 ├── InputError          bad usage or bad input: names the file, the field, what was expected and what was found
 │   ├── OutputExists    the output folder already holds something
+│   ├── OutputBusy      another command is writing the output
 │   └── CannotMerge     the maths does not allow this merge
 ├── ProviderError       the execution provider asked for is not the one that runs
 └── Unavailable         a batcher's queue stayed full, or it was closed: try again later, or elsewhere
@@ -21,6 +22,10 @@ class InputError(AdapterExportError):
 
 class OutputExists(InputError):
     """The output already holds something and was not to be replaced."""
+
+
+class OutputBusy(InputError):
+    """Another command is writing the output."""
 
 
 class CannotMerge(InputError):

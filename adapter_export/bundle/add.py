@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,11 +14,9 @@ import numpy as np
 from adapter_export import tasks
 from adapter_export.bundle.adapter_file import HEAD_SLUG, adapter_tensors, check_adapter, write_adapter_file
 from adapter_export.bundle.adapter_format import numpy_dtype
-from adapter_export.bundle.layout import atomic_file, one_writer, sync
 from adapter_export.bundle.manifest import (
     ADAPTER_SUFFIX,
     ADAPTERS,
-    MANIFEST,
     MANY,
     AdapterInfo,
     Manifest,
@@ -37,8 +33,13 @@ from adapter_export.checkpoints.told import AUTO, Told, refuse_contradiction, re
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.hub import local
 from adapter_export.naming import check_adapter_name
+from adapter_export.outputs.files import sync
+from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
+from adapter_export.outputs.workspace import Workspace, workspace
 
-_STAGING = ".adding."
+# Seconds to wait for another command that writes the bundle.
+LOCK_TIMEOUT = 60.0
 # Between name and digest in the file of a replaced adapter. Names have no such character, so none can collide.
 _VERSION_MARK = "@"
 _DIGEST_DIGITS = 12
@@ -108,6 +109,7 @@ def add_adapter(
     *,
     task: str = AUTO,
     labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    lock_timeout: float = LOCK_TIMEOUT,
 ) -> Manifest:
     """Add adapter checkpoints to a bundle of mode swappable or bank; all of them, or none. Returns the new manifest.
 
@@ -115,52 +117,54 @@ def add_adapter(
     the old one or the new one. Sessions that have it open go on, and see the new adapters when asked to load them.
 
     task: of the bundle, which `auto` takes; `features`, for a bundle of that task, is the consent to leave task heads
-    out. labels: class names by adapter, which win over those of the checkpoint.
+    out. labels: class names by adapter, which win over those of the checkpoint. lock_timeout: seconds to wait for
+    another command that writes the bundle.
 
-    Raises InputError for a bundle of another mode, an adapter that does not fit its graph, its task or its base model,
-    and OutputExists for a name in use, unless `force` replaces it.
+    Raises InputError for a bundle of another mode, an adapter that does not fit its graph, its task or its base model;
+    OutputExists for a name in use, unless `force` replaces it; OutputBusy when the other command takes longer.
     """
     folder = existing_folder(bundle, "bundle")
     adapters = {name: local(path, "adapter") for name, path in adapters.items()}
-    with one_writer(folder):
+    read_manifest(folder)
+    with workspace(folder.resolve(), inside=True, wait=lock_timeout) as own:
+        # Another command may have changed it meanwhile.
         before = read_manifest(folder)
         _check_request(folder, before, adapters, force)
         check_given(labels, adapters)
         if task not in (AUTO, before.task):
             raise InputError(f"bundle {folder}: --task {task}: the bundle is for {before.task}")
         config = _config(folder, before)
-        _remove_leftovers(folder, before)
         # Complete files are made beside the bundle's, then moved in.
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
-        try:
-            after = before
-            for name, path in adapters.items():
-                _check_task(name, told(read_checkpoint(path), config), task, before)
-                adapter = load_adapter(
-                    path,
-                    before.base,
-                    task=before.task,
-                    leave_head=task == "features",
-                    labels=labels.get(name),
+        own.new.mkdir()
+        after = before
+        for name, path in adapters.items():
+            _check_task(name, told(read_checkpoint(path), config), task, before)
+            adapter = load_adapter(
+                path,
+                before.base,
+                task=before.task,
+                leave_head=task == "features",
+                labels=labels.get(name),
+            )
+            adapter = with_problem_type(adapter, config)
+            for repeated in (*adapter.repeated, *({LM_HEAD} & set(adapter.head))):
+                raise InputError(
+                    f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "
+                    "compare; export the bundle anew with this adapter"
                 )
-                adapter = with_problem_type(adapter, config)
-                for repeated in (*adapter.repeated, *({LM_HEAD} & set(adapter.head))):
-                    raise InputError(
-                        f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "
-                        "compare; export the bundle anew with this adapter"
-                    )
-                if before.base.pooler in adapter.head and before.base.pooler not in before.base.head:
-                    raise InputError(
-                        f"adapter {name}: its head begins with the pooler ({before.base.pooler}), which this bundle's "
-                        "graph does not swap; export the bundle anew with this adapter"
-                    )
-                _check_padding(name, adapter, config, before)
-                info = write_adapter(staging, name, adapter, before)
-                after = after.with_adapter(_beside_the_old(info, before))
-            _commit(folder, staging, adapters, after)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return _at_their_places(folder, before, after)
+            if before.base.pooler in adapter.head and before.base.pooler not in before.base.head:
+                raise InputError(
+                    f"adapter {name}: its head begins with the pooler ({before.base.pooler}), which this bundle's "
+                    "graph does not swap; export the bundle anew with this adapter"
+                )
+            _check_padding(name, adapter, config, before)
+            info = write_adapter(own.new, name, adapter, before)
+            after = after.with_adapter(_beside_the_old(info, before))
+        raise_if_received()
+        with deferred():
+            _commit(own, before, after)
+            work_is_done()
+            return _at_their_places(own, before, after)
 
 
 def _config(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -209,16 +213,6 @@ def _check_request(folder: Path, manifest: Manifest, adapters: Mapping[str, obje
         taken.append(name)
 
 
-def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
-    """What a killed process left behind: nobody else is at work here now. Files a user may have put there stay."""
-    for path in folder.glob(f"{_STAGING}*"):
-        shutil.rmtree(path, ignore_errors=True)
-    stray = [*folder.glob(f".{MANIFEST}.*.tmp"), *(folder / ADAPTERS).glob(".*.tmp")]
-    versions = (folder / ADAPTERS).glob(f"*{_VERSION_MARK}*{ADAPTER_SUFFIX}")
-    for path in [*stray, *(path for path in versions if f"{ADAPTERS}/{path.name}" not in manifest.files)]:
-        path.unlink(missing_ok=True)
-
-
 def _beside_the_old(info: AdapterInfo, before: Manifest) -> AdapterInfo:
     """A replaced adapter's new file gets a name of its own: the old manifest needs the old file until it is gone."""
     if info.file not in before.files:
@@ -227,28 +221,21 @@ def _beside_the_old(info: AdapterInfo, before: Manifest) -> AdapterInfo:
     return replace(info, file=path)
 
 
-def _commit(folder: Path, staging: Path, names: Mapping[str, object], manifest: Manifest) -> None:
+def _commit(own: Workspace, before: Manifest, after: Manifest) -> None:
     """Move the new files in, then replace the manifest, which makes them count in one step."""
-    (folder / ADAPTERS).mkdir(exist_ok=True)
-    targets = {name: _file(folder, manifest, name) for name in names}
-    kept = {path for path in targets.values() if path.exists()}
+    added = [info for info in after.adapters if info not in before.adapters]
+    # Of these the manifest that stands in the end names the right ones, after a kill as well.
+    own.note_placed({*before.files, *after.files} - ({*before.files} & {*after.files}))
     try:
-        for name, target in targets.items():
-            staged = staging / f"{name}{ADAPTER_SUFFIX}"
-            sync(staged)
-            staged.replace(target)
-        sync(folder / ADAPTERS)
-        write_manifest(folder, manifest)
+        for info in added:
+            _move_in(own, f"{info.name}{ADAPTER_SUFFIX}", _file(info))
+        _replace_manifest(own, after)
     except BaseException:
-        # An interrupt may come after the manifest was replaced: it alone tells.
-        if read_manifest(folder) != manifest:
-            for target in targets.values():
-                if target not in kept:
-                    target.unlink(missing_ok=True)
+        own.withdraw()
         raise
 
 
-def _at_their_places(folder: Path, before: Manifest, after: Manifest) -> Manifest:
+def _at_their_places(own: Workspace, before: Manifest, after: Manifest) -> Manifest:
     """Give replaced adapters the usual names of their files again, now that no manifest needs the old ones.
 
     The adapters are in already: where this fails, the manifest goes on naming the files they have.
@@ -257,19 +244,32 @@ def _at_their_places(folder: Path, before: Manifest, after: Manifest) -> Manifes
     try:
         for info in after.adapters:
             if info.file is not None and info.file != adapter_path(info.name):
-                atomic_file(folder / adapter_path(info.name), (folder / info.file).read_bytes())
+                shutil.copyfile(own.target / info.file, own.new / f"{info.name}{ADAPTER_SUFFIX}")
+                _move_in(own, f"{info.name}{ADAPTER_SUFFIX}", adapter_path(info.name))
                 moved = moved.with_adapter(replace(info, file=adapter_path(info.name)))
         if moved != after:
-            write_manifest(folder, moved)
+            own.note_placed({*after.files} - {*moved.files})
+            _replace_manifest(own, moved)
     except OSError:
         return after
-    for path in {*before.files, *after.files} - {*moved.files}:
-        with suppress(OSError):
-            (folder / path).unlink()
+    finally:
+        own.withdraw()
     return moved
 
 
-def _file(folder: Path, manifest: Manifest, name: str) -> Path:
-    file = manifest.adapter(name).file
-    assert file is not None
-    return folder / file
+def _move_in(own: Workspace, name: str, path: str) -> None:
+    """A complete file of the workspace to its path in the bundle."""
+    (own.target / path).parent.mkdir(exist_ok=True)
+    sync(own.new / name)
+    (own.new / name).replace(own.target / path)
+    sync((own.target / path).parent)
+
+
+def _replace_manifest(own: Workspace, manifest: Manifest) -> None:
+    write_manifest(own.new, manifest)
+    _move_in(own, MANIFEST, MANIFEST)
+
+
+def _file(info: AdapterInfo) -> str:
+    assert info.file is not None
+    return info.file

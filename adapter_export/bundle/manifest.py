@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from adapter_export.bundle.layout import write_json
 from adapter_export.bundle.typed import build
 from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import check_adapter_name
+from adapter_export.outputs.files import write_json
+from adapter_export.outputs.ownership import MANIFEST
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 # The graphs a bundle may hold: one, or of encoder-decoder models two.
 MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 ADAPTERS = "adapters"

@@ -16,12 +16,13 @@ from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.checkpoints.labels import named
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.checkpoints.told import head_modules
-from adapter_export.checkpoints.weights import checkpoint_sha256
+from adapter_export.checkpoints.weights import ADAPTER_FILES, checkpoint_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import source_of
 from adapter_export.methods import registry
 from adapter_export.methods.bottleneck import PLACEMENTS
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.outputs.ownership import SIDECAR
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +40,6 @@ class Format(Protocol):
 
 
 _FORMATS: dict[str, Format] = {peft.FORMAT: peft, adapterhub.FORMAT: adapterhub}
-# What we add beside a format's own files: base_sha256, labels, the padding token that training chose, and places that
-# the format has no settings for, as the name of a placement of ours or as modules.
-SIDECAR = "adapter_export.json"
 _MAX_TOKENS = 1 << 31
 
 
@@ -168,7 +166,11 @@ def check_base(folder: Path, adapter: Adapter, sha256: str) -> None:
 
 
 def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:
-    """Write `adapter` into the existing `folder` in its method's own format, with our file beside it."""
+    """Write `adapter` into the existing `folder` in its method's own format, with our file beside it.
+
+    That file (`adapter_export.json`) holds base_sha256, labels, the padding token that training chose, places that the
+    format has no settings for, as the name of a placement of ours or as modules, and the names of the files.
+    """
     chosen = registry.get(adapter.method).checkpoint_format
     _FORMATS[chosen].write(folder, adapter, info, base_name)
     sidecar: dict[str, Any] = {"base_sha256": info.sha256 or None, "task": adapter.task}
@@ -180,4 +182,5 @@ def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str
         sidecar["pad_token_id"] = adapter.pad_token_id
     if chosen == adapterhub.FORMAT:
         sidecar |= adapterhub.sidecar(adapter, info)
+    sidecar["files"] = [name for name in ADAPTER_FILES if (folder / name).exists()]
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")

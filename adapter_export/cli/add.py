@@ -17,6 +17,9 @@ Example:
   adapter-export add --bundle bundle --adapter spam=adapters/spam --adapter topic=adapters/topic
 """
 
+# Seconds, as in `add_adapter`, which is imported only when it runs.
+LOCK_TIMEOUT = 60.0
+
 
 @click.command("add", cls=Command, epilog=EXAMPLE)
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Swappable bundle to add to.")
@@ -35,11 +38,24 @@ Example:
     help="auto takes the bundle's; features, for a bundle of features, leaves task heads out.",
 )
 @labels_option
+@click.option(
+    "--lock-timeout",
+    type=click.FloatRange(0),
+    default=LOCK_TIMEOUT,
+    show_default=True,
+    help="Seconds to wait for another command that writes the bundle.",
+)
 @click.option("--force", is_flag=True, help="Replace adapters that the bundle has under the same names.")
 @json_option
 @debug_option
 def command(
-    bundle: Path, adapters: tuple[str, ...], task: str, labels: tuple[str, ...], force: bool, as_json: bool
+    bundle: Path,
+    adapters: tuple[str, ...],
+    task: str,
+    labels: tuple[str, ...],
+    lock_timeout: float,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Add adapters to a bundle, all or none: nothing is traced, it takes seconds.
 
@@ -49,7 +65,14 @@ def command(
     from adapter_export.checkpoints.labels import parse_labels
 
     wanted = parse_adapters(adapters)
-    manifest = add_adapter(bundle, wanted, force=force, task=task, labels=parse_labels(labels, list(wanted)))
+    manifest = add_adapter(
+        bundle,
+        wanted,
+        force=force,
+        task=task,
+        labels=parse_labels(labels, list(wanted)),
+        lock_timeout=lock_timeout,
+    )
     result = {
         "bundle": bundle,
         "adapters": [

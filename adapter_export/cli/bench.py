@@ -56,7 +56,7 @@ def command(bundle: Path, against: Path | None, html: Path | None, force: bool, 
     from adapter_export.bench.page import page
     from adapter_export.bench.report import as_dict, bench
     from adapter_export.bench.settings import Settings
-    from adapter_export.bundle.layout import atomic_file
+    from adapter_export.outputs.files import atomic_file
     from adapter_export.runtime.provider import quiet_log
 
     _check_page(html, force)

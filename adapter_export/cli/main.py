@@ -13,6 +13,7 @@ import click
 from adapter_export.cli.extras import advice
 from adapter_export.cli.options import ExitCode, Invocation, debug_option
 from adapter_export.errors import AdapterExportError, InputError
+from adapter_export.outputs import signals
 
 # Command -> its line in `adapter-export --help`. The command itself is `adapter_export.cli.<name>:command`, imported
 # when it is invoked: the help of the group, and of one command, must not wait for the frameworks of the others.
@@ -26,6 +27,12 @@ COMMANDS = {
     "run": "Run a bundle on texts.",
     "bench": "Measure latency, swapping and memory of a bundle.",
     "inspect": "Describe a checkpoint, a bundle, or an ONNX file.",
+}
+
+_ENDED = {
+    ExitCode.HUNG_UP: "ended: the terminal was closed (SIGHUP)",
+    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.TERMINATED: "terminated (SIGTERM)",
 }
 
 
@@ -61,26 +68,37 @@ class LazyGroup(click.Group):
     ) -> Any:
         """Run the command line and exit; with `standalone_mode=False` let everything through, as click does."""
         invocation = extra.setdefault("obj", Invocation())
-        try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        except Exception as error:
-            if not standalone_mode:
-                raise
-            _fail(error, invocation)
         if not standalone_mode:
-            return code
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        with signals.ending():
+            try:
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            except (Exception, KeyboardInterrupt, signals.Terminated) as error:
+                _fail(error, invocation)
         sys.exit(code or ExitCode.DONE)
 
 
-def _fail(error: Exception, invocation: Invocation) -> NoReturn:
+def _fail(error: BaseException, invocation: Invocation) -> NoReturn:
     """Say what went wrong on one line of stderr and exit with the code for it."""
+    if (ended := _ended(error)) is not None:
+        click.echo(_ENDED[ended], err=True)
+        sys.exit(ended)
+    assert isinstance(error, Exception)
     code, line = _describe(_advised(error, invocation.command))
-    if invocation.debug and code is not ExitCode.INTERRUPTED:
+    if invocation.debug:
         traceback.print_exception(error)
     elif code is ExitCode.INTERNAL:
         line += " (run again with --debug for the traceback)"
     click.echo(line, err=True)
     sys.exit(code)
+
+
+def _ended(error: BaseException) -> ExitCode | None:
+    """The code for a command that was told to end; None for one that failed by itself."""
+    if (number := signals.received()) is not None:
+        # Whatever a library made of the interruption.
+        return ExitCode(128 + number)
+    return ExitCode.INTERRUPTED if isinstance(error, click.Abort | KeyboardInterrupt) else None
 
 
 def _advised(error: Exception, command: str | None) -> Exception:
@@ -92,8 +110,6 @@ def _advised(error: Exception, command: str | None) -> Exception:
 
 def _describe(error: Exception) -> tuple[ExitCode, str]:
     match error:
-        case click.Abort():
-            return ExitCode.INTERRUPTED, "interrupted"
         case click.UsageError():
             help_hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
             return ExitCode.BAD_INPUT, f"error: {_one_line(error.format_message())}{help_hint}"

@@ -32,7 +32,10 @@ class ExitCode(IntEnum):
     PARITY = 1  # failed or inconclusive
     BAD_INPUT = 2
     INTERNAL = 3
-    INTERRUPTED = 130  # 128 + SIGINT, as shells count
+    # 128 + the signal, as shells count.
+    HUNG_UP = 129
+    INTERRUPTED = 130
+    TERMINATED = 143
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,15 @@ from types import MappingProxyType
 
 from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.adapter_file import adapter_tensors
-from adapter_export.bundle.layout import atomic_folder, check_output
 from adapter_export.bundle.manifest import BINDINGS, MANY, MODEL, SLOTS, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.problem_types import with_problem_type
+from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.checkpoints.told import choose_task, told
-from adapter_export.checkpoints.weights import model_config
+from adapter_export.checkpoints.weights import model_config, weight_files
 from adapter_export.errors import InputError
 from adapter_export.export.bank import Bank
 from adapter_export.export.bundle import write_bundle
@@ -34,6 +35,7 @@ from adapter_export.injection import load_head, with_heads
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import check_adapter_name
+from adapter_export.outputs.folder import output_folder, require_space
 from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.sites import Site
 from adapter_export.tokenizer import exportable_tokenizer
@@ -79,42 +81,60 @@ def export_onnx(
     """
     folder = existing_folder(local(model, "model"), "model")
     adapters = {name: local(path, "adapter") for name, path in adapters.items()}
-    check_output(output, force, inputs=[folder, *adapters.values()])
     _check_request(mode, adapters, opset, slots, bind)
     target = Target(dtype, quantize, fuse)
-    checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
-    check_given(labels, adapters)
-    config = model_config(folder)
-    found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
-    say = progress or (lambda text: None)
-    say("reading the tokenizer")
-    texts = exportable_tokenizer(folder) if tokenizer else None
-    say("loading the base model")
-    base = load_base(folder, found or task, dtype=target.torch_dtype)
-    refuse_unsteady(base)
-    _check_generation(folder, base, cache)
-    base, loaded = with_heads(
-        base,
-        {
-            name: load_adapter(path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name))
-            for name, path in adapters.items()
-        },
-    )
-    loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
-    use_padding(base, loaded)
-    if base.untrained_head and not loaded:
-        raise InputError(f"model {folder}: expected a task head ({base.task}), as no adapter brings one; found none")
-    for name, adapter in loaded.items():
-        if base.untrained_head and not adapter.head:
+    with output_folder(output, force, inputs=[folder, *adapters.values()]) as written:
+        checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
+        check_given(labels, adapters)
+        config = model_config(folder)
+        found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
+        say = progress or (lambda text: None)
+        say("reading the tokenizer")
+        texts = exportable_tokenizer(folder) if tokenizer else None
+        require_space(written.folder, _least_bytes(folder, target))
+        say("loading the base model")
+        base = load_base(folder, found or task, dtype=target.torch_dtype)
+        refuse_unsteady(base)
+        _check_generation(folder, base, cache)
+        base, loaded = with_heads(
+            base,
+            {
+                name: load_adapter(
+                    path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name)
+                )
+                for name, path in adapters.items()
+            },
+        )
+        loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
+        use_padding(base, loaded)
+        if base.untrained_head and not loaded:
             raise InputError(
-                f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
+                f"model {folder}: expected a task head ({base.task}), as no adapter brings one; found none"
             )
-    base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind, say)
-    if mode in MANY:
-        loaded = {name: _without_idle(name, adapter, graphs) for name, adapter in loaded.items()}
-    say("writing and checking the bundle")
-    with atomic_folder(output, force, inputs=[folder, *adapters.values()]) as temporary:
-        return write_bundle(temporary, base, graphs, mode, loaded, target, slots, bind, texts, task != "auto")
+        for name, adapter in loaded.items():
+            if base.untrained_head and not adapter.head:
+                raise InputError(
+                    f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
+                )
+        base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind, say)
+        if mode in MANY:
+            loaded = {name: _without_idle(name, adapter, graphs) for name, adapter in loaded.items()}
+        say("writing and checking the bundle")
+        manifest = write_bundle(written.folder, base, graphs, mode, loaded, target, slots, bind, texts, task != "auto")
+        written.commit()
+        return manifest
+
+
+def _least_bytes(folder: Path, target: Target) -> int:
+    """Bytes that the base model's weights take in the bundle, at least."""
+    values = 0
+    for path in weight_files(folder):
+        if path.suffix == ".safetensors":
+            values += sum(math.prod(entry.shape) for entry in read_header(path).tensors.values())
+        else:
+            # A .bin file tells its types only where it is read; none has more than 4 bytes a value.
+            values += path.stat().st_size // 4
+    return values * target.value_bytes
 
 
 def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) -> Adapter:

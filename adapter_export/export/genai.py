@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.basemodel import BaseModel
-from adapter_export.bundle.layout import write_json
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.export.samples import max_sequence
 from adapter_export.export.stages import cache_name, is_cache
+from adapter_export.outputs.files import write_json
 from adapter_export.runtime.generation.config import read_generation_config
 
 GENAI_CONFIG = "genai_config.json"

@@ -55,6 +55,11 @@ class Target:
         return DTYPES[self.dtype]
 
     @property
+    def value_bytes(self) -> int:
+        """Bytes that a weight takes in the graph, at least: not all are quantized."""
+        return 1 if self.quantize == "int8" else 4 if self.dtype == "fp32" else 2
+
+    @property
     def torch_dtype(self) -> torch.dtype:
         """The same, for loading the base model."""
         import torch

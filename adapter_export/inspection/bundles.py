@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapter_export.bundle.manifest import MANIFEST, Manifest, TensorInfo, read_manifest
+from adapter_export.bundle.manifest import Manifest, TensorInfo, read_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.inspection.tensors import Tensor, families, grouped
+from adapter_export.outputs.ownership import MANIFEST
 
 # What a file of the bundle can be, against the manifest.
 OK, CHANGED, MISSING, UNLISTED = "ok", "changed", "missing", "not listed"

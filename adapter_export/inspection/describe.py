@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapter_export.bundle.manifest import ADAPTER_SUFFIX, MANIFEST
+from adapter_export.bundle.manifest import ADAPTER_SUFFIX
 from adapter_export.errors import InputError
 from adapter_export.inspection.bundles import describe_bundle
 from adapter_export.inspection.folders import ADAPTER_CONFIG, MODEL_CONFIG, describe_adapter, describe_model
 from adapter_export.inspection.onnx_files import describe_adapter_file, describe_onnx
+from adapter_export.outputs.ownership import MANIFEST
 
 _FOLDERS = {MANIFEST: describe_bundle, ADAPTER_CONFIG: describe_adapter, MODEL_CONFIG: describe_model}
 _FILES = {ADAPTER_SUFFIX: describe_adapter_file, ".onnx": describe_onnx}

@@ -9,10 +9,10 @@ from typing import Any
 from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft_config
 from adapter_export.checkpoints.files import read_json, sha256
-from adapter_export.checkpoints.folder import SIDECAR
 from adapter_export.checkpoints.weights import CONFIG, adapter_beside, weight_files, weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.inspection.tensors import Tensor, families, grouped, read_header, total
+from adapter_export.outputs.ownership import SIDECAR
 
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", CONFIG
 # Settings worth a line, of PEFT's config and of AdapterHub's.

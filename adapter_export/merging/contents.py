@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapter_export.checkpoints.folder import SIDECAR
 from adapter_export.checkpoints.weights import ADAPTER_FILES, adapter_beside
 from adapter_export.errors import InputError
+from adapter_export.outputs.ownership import MANIFEST, SIDECAR
 
 # Other forms of the weights and what training left beside them: in the copy they would be the weights before the merge.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".safetensors.index.json",
@@ -18,7 +18,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".sa
 _EXPORTS = (".onnx", ".onnx_data", ".onnx.data", ".gguf", ".ggml", ".h5", ".msgpack", ".ot", ".tflite")
 _EXPORT_FOLDERS = ("onnx", "openvino", "coreml", "flax_model", "tf_model")
 # A folder with one of these is an output of this tool that happens to lie inside the model's.
-_OUTPUTS = (SIDECAR, "manifest.json")
+_OUTPUTS = (SIDECAR, MANIFEST)
 
 
 def inside(folder: Path, path: Path) -> bool:

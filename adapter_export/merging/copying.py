@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from io import FileIO
+from pathlib import Path
 
 from adapter_export.errors import InputError
 
@@ -33,6 +34,16 @@ def clone(source: FileIO, target: FileIO) -> bool:
     except OSError:
         return False
     return True
+
+
+def can_share(source: Path, folder: Path) -> bool:
+    """Whether a file in `folder` can share the content of `source`."""
+    probe = folder / ".shared"
+    try:
+        with FileIO(source, "rb") as given, FileIO(probe, "xb") as made:
+            return clone(given, made)
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def copy_range(source: FileIO, begin: int, target: FileIO, at: int, size: int, tick: Tick) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export import tasks
-from adapter_export.bundle.layout import atomic_folder, check_output, sync, write_json
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder, read_json
-from adapter_export.checkpoints.folder import SIDECAR, check_base, load_adapter, read_checkpoint
+from adapter_export.checkpoints.folder import check_base, load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.told import AUTO, choose_task, told
 from adapter_export.checkpoints.weights import (
@@ -30,7 +29,7 @@ from adapter_export.checkpoints.weights import (
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.hub import local, source_of
 from adapter_export.merging.contents import companions, own_file
-from adapter_export.merging.copying import Tick
+from adapter_export.merging.copying import Tick, can_share
 from adapter_export.merging.heads import HeadChange, check_language_head, check_repeated, head_change
 from adapter_export.merging.layout import EXPERT, Layout, read_layout
 from adapter_export.merging.meter import Meter, Progress
@@ -38,6 +37,9 @@ from adapter_export.merging.plan import FilePlan, plan_changes, plan_files
 from adapter_export.merging.receipt import entry, identify, read_receipt, refuse_repeated
 from adapter_export.merging.stream import copy_file, write_file
 from adapter_export.merging.weights import Weights, read_weights
+from adapter_export.outputs.files import sync, write_json
+from adapter_export.outputs.folder import output_folder, require_space
+from adapter_export.outputs.ownership import SIDECAR, listing
 
 _log = logging.getLogger(__name__)
 _CONFIG = "config.json"
@@ -83,7 +85,21 @@ def merge(
     paths = [local(path, "adapter") for path in ([adapter] if isinstance(adapter, str | Path) else adapter)]
     if not paths:
         raise InputError("merge: expected at least one adapter, found none")
-    check_output(output, force, inputs=[folder, *paths])
+    with output_folder(output, force, inputs=[folder, *paths]) as written:
+        result = _merge(folder, paths, Path(output), written.folder, task, labels, progress)
+        written.commit()
+        return result
+
+
+def _merge(
+    folder: Path,
+    paths: Sequence[Path],
+    output: Path,
+    temporary: Path,
+    task: str,
+    labels: Mapping[str, Sequence[str]] | Sequence[str],
+    progress: Progress | None,
+) -> MergeResult:
     layout = _read_model(folder)
     receipt = read_receipt(folder)
     given = _given(labels, paths)
@@ -98,23 +114,31 @@ def merge(
     plans = plan_files(layout, changes, head)
     kept, left = companions(folder, frozenset({*layout.weights.files, INDEX, SIDECAR, *([_CONFIG] if head else [])}))
 
+    require_space(temporary, _required(layout, plans, kept, temporary))
     digest = _Digest(folder)
-    with atomic_folder(output, force, inputs=[folder, *paths]) as temporary:
-        _write(layout, plans, head, kept, temporary, progress)
-        sha256 = digest.result()
-        entries = []
-        for path, one, identity in zip(paths, adapters, identities, strict=True):
-            check_base(path, one, sha256)
-            named = _named(plan_changes(layout, [one]), head)
-            entries.append(entry(identity, one, sha256, named, source_of(folder)))
-        write_json(temporary / SIDECAR, {"merged": [*receipt, *entries]})
+    _write(layout, plans, head, kept, temporary, progress)
+    sha256 = digest.result()
+    entries = []
+    for path, one, identity in zip(paths, adapters, identities, strict=True):
+        check_base(path, one, sha256)
+        named = _named(plan_changes(layout, [one]), head)
+        entries.append(entry(identity, one, sha256, named, source_of(folder)))
+    write_json(temporary / SIDECAR, {"merged": [*receipt, *entries], "files": listing(temporary)})
     return MergeResult(
-        Path(output),
+        output,
         tuple(_named(changes, head)),
         head is not None,
         head.architecture if head else layout.architecture,
         tuple(left),
     )
+
+
+def _required(layout: Layout, plans: Sequence[FilePlan], kept: Sequence[str], temporary: Path) -> int:
+    """Bytes that the merged model takes on the disk, beside what it shares with the base model."""
+    changed = sum(part.entry.size for plan in plans for part in plan.parts if part.change or part.content is not None)
+    if can_share(layout.folder / plans[0].source.path.name, temporary):
+        return changed
+    return sum(plan.size for plan in plans) + sum((layout.folder / name).stat().st_size for name in kept)
 
 
 def _read_model(folder: Path) -> Layout:

@@ -18,11 +18,11 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import read_json, sha256
-from adapter_export.checkpoints.folder import SIDECAR
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging.contents import own_file
 from adapter_export.merging.fold import Change
 from adapter_export.merging.rounding import NAMES
+from adapter_export.outputs.ownership import SIDECAR
 
 _TENSOR_FILES = ("adapter_model.safetensors", "adapter.safetensors", "adapter_model.bin", "pytorch_adapter.bin")
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import check_tensors, read_adapter_file
 from adapter_export.bundle.bank import kind_of, table_of
-from adapter_export.bundle.manifest import MANIFEST, NO_ADAPTER_FILE, Manifest
+from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError, ProviderError
+from adapter_export.outputs.ownership import MANIFEST
 
 if TYPE_CHECKING:
     import onnxruntime as ort

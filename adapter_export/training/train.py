@@ -13,7 +13,6 @@ import numpy as np
 
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
-from adapter_export.bundle.layout import atomic_folder, check_output
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder, sha256
 from adapter_export.checkpoints.folder import save_adapter
@@ -23,6 +22,7 @@ from adapter_export.errors import InputError
 from adapter_export.hub import local, source_of
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
+from adapter_export.outputs.folder import output_folder
 from adapter_export.placement.tables import placement_for
 from adapter_export.sites import Site
 from adapter_export.training.classes import classes_of
@@ -120,50 +120,51 @@ def train(
     files = [Path(path) for path in (train, eval) if path is not None]
     model = local(model, "model")
     first = is_first()
-    if first:
-        check_output(output, force, [model, *files])
-
-    columns = find_columns(train, task, text_column, label_column)
-    tables = [_read(path, columns) for path in files]
-    labels: tuple[str, ...] = ()
-    if tasks.get(task).labelled and isinstance(tables[0], Table):
-        classes = classes_of(tables[0], model_config(existing_folder(model, "model")))
-        labels, tables = classes.names, [classes.of(table) if isinstance(table, Table) else table for table in tables]
-    base = _seeded_base(model, task, labels, seed)
-    named_padding = base.module.config.get_text_config().pad_token_id is not None
-    data = prepare(base, *tables, max_length=max_length, labels=labels)
-    blocks = _initial_blocks(base, chosen, method_options, target, feedforward, seed)
-
-    work = WorkFolder.beside(Path(output))
-    run = {
-        "model": base.info.sha256,
-        **{name: sha256(path) for name, path in zip(("train", "eval"), files, strict=False)},
-        "columns": columns.names,
-        "method": method,
-        "options": asdict(method_options),
-        "sites": [target, feedforward],
-        "task": task,
-        "max_length": data.max_length,
-        **asdict(settings),
-    }
-    if first:
-        work.check(run, resume=resume, force=force)
-    resumed_from = work.last_step() if resume else None
-    with work.opened(run, resume=resume) if first else nullcontext():
-        fitted = fit(base, blocks, data, settings, work, resume=resume, progress=progress and first)
-        if first:
-            adapter = Adapter(
-                method,
-                fitted.blocks,
-                fitted.head,
-                labels or None,
-                task,
-                problem_type=SINGLE if labels else None,
-                # A classifier finds the end of a text by it: whoever serves it must know which it was.
-                pad_token_id=data.pad_token_id if labels and not named_padding else None,
+    with output_folder(output, force, [model, *files]) if first else nullcontext() as written:
+        columns = find_columns(train, task, text_column, label_column)
+        tables = [_read(path, columns) for path in files]
+        labels: tuple[str, ...] = ()
+        if tasks.get(task).labelled and isinstance(tables[0], Table):
+            classes = classes_of(tables[0], model_config(existing_folder(model, "model")))
+            labels, tables = (
+                classes.names,
+                [classes.of(table) if isinstance(table, Table) else table for table in tables],
             )
-            with atomic_folder(output, force, [model, *files]) as folder:
-                save_adapter(folder, adapter, base.info, source_of(base.folder) or str(base.folder))
+        base = _seeded_base(model, task, labels, seed)
+        named_padding = base.module.config.get_text_config().pad_token_id is not None
+        data = prepare(base, *tables, max_length=max_length, labels=labels)
+        blocks = _initial_blocks(base, chosen, method_options, target, feedforward, seed)
+
+        work = WorkFolder.beside(Path(output))
+        run = {
+            "model": base.info.sha256,
+            **{name: sha256(path) for name, path in zip(("train", "eval"), files, strict=False)},
+            "columns": columns.names,
+            "method": method,
+            "options": asdict(method_options),
+            "sites": [target, feedforward],
+            "task": task,
+            "max_length": data.max_length,
+            **asdict(settings),
+        }
+        if first:
+            work.check(run, resume=resume, force=force)
+        resumed_from = work.last_step() if resume else None
+        with work.opened(run, resume=resume) if first else nullcontext():
+            fitted = fit(base, blocks, data, settings, work, resume=resume, progress=progress and first)
+            if written is not None:
+                adapter = Adapter(
+                    method,
+                    fitted.blocks,
+                    fitted.head,
+                    labels or None,
+                    task,
+                    problem_type=SINGLE if labels else None,
+                    # A classifier finds the end of a text by it: whoever serves it must know which it was.
+                    pad_token_id=data.pad_token_id if labels and not named_padding else None,
+                )
+                save_adapter(written.folder, adapter, base.info, source_of(base.folder) or str(base.folder))
+                written.commit()
     return TrainResult(
         output=Path(output),
         method=method,

@@ -1,12 +1,16 @@
 """The working folder of a run, `OUTPUT.partial`: checkpoints to resume from, gone when the run has ended well.
 
 `settings.json` is what the run was started with: a run with anything else does not resume it. `checkpoint-N/` is the
-state after N updates, and usable once it holds the file `complete`, which is written last.
+state after N updates, and usable once it holds the file `complete`, which is written last. A folder with anything else
+in it is somebody else's, and is neither resumed nor removed.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.bundle.layout import write_json
 from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError, OutputExists
+from adapter_export.outputs.files import write_json
+from adapter_export.outputs.ownership import files_below
+
+_log = logging.getLogger(__name__)
 
 _SETTINGS = "settings.json"
 _COMPLETE = "complete"
 _PREFIX = "checkpoint-"
+# Tells our settings.json from others of that name.
+_WRITTEN_BY = {"written_by": "adapter-export"}
+# All that a run writes; the Trainer has a file of random states for each process.
+_FILES = re.compile(
+    r"settings\.json|\.settings\.json\.\d+\.tmp|checkpoint-\d+/(complete|model\.safetensors|optimizer\.pt|scheduler\.pt|"
+    r"scaler\.pt|rng_state(_\d+)?\.pth|trainer_state\.json)"
+)
 
 
 @dataclass(frozen=True)
@@ -54,14 +68,26 @@ class WorkFolder:
         OutputExists: a killed run's checkpoints, to be neither resumed nor discarded. InputError: they are of other
         settings, or the folder is none of ours.
         """
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return
-        if not (self.path / _SETTINGS).is_file():
-            raise InputError(f"{self.path}: expected the checkpoints of a killed run, found something else")
+        if (problem := self._foreign()) is not None:
+            raise InputError(f"{self.path}: expected the checkpoints of a killed run, found {problem}; move it away")
         if not resume and not force:
             raise OutputExists(f"{self.path}: holds a run that was killed; continue it with --resume, or pass --force")
         if resume:
-            _compare(self.path / _SETTINGS, settings)
+            _compare(self.path / _SETTINGS, {**_WRITTEN_BY, **settings})
+
+    def _foreign(self) -> str | None:
+        """The first thing in the folder that no run of ours wrote; None where there is none."""
+        if self.path.is_symlink() or not self.path.is_dir():
+            return "a file or a link"
+        for name in files_below(self.path):
+            if not _FILES.fullmatch(name):
+                return repr(name)
+        settings = self.path / _SETTINGS
+        if not settings.is_file() or read_json(settings).get("written_by") != "adapter-export":
+            return f"no {_SETTINGS} of such a run"
+        return None
 
     @contextmanager
     def opened(self, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
@@ -71,26 +97,28 @@ class WorkFolder:
         checkpoint to resume from and the error is not one of bad input, which would come again.
         """
         was_there = resume and self.path.exists()
-        made = self._prepare(settings, keep=was_there)
         try:
+            self._prepare(settings, keep=was_there)
             yield
         except BaseException as error:
-            if not was_there and (isinstance(error, InputError) or self.last_step() is None):
-                shutil.rmtree(made, ignore_errors=True)
+            if was_there or (not isinstance(error, InputError) and self.last_step() is not None):
+                _log.warning(
+                    "%s: holds the state after %s updates; --resume continues from there", self.path, self.last_step()
+                )
+            else:
+                shutil.rmtree(self.path, ignore_errors=True)
             raise
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _prepare(self, settings: Mapping[str, Any], *, keep: bool) -> Path:
-        """Make the folder, or clear what a killed run left half-written; returns the outermost folder made."""
+    def _prepare(self, settings: Mapping[str, Any], *, keep: bool) -> None:
+        """Make the folder, or clear what a killed run left half-written."""
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
-        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         for checkpoint in self.path.glob(f"{_PREFIX}*"):
             if not (checkpoint / _COMPLETE).exists():
                 shutil.rmtree(checkpoint)
-        write_json(self.path / _SETTINGS, settings)
-        return missing[-1] if missing else self.path
+        write_json(self.path / _SETTINGS, {**_WRITTEN_BY, **settings})
 
 
 def _compare(path: Path, settings: Mapping[str, Any]) -> None:

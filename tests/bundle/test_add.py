@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ import pytest
 from adapter_export.basemodel import load_base
 from adapter_export.bundle import add as module
 from adapter_export.bundle.add import add_adapter
-from adapter_export.bundle.layout import atomic_file
 from adapter_export.bundle.manifest import ADAPTERS, MANIFEST, MODEL, Manifest, adapter_path, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.told import Told
-from adapter_export.errors import InputError, OutputExists
+from adapter_export.errors import InputError, OutputBusy, OutputExists
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.outputs.record import record_of
+from adapter_export.outputs.workspace import Workspace, workspace
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 
@@ -132,13 +135,13 @@ def test_nothing_changes_when_a_write_fails(
 def test_an_interrupt_after_the_manifest_took_effect(
     bundle: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapter_export.bundle.manifest import write_manifest
+    replace_manifest = module._replace_manifest
 
-    def interrupted(folder: Path, manifest: Manifest) -> None:
-        write_manifest(folder, manifest)
+    def interrupted(own: Workspace, manifest: Manifest) -> None:
+        replace_manifest(own, manifest)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "write_manifest", interrupted)
+    monkeypatch.setattr(module, "_replace_manifest", interrupted)
     good = swappable_bundle.adapters["ia3_two"]
     with pytest.raises(KeyboardInterrupt):
         add_adapter(bundle, {"a": good, "houlsby_two": good}, force=True)
@@ -151,17 +154,17 @@ def test_an_interrupt_after_the_manifest_took_effect(
 def test_where_tidying_fails_the_adapters_are_in(
     bundle: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path, data: bytes) -> None:
+    def fail(*paths: Path) -> None:
         raise OSError(28, "No space left on device")
 
     digest = read_manifest(bundle).adapter("ia3_two").sha256
     good = swappable_bundle.adapters["ia3_two"]
-    monkeypatch.setattr(module, "atomic_file", fail)
+    monkeypatch.setattr(shutil, "copyfile", fail)
     manifest = add_adapter(bundle, {"houlsby_two": good}, force=True)
     assert manifest == assert_whole(bundle)
     assert manifest.adapter("houlsby_two").sha256 == digest
     assert manifest.adapter("houlsby_two").file == f"{ADAPTERS}/houlsby_two@{digest[:12]}.onnx_adapter"
-    monkeypatch.setattr(module, "atomic_file", atomic_file)
+    monkeypatch.undo()
     add_adapter(bundle, {"b": good})
     assert_tidy(bundle)
 
@@ -177,7 +180,7 @@ def test_killed_at_any_moment_the_bundle_is_the_old_or_the_new_one(swappable_bun
         f"houlsby_two={adapters['pfeiffer_five']}",
         f"ia3_two={adapters['ia3_two']}",
     ]
-    script = Path(__file__).with_name("killed.py")
+    script = Path(__file__).parents[1] / "outputs" / "killed.py"
     done = subprocess.run(
         [sys.executable, str(script), "add", str(tmp_path), *arguments], capture_output=True, text=True, check=False
     )
@@ -194,14 +197,43 @@ def test_killed_at_any_moment_the_bundle_is_the_old_or_the_new_one(swappable_bun
             assert manifest.adapter("houlsby_two").sha256 == before.adapter("pfeiffer_five").sha256
             assert manifest.adapter("houlsby_two").labels == before.adapter("pfeiffer_five").labels
         outcomes.append(old)
-        # Whatever was left lying there does not hinder the next one.
-        manifest = add_adapter(folder, {"later": adapters["ia3_three"]})
-        assert set(content(folder)) - {MANIFEST, *manifest.files} <= {adapter_path("new")}
-        assert_whole(folder)
+        # Whatever was left lying there, the next one removes.
+        add_adapter(folder, {"later": adapters["ia3_three"]})
+        assert_tidy(folder)
     assert outcomes == sorted(outcomes, reverse=True)
     assert outcomes[0]
     assert not outcomes[-1]
     assert_tidy(tmp_path / f"after-{last}" / "bundle")
+
+
+def test_one_waits_for_another_command_as_long_as_it_is_told_to(bundle: Path, swappable_bundle: Exported) -> None:
+    before = content(bundle)
+    given = {"x": swappable_bundle.adapters["ia3_two"]}
+    with (
+        workspace(bundle, inside=True),
+        pytest.raises(OutputBusy, match=r"another command is writing it \(process \d+ on .*\); waited 0.2 s for it"),
+    ):
+        add_adapter(bundle, given, lock_timeout=0.2)
+    assert content(bundle) == before
+    add_adapter(bundle, given, lock_timeout=0)
+    assert_tidy(bundle)
+
+
+def test_a_strangers_record_removes_nothing_out_of_its_bundle(bundle: Path, swappable_bundle: Exported) -> None:
+    """A bundle may come with what looks like the rest of a killed command."""
+    (bundle.parent / "precious").touch()
+    (bundle / "linked").symlink_to(bundle.parent)
+    for path in ("../precious", str(bundle.parent / "precious"), "linked/precious", MODEL, "adapters/../../precious"):
+        folder = bundle / ".adapter-export"
+        folder.mkdir()
+        record = asdict(record_of(bundle, ()))
+        (folder / "record.json").write_text(json.dumps({**record, "placed": [path]}))
+        before = content(bundle)
+        with suppress(InputError):  # a record that leads out of the bundle is none of ours
+            add_adapter(bundle, {"x": swappable_bundle.adapters["ia3_two"]}, force=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        assert (bundle.parent / "precious").exists()
+        assert content(bundle)[MODEL] == before[MODEL]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no lock there")

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.bundle.killed import CHANGES
+from tests.outputs.killed import CHANGES
 
 
 class Killer:

@@ -44,17 +44,17 @@ def test_gone_after_a_run_that_ended_well(work: WorkFolder) -> None:
     assert not work.path.exists()
 
 
-def test_kept_only_with_something_to_resume(work: WorkFolder, tmp_path: Path) -> None:
+def test_kept_only_with_something_to_resume(work: WorkFolder) -> None:
     killed(work)
-    assert not list(tmp_path.iterdir()), "not even the folders above it"
+    assert not work.path.exists()
     killed(work, 9, 10)
     assert work.last_step() == 10
 
 
-def test_gone_after_bad_input(work: WorkFolder, tmp_path: Path) -> None:
+def test_gone_after_bad_input(work: WorkFolder) -> None:
     with pytest.raises(InputError):
         run(work, 5, error=InputError("it would come again"))
-    assert not list(tmp_path.iterdir())
+    assert not work.path.exists()
 
 
 def test_a_checkpoint_half_written_is_not_used(work: WorkFolder) -> None:
@@ -90,9 +90,32 @@ def test_neither_resumed_nor_discarded_is_refused(work: WorkFolder) -> None:
         assert work.last_step() is None
 
 
-def test_a_folder_of_somebody_else_is_never_removed(work: WorkFolder) -> None:
+@pytest.mark.parametrize(
+    "name", ["thesis.txt", "checkpoint-5/thesis.txt", "checkpoint-500/pytorch_model.bin", "runs/checkpoint-5/complete"]
+)
+@pytest.mark.parametrize(("resume", "force"), [(False, True), (True, False)])
+def test_a_folder_with_something_else_in_it_is_never_removed(
+    work: WorkFolder, name: str, resume: bool, force: bool
+) -> None:
+    killed(work, 5)
+    (work.path / name).parent.mkdir(parents=True, exist_ok=True)
+    (work.path / name).touch()
+    with pytest.raises(InputError, match=f"expected the checkpoints of a killed run, found '{name}'; move it away"):
+        work.check(RUN, resume=resume, force=force)
+
+
+@pytest.mark.parametrize(("resume", "force"), [(False, True), (True, False)])
+def test_settings_of_another_program(work: WorkFolder, resume: bool, force: bool) -> None:
+    """Finding 25: any folder with a settings.json was taken for a run of ours."""
     work.path.mkdir(parents=True)
-    (work.path / "thesis.txt").touch()
-    for resume, force in ((False, True), (True, False)):
-        with pytest.raises(InputError, match="expected the checkpoints of a killed run, found something else"):
-            work.check(RUN, resume=resume, force=force)
+    (work.path / "settings.json").write_text('{"seed": 1, "columns": ["text", "label"]}')
+    with pytest.raises(InputError, match=r"found no settings\.json of such a run"):
+        work.check(RUN, resume=resume, force=force)
+
+
+def test_a_link_is_nobodys_run(work: WorkFolder, tmp_path: Path) -> None:
+    killed(work, 5)
+    work.path.rename(tmp_path / "elsewhere")
+    work.path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="found a file or a link"):
+        work.check(RUN, resume=False, force=True)

@@ -16,8 +16,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from adapter_export.outputs.files import write_json
+
 # Events of Python's own that change files: writing opens count, reading ones do not.
-CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "os.truncate", "shutil.rmtree"}
+CHANGES = {
+    "adapter_export.exchange",
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.chmod",
+    "os.truncate",
+    "shutil.rmtree",
+}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -41,15 +53,36 @@ def add(folder: Path, *arguments: str) -> None:
 
 
 def write_folder(folder: Path, *arguments: str) -> None:
-    from adapter_export.bundle.layout import atomic_folder
+    from adapter_export.outputs.folder import output_folder
 
-    with atomic_folder(folder / "new" / "output", force=True) as temporary:
-        (temporary / "inner").mkdir()
-        for name in ("a", "b", "inner/c", "manifest.json"):
-            (temporary / name).write_text("new")
+    with output_folder(folder / "new" / "output", force=True) as written:
+        (written.folder / "inner").mkdir()
+        names = ("a", "b", "inner/c")
+        for name in names:
+            (written.folder / name).write_text("new")
+        write_json(written.folder / "adapter_export.json", {"files": names})
+        written.commit()
 
 
-ACTIONS: dict[str, Callable[..., None]] = {"add": add, "write_folder": write_folder}
+def write_folder_in_two_steps(folder: Path, *arguments: str) -> None:
+    """As on a system that cannot exchange two folders."""
+    from adapter_export.outputs import folder as module
+
+    module.exchange = lambda one, other: False
+    write_folder(folder, *arguments)
+
+
+def fill_in_place(folder: Path, *arguments: str) -> None:
+    """As where only the inside of the output can be written."""
+    from adapter_export.outputs import folder as module
+
+    module._only_from_within = lambda target: True
+    write_folder(folder, *arguments)
+
+
+ACTIONS: dict[str, Callable[..., None]] = {
+    action.__name__: action for action in (add, write_folder, write_folder_in_two_steps, fill_in_place)
+}
 
 
 def main(action: str, folder: Path, *arguments: str) -> None:
@@ -57,8 +90,8 @@ def main(action: str, folder: Path, *arguments: str) -> None:
     import onnxruntime  # noqa: F401
 
     import adapter_export.bundle.add
-    import adapter_export.bundle.layout
-    import adapter_export.checkpoints.files  # noqa: F401
+    import adapter_export.checkpoints.files
+    import adapter_export.outputs.folder  # noqa: F401
 
     for count in range(1, 1000):
         copy = Path(shutil.copytree(folder / "given", folder / f"after-{count}"))

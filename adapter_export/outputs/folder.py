@@ -1,0 +1,203 @@
+"""Output folders: whole or not at all, one writer at a time, and in the place of nothing but an earlier output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter_export.errors import InputError, OutputExists
+from adapter_export.outputs.exchange import exchange
+from adapter_export.outputs.files import sync
+from adapter_export.outputs.ownership import MANIFEST, SIDECAR, first_foreign
+from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
+from adapter_export.outputs.workspace import INSIDE, Workspace, has_workspace, workspace
+
+# What a new ext4 disk holds at its top.
+_OF_THE_DISK = "lost+found"
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output that this command alone may write now. folder: an empty folder to fill with it."""
+
+    folder: Path
+    _own: Workspace
+    _force: bool
+    _in_place: bool
+
+    def commit(self) -> None:
+        """Make what `folder` holds the output. Raises as `output_folder`, where somebody else has filled it meanwhile.
+
+        A folder that is replaced and the new one exchange their places in one step, where the system can do that. A
+        folder that can be written only from within (a mount point) is filled in place, its listing last.
+        """
+        _finish(self.folder)
+        raise_if_received()
+        with deferred():
+            if self._in_place:
+                _place(self._own)
+            else:
+                _put(self._own, self._force)
+            work_is_done()
+
+
+@contextmanager
+def output_folder(path: str | Path, force: bool = False, inputs: Sequence[str | Path] = ()) -> Iterator[Output]:
+    """The output at `path`: nothing of it is there before `commit`, and without one nothing of it stays.
+
+    force: replace an earlier output. inputs: what the output may not be, nor contain.
+    Raises before the block runs: InputError for a file, a link, an input; OutputExists for a folder that holds
+    something, with `force` only where it holds a file that no listing of ours names, or is a mount point; OutputBusy
+    while another command writes it; OSError where it cannot be written.
+    """
+    target = _checked_path(path, inputs)
+    in_place = _only_from_within(target)
+    if not has_workspace(target):
+        # With one, what is there may be what a killed command left: that is known under the lock.
+        _check_content(target, force, in_place)
+    with ExitStack() as held:
+        own = held.enter_context(workspace(target, inside=in_place))
+        if not in_place and target.is_dir() and any(target.iterdir()):
+            # Adapters are added under a lock within.
+            with suppress(PermissionError):
+                held.enter_context(workspace(target, inside=True))
+        _check_content(target, force, in_place)
+        own.new.mkdir()
+        try:
+            yield Output(own.new, own, force, in_place)
+        except Exception as error:
+            # The safetensors writer has an error class of its own for a disk that is full or gone.
+            if type(error).__name__ == "SafetensorError":
+                raise OSError(f"output {target}: could not be written: {error}") from error
+            raise
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Raise InputError where the disk of the existing `folder` has no room for `size` bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise InputError(
+            f"output {folder}: expected room for {_megabytes(size)} MB on its disk, found {_megabytes(free)} MB"
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f}" if size >= 1e6 else f"{size / 1e6:.3f}"
+
+
+def _checked_path(path: str | Path, inputs: Sequence[str | Path]) -> Path:
+    """The output's absolute path; raises InputError where it can be no output, whatever is there."""
+    target = Path(path)
+    if "\0" in str(target):
+        raise InputError(f"output {str(target)!r}: expected a path, found a NUL character in it")
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise InputError(f"output {target}: expected a folder or nothing, found a file or a link")
+    resolved = target.resolve()
+    for given in inputs:
+        source = Path(given).resolve()
+        if resolved == source or resolved in source.parents:
+            raise InputError(f"output {target}: expected a folder apart from the input {given}")
+    return resolved
+
+
+def _check_content(target: Path, force: bool, in_place: bool) -> None:
+    """Raise where `target` holds what may not be replaced."""
+    if not target.is_dir():
+        return
+    ignored = {INSIDE, _OF_THE_DISK} if in_place else {INSIDE}
+    names = sorted(path.name for path in target.iterdir() if path.name not in ignored)
+    if not names:
+        return
+    if in_place:
+        raise OutputExists(
+            f"output {target}: holds {names[0]!r}, and can only be written from within (a mount point, or a folder of "
+            "somebody else's), where nothing can be replaced at once; choose a folder below it"
+        )
+    if not force:
+        raise OutputExists(f"output {target}: already holds something; choose another folder or pass --force")
+    if (foreign := first_foreign(target, ignored)) is not None:
+        raise OutputExists(
+            f"output {target}: holds {foreign!r}, which this tool did not write: no {MANIFEST} or {SIDECAR} of its own "
+            "lists it; --force replaces outputs of its own only"
+        )
+
+
+def _only_from_within(target: Path) -> bool:
+    """Whether the folder is there and cannot be replaced: it is a mount point, or its parent cannot be written."""
+    if not target.is_dir():
+        return False
+    return os.path.ismount(target) or str(target) in _mount_points() or not os.access(target.parent, os.W_OK | os.X_OK)
+
+
+def _mount_points() -> set[str]:
+    """Linux's list, which also has folders mounted from the same disk; empty elsewhere."""
+    if sys.platform != "linux":
+        return set()
+    try:
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return set()
+    # The fifth field, with spaces and the like in octal.
+    fields = [line.split(" ")[4] for line in lines if line.count(" ") >= 4]
+    return {name.encode("latin-1", "replace").decode("unicode_escape") if "\\" in name else name for name in fields}
+
+
+def _finish(folder: Path) -> None:
+    """Give what was written the permissions that any new file has, as some writers make private ones, and make it
+    durable."""
+    mask = _umask()
+    for item in (folder, *folder.rglob("*")):
+        item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
+        sync(item)
+
+
+def _put(own: Workspace, force: bool) -> None:
+    """Put the new folder at its place, in exchange for what is there."""
+    target = own.target
+    if not target.is_dir():
+        own.new.rename(target)
+    elif exchange(own.new, target):
+        # Somebody may have put a file there until this moment. Nobody can any more.
+        try:
+            _check_content(own.new, force, in_place=False)
+        except OutputExists as error:
+            exchange(own.new, target)
+            raise OutputExists(str(error).replace(str(own.new), str(target))) from None
+    else:
+        _check_content(target, force, in_place=False)
+        target.rename(own.old)
+        try:
+            own.new.rename(target)
+        except BaseException:
+            own.old.rename(target)
+            raise
+    sync(target.parent)
+
+
+def _place(own: Workspace) -> None:
+    """Move the new files into the output one by one, its listing last: before that it is no output of ours."""
+    names = [path.relative_to(own.new).as_posix() for path in own.new.rglob("*") if not path.is_dir()]
+    names.sort(key=lambda name: (name == MANIFEST, name == SIDECAR, name))
+    _check_content(own.target, force=False, in_place=True)
+    own.note_placed(names)
+    try:
+        for name in names:
+            (own.target / name).parent.mkdir(parents=True, exist_ok=True)
+            (own.new / name).rename(own.target / name)
+        sync(own.target)
+    except BaseException:
+        own.withdraw()
+        raise
+
+
+def _umask() -> int:
+    # Reading the mask means setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,69 @@
+"""A lock on a file, of the operating system: it is free again when the process that holds it ends, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
+
+
+class Unsupported(Exception):
+    """The file system has no locks, as some network file systems of clusters."""
+
+
+def acquire(path: Path) -> int | None:
+    """Lock the file at `path`, which is made if it is missing; None while another process or thread has it.
+
+    Returns the descriptor that holds the lock, for `release`. Raises OSError, and Unsupported.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            if not _lock(descriptor):
+                os.close(descriptor)
+                return None
+            if is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Its holder removed the file between the two calls: this lock keeps nobody out.
+        os.close(descriptor)
+
+
+def release(descriptor: int) -> None:
+    """Free the lock."""
+    os.close(descriptor)
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the file that is locked is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(descriptor: int) -> bool:
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            raise Unsupported from None
+        raise
+    return True

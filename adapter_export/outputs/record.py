@@ -1,0 +1,97 @@
+"""What a command writes down about the output it is writing, so that the next one can clean up after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from adapter_export.outputs.files import write_json
+
+_WRITTEN_BY = "adapter-export"
+_MAX_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """output: name of the folder that is written. made: parents of it that were not there before, by their absolute
+    paths. placed: files of the output, by their paths there, that are about to come or go: those that no listing of
+    the output names are to be removed."""
+
+    output: str
+    pid: int
+    host: str
+    started: str
+    made: tuple[str, ...] = ()
+    placed: tuple[str, ...] = ()
+    written_by: str = field(default=_WRITTEN_BY)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, started {self.started}"
+
+    def is_alive(self) -> bool:
+        """Whether its process may still run. What runs on another machine cannot be seen from here."""
+        if self.host != socket.gethostname():
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
+
+def record_of(target: Path, made: tuple[str, ...]) -> Record:
+    """A record of this process, which begins to write `target`."""
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Record(target.name, os.getpid(), socket.gethostname(), started, made)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write the record, whole or not at all. Raises OSError."""
+    write_json(path, asdict(record))
+
+
+def read_record(path: Path, target: Path) -> Record | None:
+    """The record at `path` if it is one of ours about the output `target`, else None.
+
+    A record may have come with a stranger's folder: nothing in it leads out of the output, and the parents are of its
+    own path.
+    """
+    value = _object(path)
+    if set(value) != {item.name for item in fields(Record)} or value["written_by"] != _WRITTEN_BY:
+        return None
+    texts = [value["output"], value["host"], value["started"]]
+    if not all(isinstance(text, str) and text.isprintable() and len(text) < 256 for text in texts):
+        return None
+    made, placed = value["made"], value["placed"]
+    if value["output"] != target.name or type(value["pid"]) is not int or not 0 < value["pid"] < 1 << 31:
+        return None
+    if not (isinstance(made, list) and isinstance(placed, list) and all(map(_is_below, placed))):
+        return None
+    if not set(made) <= {str(parent) for parent in target.parents}:
+        return None
+    return Record(value["output"], value["pid"], value["host"], value["started"], tuple(made), tuple(placed))
+
+
+def _is_below(name: Any) -> bool:
+    """Whether it is a plain path below a folder."""
+    if not isinstance(name, str) or not name or set(name) & set("\\:\0"):
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and str(path) == name and ".." not in path.parts
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return {}
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

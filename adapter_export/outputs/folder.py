@@ -46,6 +46,10 @@ class Output:
                 _put(self._own, self._force)
             work_is_done()
 
+    def note_scratch(self, is_scratch: bool) -> None:
+        """Record whether `OUTPUT.partial` is of no use any more if this command is killed now."""
+        self._own.note_scratch(is_scratch)
+
 
 @contextmanager
 def output_folder(path: str | Path, force: bool = False, inputs: Sequence[str | Path] = ()) -> Iterator[Output]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -14,13 +15,15 @@ from adapter_export.outputs.files import write_json
 
 _WRITTEN_BY = "adapter-export"
 _MAX_BYTES = 16 << 20
+# Characters of a text in it: a file name has at most 255 bytes.
+_MAX_TEXT = 256
 
 
 @dataclass(frozen=True)
 class Record:
     """output: name of the folder that is written. made: parents of it that were not there before, by their absolute
     paths. placed: files of the output, by their paths there, that are about to come or go: those that no listing of
-    the output names are to be removed."""
+    the output names are to be removed. scratch: whether `OUTPUT.partial` is to be removed as well."""
 
     output: str
     pid: int
@@ -28,6 +31,7 @@ class Record:
     started: str
     made: tuple[str, ...] = ()
     placed: tuple[str, ...] = ()
+    scratch: bool = False
     written_by: str = field(default=_WRITTEN_BY)
 
     def __str__(self) -> str:
@@ -64,19 +68,25 @@ def read_record(path: Path, target: Path) -> Record | None:
     own path.
     """
     value = _object(path)
-    if set(value) != {item.name for item in fields(Record)} or value["written_by"] != _WRITTEN_BY:
+    if not _is_record(value, target):
         return None
-    texts = [value["output"], value["host"], value["started"]]
-    if not all(isinstance(text, str) and text.isprintable() and len(text) < 256 for text in texts):
-        return None
-    made, placed = value["made"], value["placed"]
-    if value["output"] != target.name or type(value["pid"]) is not int or not 0 < value["pid"] < 1 << 31:
-        return None
-    if not (isinstance(made, list) and isinstance(placed, list) and all(map(_is_below, placed))):
-        return None
-    if not set(made) <= {str(parent) for parent in target.parents}:
-        return None
-    return Record(value["output"], value["pid"], value["host"], value["started"], tuple(made), tuple(placed))
+    return Record(**{**value, "made": tuple(value["made"]), "placed": tuple(value["placed"])})
+
+
+def _is_record(value: Mapping[str, Any], target: Path) -> bool:
+    if set(value) != {item.name for item in fields(Record)}:
+        return False
+    texts = value["output"], value["host"], value["started"], value["written_by"]
+    made, placed, pid = value["made"], value["placed"], value["pid"]
+    return (
+        all(isinstance(text, str) and text.isprintable() and len(text) < _MAX_TEXT for text in texts)
+        and (value["written_by"], value["output"]) == (_WRITTEN_BY, target.name)
+        and (type(pid) is int and 0 < pid < 1 << 31)
+        and type(value["scratch"]) is bool
+        and (isinstance(made, list) and all(isinstance(name, str) for name in made))
+        and set(made) <= {str(parent) for parent in target.parents}
+        and (isinstance(placed, list) and all(map(_is_below, placed)))
+    )
 
 
 def _is_below(name: Any) -> bool:

@@ -66,6 +66,11 @@ class Workspace:
         """Record that these files of the output, by their paths there, are about to come or go."""
         self._note(replace(self.record, placed=tuple(dict.fromkeys([*self.record.placed, *names]))))
 
+    def note_scratch(self, is_scratch: bool) -> None:
+        """Record whether the folder `scratch_of(target)` is of no use any more if this command is killed now."""
+        if is_scratch != self.record.scratch:
+            self._note(replace(self.record, scratch=is_scratch))
+
     def withdraw(self) -> None:
         """Remove what came into the output and is not in its listing."""
         _remove_unlisted(self.target, self.record.placed)
@@ -108,6 +113,11 @@ def beside(target: Path) -> Path:
     name = os.fsencode(target.name)
     short = target.name if len(name) <= _MAX_NAME_BYTES else hashlib.sha256(name).hexdigest()
     return target.with_name(f".{short}.adapter-export")
+
+
+def scratch_of(target: Path) -> Path:
+    """Where a command that takes long keeps what it needs to go on after a kill."""
+    return target.with_name(f"{target.name}.partial")
 
 
 def has_workspace(target: Path) -> bool:
@@ -207,6 +217,9 @@ def _clean_up(path: Path, target: Path) -> tuple[str, ...]:
         (path / _OLD).rename(target)
         removed = "put back what was there before, and removed the rest of what it left"
     _remove_unlisted(target, record.placed)
+    # A record inside a bundle may be a stranger's, and says nothing of what lies beside it.
+    if record.scratch and path == beside(target):
+        shutil.rmtree(scratch_of(target), ignore_errors=True)
     _empty(path)
     _log.warning("output %s: a command was killed while it wrote this (%s): %s", target, record, removed)
     return record.made

@@ -135,7 +135,7 @@ def train(
         data = prepare(base, *tables, max_length=max_length, labels=labels)
         blocks = _initial_blocks(base, chosen, method_options, target, feedforward, seed)
 
-        work = WorkFolder.beside(Path(output))
+        work = WorkFolder.beside(Path(output), written.note_scratch) if written else WorkFolder.beside(Path(output))
         run = {
             "model": base.info.sha256,
             **{name: sha256(path) for name, path in zip(("train", "eval"), files, strict=False)},

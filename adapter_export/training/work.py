@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.outputs.files import write_json
 from adapter_export.outputs.ownership import files_below
+from adapter_export.outputs.workspace import scratch_of
 
 _log = logging.getLogger(__name__)
 
@@ -39,15 +40,15 @@ _FILES = re.compile(
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """A folder for the checkpoints of one run."""
+    """A folder for the checkpoints of one run. note_scratch: told whether the folder is of no use after a kill now."""
 
     path: Path
+    note_scratch: Callable[[bool], None] = lambda is_scratch: None
 
     @staticmethod
-    def beside(output: Path) -> WorkFolder:
+    def beside(output: Path, note_scratch: Callable[[bool], None] = lambda is_scratch: None) -> WorkFolder:
         """The working folder of a run that writes to `output`."""
-        output = output.resolve()
-        return WorkFolder(output.with_name(f"{output.name}.partial"))
+        return WorkFolder(scratch_of(output.resolve()), note_scratch)
 
     def checkpoint(self, step: int) -> Path:
         """Where the state after `step` updates is kept."""
@@ -56,6 +57,7 @@ class WorkFolder:
     def mark_complete(self, step: int) -> None:
         """Declare a checkpoint usable, once every process has written its part."""
         (self.checkpoint(step) / _COMPLETE).touch()
+        self.note_scratch(False)
 
     def last_step(self) -> int | None:
         """How many updates the newest usable checkpoint holds, or None without one."""
@@ -72,7 +74,7 @@ class WorkFolder:
             return
         if (problem := self._foreign()) is not None:
             raise InputError(f"{self.path}: expected the checkpoints of a killed run, found {problem}; move it away")
-        if not resume and not force:
+        if not resume and not force and self.last_step() is not None:
             raise OutputExists(f"{self.path}: holds a run that was killed; continue it with --resume, or pass --force")
         if resume:
             _compare(self.path / _SETTINGS, {**_WRITTEN_BY, **settings})
@@ -106,14 +108,19 @@ class WorkFolder:
                     "%s: holds the state after %s updates; --resume continues from there", self.path, self.last_step()
                 )
             else:
-                shutil.rmtree(self.path, ignore_errors=True)
+                self._remove()
             raise
+        self._remove()
+
+    def _remove(self) -> None:
+        self.note_scratch(True)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _prepare(self, settings: Mapping[str, Any], *, keep: bool) -> None:
         """Make the folder, or clear what a killed run left half-written."""
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
+        self.note_scratch(self.last_step() is None)
         self.path.mkdir(parents=True, exist_ok=True)
         for checkpoint in self.path.glob(f"{_PREFIX}*"):
             if not (checkpoint / _COMPLETE).exists():

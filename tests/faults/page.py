@@ -1,0 +1,55 @@
+"""docs/reliability.md, from what a whole campaign found."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from tests.faults.journal import SURVIVED, Journal
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+
+_EXPLAINED = {
+    "ENOSPC at each write": "a command of which one change of the file system fails, and all after it: a full disk",
+    "EIO at each write": "a command of which one change of the file system fails: a broken disk or network",
+    "SIGTERM at a random moment": "a command that is told to end, as containers and batch systems do",
+    "SIGKILL at a random moment": "a command that is killed, and a second one on the same output",
+    "SIGKILL at each of the last steps": "the same at each change of the file system where the output is put in place",
+    "two writers at once": "two commands on one output, started together",
+    "damaged files of a bundle": "a byte changed, a file cut or longer; then the bundle is opened and run",
+    "threads on sessions and batchers": "16 threads that run, load, unload and submit, while another process or thread "
+    "replaces the adapters' files; every answer is compared",
+}
+
+_HEAD = """\
+# Reliability
+What happens to outputs and answers when something goes wrong around them. `make faults` does all of this on a tiny
+BERT, and it alone writes this page. It makes `train`, `merge`, `onnx` and `add` fail, half of the times with an earlier
+output in place, and looks at what is there afterwards.
+
+A trial is **lost** if the output is neither what it was before nor complete; if something else is left behind, after
+SIGKILL by the next command on the same output; if an input has changed; if a command hangs, ends with an internal error
+or does not say what failed; if an answer is wrong.
+
+"""
+
+
+def write(journal: Journal, seed: int, parts: dict[str, str]) -> None:
+    """parts: those that could not be run here, and why."""
+    rows = ["| fault | what is tried | trials | survived | lost |", "|---|---|---|---|---|"]
+    for part, what in _EXPLAINED.items():
+        counts = journal.counts(part)
+        if part in parts:
+            rows.append(f"| {part} | not run: {parts[part]} | 0 | - | - |")
+        else:
+            rows.append(f"| {part} | {what} | {counts.total():,} | {counts[SURVIVED]:,} | {counts['lost']:,} |")
+    lost = [f"- {line}" for line in journal.lost()]
+    tail = [
+        "",
+        f"Seed {seed}, {journal.seconds / 60:.0f} minutes of trials, {platform.system()} {platform.machine()}, Python "
+        f'{platform.python_version()}. `make faults ARGS="--plant NAME"` plants a fault (an exchange in two steps '
+        "without a",
+        "way back, no lock, no verification of files), which the campaign must find: it then exits with 1.",
+        *(["", "## Lost", *lost] if lost else []),
+    ]
+    PAGE.write_text(_HEAD + "\n".join([*rows, *tail]) + "\n")

@@ -1,0 +1,59 @@
+"""Folders that a library reads by itself: checked first, entry by entry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adapter_export.errors import InputError
+from adapter_export.reading.files import present, read_text, regular_file
+from adapter_export.reading.json_text import NotJson, parse
+from adapter_export.reading.links import leads_out
+
+# The one folder inside a model's that transformers reads unasked.
+_TEMPLATES = "additional_chat_templates"
+# Files in which transformers finds arguments for a tokenizer's class, and takes paths among them.
+_ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
+_FILE = "_file"
+# Longer texts are no paths.
+_MAX_PATH = 4096
+_MAX_JSON_BYTES = 64 << 20
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless everything that transformers or PEFT may open in the folder is a regular file in it.
+
+    Hidden files and folders inside are never opened, so they may be anything.
+    """
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and not path.is_dir():
+            regular_file(path, folder)
+    if present(templates := folder / _TEMPLATES):
+        if leads_out(templates, folder):
+            regular_file(templates, folder)
+        for path in sorted(templates.iterdir()) if templates.is_dir() else ():
+            regular_file(path, folder)
+    for name in _ARGUMENTS:
+        if present(folder / name):
+            _check_arguments(folder / name)
+
+
+def _check_arguments(path: Path) -> None:
+    """Refuse a path to a file elsewhere among a tokenizer's arguments. Files that are not there are no matter: many
+    tokenizers still carry a path of the machine they were made on."""
+    try:
+        value = parse(read_text(path, _MAX_JSON_BYTES))
+    except NotJson as error:
+        raise InputError(f"{path}: expected JSON, found: {error}") from None
+    for name, text in _texts(value):
+        if len(text) < _MAX_PATH and present(Path(text)) and leads_out(Path(text), path.parent):
+            raise InputError(f"{path}: field {name!r}: expected a file in this folder, found {text!r}")
+
+
+def _texts(value: Any) -> list[tuple[str, str]]:
+    """Fields and the texts in them that may become paths."""
+    if not isinstance(value, dict):
+        return []
+    inputs = value.get("init_inputs")
+    found = [("init_inputs", item) for item in inputs if isinstance(item, str)] if isinstance(inputs, list) else []
+    return found + [(name, item) for name, item in value.items() if name.endswith(_FILE) and isinstance(item, str)]

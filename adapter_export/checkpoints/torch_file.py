@@ -10,13 +10,16 @@ import io
 import math
 import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from adapter_export.checkpoints.safetensors_file import MAX_BYTES
+from adapter_export.reading.files import read_bytes
 
 # Names of PyTorch's storages -> numpy's dtypes; bfloat16 is `ml_dtypes`' own.
 _STORAGES: Mapping[str, str] = {
@@ -35,6 +38,12 @@ _STORAGES: Mapping[str, str] = {
 }
 # What files before 2020 begin with: a number, the version of their protocol, and facts about the machine.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+# What an archive begins with.
+_ARCHIVE = b"PK"
+# What Python's reader of archives raises for damaged, compressed and encrypted ones.
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, zlib.error)
+# As numpy, and a limit above all that a file could hold.
+_MAX_RANK, _MAX_VALUES = 64, 1 << 48
 
 
 class NotTensors(ValueError):
@@ -43,131 +52,186 @@ class NotTensors(ValueError):
 
 @dataclass
 class _Storage:
-    """Numbers of one dtype; data is there once the file has been read to its end."""
+    """Numbers of one dtype."""
 
     dtype: str
     count: int
-    data: bytes = b""
+    data: bytes
 
 
-@dataclass
+# Storages by their keys in the file.
+_Storages = dict[str, _Storage]
+
+
+@dataclass(frozen=True)
 class _View:
-    """A tensor: a part of a storage."""
+    """A tensor: a part of the storage of that key."""
 
-    storage: _Storage
+    storage: str
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """What a pickle says of a storage, unchecked."""
+
+    said: Any
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A function that a pickle calls, with its arguments, unchecked."""
+
+    function: str
+    arguments: tuple[Any, ...]
+
+
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a file as `torch.save` writes a mapping of names to tensors, in their dtypes.
 
-    Raises NotTensors, saying what was found; OSError where the file cannot be read.
+    Raises NotTensors, saying what was found; InputError for a file that cannot be read, or is too large.
     """
-    try:
-        state = _read_archive(path) if zipfile.is_zipfile(path) else _read_older(io.BytesIO(path.read_bytes()))
-    except (NotTensors, OSError):
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise NotTensors(f"not readable as tensors only: {_one_line(error)}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, _View) for value in state.values()):
+    data = read_bytes(path, MAX_BYTES)
+    content = io.BytesIO(data)
+    # An archive may stand behind anything; `torch.save` writes nothing before it.
+    state, storages = _read_archive(content) if data.startswith(_ARCHIVE) else _read_older(content)
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise NotTensors("expected a mapping of names to tensors")
-    return {str(name): _array(str(name), view) for name, view in state.items()}
+    return {name: _array(name, _view(value), storages) for name, value in state.items()}
 
 
-def _read_archive(path: Path) -> Any:
+def _read_archive(content: io.BytesIO) -> tuple[Any, _Storages]:
     """An uncompressed archive: `<name>/data.pkl`, and a file for each storage."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        # What is compressed could unpack to any size.
-        unpacked = sum(item.file_size for item in archive.infolist())
-        if unpacked > path.stat().st_size:
-            raise ValueError(f"expected uncompressed contents, found {unpacked} bytes of them")
-        root = next(name.removesuffix("data.pkl") for name in names if name.endswith("data.pkl"))
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise ValueError("expected numbers in little-endian order")
-        storages: dict[str, _Storage] = {}
+    try:
+        with zipfile.ZipFile(content) as archive:
+            items = archive.infolist()
+            # What is compressed could unpack to any size, and so could files that share their bytes.
+            if (unpacked := sum(item.file_size for item in items)) > len(content.getbuffer()):
+                raise NotTensors(f"expected uncompressed contents, found {unpacked} bytes of them")
+            files = {item.filename: archive.read(item) for item in items}
+    except _ARCHIVE_ERRORS as error:
+        raise NotTensors(f"not readable as tensors only: {_one_line(error)}") from None
+    root = next((name.removesuffix("data.pkl") for name in files if name.endswith("data.pkl")), None)
+    if root is None:
+        raise NotTensors("expected an archive with data.pkl, found none")
+    if files.get(f"{root}byteorder", b"little") != b"little":
+        raise NotTensors("expected numbers in little-endian order")
+    references: list[_Reference] = []
+    state = _unpickled(io.BytesIO(files[f"{root}data.pkl"]), references)
+    storages: _Storages = {}
+    for kind, key, count in map(_storage, references):
+        if (data := files.get(f"{root}data/{key}")) is None:
+            raise NotTensors(f"expected the numbers of a storage {key!r:.80}, found none")
+        storages.setdefault(key, _Storage(kind, count, data))
+    return state, storages
 
-        def load(kind: str, key: str, count: int) -> _Storage:
-            if key not in storages:
-                storages[key] = _Storage(kind, count, archive.read(f"{root}data/{key}"))
-            return storages[key]
 
-        return _Tensors(io.BytesIO(archive.read(f"{root}data.pkl")), load).load()
-
-
-def _read_older(file: io.BytesIO) -> Any:
+def _read_older(content: io.BytesIO) -> tuple[Any, _Storages]:
     """A row of pickles, the numbers behind them."""
-    if _Tensors(file).load() != _MAGIC or _Tensors(file).load() != _PROTOCOL:
-        raise ValueError("no file of PyTorch's")
-    if _Tensors(file).load().get("little_endian") is not True:
-        raise ValueError("expected numbers in little-endian order")
-    storages: dict[str, _Storage] = {}
-    state = _Tensors(file, lambda kind, key, count: storages.setdefault(key, _Storage(kind, count))).load()
-    for key in _Tensors(file).load():
-        storage, size = storages[key], int.from_bytes(file.read(8), "little")
-        if size != storage.count:
-            raise ValueError(f"expected {storage.count} numbers, found {size}")
-        storage.data = file.read(size * _dtype(storage.dtype).itemsize)
-    return state
+    if _unpickled(content) != _MAGIC or _unpickled(content) != _PROTOCOL:
+        raise NotTensors("not readable as tensors only: no file of PyTorch's")
+    facts = _unpickled(content)
+    if not isinstance(facts, dict) or facts.get("little_endian") is not True:
+        raise NotTensors("expected numbers in little-endian order")
+    references: list[_Reference] = []
+    state = _unpickled(content, references)
+    known = {key: (kind, count) for kind, key, count in map(_storage, references)}
+    keys = _unpickled(content)
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in known for key in keys):
+        raise NotTensors("expected the keys of the storages, found others")
+    storages: _Storages = {}
+    for key in keys:
+        kind, count = known[key]
+        if (size := int.from_bytes(content.read(8), "little")) != count or size > len(content.getbuffer()):
+            raise NotTensors(f"storage {key!r:.80}: expected {count} numbers, found {size}")
+        storages[key] = _Storage(kind, count, content.read(size * _dtype(kind).itemsize))
+    return state, storages
 
 
-class _Tensors(pickle.Unpickler):
-    """Reads tensors and what holds them. load: a storage's dtype, key and number of values -> the storage."""
+def _unpickled(content: io.BytesIO, references: list[_Reference] | None = None) -> Any:
+    """The next pickle, of markers in the place of storages and calls; `references` gets those of storages."""
+    try:
+        return _Markers(content, [] if references is None else references).load()
+    except Exception as error:  # a damaged pickle can fail in any way, and the markers cannot
+        raise NotTensors(f"not readable as tensors only: {_one_line(error)}") from None
 
-    def __init__(self, file: io.BytesIO, load: Callable[[str, str, int], _Storage] | None = None) -> None:
+
+class _Names(dict[Any, Any]):
+    """An ordered dictionary, whose attributes (`_metadata`, of PyTorch's) are dropped: they could hide its methods."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Markers(pickle.Unpickler):
+    """Reads what is to be checked: numbers, texts, containers, and markers. Nothing of ours is called but to make such
+    a marker, so that whatever is raised meanwhile is the pickle's fault."""
+
+    def __init__(self, file: io.BytesIO, references: list[_Reference]) -> None:
         super().__init__(file, encoding="utf-8")
-        self._load = load
+        self._references = references
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
             case "collections", "OrderedDict":
-                return OrderedDict
-            case "torch._utils", "_rebuild_tensor_v2":
-                return _view
-            case "torch._utils", "_rebuild_parameter":
-                return _parameter
+                return _Names
+            case "torch._utils", "_rebuild_tensor_v2" | "_rebuild_parameter":
+                return lambda *arguments: _Call(name, arguments)
             case "torch", storage if storage in _STORAGES:
                 return _STORAGES[storage]
         raise pickle.UnpicklingError(f"found {module}.{name}, which is no tensor")
 
-    def persistent_load(self, reference: Any) -> _Storage:
-        if self._load is None or not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
-            raise pickle.UnpicklingError(f"found {reference!r:.80}, which is no storage")
-        _, kind, key, _, count, *view = reference
-        if any(view) or not isinstance(kind, str) or not isinstance(key, str) or not _is_size(count):
-            raise pickle.UnpicklingError(f"found {reference!r:.80}, which is no storage")
-        return self._load(kind, key, count)
+    def persistent_load(self, reference: Any) -> _Reference:
+        self._references.append(marker := _Reference(reference))
+        return marker
 
 
-def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _View:
-    if not isinstance(storage, _Storage) or not all(isinstance(sizes, tuple) for sizes in (shape, strides)):
-        raise pickle.UnpicklingError("expected a tensor of a storage")
-    if len(shape) != len(strides) or not all(map(_is_size, (offset, *shape, *strides))):
-        raise pickle.UnpicklingError(f"expected sizes, found offset {offset}, shape {shape}, strides {strides}")
-    return _View(storage, offset, shape, strides)
+def _storage(reference: _Reference) -> tuple[str, str, int]:
+    """Kind, key and number of values of a storage."""
+    match reference.said:
+        case ("storage", str(kind), str(key), _, int(count), *view) if not any(view) and _is_size(count):
+            if kind in _STORAGES.values():
+                return kind, key, count
+    raise NotTensors("not readable as tensors only: found a reference that is no storage")
 
 
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
+def _view(value: Any) -> _View:
+    match value:
+        case _Call("_rebuild_parameter", (data, *_)):
+            # A parameter is a tensor; one of a parameter would be no end.
+            if isinstance(data, _Call) and data.function != value.function:
+                return _view(data)
+        case _Call("_rebuild_tensor_v2", (_Reference() as reference, offset, tuple(shape), tuple(strides), *_)):
+            if len(shape) != len(strides) or not all(map(_is_size, (offset, *shape, *strides))):
+                raise NotTensors("expected sizes of a tensor, found others")
+            return _View(_storage(reference)[1], offset, shape, strides)
+    raise NotTensors("expected a mapping of names to tensors")
 
 
-def _array(name: str, view: _View) -> np.ndarray:
-    dtype, storage = _dtype(view.storage.dtype), view.storage
+def _array(name: str, view: _View, storages: _Storages) -> np.ndarray:
+    if (storage := storages.get(view.storage)) is None:
+        raise NotTensors(f"tensor {name!r}: expected the numbers of its storage, found none")
+    dtype = _dtype(storage.dtype)
     if len(storage.data) != storage.count * dtype.itemsize:
         raise NotTensors(
             f"tensor {name!r}: expected {storage.count} numbers of {dtype}, found {len(storage.data)} bytes"
         )
     count = math.prod(view.shape)
+    if len(view.shape) > _MAX_RANK or math.prod(filter(None, view.shape)) > _MAX_VALUES:
+        raise NotTensors(f"tensor {name!r}: expected sizes that a tensor can have, found {view.shape!r:.80}")
+    if not count:
+        return np.empty(view.shape, dtype)
     # Strides can make a few bytes look like any number of values.
     if count > storage.count:
         raise NotTensors(f"tensor {name!r}: expected values of its own, found {view.shape} repeated")
     last = view.offset + sum((size - 1) * step for size, step in zip(view.shape, view.strides, strict=True))
-    if count and last >= storage.count:
+    if last >= storage.count:
         raise NotTensors(f"tensor {name!r}: expected values of its storage, found some beyond its {storage.count}")
     values = np.frombuffer(storage.data, dtype)[view.offset :]
-    steps: Sequence[int] = [step * dtype.itemsize for step in view.strides]
+    # The step along an axis of one value is never taken, and may be any number.
+    steps = [step * dtype.itemsize if size > 1 else 0 for size, step in zip(view.shape, view.strides, strict=True)]
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(values, view.shape, steps)).reshape(view.shape)
 
 
@@ -179,7 +243,8 @@ def _dtype(name: str) -> np.dtype[Any]:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    # Larger ones are no sizes, and Python refuses to print them.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
 
 
 def _one_line(error: Exception) -> str:

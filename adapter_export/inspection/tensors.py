@@ -6,10 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from adapter_export.errors import InputError
 
 # A part of a dotted name that is a number: `encoder.layer.3.output`.
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
@@ -28,18 +25,6 @@ class Tensor:
         """Number of values; None with a named dim."""
         sizes = [dim for dim in self.shape if isinstance(dim, int)]
         return math.prod(sizes) if len(sizes) == len(self.shape) else None
-
-
-def read_header(path: Path) -> list[Tensor]:
-    """The tensors of a .safetensors file, without their values. Raises InputError for a file that is none."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            return [Tensor(name, s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()]
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a readable safetensors file: {error}") from None
 
 
 def grouped(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:

@@ -40,6 +40,11 @@ def leads_to(path: Path, root: Path | None = None) -> Path:
     return Path(target)
 
 
+def folder_of(path: Path) -> Path:
+    """The root of a file that the user named itself, which may be a link to anywhere."""
+    return Path(os.path.realpath(path)).parent
+
+
 def leads_out(path: Path, root: Path) -> bool:
     """Whether `path`, in the folder `root`, leads to something that may not be read as a part of it."""
     folder = os.path.realpath(root)

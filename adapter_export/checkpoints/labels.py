@@ -11,7 +11,8 @@ from typing import Any
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
-from adapter_export.reading.files import decoded, read_given
+from adapter_export.reading.files import read_text
+from adapter_export.reading.links import folder_of
 
 # What transformers calls classes without names.
 PLACEHOLDERS = ("LABEL_0", "LABEL_1")
@@ -113,7 +114,7 @@ def _split(text: str) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = decoded(path, read_given(path, _MAX_BYTES), "utf-8-sig")
+        text = read_text(path, _MAX_BYTES, folder_of(path), "utf-8-sig")
     except InputError as error:
         raise InputError(f"--labels: a file with a name a line: {error}") from None
     return [line.strip() for line in text.rstrip().split("\n")]

@@ -123,7 +123,8 @@ def _blobs(folder: str) -> str | None:
 
 
 def _below(folder: str | None, target: str) -> bool:
-    return folder is not None and Path(target).is_relative_to(folder)
+    # As texts, since both are real paths; this runs whenever an adapter is loaded.
+    return folder is not None and (target == folder or target.startswith(folder.rstrip(os.sep) + os.sep))
 
 
 def _link(path: Path, root: Path) -> Path:

@@ -77,7 +77,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["c=x,y"], r"--labels 'c': expected one of the adapters \(a, b\)"),
         (["a=x,y", "a=x,z"], "--labels a: given twice"),
         (["a=@missing.txt"], "--labels: a file with a name a line: missing.txt: no such file"),
-        (["a=@."], "a file with a name a line: .: cannot be read: Is a directory"),
+        (["a=@."], "a file with a name a line: .: expected a regular file, found a folder"),
     ],
 )
 def test_the_command_line_refuses(texts: list[str], message: str) -> None:

@@ -18,7 +18,7 @@ from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
 from adapter_export.reading.files import present
 from adapter_export.reading.folders import check_folder
-from adapter_export.reading.panics import is_panic
+from adapter_export.reading.panics import is_panic, unprinted
 from adapter_export.runtime.text import read_tokenizer
 
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model", "source.spm")
@@ -93,7 +93,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise InputError(f"model {folder}: expected a tokenizer ({expected}), found none")
     check_folder(folder)
     try:
-        with quiet():
+        with quiet(), unprinted():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except BaseException as error:  # transformers raises what its backends raise
         if not isinstance(error, Exception) and not is_panic(error):

@@ -15,7 +15,7 @@ from adapter_export.checkpoints.files import optional_json
 from adapter_export.checkpoints.problem_types import MULTI, SINGLE
 from adapter_export.errors import InputError
 from adapter_export.reading.files import present, read_bytes
-from adapter_export.reading.panics import is_panic
+from adapter_export.reading.panics import is_panic, unprinted
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -120,7 +120,8 @@ def read_tokenizer(bundle: str | Path) -> Tokenizer:
         raise InputError(f"bundle {bundle}: expected tokenizer.json to encode texts with, found none")
     data = read_bytes(path, _MAX_TOKENIZER_BYTES)
     try:
-        tokenizer = Tokenizer.from_buffer(data)
+        with unprinted():
+            tokenizer = Tokenizer.from_buffer(data)
     except BaseException as error:  # tokenizers raises plain Exception, and panics
         if isinstance(error, Exception) or is_panic(error):
             raise InputError(f"{path}: not a readable tokenizer: {' '.join(str(error).split())[:300]}") from None

@@ -168,3 +168,15 @@ def test_in_the_reader_of_records(
         f"--reference={info.name}={record}" for info in manifest.read_manifest(swappable_bundle.bundle).adapters
     ]
     internal(["parity", "--bundle", str(swappable_bundle.bundle), *references])
+
+
+def test_a_library_that_gives_up_where_nobody_expects_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not exit 1, which means that parity failed."""
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+    def gives_up(*_: object) -> NoReturn:
+        raise panic("a mistake in our own code")
+
+    monkeypatch.setattr(json_text, "parse", gives_up)
+    monkeypatch.setattr(files, "parse", gives_up)
+    internal(["inspect", str(write_adapter(tmp_path / "adapter"))])

@@ -352,3 +352,32 @@ def test_weights_that_a_graph_has_elsewhere(
     digest = sha256(bundle / "model.onnx")
     edited("manifest.json", lambda manifest: manifest["files"].update({"model.onnx": digest}))(bundle)
     ends(run(bundle), message)
+
+
+PANICS: dict[str, Callable[[Any], object]] = {
+    "normalizer": lambda file: file.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "eA=="}),
+    "merges": lambda file: file.update(
+        model={"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"], "continuing_subword_prefix": "###"}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PANICS)
+def test_a_tokenizer_at_which_its_library_gives_up(
+    case: str, bundle: Path, swappable_bundle: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It panics: an exception that is no Exception, and a trace on stderr, which only a process of its own shows."""
+    edited("tokenizer.json", PANICS[case])(bundle)
+    digest = sha256(bundle / "tokenizer.json")
+    edited("manifest.json", lambda manifest: manifest["files"].update({"tokenizer.json": digest}))(bundle)
+    ends(run(bundle), f"{bundle / 'tokenizer.json'}: not a readable tokenizer: ")
+    assert capfd.readouterr().err == ""
+    model = tmp_path / "model"
+    shutil.copytree(swappable_bundle.base, model)
+    edited("tokenizer.json", PANICS[case])(model)
+    adapter, output = f"a={swappable_bundle.adapters['ia3_two']}", str(tmp_path / "out")
+    ends(
+        ["onnx", "--model", str(model), "--adapter", adapter, "--mode", "swappable", "--output", output],
+        f"model {model}: its tokenizer cannot be loaded: ",
+    )
+    assert capfd.readouterr().err == ""

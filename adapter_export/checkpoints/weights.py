@@ -19,7 +19,7 @@ from adapter_export.reading.files import present
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _BIN, _BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 # In the order in which transformers looks for them.
-_CHOICES = (SINGLE, INDEX, _BIN, _BIN_INDEX)
+CHOICES = (SINGLE, INDEX, _BIN, _BIN_INDEX)
 CONFIG = "config.json"
 # The config of an adapter, and its tensors, as PEFT and AdapterHub name them.
 ADAPTER_CONFIG = "adapter_config.json"
@@ -56,7 +56,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     missing or is no plain name.
     """
     explicit = _explicit(folder)
-    for name in (explicit,) if explicit else _CHOICES:
+    for name in (explicit,) if explicit else CHOICES:
         if present(folder / name):
             return tuple(shards(folder, name)) if name.endswith(".index.json") else (folder / name,)
     if explicit:

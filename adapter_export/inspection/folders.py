@@ -10,7 +10,7 @@ from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft_config
 from adapter_export.checkpoints.files import optional_json, read_json, sha256
 from adapter_export.checkpoints.safetensors_header import read_header
-from adapter_export.checkpoints.weights import CONFIG, adapter_beside, weight_files, weights_sha256
+from adapter_export.checkpoints.weights import CHOICES, CONFIG, adapter_beside, weight_files, weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.inspection.tensors import Tensor, families, grouped, total
 from adapter_export.outputs.ownership import SIDECAR
@@ -90,10 +90,12 @@ def describe_model(folder: Path) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
-    """The base model's own weights; none where they are of a kind that is not read, or incomplete."""
+    """The base model's own weights; none where they are of a kind that is not read."""
     try:
         return weight_files(folder)
     except InputError:
+        if any(present(folder / name) for name in CHOICES):
+            raise
         return ()
 
 

@@ -292,6 +292,42 @@ def test_nothing_is_added_through_a_link(bundle: Path, swappable_bundle: Exporte
     assert {path.name: path.read_bytes() for path in (tmp_path / "moved").iterdir()} == before
 
 
+def test_links_are_followed_where_that_is_asked_for(bundle: Path, swappable_bundle: Exported, tmp_path: Path) -> None:
+    """By `add`, `onnx` and `parity`, for the folders of the model and the adapters."""
+    model, adapter = tmp_path / "model", tmp_path / "adapter"
+    shutil.copytree(swappable_bundle.base, model)
+    shutil.copytree(swappable_bundle.adapters["ia3_two"], adapter)
+    (tmp_path / "weights").mkdir()
+    for path in (model / "model.safetensors", model / "tokenizer.json", adapter / "adapter_model.safetensors"):
+        path.rename(tmp_path / "weights" / path.name)
+        path.symlink_to(f"../weights/{path.name}")
+    made = str(tmp_path / "made")
+    commands = (
+        ["add", "--bundle", str(bundle), "--adapter", f"new={adapter}"],
+        ["onnx", "--model", str(model), "--adapter", f"a={adapter}", "--mode", "swappable", "--output", made],
+        ["parity", "--bundle", made, "--model", str(model), "--adapter", f"a={adapter}"],
+    )
+    for command in commands:
+        if command[0] != "parity":
+            ends(command, "is a link out of", "--follow-links")
+        result = CliRunner().invoke(main, [*command, "--follow-links"])
+        assert result.exit_code == 0, result.output
+    ends(commands[2], "is a link out of", "--follow-links")
+
+
+def test_the_hubs_cache_works(bundle: Path, swappable_bundle: Exported, tmp_path: Path) -> None:
+    """Its snapshots are links to blobs; adapters also lie in folders below one."""
+    repository = tmp_path / "models--team--adapters"
+    (repository / "blobs").mkdir(parents=True)
+    folder = repository / "snapshots" / "0123abc" / "adapters" / "one"
+    folder.mkdir(parents=True)
+    for number, path in enumerate(sorted(swappable_bundle.adapters["ia3_two"].iterdir())):
+        shutil.copyfile(path, repository / "blobs" / f"sha{number}")
+        (folder / path.name).symlink_to(f"../../../../blobs/sha{number}")
+    result = CliRunner().invoke(main, ["add", "--bundle", str(bundle), "--adapter", f"new={folder}"])
+    assert result.exit_code == 0, result.output
+
+
 def _in_initializer(model: Any) -> Any:
     return model.graph.initializer.add()
 

@@ -33,6 +33,7 @@ def describe_adapter_file(path: Path) -> dict[str, Any]:
 
 def describe_onnx(path: Path) -> dict[str, Any]:
     model = read_model(path)
+    external = external_files(path, model)
     if not model.ir_version or not model.graph.node:
         raise InputError(f"{path}: not an ONNX model: it holds no graph")
     graph = model.graph
@@ -59,7 +60,7 @@ def describe_onnx(path: Path) -> dict[str, Any]:
         "functions": [f"{function.domain}::{function.name}" for function in model.functions],
         "external_data": [
             {"file": item.location, "tensors": item.tensors, "bytes": size_of(item.path) if item.path else None}
-            for item in external_files(path, model)
+            for item in external
         ],
         "overridable_initializers": grouped(_tensor(value) for value in overridable),
     }
@@ -75,4 +76,6 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
 
     kind = value.type.tensor_type
     dims = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim)
-    return Tensor(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, dims)
+    known = kind.elem_type in onnx.helper.get_all_tensor_dtypes()
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if known else f"type {kind.elem_type}"
+    return Tensor(value.name, dtype, dims)

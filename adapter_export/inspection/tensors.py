@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# A part of a dotted name that is a number: `encoder.layer.3.output`.
-_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+# A part of a dotted name that is a number: `encoder.layer.3.output`. Longer ones are no numbers of anything.
+_NUMBER = re.compile(r"(?<![^.])[0-9]{1,18}(?![^.])")
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def grouped(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:
     groups: dict[tuple[Any, ...], list[Tensor]] = {}
     for tensor in tensors:
         # A named dim carries the site's name: it tells groups apart by nothing but its numbers.
-        dims = tuple(_NUMBER.sub("#", dim) if isinstance(dim, str) else dim for dim in tensor.shape)
-        groups.setdefault((_NUMBER.sub("#", tensor.name), tensor.dtype, dims), []).append(tensor)
+        dims = tuple(_around(dim) if isinstance(dim, str) else dim for dim in tensor.shape)
+        groups.setdefault((_around(tensor.name), tensor.dtype, dims), []).append(tensor)
     return [
         {
             "name": collapsed([tensor.name for tensor in members]),
@@ -54,10 +54,15 @@ def total(tensors: Iterable[Tensor]) -> int | None:
 
 def families(names: Iterable[str]) -> list[str]:
     """The names, those that differ in numbers only as one."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, ...], list[str]] = {}
     for name in names:
-        groups.setdefault(_NUMBER.sub("#", name), []).append(name)
+        groups.setdefault(_around(name), []).append(name)
     return [collapsed(members) for members in groups.values()]
+
+
+def _around(name: str) -> tuple[str, ...]:
+    """What stands around the numbers of a name."""
+    return tuple(_NUMBER.split(name))
 
 
 def collapsed(names: Sequence[str]) -> str:

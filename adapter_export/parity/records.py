@@ -23,7 +23,8 @@ from adapter_export.reading.links import folder_of
 # A record unpacks to no more than this: one from a stranger must not fill the memory.
 _MAX_BYTES = 8 << 30
 # What Python's reader of archives raises for damaged, compressed and encrypted ones.
-_ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, zlib.error)
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, OverflowError, RuntimeError, ValueError,
+                   zlib.error)  # fmt: skip
 _STATES = ("on", "off")
 _PADDINGS = ("none", "left", "right")
 

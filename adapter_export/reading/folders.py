@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from adapter_export.reading.links import leads_out
 _TEMPLATES = "additional_chat_templates"
 # Files in which transformers finds arguments for a tokenizer's class, and takes paths among them.
 _ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
-_FILE = "_file"
+# Fields whose texts are files, however they look.
+_FILES = ("_file", "_files", "_spm")
+_NAMES = ("init_inputs", "vocab")
 # Longer texts are no paths.
 _MAX_PATH = 4096
 _MAX_JSON_BYTES = 64 << 20
@@ -46,14 +49,18 @@ def _check_arguments(path: Path) -> None:
     except NotJson as error:
         raise InputError(f"{path}: expected JSON, found: {error}") from None
     for name, text in _texts(value):
-        if len(text) < _MAX_PATH and present(Path(text)) and leads_out(Path(text), path.parent):
-            raise InputError(f"{path}: field {name!r}: expected a file in this folder, found {text!r}")
+        # A path of these is taken from where the command runs, a name from the folder.
+        for found in (Path(text), path.parent / text):
+            if present(found) and not found.is_dir() and leads_out(found, path.parent):
+                raise InputError(f"{path}: field {name!r}: expected a file in this folder, found {text!r}")
 
 
-def _texts(value: Any) -> list[tuple[str, str]]:
-    """Fields and the texts in them that may become paths."""
-    if not isinstance(value, dict):
-        return []
-    inputs = value.get("init_inputs")
-    found = [("init_inputs", item) for item in inputs if isinstance(item, str)] if isinstance(inputs, list) else []
-    return found + [(name, item) for name, item in value.items() if name.endswith(_FILE) and isinstance(item, str)]
+def _texts(value: Any) -> Iterator[tuple[str, str]]:
+    """Fields and the texts in them that may become paths: of any field, since which ones a tokenizer's class takes for
+    files is up to the class, where the text looks like a path."""
+    for name, item in value.items() if isinstance(value, dict) else ():
+        for text in item if isinstance(item, list) else (item,):
+            if isinstance(text, str) and len(text) < _MAX_PATH:
+                path = Path(text)
+                if name.endswith(_FILES) or name in _NAMES or path.is_absolute() or ".." in path.parts:
+                    yield name, text

@@ -95,11 +95,14 @@ def _external_tensors(path: Path, message: Any) -> Iterator[tuple[str, dict[str,
         current = pending.pop()
         for field, value in current.ListFields():
             if field.message_type is None:
+                _check_text(path, field, value)
                 continue
             repeated = hasattr(value, "__len__")
             if field.name == "external_data" and repeated:
                 entries: dict[str, str] = {}
                 for entry in value:
+                    for part, text in entry.ListFields():
+                        _check_text(path, part, text)
                     if entries.setdefault(entry.key, entry.value) != entry.value:
                         raise InputError(
                             f"{path}: tensor {current.name[:100]!r}: external data: field {entry.key[:40]!r} twice"
@@ -109,6 +112,13 @@ def _external_tensors(path: Path, message: Any) -> Iterator[tuple[str, dict[str,
                 pending.extend(value)
             else:
                 pending.append(value)
+
+
+def _check_text(path: Path, field: Any, value: Any) -> None:
+    """Texts are such: of one that is no UTF-8, protobuf gives the bytes."""
+    texts = (value,) if isinstance(value, (str, bytes)) else value
+    if field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in texts):
+        raise InputError(f"{path}: not a readable ONNX file: field {field.name!r}: expected UTF-8")
 
 
 def _inside(where: str, location: str) -> str:

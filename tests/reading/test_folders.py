@@ -35,6 +35,7 @@ def test_what_is_never_opened_may_be_anything(folder: Path) -> None:
 def test_a_path_of_the_machine_a_tokenizer_was_made_on_is_no_matter(name: str, folder: Path) -> None:
     path = folder / name
     stale = {"tokenizer_file": "/home/nobody/x/tokenizer.json", "vocab_file": None, "special_tokens_map_file": "m"}
+    stale |= {"name_or_path": str(folder.parent), "bos_token": "/", "chat_template": "/" * 5000}
     path.write_text(json.dumps({**stale, "merges_file": str(folder / "config.json")}))
     check_folder(folder)
 
@@ -48,6 +49,18 @@ def test_a_path_of_the_machine_a_tokenizer_was_made_on_is_no_matter(name: str, f
         (
             lambda folder: (folder / "special_tokens_map.json").write_text('{"vocab_file": "/etc/passwd"}'),
             "special_tokens_map.json: field 'vocab_file': expected a file in this folder, found '/etc/passwd'",
+        ),
+        (
+            lambda folder: (folder / "tokenizer_config.json").write_text('{"source_spm": "../secret"}'),
+            "tokenizer_config.json: field 'source_spm': expected a file in this folder, found '../secret'",
+        ),
+        (
+            lambda folder: (folder / "tokenizer_config.json").write_text('{"anything": "/etc/passwd"}'),
+            "tokenizer_config.json: field 'anything': expected a file in this folder, found '/etc/passwd'",
+        ),
+        (
+            lambda folder: (folder / "tokenizer_config.json").write_text('{"fast_tokenizer_files": ["../secret"]}'),
+            "tokenizer_config.json: field 'fast_tokenizer_files': expected a file in this folder, found '../secret'",
         ),
         (lambda folder: (folder / "tokenizer_config.json").write_text("{"), "tokenizer_config.json: expected JSON"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.errors import InputError
-from adapter_export.reading.files import present, read_text, regular_file
+from adapter_export.reading.files import present, read_text, regular_file, size_of
 from adapter_export.reading.json_text import NotJson, parse
 from adapter_export.reading.links import leads_out
 
@@ -18,27 +18,37 @@ _ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
 # Fields whose texts are files, however they look.
 _FILES = ("_file", "_files", "_spm")
 _NAMES = ("init_inputs", "vocab")
+# Files that are read as a whole, unlike weights; the largest in use, of vocabularies, have a tenth of it.
+_READ_WHOLE = (".json", ".jinja", ".txt", ".model", ".spm", ".tiktoken", ".bpe", ".codes", ".vocab")
+_MAX_WHOLE_BYTES = 512 << 20
 # Longer texts are no paths.
 _MAX_PATH = 4096
 _MAX_JSON_BYTES = 64 << 20
 
 
 def check_folder(folder: Path) -> None:
-    """Raise InputError unless everything that transformers or PEFT may open in the folder is a regular file in it.
+    """Raise InputError unless everything that transformers may open in the folder is a regular file in it, and not too
+    large where it is read as a whole.
 
     Hidden files and folders inside are never opened, so they may be anything.
     """
     for path in sorted(folder.iterdir()):
         if not path.name.startswith(".") and not path.is_dir():
-            regular_file(path, folder)
+            _check_size(path, folder)
     if present(templates := folder / _TEMPLATES):
         if leads_out(templates, folder):
             regular_file(templates, folder)
         for path in sorted(templates.iterdir()) if templates.is_dir() else ():
-            regular_file(path, folder)
+            _check_size(path, folder)
     for name in _ARGUMENTS:
         if present(folder / name):
             _check_arguments(folder / name)
+
+
+def _check_size(path: Path, folder: Path) -> None:
+    size = size_of(path, folder)
+    if size > _MAX_WHOLE_BYTES and path.name.endswith(_READ_WHOLE):
+        raise InputError(f"{path}: expected a file of at most {_MAX_WHOLE_BYTES >> 20} MiB, found {size:,} bytes")
 
 
 def _check_arguments(path: Path) -> None:

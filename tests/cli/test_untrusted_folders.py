@@ -355,7 +355,23 @@ def _in_sparse(model: Any) -> Any:
     return model.graph.sparse_initializer.add().values
 
 
-@pytest.mark.parametrize("place", [_in_initializer, _in_constant, _in_branch, _in_function, _in_default, _in_sparse])
+PLACES = (_in_constant, _in_branch, _in_function, _in_default, _in_sparse)
+
+
+def with_weights_elsewhere(bundle: Path, place: Callable[[Any], Any], entries: dict[str, str]) -> None:
+    """Give the bundle's graph one more tensor, whose values a file has, and the manifest the graph's new digest."""
+    import onnx
+
+    model = onnx.load(bundle / "model.onnx")
+    tensor = place(model)
+    tensor.name, tensor.data_type, tensor.data_location = "w", 1, onnx.TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    (bundle / "model.onnx").write_bytes(model.SerializeToString())
+    digest = sha256(bundle / "model.onnx")
+    edited("manifest.json", lambda manifest: manifest["files"].update({"model.onnx": digest}))(bundle)
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -372,22 +388,18 @@ def _in_sparse(model: Any) -> Any:
         ({"location": "nothing"}, "no such file"),
     ],
 )
-def test_weights_that_a_graph_has_elsewhere(
-    entries: dict[str, str], message: str, place: Callable[[Any], Any], bundle: Path
-) -> None:
-    import onnx
-
+def test_weights_that_a_graph_has_elsewhere(entries: dict[str, str], message: str, bundle: Path) -> None:
     (bundle / "link").symlink_to("../secret")
     os.mkfifo(bundle / "pipe")
-    model = onnx.load(bundle / "model.onnx")
-    tensor = place(model)
-    tensor.name, tensor.data_type, tensor.data_location = "w", 1, onnx.TensorProto.EXTERNAL
-    for key, value in entries.items():
-        tensor.external_data.add(key=key, value=value)
-    (bundle / "model.onnx").write_bytes(model.SerializeToString())
-    digest = sha256(bundle / "model.onnx")
-    edited("manifest.json", lambda manifest: manifest["files"].update({"model.onnx": digest}))(bundle)
+    with_weights_elsewhere(bundle, _in_initializer, entries)
     ends(run(bundle), message)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_wherever_in_the_graph_they_are(place: Callable[[Any], Any], bundle: Path) -> None:
+    with_weights_elsewhere(bundle, place, {"location": "../secret"})
+    ends(run(bundle), "expected a path inside the folder, found '../secret'")
+    ends(["inspect", str(bundle / "model.onnx")], "expected a path inside the folder, found '../secret'")
 
 
 PANICS: dict[str, Callable[[Any], object]] = {

@@ -45,6 +45,10 @@ def test_a_path_of_the_machine_a_tokenizer_was_made_on_is_no_matter(name: str, f
     [
         (lambda folder: (folder / "merges.txt").symlink_to("../secret"), "merges.txt: is a link out of"),
         (lambda folder: (folder / "merges.txt").symlink_to("nothing"), "merges.txt: no such file"),
+        (
+            lambda folder: (folder / "vocab.json").touch() or os.truncate(folder / "vocab.json", 1 << 40),
+            "vocab.json: expected a file of at most 512 MiB, found 1,099,511,627,776 bytes",
+        ),
         (lambda folder: os.mkfifo(folder / "vocab.txt"), "vocab.txt: expected a regular file, found a pipe"),
         (
             lambda folder: (folder / "special_tokens_map.json").write_text('{"vocab_file": "/etc/passwd"}'),

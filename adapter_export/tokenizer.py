@@ -126,6 +126,8 @@ def exportable_tokenizer(model: Path) -> Any | None:
     """
     if not has_tokenizer(model):
         return None
+    # What is wrong with the folder is so without its tokenizer, too.
+    check_folder(model)
     try:
         tokenizer = load_tokenizer(model)
     except InputError as error:

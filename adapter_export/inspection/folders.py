@@ -73,6 +73,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
     config = read_json(folder / MODEL_CONFIG)
     merged = optional_json(folder / SIDECAR).get("merged")
     files = _weight_files(folder)
+    weights = _weights(files)
     known = {
         "kind": "merged model" if merged else "base model",
         "model_type": config.get("model_type"),
@@ -86,7 +87,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
         known["note"] = "quantized weights, which are not exported"
     if isinstance(merged, list):
         known["merged"] = [_merged(item) for item in merged if isinstance(item, Mapping)]
-    return {**known, **_weights(files)}
+    return {**known, **weights}
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
@@ -112,12 +113,13 @@ def _weights(files: Iterable[Path]) -> dict[str, Any]:
     listed = []
     readable = True
     for path in files:
-        listed.append({"file": path.name, "bytes": size_of(path), "sha256": sha256(path)})
         if path.suffix == ".safetensors":
+            # Before the file is hashed: one that is none, of any size, is refused at once.
             header = read_header(path)
             tensors += [Tensor(name, entry.dtype, entry.shape) for name, entry in header.tensors.items()]
         else:
             readable = False
+        listed.append({"file": path.name, "bytes": size_of(path), "sha256": sha256(path)})
     if not readable:
         return {"files": listed, "note": ".bin files list no tensors without loading them"}
     return {"parameters": total(tensors), "files": listed, "tensors": grouped(tensors)}

@@ -24,6 +24,8 @@ from adapter_export.checkpoints.weights import (
 )
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
+from adapter_export.reading.folders import check_folder
+from adapter_export.reading.panics import is_panic
 
 if TYPE_CHECKING:
     import torch
@@ -90,6 +92,7 @@ def load_base(
     if labels is not None:
         changes = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     sha256 = weights_sha256(folder)
+    check_folder(folder)
     try:
         with quiet():
             module, report = getattr(transformers, auto_class).from_pretrained(
@@ -102,7 +105,9 @@ def load_base(
                 adapter_kwargs=_NO_ADAPTER,
                 **changes,
             )
-    except Exception as error:  # transformers raises what its backends raise
+    except BaseException as error:  # transformers raises what its backends raise
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model {folder}: cannot be loaded for {task}: {reason[:300]}") from error
     if (foreign := quantized_name(report["unexpected_keys"])) is not None:

@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.basemodel import quiet
+from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
-from adapter_export.runtime.text import optional_json, read_tokenizer
+from adapter_export.reading.files import present
+from adapter_export.reading.folders import check_folder
+from adapter_export.reading.panics import is_panic, unprinted
+from adapter_export.runtime.text import read_tokenizer
 
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model", "source.spm")
 # Any of these in a model's folder means that it has a tokenizer: without them transformers may make up an empty one.
@@ -76,7 +80,7 @@ SAMPLES: tuple[str, ...] = (
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether the folder holds a tokenizer of any kind, usable or not."""
-    return any((folder / name).exists() for name in (*_VOCABULARIES, _CONFIG))
+    return any(present(folder / name) for name in (*_VOCABULARIES, _CONFIG))
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -87,17 +91,20 @@ def load_tokenizer(folder: Path) -> Any:
     if not has_tokenizer(folder):
         expected = ", ".join(_VOCABULARIES)
         raise InputError(f"model {folder}: expected a tokenizer ({expected}), found none")
+    check_folder(folder)
     try:
-        with quiet():
+        with quiet(), unprinted():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
+    except BaseException as error:  # transformers raises what its backends raise
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         if _needs_sentencepiece(folder):
             # transformers then takes the file for another kind, and says what that lacks.
             reason = "a sentencepiece model needs the package sentencepiece to be installed"
         raise InputError(f"model {folder}: its tokenizer cannot be loaded: {reason[:300]}") from error
     # Kinds that read bytes or characters need no vocabulary; of the others, transformers made this one up.
-    if tokenizer.is_fast and not any((folder / name).exists() for name in _VOCABULARIES):
+    if tokenizer.is_fast and not any(present(folder / name) for name in _VOCABULARIES):
         expected = ", ".join(_VOCABULARIES)
         raise InputError(
             f"model {folder}: expected the vocabulary of its tokenizer ({expected}), found {_CONFIG} alone"
@@ -107,8 +114,8 @@ def load_tokenizer(folder: Path) -> Any:
 
 def _needs_sentencepiece(folder: Path) -> bool:
     """Whether the folder has a sentencepiece model alone, and nothing here to read it."""
-    found = any((folder / name).exists() for name in _SENTENCEPIECE)
-    return found and not (folder / "tokenizer.json").exists() and find_spec("sentencepiece") is None
+    found = any(present(folder / name) for name in _SENTENCEPIECE)
+    return found and not present(folder / "tokenizer.json") and find_spec("sentencepiece") is None
 
 
 def exportable_tokenizer(model: Path) -> Any | None:
@@ -119,6 +126,8 @@ def exportable_tokenizer(model: Path) -> Any | None:
     """
     if not has_tokenizer(model):
         return None
+    # What is wrong with the folder is so without its tokenizer, too.
+    check_folder(model)
     try:
         tokenizer = load_tokenizer(model)
     except InputError as error:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.adapter_format import AdapterContent, parse_adapter
+from adapter_export.bundle.adapter_format import AdapterContent, BrokenAdapter, parse_adapter
 from adapter_export.bundle.manifest import Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.errors import InputError
 from adapter_export.naming import tensor_name
+from adapter_export.reading.files import read_bytes
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -24,6 +25,8 @@ HEAD_SLUG = "head"
 _ADAPTER_VERSION = 1
 _FINGERPRINT_HEX_DIGITS = 8
 _FINGERPRINT_MASK = 0x7FFFFFFF
+# As FlatBuffers: their offsets reach no further.
+MAX_ADAPTER_BYTES = 2 << 30
 # ONNX's number of that data type.
 BFLOAT16 = 16
 
@@ -121,17 +124,17 @@ def ort_value(array: np.ndarray) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
-def read_adapter_file(path: str | Path, base_sha256: str = "", sha256: str = "") -> dict[str, np.ndarray]:
+def read_adapter_file(
+    path: str | Path, base_sha256: str = "", sha256: str = "", root: Path | None = None
+) -> dict[str, np.ndarray]:
     """All tensors of the file, read-only; a file written over later does not change them.
 
     Raises InputError for a missing or broken file, one of another base model, and, where `sha256` tells the digest it
-    must have, one with another. Without a digest a changed number in it cannot be seen.
+    must have, one with another. Without a digest a changed number in it cannot be seen. root: the folder that must hold
+    the file; without, the one that it is in.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{path}: no such file") from None
+    data = read_bytes(path, MAX_ADAPTER_BYTES, root)
     return parse_adapter_file(path, data, base_sha256, sha256).tensors(data)
 
 
@@ -141,7 +144,7 @@ def parse_adapter_file(path: Path, data: bytes, base_sha256: str = "", sha256: s
         raise InputError(f"{path}: expected a file with sha256 {sha256[:12]}..., found {digest[:12]}...")
     try:
         content = parse_adapter(data)
-    except ValueError as error:
+    except BrokenAdapter as error:
         raise InputError(f"{path}: not a readable .onnx_adapter file: {error}") from None
     expected, found = fingerprint(base_sha256), content.model_version & _FINGERPRINT_MASK
     if expected and found and expected != found:

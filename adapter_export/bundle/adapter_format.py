@@ -31,6 +31,10 @@ _DTYPES: Mapping[int, str] = {
 }  # fmt: skip
 
 
+class BrokenAdapter(ValueError):
+    """What is wrong with the bytes of a file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a tensor lies among a file's bytes: `start` counts from their beginning."""
@@ -62,24 +66,24 @@ class AdapterContent:
 
 
 def parse_adapter(data: bytes) -> AdapterContent:
-    """The content of a file's bytes; raises ValueError saying what is wrong with them."""
+    """The content of a file's bytes; raises BrokenAdapter saying what is wrong with them."""
     if data[4:8] != _IDENTIFIER:
-        raise ValueError("no adapter file: its mark TORT is missing")
+        raise BrokenAdapter("no adapter file: its mark TORT is missing")
     try:
         return _parse(_Buffer(data))
     except (struct.error, UnicodeDecodeError) as error:
-        raise ValueError(f"broken structure: {error}") from None
+        raise BrokenAdapter(f"broken structure: {error}") from None
 
 
 def _parse(buffer: _Buffer) -> AdapterContent:
     root = _Table(buffer, buffer.offset(0))
     if (version := root.int32(_FORMAT)) != _FORMAT_VERSION:
-        raise ValueError(f"format version {version}, expected {_FORMAT_VERSION}")
+        raise BrokenAdapter(f"format version {version}, expected {_FORMAT_VERSION}")
     places: dict[str, Place] = {}
     for at in buffer.offsets(*root.vector(_PARAMETERS, 4)):
         name, place = _parameter(_Table(buffer, at))
         if name in places:
-            raise ValueError(f"tensor {name!r} is there twice")
+            raise BrokenAdapter(f"tensor {name!r} is there twice")
         places[name] = place
     return AdapterContent(root.int32(_ADAPTER), root.int32(_MODEL), places)
 
@@ -89,17 +93,20 @@ def _parameter(table: _Table) -> tuple[str, Place]:
     # A thousand adapters of one graph have the same names: they share them.
     name = sys.intern(table.buffer.data[start : start + length].decode())
     if not name:
-        raise ValueError("a tensor without a name")
+        raise BrokenAdapter("a tensor without a name")
     start, rank = table.vector(_DIMS, 8)
     if rank > _MAX_RANK:
-        raise ValueError(f"tensor {name!r}: {rank} dims, expected at most {_MAX_RANK}")
+        raise BrokenAdapter(f"tensor {name!r}: {rank} dims, expected at most {_MAX_RANK}")
     dims = struct.unpack_from(f"<{rank}q", table.buffer.data, start)
     if (code := table.int32(_TYPE)) not in _DTYPES:
-        raise ValueError(f"tensor {name!r}: data type {code} is not supported")
+        raise BrokenAdapter(f"tensor {name!r}: data type {code} is not supported")
     dtype = numpy_dtype(_DTYPES[code])
     start, size = table.vector(_DATA, 1)
     if any(dim < 0 for dim in dims) or math.prod(dims) * dtype.itemsize != size:
-        raise ValueError(f"tensor {name!r}: {size} bytes do not hold {list(dims)} of {dtype}")
+        raise BrokenAdapter(f"tensor {name!r}: {size} bytes do not hold {list(dims)} of {dtype}")
+    # A tensor without values may have sizes whose product no number can hold.
+    if math.prod(filter(None, dims)) * dtype.itemsize >= 1 << 63:
+        raise BrokenAdapter(f"tensor {name!r}: no tensor can have the sizes {list(dims)}")
     return name, Place(dtype, dims, start)
 
 
@@ -118,7 +125,7 @@ class _Buffer:
 
     def read(self, code: str, at: int) -> int:
         if at < 0:
-            raise ValueError("broken structure: an offset points before the file")
+            raise BrokenAdapter("broken structure: an offset points before the file")
         return int(struct.unpack_from(code, self.data, at)[0])
 
     def offset(self, at: int) -> int:
@@ -151,9 +158,9 @@ class _Table:
     def vector(self, index: int, itemsize: int) -> tuple[int, int]:
         """Start and number of items of a vector, all of them inside the file; it must be there."""
         if (place := self._field(index)) is None:
-            raise ValueError("broken structure: a field is missing")
+            raise BrokenAdapter("broken structure: a field is missing")
         place = self.buffer.offset(place)
         count = self.buffer.read("<I", place)
         if place + 4 + count * itemsize > len(self.buffer.data):
-            raise ValueError("broken structure: a field reaches beyond the end of the file")
+            raise BrokenAdapter("broken structure: a field reaches beyond the end of the file")
         return place + 4, count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from adapter_export import tasks
-from adapter_export.bundle.adapter_file import HEAD_SLUG, adapter_tensors, check_adapter, write_adapter_file
+from adapter_export.bundle.adapter_file import (
+    HEAD_SLUG,
+    MAX_ADAPTER_BYTES,
+    adapter_tensors,
+    check_adapter,
+    write_adapter_file,
+)
 from adapter_export.bundle.adapter_format import numpy_dtype
 from adapter_export.bundle.manifest import (
     ADAPTER_SUFFIX,
@@ -37,12 +42,11 @@ from adapter_export.outputs.files import sync
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
 from adapter_export.outputs.workspace import Workspace, workspace
+from adapter_export.reading.files import present, read_bytes
+from adapter_export.reading.links import check_writable, follows_links
 
 # Seconds to wait for another command that writes the bundle.
 LOCK_TIMEOUT = 60.0
-# Between name and digest in the file of a replaced adapter. Names have no such character, so none can collide.
-_VERSION_MARK = "@"
-_DIGEST_DIGITS = 12
 
 
 def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -102,6 +106,7 @@ def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
     )
 
 
+@follows_links("adapters")
 def add_adapter(
     bundle: str | Path,
     adapters: Mapping[str, str | Path],
@@ -110,6 +115,7 @@ def add_adapter(
     task: str = AUTO,
     labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
     lock_timeout: float = LOCK_TIMEOUT,
+    follow_links: bool = False,
 ) -> Manifest:
     """Add adapter checkpoints to a bundle of mode swappable or bank; all of them, or none. Returns the new manifest.
 
@@ -118,13 +124,15 @@ def add_adapter(
 
     task: of the bundle, which `auto` takes; `features`, for a bundle of that task, is the consent to leave task heads
     out. labels: class names by adapter, which win over those of the checkpoint. lock_timeout: seconds to wait for
-    another command that writes the bundle.
+    another command that writes the bundle. follow_links: whether links in the adapters' folders may lead out of them.
 
     Raises InputError for a bundle of another mode, an adapter that does not fit its graph, its task or its base model;
     OutputExists for a name in use, unless `force` replaces it; OutputBusy when the other command takes longer.
     """
     folder = existing_folder(bundle, "bundle")
     adapters = {name: local(path, "adapter") for name, path in adapters.items()}
+    for place in (MANIFEST, ADAPTERS):
+        check_writable(folder / place, folder)
     read_manifest(folder)
     with workspace(folder.resolve(), inside=True, wait=lock_timeout) as own:
         # Another command may have changed it meanwhile.
@@ -170,7 +178,7 @@ def add_adapter(
 def _config(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """The bundle's model config, which older bundles may lack."""
     path = folder / "config.json"
-    return read_json(path) if path.is_file() else {"model_type": manifest.base.model_type}
+    return read_json(path) if present(path) else {"model_type": manifest.base.model_type}
 
 
 def _check_task(name: str, one: Told, asked: str, manifest: Manifest) -> None:
@@ -217,8 +225,7 @@ def _beside_the_old(info: AdapterInfo, before: Manifest) -> AdapterInfo:
     """A replaced adapter's new file gets a name of its own: the old manifest needs the old file until it is gone."""
     if info.file not in before.files:
         return info
-    path = f"{ADAPTERS}/{info.name}{_VERSION_MARK}{info.sha256[:_DIGEST_DIGITS]}{ADAPTER_SUFFIX}"
-    return replace(info, file=path)
+    return replace(info, file=adapter_path(info.name, info.sha256))
 
 
 def _commit(own: Workspace, before: Manifest, after: Manifest) -> None:
@@ -244,13 +251,14 @@ def _at_their_places(own: Workspace, before: Manifest, after: Manifest) -> Manif
     try:
         for info in after.adapters:
             if info.file is not None and info.file != adapter_path(info.name):
-                shutil.copyfile(own.target / info.file, own.new / f"{info.name}{ADAPTER_SUFFIX}")
+                data = read_bytes(own.target / info.file, MAX_ADAPTER_BYTES, own.target)
+                (own.new / f"{info.name}{ADAPTER_SUFFIX}").write_bytes(data)
                 _move_in(own, f"{info.name}{ADAPTER_SUFFIX}", adapter_path(info.name))
                 moved = moved.with_adapter(replace(info, file=adapter_path(info.name)))
         if moved != after:
             own.note_placed({*after.files} - {*moved.files})
             _replace_manifest(own, moved)
-    except OSError:
+    except (OSError, InputError):
         return after
     finally:
         own.withdraw()
@@ -259,6 +267,7 @@ def _at_their_places(own: Workspace, before: Manifest, after: Manifest) -> Manif
 
 def _move_in(own: Workspace, name: str, path: str) -> None:
     """A complete file of the workspace to its path in the bundle."""
+    check_writable(own.target / path, own.target)
     (own.target / path).parent.mkdir(exist_ok=True)
     sync(own.new / name)
     (own.new / name).replace(own.target / path)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from adapter_export.bundle.typed import build
+from adapter_export.bundle.typed import WrongField, build
 from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
@@ -14,12 +15,15 @@ from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.files import write_json
 from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.reading.files import present
 
 FORMAT_VERSION = 1
 # The graphs a bundle may hold: one, or of encoder-decoder models two.
 MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 ADAPTERS = "adapters"
 ADAPTER_SUFFIX = ".onnx_adapter"
+# Between the name of an adapter and digits of its sha256, in the file of a replaced one. Names have no such character.
+VERSION_MARK, VERSION_DIGITS = "@", 12
 # Tensors of no adapter: of a bank those that are not one repeated value (the base model's own task head); of a graph
 # whose tensors are required inputs all of them.
 NO_ADAPTER_FILE = f"no_adapter{ADAPTER_SUFFIX}"
@@ -186,9 +190,9 @@ class Manifest:
         return replace(self, adapters=tuple(adapter if info is old else info for info in kept), files=files)
 
 
-def adapter_path(name: str) -> str:
-    """Where the file of an adapter stands in a bundle."""
-    return f"{ADAPTERS}/{name}{ADAPTER_SUFFIX}"
+def adapter_path(name: str, digest: str = "") -> str:
+    """Where the file of an adapter stands in a bundle. digest: of one that stands beside the file it replaces."""
+    return f"{ADAPTERS}/{name}{VERSION_MARK if digest else ''}{digest[:VERSION_DIGITS]}{ADAPTER_SUFFIX}"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -200,7 +204,7 @@ def read_manifest(path: str | Path) -> Manifest:
     """The manifest of a bundle folder. Raises InputError for a folder that is no bundle or a broken manifest."""
     folder = existing_folder(path, "bundle")
     file = folder / MANIFEST
-    if not file.exists():
+    if not present(file):
         raise InputError(f"bundle {folder}: expected {MANIFEST}, found none; the folder is not a bundle")
     value = read_json(file)
     version = value.get("format_version")
@@ -209,7 +213,7 @@ def read_manifest(path: str | Path) -> Manifest:
     try:
         manifest: Manifest = build(Manifest, value)
         _check(manifest)
-    except (ValueError, InputError) as error:
+    except (WrongField, InputError) as error:
         raise InputError(f"{file}: {error}") from None
     return manifest
 
@@ -218,19 +222,27 @@ def _check(manifest: Manifest) -> None:
     """A manifest may come from anywhere: nothing in it may lead out of the bundle."""
     if set(manifest.graphs) not in ({MODEL}, {ENCODER, DECODER}):
         found = ", ".join(manifest.graphs) or "none"
-        raise ValueError(f"field 'graphs': expected {MODEL}, or {ENCODER} and {DECODER}, found {found}")
+        raise WrongField(f"field 'graphs': expected {MODEL}, or {ENCODER} and {DECODER}, found {found}")
     if manifest.bind not in BINDINGS:
-        raise ValueError(f"field 'bind': expected one of {', '.join(BINDINGS)}, found {manifest.bind!r}")
+        raise WrongField(f"field 'bind': expected one of {', '.join(BINDINGS)}, found {manifest.bind!r}")
     if missing := [name for name in manifest.graphs if name not in manifest.files]:
-        raise ValueError(f"field 'files': expected {missing[0]!r} among them")
-    for path in [*manifest.files, *(info.file for info in manifest.adapters if info.file is not None)]:
+        raise WrongField(f"field 'files': expected {missing[0]!r} among them")
+    for path in manifest.files:
         parts = path.split("/")
-        if not all(parts) or {".", ".."} & set(parts) or "\\" in path or ":" in path:
-            raise ValueError(f"path {path!r}: expected a path inside the bundle")
+        if not all(parts) or {".", ".."} & set(parts) or set("\\:") & set(path) or not path.isprintable():
+            raise WrongField(f"path {path!r}: expected a path inside the bundle")
+    if MANIFEST in manifest.files:
+        raise WrongField(f"field 'files': expected other files than {MANIFEST} itself")
     for problem in (manifest.problem_type, *(info.problem_type for info in manifest.adapters)):
         if problem not in (None, *PROBLEM_TYPES):
-            raise ValueError(f"field 'problem_type': expected one of {', '.join(PROBLEM_TYPES)}, found {problem!r}")
+            raise WrongField(f"field 'problem_type': expected one of {', '.join(PROBLEM_TYPES)}, found {problem!r}")
+    if len({info.name for info in manifest.adapters}) != len(manifest.adapters):
+        raise WrongField("field 'adapters': a name is there twice")
     for info in manifest.adapters:
         check_adapter_name(info.name)
-    if len({info.name for info in manifest.adapters}) != len(manifest.adapters):
-        raise ValueError("field 'adapters': a name is there twice")
+        # A file of an adapter is one that `add` replaces and deletes.
+        beside = re.escape(f"{ADAPTERS}/{info.name}{VERSION_MARK}") + rf"[0-9a-f]{{{VERSION_DIGITS}}}{ADAPTER_SUFFIX}"
+        if info.file not in (None, adapter_path(info.name)) and not re.fullmatch(beside, str(info.file)):
+            raise WrongField(
+                f"adapter {info.name!r}: field 'file': expected {adapter_path(info.name)!r}, found {info.file!r}"
+            )

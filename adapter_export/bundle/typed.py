@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 
+class WrongField(Exception):
+    """A field, what was expected there and what was found."""
+
+
 def build(kind: Any, value: Any, field: str = "") -> Any:
     """`value` as `kind`: a dataclass, `tuple[X, ...]`, `Mapping[str, X]`, str, int, float, or a union of such.
 
-    Raises ValueError naming the field, what was expected and what was found.
+    Raises WrongField naming the field, what was expected and what was found.
     """
     origin = get_origin(kind)
     if origin is types.UnionType:
@@ -35,7 +39,7 @@ def _expect(kind: type, value: Any, field: str) -> Any:
     if type(value) is not kind:
         names = {dict: "object", list: "list", type(None): "null"}
         expected, found = names.get(kind, kind.__name__), names.get(type(value), type(value).__name__)
-        raise ValueError(f"field {field!r}: expected {expected}, found {found}")
+        raise WrongField(f"field {field!r}: expected {expected}, found {found}")
     return value
 
 
@@ -46,7 +50,7 @@ def _union(kinds: tuple[Any, ...], value: Any, field: str) -> Any:
     for kind in kinds[:-1]:
         try:
             return build(kind, value, field)
-        except ValueError:
+        except WrongField:
             continue
     return build(kinds[-1], value, field)
 
@@ -61,8 +65,8 @@ def _dataclass(kind: Any, value: Any, field: str) -> Any:
     prefix = f"{field}." if field else ""
     known = {item.name: item for item in dataclasses.fields(kind)}
     if unknown := [name for name in given if name not in known]:
-        raise ValueError(f"field {prefix + unknown[0]!r} is not known")
+        raise WrongField(f"field {prefix + unknown[0]!r} is not known")
     for name, item in known.items():
         if name not in given and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise ValueError(f"field {prefix + name!r} is missing")
+            raise WrongField(f"field {prefix + name!r} is missing")
     return kind(**{name: build(hints[name], element, prefix + name) for name, element in given.items()})

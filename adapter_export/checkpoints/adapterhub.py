@@ -23,6 +23,7 @@ from adapter_export.methods.bottleneck import PLACEMENTS, BottleneckOperator
 from adapter_export.methods.contract import Block
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.tables import known
+from adapter_export.reading.files import present
 from adapter_export.sites import Port, Site
 
 FORMAT = "adapterhub"
@@ -55,10 +56,10 @@ class _Standing:
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
     """Read the folder; raises InputError for a missing or unreadable file."""
-    if (embeddings := folder / _EMBEDDINGS).exists():
+    if present(embeddings := folder / _EMBEDDINGS):
         raise InputError(f"{embeddings}: embeddings that were trained with the adapter are not supported")
     # Either file alone is an error, so that no head is dropped silently.
-    has_head = any((folder / name).exists() for name in (hub_heads.HEAD_CONFIG, *_HEADS))
+    has_head = any(present(folder / name) for name in (hub_heads.HEAD_CONFIG, *_HEADS))
     return Checkpoint(
         folder,
         FORMAT,
@@ -66,7 +67,7 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
         read_tensors(_first(folder, _WEIGHTS)),
         read_tensors(_first(folder, _HEADS)) if has_head else {},
         read_json(folder / hub_heads.HEAD_CONFIG) if has_head else {},
-        interface=read_json(described) if (described := folder / hub_interface.INTERFACE).exists() else None,
+        interface=read_json(described) if present(described := folder / hub_interface.INTERFACE) else None,
     )
 
 
@@ -146,7 +147,7 @@ def sidecar(adapter: Adapter, info: ModelInfo) -> dict[str, Any]:
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path:
     for name in names:
-        if (folder / name).exists():
+        if present(folder / name):
             return folder / name
     raise InputError(f"{folder}: expected {' or '.join(names)}, found neither")
 

@@ -1,9 +1,8 @@
-"""Reading files that came from somewhere else: every failure is one InputError that names the file and the field."""
+"""What files that came from somewhere else hold: every failure is one InputError that names the file and the field."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.checkpoints.safetensors_header import read_header
+from adapter_export.checkpoints.safetensors_file import read_safetensors
 from adapter_export.checkpoints.torch_file import NotTensors, read_torch_file
 from adapter_export.errors import InputError
+from adapter_export.reading.files import open_file, present, read_text
+from adapter_export.reading.json_text import NotJson, parse
 
 _CHUNK_BYTES = 1 << 20
 # A checkpoint's config is small; anything larger is not one, and is not read into memory.
@@ -33,30 +34,21 @@ def existing_folder(path: str | Path, what: str) -> Path:
     return folder
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; raises InputError when it is missing, broken, or no object."""
+def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
+    """The JSON object in `path`; raises InputError when it is missing, broken, or no object. root: the folder that must
+    hold the file; without, the one that `path` is in."""
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise InputError(f"{path}: expected a JSON file below {_MAX_JSON_BYTES >> 20} MiB, found a larger file")
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # broken syntax or encoding, nested too deep, or a number too long
+        value = parse(read_text(path, _MAX_JSON_BYTES, root))
+    except NotJson as error:
         raise InputError(f"{path}: expected JSON, found: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are all different: readers disagree on which of two they take."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} twice in one object")
-    return value
+def optional_json(path: Path) -> dict[str, Any]:
+    """The same, or an empty object where nothing of that name is there."""
+    return read_json(path) if present(path) else {}
 
 
 def field(config: Mapping[str, Any], path: Path, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
@@ -86,7 +78,7 @@ def read_stored(path: Path) -> dict[str, np.ndarray]:
 
     Of a .bin file tensors only are read, and no code is run, see `torch_file`. Raises InputError for anything odd.
     """
-    tensors = _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path)
+    tensors = _read_bin(path) if path.suffix == ".bin" else read_safetensors(path)
     for name, tensor in tensors.items():
         if tensor.dtype.name not in _FLOATS:
             raise InputError(f"{path}: tensor {name!r}: expected floating point, found {tensor.dtype}")
@@ -100,40 +92,17 @@ def as_float(tensor: np.ndarray) -> np.ndarray:
     return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32)
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    import ml_dtypes  # noqa: F401 (lets numpy know bfloat16)
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    read_header(path)
-    try:
-        return load_file(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a readable safetensors file: {_one_line(error)}") from None
-    except AttributeError as error:  # how the library meets a type that numpy has not
-        raise InputError(f"{path}: expected floating point, found a type that is none: {_one_line(error)}") from None
-
-
 def _read_bin(path: Path) -> dict[str, np.ndarray]:
     try:
         return read_torch_file(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except NotTensors as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+def sha256(path: Path, root: Path | None = None) -> str:
+    """Hex digest of a file's bytes; raises InputError where it cannot be read. root: see `read_json`."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path, root) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

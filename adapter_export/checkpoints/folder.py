@@ -23,6 +23,7 @@ from adapter_export.methods import registry
 from adapter_export.methods.bottleneck import PLACEMENTS
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs.ownership import SIDECAR
+from adapter_export.reading.files import present
 
 _log = logging.getLogger(__name__)
 
@@ -47,11 +48,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read an adapter folder without a model. Raises InputError naming the file and what is wrong with it."""
     folder = existing_folder(path, "adapter")
     config_path = folder / "adapter_config.json"
-    if (fusion := folder / "adapter_fusion_config.json").exists():
+    if present(fusion := folder / "adapter_fusion_config.json"):
         raise InputError(f"{fusion}: AdapterFusion is not supported, as it mixes the outputs of several adapters")
     # PEFT saves an adapter that has a name into a subfolder.
     inside = sorted(path.parent.name for path in folder.glob(f"*/{config_path.name}"))
-    if inside and not config_path.exists():
+    if inside and not present(config_path):
         raise InputError(f"adapter {folder}: expected one, found a folder of {len(inside)}: {', '.join(inside)}")
     config = read_json(config_path)
     if "peft_type" in config:
@@ -60,7 +61,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         checkpoint = adapterhub.read(folder, config)
     else:
         raise InputError(f"{config_path}: expected field 'peft_type' (PEFT) or 'config' (AdapterHub), found neither")
-    if (folder / SIDECAR).exists():
+    if present(folder / SIDECAR):
         checkpoint.sidecar.update(_read_sidecar(folder / SIDECAR))
     return checkpoint
 

@@ -11,6 +11,8 @@ from typing import Any
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
+from adapter_export.reading.files import read_text
+from adapter_export.reading.links import folder_of
 
 # What transformers calls classes without names.
 PLACEHOLDERS = ("LABEL_0", "LABEL_1")
@@ -112,15 +114,7 @@ def _split(text: str) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"--labels @{path}: expected a text file with a name a line, found {_kind(path)}")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"--labels @{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"--labels @{path}: expected UTF-8 text, found {error.reason} at byte {error.start}") from None
+        text = read_text(path, _MAX_BYTES, folder_of(path), "utf-8-sig")
+    except InputError as error:
+        raise InputError(f"--labels: a file with a name a line: {error}") from None
     return [line.strip() for line in text.rstrip().split("\n")]
-
-
-def _kind(path: Path) -> str:
-    return "a large file" if path.is_file() else "a folder" if path.is_dir() else "nothing"

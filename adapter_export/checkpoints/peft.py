@@ -33,6 +33,7 @@ from adapter_export.methods.contract import Block
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.placement.renames import canonical, former
+from adapter_export.reading.files import present
 from adapter_export.sites import Port, Site, strip_prefix
 
 __all__ = ["FORMAT", "read", "resolve", "task_of", "whole_tensors", "write"]
@@ -45,7 +46,7 @@ _NAME = re.compile(r"(?<=\.ia3_l)\.[^.]+$|\.modules_to_save\.[^.]+(?=\.)")
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
     """Read the folder; raises InputError for a missing or unreadable file, or a PEFT method other than IA3."""
     parse(config, folder / CONFIG)
-    weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    weights = next((folder / name for name in WEIGHTS if present(folder / name)), None)
     if weights is None:
         raise InputError(f"{folder}: expected {' or '.join(WEIGHTS)}, found neither")
     tensors = _plain_names(weights, read_stored(weights))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.errors import InputError
+from adapter_export.reading.files import open_file
+from adapter_export.reading.json_text import NotJson, parse
 
 # Bits of a value of each type the format knows.
 _BITS: Mapping[str, int] = {
@@ -67,21 +68,15 @@ def itemsize(dtype: str) -> int:
 
 def read_header(path: Path) -> Header:
     """Read and check the header of the file. Raises InputError, naming the tensor, for whatever does not add up."""
-    try:
-        # A pipe would block, a device would never end.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path}: expected a regular file")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            first = file.read(_LENGTH_BYTES)
-            if len(first) < _LENGTH_BYTES:
-                raise _broken(path, f"expected at least {_LENGTH_BYTES} bytes, found {len(first)}")
-            (length,) = struct.unpack("<Q", first)
-            if length > min(size - _LENGTH_BYTES, _MAX_HEADER_BYTES):
-                raise _broken(path, f"a header of {length:,} bytes in a file of {size:,}")
-            text = file.read(length)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        first = file.read(_LENGTH_BYTES)
+        if len(first) < _LENGTH_BYTES:
+            raise _broken(path, f"expected at least {_LENGTH_BYTES} bytes, found {len(first)}")
+        (length,) = struct.unpack("<Q", first)
+        if length > min(size - _LENGTH_BYTES, _MAX_HEADER_BYTES):
+            raise _broken(path, f"a header of {length:,} bytes in a file of {size:,}")
+        text = file.read(length)
     parsed = _parse(path, text)
     metadata = parsed.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -119,18 +114,10 @@ def _broken(path: Path, problem: str) -> InputError:
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _broken(path, f"{twice!r} is there twice")
-        return result
-
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:  # broken syntax or encoding, nested too deep, a number too long
-        raise _broken(path, f"header: {str(error).splitlines()[0][:200]}") from None
+        value = parse(text.decode("utf-8"))
+    except (NotJson, UnicodeDecodeError) as error:
+        raise _broken(path, f"header: {error}") from None
     if not isinstance(value, dict):
         raise _broken(path, f"header: expected a JSON object, found {type(value).__name__}")
     return value
@@ -155,6 +142,9 @@ def _entry(path: Path, name: str, value: Any) -> Entry:
         raise wrong("data_offsets", "[begin, end]", offsets)
     if math.prod(shape) * _BITS[dtype] != 8 * (offsets[1] - offsets[0]):
         raise wrong("data_offsets", f"as many bytes as {dtype} of shape {shape} takes", offsets)
+    # A tensor without values may have sizes whose product no number can hold.
+    if math.prod(filter(None, shape)) * _BITS[dtype] >= 1 << 63:
+        raise wrong("shape", "sizes that a tensor can have", shape)
     return Entry(dtype, tuple(shape), *offsets)
 
 

@@ -1,22 +1,25 @@
 """PyTorch's .bin files without PyTorch: a pickle of which only tensors are taken, and the bytes that belong to it.
 
-A pickle is a program. Each name in this one is looked up in a short list: ordered dictionaries, storages of numbers,
-and the functions that make a tensor or a parameter of one. Anything else is an error, and nothing is ever imported.
+A pickle is a program. This one is read as data (see `pickles`), and each name in it is looked up in a short list:
+storages of numbers, and the functions that make a tensor or a parameter of one. Anything else is an error.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from adapter_export.checkpoints.pickles import BadPickle, Call, Name, Reference, read_pickle
+from adapter_export.checkpoints.safetensors_file import MAX_BYTES
+from adapter_export.reading.files import read_bytes
 
 # Names of PyTorch's storages -> numpy's dtypes; bfloat16 is `ml_dtypes`' own.
 _STORAGES: Mapping[str, str] = {
@@ -35,26 +38,28 @@ _STORAGES: Mapping[str, str] = {
 }
 # What files before 2020 begin with: a number, the version of their protocol, and facts about the machine.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+# What an archive begins with.
+_ARCHIVE = b"PK"
+# What Python's reader of archives raises for damaged, compressed and encrypted ones.
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, OverflowError, RuntimeError, ValueError,
+                   zlib.error)  # fmt: skip
+_UNREADABLE = "not readable as tensors only"
+_FUNCTIONS = (("torch._utils", "_rebuild_parameter"), ("torch._utils", "_rebuild_tensor_v2"))
+# As numpy, and a limit above all that a file could hold.
+_MAX_RANK, _MAX_VALUES = 64, 1 << 48
 
 
 class NotTensors(ValueError):
     """The file holds something else than tensors, or is damaged."""
 
 
-@dataclass
-class _Storage:
-    """Numbers of one dtype; data is there once the file has been read to its end."""
+@dataclass(frozen=True)
+class _View:
+    """A tensor: a part of the numbers of that key, which are `count` of one dtype."""
 
     dtype: str
+    key: str
     count: int
-    data: bytes = b""
-
-
-@dataclass
-class _View:
-    """A tensor: a part of a storage."""
-
-    storage: _Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -63,111 +68,112 @@ class _View:
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a file as `torch.save` writes a mapping of names to tensors, in their dtypes.
 
-    Raises NotTensors, saying what was found; OSError where the file cannot be read.
+    Raises NotTensors, saying what was found; InputError for a file that cannot be read, or is too large.
     """
-    try:
-        state = _read_archive(path) if zipfile.is_zipfile(path) else _read_older(io.BytesIO(path.read_bytes()))
-    except (NotTensors, OSError):
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise NotTensors(f"not readable as tensors only: {_one_line(error)}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, _View) for value in state.values()):
-        raise NotTensors("expected a mapping of names to tensors")
-    return {str(name): _array(str(name), view) for name, view in state.items()}
+    data = read_bytes(path, MAX_BYTES)
+    # An archive may stand behind anything; `torch.save` writes nothing before it.
+    views, numbers = _read_archive(data) if data.startswith(_ARCHIVE) else _read_older(io.BytesIO(data))
+    return {name: _array(name, view, numbers) for name, view in views.items()}
 
 
-def _read_archive(path: Path) -> Any:
+def _read_archive(data: bytes) -> tuple[dict[str, _View], dict[str, bytes]]:
     """An uncompressed archive: `<name>/data.pkl`, and a file for each storage."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        # What is compressed could unpack to any size.
-        unpacked = sum(item.file_size for item in archive.infolist())
-        if unpacked > path.stat().st_size:
-            raise ValueError(f"expected uncompressed contents, found {unpacked} bytes of them")
-        root = next(name.removesuffix("data.pkl") for name in names if name.endswith("data.pkl"))
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise ValueError("expected numbers in little-endian order")
-        storages: dict[str, _Storage] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            items = archive.infolist()
+            # What is compressed could unpack to any size, and so could files that share their bytes.
+            if (unpacked := sum(item.file_size for item in items)) > len(data):
+                raise NotTensors(f"expected uncompressed contents, found {unpacked} bytes of them")
+            files = {item.filename: archive.read(item) for item in items}
+    except _ARCHIVE_ERRORS as error:
+        raise NotTensors(f"{_UNREADABLE}: {' '.join(str(error).split())[:200]}") from None
+    root = next((name.removesuffix("data.pkl") for name in files if name.endswith("data.pkl")), None)
+    if root is None:
+        raise NotTensors(f"{_UNREADABLE}: an archive without data.pkl")
+    if files.get(f"{root}byteorder", b"little") != b"little":
+        raise NotTensors("expected numbers in little-endian order")
+    views = _views(_unpickled(io.BytesIO(files[f"{root}data.pkl"])))
+    return views, {name.removeprefix(f"{root}data/"): content for name, content in files.items()}
 
-        def load(kind: str, key: str, count: int) -> _Storage:
-            if key not in storages:
-                storages[key] = _Storage(kind, count, archive.read(f"{root}data/{key}"))
-            return storages[key]
 
-        return _Tensors(io.BytesIO(archive.read(f"{root}data.pkl")), load).load()
-
-
-def _read_older(file: io.BytesIO) -> Any:
+def _read_older(content: io.BytesIO) -> tuple[dict[str, _View], dict[str, bytes]]:
     """A row of pickles, the numbers behind them."""
-    if _Tensors(file).load() != _MAGIC or _Tensors(file).load() != _PROTOCOL:
-        raise ValueError("no file of PyTorch's")
-    if _Tensors(file).load().get("little_endian") is not True:
-        raise ValueError("expected numbers in little-endian order")
-    storages: dict[str, _Storage] = {}
-    state = _Tensors(file, lambda kind, key, count: storages.setdefault(key, _Storage(kind, count))).load()
-    for key in _Tensors(file).load():
-        storage, size = storages[key], int.from_bytes(file.read(8), "little")
-        if size != storage.count:
-            raise ValueError(f"expected {storage.count} numbers, found {size}")
-        storage.data = file.read(size * _dtype(storage.dtype).itemsize)
-    return state
+    if _unpickled(content) != _MAGIC or _unpickled(content) != _PROTOCOL:
+        raise NotTensors(f"{_UNREADABLE}: no file of PyTorch's")
+    facts = _unpickled(content)
+    if not isinstance(facts, dict) or facts.get("little_endian") is not True:
+        raise NotTensors("expected numbers in little-endian order")
+    views = _views(_unpickled(content))
+    known = {view.key: view for view in views.values()}
+    keys = _unpickled(content)
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in known for key in keys):
+        raise NotTensors("expected the keys of the tensors' numbers, found others")
+    numbers: dict[str, bytes] = {}
+    for key in keys:
+        size, view = int.from_bytes(content.read(8), "little"), known[key]
+        if size != view.count or size > len(content.getbuffer()):
+            raise NotTensors(f"storage {key!r:.80}: expected {view.count} numbers, found {size}")
+        numbers[key] = content.read(size * _dtype(view.dtype).itemsize)
+    return views, numbers
 
 
-class _Tensors(pickle.Unpickler):
-    """Reads tensors and what holds them. load: a storage's dtype, key and number of values -> the storage."""
-
-    def __init__(self, file: io.BytesIO, load: Callable[[str, str, int], _Storage] | None = None) -> None:
-        super().__init__(file, encoding="utf-8")
-        self._load = load
-
-    def find_class(self, module: str, name: str) -> Any:
-        match module, name:
-            case "collections", "OrderedDict":
-                return OrderedDict
-            case "torch._utils", "_rebuild_tensor_v2":
-                return _view
-            case "torch._utils", "_rebuild_parameter":
-                return _parameter
-            case "torch", storage if storage in _STORAGES:
-                return _STORAGES[storage]
-        raise pickle.UnpicklingError(f"found {module}.{name}, which is no tensor")
-
-    def persistent_load(self, reference: Any) -> _Storage:
-        if self._load is None or not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
-            raise pickle.UnpicklingError(f"found {reference!r:.80}, which is no storage")
-        _, kind, key, _, count, *view = reference
-        if any(view) or not isinstance(kind, str) or not isinstance(key, str) or not _is_size(count):
-            raise pickle.UnpicklingError(f"found {reference!r:.80}, which is no storage")
-        return self._load(kind, key, count)
+def _unpickled(content: io.BytesIO) -> Any:
+    try:
+        return read_pickle(content)
+    except BadPickle as error:
+        raise NotTensors(f"{_UNREADABLE}: {error}") from None
 
 
-def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _View:
-    if not isinstance(storage, _Storage) or not all(isinstance(sizes, tuple) for sizes in (shape, strides)):
-        raise pickle.UnpicklingError("expected a tensor of a storage")
-    if len(shape) != len(strides) or not all(map(_is_size, (offset, *shape, *strides))):
-        raise pickle.UnpicklingError(f"expected sizes, found offset {offset}, shape {shape}, strides {strides}")
-    return _View(storage, offset, shape, strides)
+def _views(state: Any) -> dict[str, _View]:
+    """The tensors of a mapping, as a pickle tells them."""
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise NotTensors("expected a mapping of names to tensors")
+    return {name: _view(value) for name, value in state.items()}
 
 
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
+def _view(value: Any) -> _View:
+    match value:
+        case Call(Name("torch._utils", "_rebuild_parameter"), (Call() as data, *_)) if data.function != value.function:
+            return _view(data)
+        case Call(
+            Name("torch._utils", "_rebuild_tensor_v2"),
+            (Reference(said), offset, tuple(shape), tuple(strides), *_),
+        ):
+            if len(shape) != len(strides) or not all(map(_is_size, (offset, *shape, *strides))):
+                raise NotTensors("expected sizes of a tensor, found others")
+            return _View(*_storage(said), offset, shape, strides)
+        case Call(Name(module, name)) if (module, name) not in _FUNCTIONS:
+            raise NotTensors(f"{_UNREADABLE}: found {module}.{name}, which is no tensor"[:300])
+    raise NotTensors("expected a mapping of names to tensors")
 
 
-def _array(name: str, view: _View) -> np.ndarray:
-    dtype, storage = _dtype(view.storage.dtype), view.storage
-    if len(storage.data) != storage.count * dtype.itemsize:
-        raise NotTensors(
-            f"tensor {name!r}: expected {storage.count} numbers of {dtype}, found {len(storage.data)} bytes"
-        )
-    count = math.prod(view.shape)
+def _storage(said: Any) -> tuple[str, str, int]:
+    """dtype, key and number of values of a storage."""
+    match said:
+        case ("storage", Name("torch", name), str(key), _, int(count), *view) if name in _STORAGES and not any(view):
+            if _is_size(count):
+                return _STORAGES[name], key, count
+    raise NotTensors(f"{_UNREADABLE}: found a reference that is no storage")
+
+
+def _array(name: str, view: _View, numbers: Mapping[str, bytes]) -> np.ndarray:
+    dtype, count = _dtype(view.dtype), math.prod(view.shape)
+    if (data := numbers.get(view.key)) is None or len(data) != view.count * dtype.itemsize:
+        found = "none" if data is None else f"{len(data)} bytes"
+        raise NotTensors(f"tensor {name!r}: expected {view.count} numbers of {dtype}, found {found}")
+    if len(view.shape) > _MAX_RANK or math.prod(filter(None, view.shape)) > _MAX_VALUES:
+        raise NotTensors(f"tensor {name!r}: expected sizes that a tensor can have, found {view.shape!r:.80}")
+    if not count:
+        return np.empty(view.shape, dtype)
     # Strides can make a few bytes look like any number of values.
-    if count > storage.count:
+    if count > view.count:
         raise NotTensors(f"tensor {name!r}: expected values of its own, found {view.shape} repeated")
     last = view.offset + sum((size - 1) * step for size, step in zip(view.shape, view.strides, strict=True))
-    if count and last >= storage.count:
-        raise NotTensors(f"tensor {name!r}: expected values of its storage, found some beyond its {storage.count}")
-    values = np.frombuffer(storage.data, dtype)[view.offset :]
-    steps: Sequence[int] = [step * dtype.itemsize for step in view.strides]
+    if last >= view.count:
+        raise NotTensors(f"tensor {name!r}: expected values of its storage, found some beyond its {view.count}")
+    values = np.frombuffer(data, dtype)[view.offset :]
+    # The step along an axis of one value is never taken, and may be any number.
+    steps = [step * dtype.itemsize if size > 1 else 0 for size, step in zip(view.shape, view.strides, strict=True)]
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(values, view.shape, steps)).reshape(view.shape)
 
 
@@ -179,9 +185,5 @@ def _dtype(name: str) -> np.dtype[Any]:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    # Larger ones are no sizes, and Python refuses to print them.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62

@@ -14,11 +14,12 @@ from typing import Any
 from adapter_export.checkpoints.files import field, read_json, sha256, shortened
 from adapter_export.checkpoints.safetensors_header import Entry, read_header
 from adapter_export.errors import InputError
+from adapter_export.reading.files import present
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _BIN, _BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 # In the order in which transformers looks for them.
-_CHOICES = (SINGLE, INDEX, _BIN, _BIN_INDEX)
+CHOICES = (SINGLE, INDEX, _BIN, _BIN_INDEX)
 CONFIG = "config.json"
 # The config of an adapter, and its tensors, as PEFT and AdapterHub name them.
 ADAPTER_CONFIG = "adapter_config.json"
@@ -55,8 +56,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     missing or is no plain name.
     """
     explicit = _explicit(folder)
-    for name in (explicit,) if explicit else _CHOICES:
-        if (folder / name).exists() or (folder / name).is_symlink():
+    for name in (explicit,) if explicit else CHOICES:
+        if present(folder / name):
             return tuple(shards(folder, name)) if name.endswith(".index.json") else (folder / name,)
     if explicit:
         raise InputError(f"{folder / CONFIG}: field 'transformers_weights': {explicit!r} is not in the folder")
@@ -83,7 +84,7 @@ def shards(folder: Path, index: str) -> list[Path]:
     if not listed:
         raise InputError(f"{path}: field 'weight_map': expected tensors, found none")
     files = sorted(set(listed.values()))
-    if missing := [file for file in files if not (folder / file).exists()]:
+    if missing := [file for file in files if not present(folder / file)]:
         raise InputError(f"{path}: field 'weight_map': {missing[0][:200]!r} is not in the folder")
     return [folder / file for file in files]
 
@@ -98,7 +99,7 @@ def weights_sha256(folder: Path) -> str:
 
 def checkpoint_sha256(folder: Path) -> str:
     """Digest of what makes up an adapter's checkpoint, its configs and tensors: of sorted (name, sha256)."""
-    return _digest(folder / name for name in sorted(ADAPTER_FILES) if (folder / name).is_file())
+    return _digest(folder / name for name in sorted(ADAPTER_FILES) if present(folder / name))
 
 
 def _digest(files: Iterable[Path]) -> str:
@@ -110,7 +111,7 @@ def _digest(files: Iterable[Path]) -> str:
 
 def model_config(folder: Path) -> dict[str, Any]:
     """The base model's config. Raises InputError, also for a folder that holds an adapter alone."""
-    if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
+    if not present(folder / CONFIG) and present(folder / ADAPTER_CONFIG):
         raise InputError(
             f"model {folder}: expected a base model ({CONFIG}), found an adapter ({ADAPTER_CONFIG}), which belongs to "
             "--adapter"
@@ -120,7 +121,7 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 def adapter_beside(folder: Path) -> bool:
     """Whether an adapter lies in the model's folder, which is no part of the base model."""
-    return (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists()
+    return present(folder / CONFIG) and present(folder / ADAPTER_CONFIG)
 
 
 def refuse_quantized(folder: Path, config: Mapping[str, Any], *, types: bool = True) -> None:
@@ -166,7 +167,7 @@ def _quantized_tensor(tensors: Mapping[str, Entry]) -> str | None:
 
 def _explicit(folder: Path) -> str | None:
     """The file that the config names, where it does."""
-    if not (folder / CONFIG).exists():
+    if not present(folder / CONFIG):
         return None
     name: str | None = field(read_json(folder / CONFIG), folder / CONFIG, "transformers_weights", str, None)
     endings = (".safetensors", ".safetensors.index.json")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, json_option, labels_option
+from adapter_export.cli.options import Command, debug_option, emit, follow_links_option, json_option, labels_option
 from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
 
@@ -45,6 +45,7 @@ LOCK_TIMEOUT = 60.0
     show_default=True,
     help="Seconds to wait for another command that writes the bundle.",
 )
+@follow_links_option
 @click.option("--force", is_flag=True, help="Replace adapters that the bundle has under the same names.")
 @json_option
 @debug_option
@@ -54,6 +55,7 @@ def command(
     task: str,
     labels: tuple[str, ...],
     lock_timeout: float,
+    follow_links: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -72,6 +74,7 @@ def command(
         task=task,
         labels=parse_labels(labels, list(wanted)),
         lock_timeout=lock_timeout,
+        follow_links=follow_links,
     )
     result = {
         "bundle": bundle,

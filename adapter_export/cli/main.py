@@ -14,6 +14,7 @@ from adapter_export.cli.extras import advice
 from adapter_export.cli.options import ExitCode, Invocation, debug_option
 from adapter_export.errors import AdapterExportError, InputError
 from adapter_export.outputs import signals
+from adapter_export.reading import panics
 
 # Command -> its line in `adapter-export --help`. The command itself is `adapter_export.cli.<name>:command`, imported
 # when it is invoked: the help of the group, and of one command, must not wait for the frameworks of the others.
@@ -70,10 +71,14 @@ class LazyGroup(click.Group):
         invocation = extra.setdefault("obj", Invocation())
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        with signals.ending():
+        with signals.ending(), panics.in_command():
             try:
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-            except (Exception, KeyboardInterrupt, signals.Terminated) as error:
+            except BaseException as error:
+                # A library that gave up outside of where that is expected is a mistake of ours.
+                ends = isinstance(error, (Exception, KeyboardInterrupt, signals.Terminated))
+                if not ends and not panics.is_panic(error):
+                    raise
                 _fail(error, invocation)
         sys.exit(code or ExitCode.DONE)
 
@@ -83,7 +88,6 @@ def _fail(error: BaseException, invocation: Invocation) -> NoReturn:
     if (ended := _ended(error)) is not None:
         click.echo(_ENDED[ended], err=True)
         sys.exit(ended)
-    assert isinstance(error, Exception)
     code, line = _describe(_advised(error, invocation.command))
     if invocation.debug:
         traceback.print_exception(error)
@@ -101,14 +105,14 @@ def _ended(error: BaseException) -> ExitCode | None:
     return ExitCode.INTERRUPTED if isinstance(error, click.Abort | KeyboardInterrupt) else None
 
 
-def _advised(error: Exception, command: str | None) -> Exception:
+def _advised(error: BaseException, command: str | None) -> BaseException:
     """A package that is not installed, where an extra brings it, is told as what to install."""
     if isinstance(error, ModuleNotFoundError) and (line := advice(error.name or "", command)) is not None:
         return InputError(line)
     return error
 
 
-def _describe(error: Exception) -> tuple[ExitCode, str]:
+def _describe(error: BaseException) -> tuple[ExitCode, str]:
     match error:
         case click.UsageError():
             help_hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""

@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option, labels_option
+from adapter_export.cli.options import (
+    Command,
+    debug_option,
+    emit,
+    follow_links_option,
+    force_option,
+    json_option,
+    labels_option,
+)
 
 EXAMPLE = """\
 Example:
@@ -37,6 +45,7 @@ Example:
     help="What a task head is for, where the adapter does not say; features leaves it out.",
 )
 @labels_option
+@follow_links_option
 @force_option
 @json_option
 @debug_option
@@ -46,6 +55,7 @@ def command(
     output: Path,
     task: str,
     labels: tuple[str, ...],
+    follow_links: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -53,14 +63,17 @@ def command(
 
     Weights become round(float64(W) * float64(l)), biases included, in the dtype they have; everything else is copied,
     other files of the folder too. Other forms of the weights (.bin, .onnx, ...) stay behind, and so does whatever a
-    link outside the folder leads to. OUTPUT/adapter_export.json says what was merged; 'inspect' shows it.
+    link outside the folder leads to, without --follow-links. OUTPUT/adapter_export.json says what was merged; 'inspect'
+    shows it.
     """
     from adapter_export.checkpoints.labels import parse_labels
     from adapter_export.merging.merge import merge, names_of
 
     given = parse_labels(labels, names_of(adapters))
     with _bar() as progress:
-        result = merge(model, adapters, output, task=task, labels=given, force=force, progress=progress)
+        result = merge(
+            model, adapters, output, task=task, labels=given, force=force, progress=progress, follow_links=follow_links
+        )
     emit(
         {
             "output": result.output,

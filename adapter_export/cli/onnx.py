@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option, labels_option
+from adapter_export.cli.options import (
+    Command,
+    debug_option,
+    emit,
+    follow_links_option,
+    force_option,
+    json_option,
+    labels_option,
+)
 from adapter_export.cli.progress import stages
 from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
@@ -76,6 +84,7 @@ Example:
 )
 @click.option("--opset", default=20, show_default=True, type=click.IntRange(min=20), help="ONNX opset.")
 @labels_option
+@follow_links_option
 @force_option
 @json_option
 @debug_option
@@ -94,6 +103,7 @@ def command(
     slots: int,
     opset: int,
     labels: tuple[str, ...],
+    follow_links: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -119,6 +129,7 @@ def command(
             slots=slots,
             labels=parse_labels(labels, list(wanted)),
             force=force,
+            follow_links=follow_links,
             progress=progress,
         )
     result = {

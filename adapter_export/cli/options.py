@@ -71,6 +71,11 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace what the output folder already holds.")
+follow_links_option = click.option(
+    "--follow-links",
+    is_flag=True,
+    help="Let links in the folders of --model and --adapter lead out of them; otherwise such links are refused.",
+)
 labels_option = click.option(
     "--labels",
     "labels",

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import click
 
-from adapter_export.cli.options import Command, ExitCode, Invocation, debug_option, emit, json_option
+from adapter_export.cli.options import (
+    Command,
+    ExitCode,
+    Invocation,
+    debug_option,
+    emit,
+    follow_links_option,
+    json_option,
+)
 from adapter_export.naming import parse_adapters
 
 EXAMPLE = """\
@@ -40,6 +48,7 @@ Exit code: 0 all of it passed, 1 something failed or is inconclusive, 2 bad inpu
 )
 @click.option("--require-witness", is_flag=True, help="Exit with 1 where a pass rests on our own reading alone.")
 @click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where to run.")
+@follow_links_option
 @json_option
 @debug_option
 @click.pass_context
@@ -51,6 +60,7 @@ def command(
     references: tuple[str, ...],
     require_witness: bool,
     provider: str,
+    follow_links: bool,
     as_json: bool,
 ) -> None:
     """Prove that a bundle computes what the PyTorch model does, with every adapter and without.
@@ -75,6 +85,7 @@ def command(
             provider,
             progress,
             references=parse_adapters(references, "--reference", "FILE"),
+            follow_links=follow_links,
         )
     emit(as_dict(report), as_json, lambda _: print_report(report))
     if report.verdict is not Verdict.PASS or (require_witness and not report.witnessed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from adapter_export.cli.completions import Request, write
 from adapter_export.cli.options import Command, Invocation, debug_option, emit, json_option
 from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError
+from adapter_export.reading.files import decoded, read_given
+from adapter_export.reading.json_text import NotJson, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,8 @@ Examples:
   adapter-export run --bundle bundle --adapter sentiment --adapter topic --text "what a lovely day"
   adapter-export run --bundle writer --adapter poems --text "the night" --temperature 0.8 --top-p 0.95 --seed 1
 """
+# Texts are read into memory.
+_MAX_BYTES = 1 << 30
 # Next tokens shown for a language model.
 _NEXT = 5
 # Of independent classes, those above this probability hold.
@@ -108,18 +111,15 @@ def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | 
     if file is None:
         yield from (Request("--text", {"text": text}, adapter) for text in texts for adapter in adapters)
         return
-    try:
-        # `splitlines` would cut at characters (U+2028, U+0085) that JSON lets strings hold.
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: expected UTF-8, found: {error}") from None
+    # `splitlines` would cut at characters (U+2028, U+0085) that JSON lets strings hold.
+    lines = decoded(file, read_given(file, _MAX_BYTES), "utf-8-sig").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{file}: line {number}"
         try:
-            value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            value = parse(line)
+        except NotJson as error:
             raise InputError(f"{where}: expected a JSON object, found: {error}") from None
         given = _given(where, value, chat)
         own = value.get("adapter")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, force_option, json_option
+from adapter_export.cli.options import Command, debug_option, emit, follow_links_option, force_option, json_option
 
 EXAMPLE = """
 Examples:
@@ -64,6 +64,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--target", metavar="REGEX", help="Modules to adapt, by full path, instead of the method's own choice.")
 @click.option("--feedforward", metavar="REGEX", help="ia3: those of them scaled at their input.")
 @click.option("--resume", is_flag=True, help="Continue a killed run from OUTPUT.partial, where there is one.")
+@follow_links_option
 @force_option
 @json_option
 @debug_option

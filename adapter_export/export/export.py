@@ -36,6 +36,7 @@ from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.folder import output_folder, require_space
+from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.sites import Site
 from adapter_export.tokenizer import exportable_tokenizer
@@ -46,6 +47,7 @@ Progress = Callable[[str], None]
 MODES = ("merged", "embedded", *MANY)
 
 
+@follows_links("model", "adapters")
 def export_onnx(
     model: str | Path,
     adapters: Mapping[str, str | Path],
@@ -64,6 +66,7 @@ def export_onnx(
     tokenizer: bool = True,
     force: bool = False,
     progress: Progress | None = None,
+    follow_links: bool = False,
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
 
@@ -74,8 +77,8 @@ def export_onnx(
     see `export.target`. bind: of mode swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters
     a runtime holds in memory at once. labels: class names by adapter, which win over those of the checkpoint; without
     either, the base model's own where their number fits. tokenizer: False leaves it out; the bundle then takes token
-    ids alone.
-    progress: called with what begins now, in words.
+    ids alone. progress: called with what begins now, in words. follow_links: whether links in the folders of the model
+    and the adapters may lead out of them.
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from adapter_export import tasks
 from adapter_export.architectures.facts import facts
 from adapter_export.basemodel import BaseModel
-from adapter_export.checkpoints.files import read_json
+from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _image_size(base: BaseModel, config: Any) -> tuple[int, int]:
 
 
 def _processed_size(path: Path) -> Any:
-    values = read_json(path) if path.is_file() else {}
+    values = optional_json(path)
     for name in ("crop_size", "size"):
         value = values.get(name)
         if name == "crop_size" and values.get("do_center_crop") is False:

@@ -9,6 +9,7 @@ from adapter_export.bundle.manifest import Manifest, TensorInfo, read_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.inspection.tensors import Tensor, families, grouped
 from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.reading.files import present, size_of
 
 # What a file of the bundle can be, against the manifest.
 OK, CHANGED, MISSING, UNLISTED = "ok", "changed", "missing", "not listed"
@@ -74,11 +75,15 @@ def _sites(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _files(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    found.pop(MANIFEST, None)
-    result = []
+    result: list[dict[str, Any]] = []
     for name, digest in manifest.files.items():
-        path = found.pop(name, None)
-        status = MISSING if path is None else OK if sha256(path) == digest else CHANGED
-        result.append({"file": name, "bytes": path.stat().st_size if path else None, "status": status})
-    return result + [{"file": name, "bytes": path.stat().st_size, "status": UNLISTED} for name, path in found.items()]
+        path = folder / name
+        if not present(path):
+            result.append({"file": name, "bytes": None, "status": MISSING})
+            continue
+        status = OK if sha256(path, folder) == digest else CHANGED
+        result.append({"file": name, "bytes": size_of(path, folder), "status": status})
+    # Kubernetes keeps what it mounts in hidden folders of such names, and links to it.
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    unlisted = [name for name in names if name not in {MANIFEST, *manifest.files} and not name.startswith("..")]
+    return result + [{"file": name, "bytes": (folder / name).lstat().st_size, "status": UNLISTED} for name in unlisted]

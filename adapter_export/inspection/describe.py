@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from adapter_export.inspection.bundles import describe_bundle
 from adapter_export.inspection.folders import ADAPTER_CONFIG, MODEL_CONFIG, describe_adapter, describe_model
 from adapter_export.inspection.onnx_files import describe_adapter_file, describe_onnx
 from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.reading.files import present
 
 _FOLDERS = {MANIFEST: describe_bundle, ADAPTER_CONFIG: describe_adapter, MODEL_CONFIG: describe_model}
 _FILES = {ADAPTER_SUFFIX: describe_adapter_file, ".onnx": describe_onnx}
@@ -24,11 +26,12 @@ def describe(path: str | Path) -> dict[str, Any]:
     target = Path(path)
     if target.is_dir():
         for name, reader in _FOLDERS.items():
-            if (target / name).is_file():
+            if present(target / name):
                 return {"path": target, **reader(target)}
         raise InputError(f"{target}: expected a folder with {', '.join(_FOLDERS)}; it has none of them")
-    if not target.is_file():
+    if not present(target):
         raise InputError(f"{target}: no such file or folder")
     if target.suffix not in _FILES:
         raise InputError(f"{target}: expected a folder, or a file ending in {' or '.join(_FILES)}")
-    return {"path": target, **_FILES[target.suffix](target)}
+    # The user names the file itself: it may be a link to anywhere.
+    return {"path": target, **_FILES[target.suffix](Path(os.path.realpath(target)))}

@@ -8,11 +8,13 @@ from typing import Any
 
 from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft_config
-from adapter_export.checkpoints.files import read_json, sha256
-from adapter_export.checkpoints.weights import CONFIG, adapter_beside, weight_files, weights_sha256
+from adapter_export.checkpoints.files import optional_json, read_json, sha256
+from adapter_export.checkpoints.safetensors_header import read_header
+from adapter_export.checkpoints.weights import CHOICES, CONFIG, adapter_beside, weight_files, weights_sha256
 from adapter_export.errors import InputError
-from adapter_export.inspection.tensors import Tensor, families, grouped, read_header, total
+from adapter_export.inspection.tensors import Tensor, families, grouped, total
 from adapter_export.outputs.ownership import SIDECAR
+from adapter_export.reading.files import present, size_of
 
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", CONFIG
 # Settings worth a line, of PEFT's config and of AdapterHub's.
@@ -27,7 +29,7 @@ _MODEL_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "v
 def describe_adapter(folder: Path) -> dict[str, Any]:
     """An adapter folder as PEFT or AdapterHub write it, also of a method this project cannot load."""
     config = read_json(folder / ADAPTER_CONFIG)
-    sidecar = _json(folder / SIDECAR)
+    sidecar = optional_json(folder / SIDECAR)
     if "peft_type" in config:
         known = {
             "format": "peft",
@@ -39,11 +41,11 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
             "settings": _settings(config, _PEFT_SETTINGS),
             "notes": list(peft_config.notes(config)) if config["peft_type"] == "IA3" else [],
         }
-        files = sorted([*folder.glob("adapter_model.safetensors"), *folder.glob("adapter_model.bin")])
+        files = [folder / name for name in ("adapter_model.bin", "adapter_model.safetensors") if present(folder / name)]
     else:
         named = isinstance(config.get("config"), (dict, str))
         inner = adapterhub.settings_of(config, folder / ADAPTER_CONFIG) if named else {}
-        head = _json(folder / "head_config.json")
+        head = optional_json(folder / "head_config.json")
         owner = head["config"] if isinstance(head.get("config"), dict) else head
         label2id = owner.get("label2id") if isinstance(owner.get("label2id"), dict) else None
         known = {
@@ -56,7 +58,7 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
             "settings": _settings(inner, _HUB_SETTINGS),
         }
         names = ("adapter.safetensors", "pytorch_adapter.bin", "model_head.safetensors", "pytorch_model_head.bin")
-        files = [folder / name for name in names if (folder / name).exists()]
+        files = [folder / name for name in names if present(folder / name)]
     base = {"base_sha256": sidecar["base_sha256"]} if sidecar.get("base_sha256") else {}
     # The two are apart everywhere else: `--model` of this folder is the model without the adapter.
     model: dict[str, Any] = {}
@@ -69,8 +71,9 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
 def describe_model(folder: Path) -> dict[str, Any]:
     """A model folder, and what was merged into it."""
     config = read_json(folder / MODEL_CONFIG)
-    merged = _json(folder / SIDECAR).get("merged")
+    merged = optional_json(folder / SIDECAR).get("merged")
     files = _weight_files(folder)
+    weights = _weights(files)
     known = {
         "kind": "merged model" if merged else "base model",
         "model_type": config.get("model_type"),
@@ -84,14 +87,16 @@ def describe_model(folder: Path) -> dict[str, Any]:
         known["note"] = "quantized weights, which are not exported"
     if isinstance(merged, list):
         known["merged"] = [_merged(item) for item in merged if isinstance(item, Mapping)]
-    return {**known, **_weights(files)}
+    return {**known, **weights}
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
-    """The base model's own weights; none where they are of a kind that is not read, or incomplete."""
+    """The base model's own weights; none where they are of a kind that is not read."""
     try:
         return weight_files(folder)
     except InputError:
+        if any(present(folder / name) for name in CHOICES):
+            raise
         return ()
 
 
@@ -108,11 +113,13 @@ def _weights(files: Iterable[Path]) -> dict[str, Any]:
     listed = []
     readable = True
     for path in files:
-        listed.append({"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)})
         if path.suffix == ".safetensors":
-            tensors += read_header(path)
+            # Before the file is hashed: one that is none, of any size, is refused at once.
+            header = read_header(path)
+            tensors += [Tensor(name, entry.dtype, entry.shape) for name, entry in header.tensors.items()]
         else:
             readable = False
+        listed.append({"file": path.name, "bytes": size_of(path), "sha256": sha256(path)})
     if not readable:
         return {"files": listed, "note": ".bin files list no tensors without loading them"}
     return {"parameters": total(tensors), "files": listed, "tensors": grouped(tensors)}
@@ -122,7 +129,3 @@ def _settings(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]
     """Those of the settings that are there; lists of modules in short."""
     found = {name: config[name] for name in names if config.get(name) is not None}
     return {name: families(map(str, value)) if isinstance(value, list) else value for name, value in found.items()}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}

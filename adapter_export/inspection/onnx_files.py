@@ -6,24 +6,23 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_export.bundle.adapter_format import parse_adapter
+from adapter_export.bundle.adapter_file import MAX_ADAPTER_BYTES, parse_adapter_file
 from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError
 from adapter_export.inspection.tensors import Tensor, grouped, total
+from adapter_export.reading.files import read_bytes, size_of
+from adapter_export.reading.onnx_files import external_files, read_model
 
 if TYPE_CHECKING:
     import onnx
 
 
 def describe_adapter_file(path: Path) -> dict[str, Any]:
-    try:
-        content = parse_adapter(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: not a readable .onnx_adapter file: {error}") from None
+    content = parse_adapter_file(path, data := read_bytes(path, MAX_ADAPTER_BYTES))
     tensors = [Tensor(name, place.dtype.name, place.shape) for name, place in content.places.items()]
     return {
         "kind": "adapter file",
-        "bytes": path.stat().st_size,
+        "bytes": len(data),
         "sha256": sha256(path),
         "adapter_version": content.adapter_version,
         "base_fingerprint": f"{content.model_version & 0xFFFFFFFF:#010x}",
@@ -33,12 +32,8 @@ def describe_adapter_file(path: Path) -> dict[str, Any]:
 
 
 def describe_onnx(path: Path) -> dict[str, Any]:
-    import onnx
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's own, by back end
-        raise InputError(f"{path}: not a readable ONNX file: {type(error).__name__}: {error}") from None
+    model = read_model(path)
+    external = external_files(path, model)
     if not model.ir_version or not model.graph.node:
         raise InputError(f"{path}: not an ONNX model: it holds no graph")
     graph = model.graph
@@ -49,7 +44,7 @@ def describe_onnx(path: Path) -> dict[str, Any]:
     overridable = [value for value in graph.input if value.name in weights]
     return {
         "kind": "ONNX graph",
-        "bytes": path.stat().st_size,
+        "bytes": size_of(path),
         "sha256": sha256(path),
         "ir_version": model.ir_version,
         "opsets": {item.domain or "ai.onnx": item.version for item in model.opset_import},
@@ -63,7 +58,10 @@ def describe_onnx(path: Path) -> dict[str, Any]:
             for (domain, name), count in sorted(operators.items(), key=lambda item: -item[1])
         ],
         "functions": [f"{function.domain}::{function.name}" for function in model.functions],
-        "external_data": _external(path, graph),
+        "external_data": [
+            {"file": item.location, "tensors": item.tensors, "bytes": size_of(item.path) if item.path else None}
+            for item in external
+        ],
         "overridable_initializers": grouped(_tensor(value) for value in overridable),
     }
 
@@ -78,17 +76,6 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
 
     kind = value.type.tensor_type
     dims = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim)
-    return Tensor(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, dims)
-
-
-def _external(path: Path, graph: onnx.GraphProto) -> list[dict[str, Any]]:
-    names: dict[str, int] = {}
-    for tensor in graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                names[entry.value] = names.get(entry.value, 0) + 1
-    files = {name: path.parent / name for name in names}
-    return [
-        {"file": name, "tensors": names[name], "bytes": file.stat().st_size if file.is_file() else None}
-        for name, file in files.items()
-    ]
+    known = kind.elem_type in onnx.helper.get_all_tensor_dtypes()
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if known else f"type {kind.elem_type}"
+    return Tensor(value.name, dtype, dims)

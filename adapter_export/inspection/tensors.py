@@ -6,13 +6,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from adapter_export.errors import InputError
-
-# A part of a dotted name that is a number: `encoder.layer.3.output`.
-_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+# A part of a dotted name that is a number: `encoder.layer.3.output`. Longer ones are no numbers of anything.
+_NUMBER = re.compile(r"(?<![^.])[0-9]{1,18}(?![^.])")
 
 
 @dataclass(frozen=True)
@@ -30,25 +27,13 @@ class Tensor:
         return math.prod(sizes) if len(sizes) == len(self.shape) else None
 
 
-def read_header(path: Path) -> list[Tensor]:
-    """The tensors of a .safetensors file, without their values. Raises InputError for a file that is none."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            return [Tensor(name, s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()]
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a readable safetensors file: {error}") from None
-
-
 def grouped(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:
     """One entry a group: `name` with {0-5} in the place of numbers that differ, count, dtype, shape, parameters."""
     groups: dict[tuple[Any, ...], list[Tensor]] = {}
     for tensor in tensors:
         # A named dim carries the site's name: it tells groups apart by nothing but its numbers.
-        dims = tuple(_NUMBER.sub("#", dim) if isinstance(dim, str) else dim for dim in tensor.shape)
-        groups.setdefault((_NUMBER.sub("#", tensor.name), tensor.dtype, dims), []).append(tensor)
+        dims = tuple(_around(dim) if isinstance(dim, str) else dim for dim in tensor.shape)
+        groups.setdefault((_around(tensor.name), tensor.dtype, dims), []).append(tensor)
     return [
         {
             "name": collapsed([tensor.name for tensor in members]),
@@ -69,10 +54,15 @@ def total(tensors: Iterable[Tensor]) -> int | None:
 
 def families(names: Iterable[str]) -> list[str]:
     """The names, those that differ in numbers only as one."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, ...], list[str]] = {}
     for name in names:
-        groups.setdefault(_NUMBER.sub("#", name), []).append(name)
+        groups.setdefault(_around(name), []).append(name)
     return [collapsed(members) for members in groups.values()]
+
+
+def _around(name: str) -> tuple[str, ...]:
+    """What stands around the numbers of a name."""
+    return tuple(_NUMBER.split(name))
 
 
 def collapsed(names: Sequence[str]) -> str:

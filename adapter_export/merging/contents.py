@@ -1,4 +1,4 @@
-"""Which files of a model folder may be read, and which come along into a copy of it."""
+"""Which files of a model folder come along into a copy of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adapter_export.checkpoints.weights import ADAPTER_FILES, adapter_beside
-from adapter_export.errors import InputError
 from adapter_export.outputs.ownership import MANIFEST, SIDECAR
+from adapter_export.reading.links import leads_out
 
 # Other forms of the weights and what training left beside them: in the copy they would be the weights before the merge.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".safetensors.index.json",
@@ -19,30 +19,6 @@ _EXPORTS = (".onnx", ".onnx_data", ".onnx.data", ".gguf", ".ggml", ".h5", ".msgp
 _EXPORT_FOLDERS = ("onnx", "openvino", "coreml", "flax_model", "tf_model")
 # A folder with one of these is an output of this tool that happens to lie inside the model's.
 _OUTPUTS = (SIDECAR, MANIFEST)
-
-
-def inside(folder: Path, path: Path) -> bool:
-    """Whether the file that `path`, in the model folder, leads to may be read as part of the model.
-
-    It must lie in the folder, or in the `blobs` beside it where the folder is a snapshot of the Hugging Face cache
-    (`models--.../snapshots/REVISION`, all links to `models--.../blobs/SHA`).
-    """
-    root, target = folder.resolve(), path.resolve()
-    if target.is_relative_to(root):
-        return True
-    return root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
-
-
-def own_file(folder: Path, name: str) -> Path:
-    """The regular file `name` of the folder; raises InputError for one that is missing or a link out of the folder."""
-    path = folder / name
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if not inside(folder, path):
-        raise InputError(f"{path}: is a link to a file outside the model folder; put the file itself there")
-    if not path.is_file():
-        raise InputError(f"{path}: expected a regular file")
-    return path
 
 
 def companions(folder: Path, replaced: frozenset[str]) -> tuple[list[str], list[str]]:
@@ -59,7 +35,7 @@ def companions(folder: Path, replaced: frozenset[str]) -> tuple[list[str], list[
         if name in replaced:
             continue
         endings = (*_EXPORTS, *(() if "/" in name else _WEIGHTS))
-        fits = path.is_file() and inside(folder, path) and not path.name.endswith(endings) and name not in beside
+        fits = path.is_file() and not leads_out(path, folder) and not path.name.endswith(endings) and name not in beside
         (kept if fits else left).append(name)
     return kept, left
 

@@ -10,6 +10,7 @@ from io import FileIO
 from pathlib import Path
 
 from adapter_export.errors import InputError
+from adapter_export.reading.files import open_raw
 
 # Linux, <linux/fs.h>: let a file share all of another's extents (Btrfs, XFS, bcachefs).
 _FICLONE = 0x40049409
@@ -40,7 +41,7 @@ def can_share(source: Path, folder: Path) -> bool:
     """Whether a file in `folder` can share the content of `source`."""
     probe = folder / ".shared"
     try:
-        with FileIO(source, "rb") as given, FileIO(probe, "xb") as made:
+        with open_raw(source) as given, FileIO(probe, "xb") as made:
             return clone(given, made)
     finally:
         probe.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from adapter_export.injection import different
 from adapter_export.merging.layout import Layout
 from adapter_export.merging.rounding import STORED, rounded
 from adapter_export.merging.task_classes import TaskClass
+from adapter_export.reading.files import open_file
 
 # A model's output layer, and the input embedding that stands for it where the two are tied.
 _INPUT_OR_OUTPUT = re.compile(
@@ -131,7 +132,7 @@ def _bytes(layout: Layout, name: str) -> bytes:
     """A tensor's values as they are on disk."""
     found = layout.weights.aliases.get(name, name)
     header, entry = layout.weights.files[layout.weights.where[found]], layout.weights.entry(found)
-    with header.path.open("rb") as file:
+    with open_file(header.path) as file:
         file.seek(header.start + entry.begin)
         return file.read(entry.size)
 

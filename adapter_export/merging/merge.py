@@ -13,7 +13,7 @@ from typing import Any
 
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import check_base, load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.told import AUTO, choose_task, told
@@ -23,12 +23,11 @@ from adapter_export.checkpoints.weights import (
     adapter_beside,
     model_config,
     refuse_quantized,
-    weight_files,
     weights_sha256,
 )
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.hub import local, source_of
-from adapter_export.merging.contents import companions, own_file
+from adapter_export.merging.contents import companions
 from adapter_export.merging.copying import Tick, can_share
 from adapter_export.merging.heads import HeadChange, check_language_head, check_repeated, head_change
 from adapter_export.merging.layout import EXPERT, Layout, read_layout
@@ -40,6 +39,8 @@ from adapter_export.merging.weights import Weights, read_weights
 from adapter_export.outputs.files import sync, write_json
 from adapter_export.outputs.folder import output_folder, require_space
 from adapter_export.outputs.ownership import SIDECAR, listing
+from adapter_export.reading.files import size_of
+from adapter_export.reading.links import follows_links
 
 _log = logging.getLogger(__name__)
 _CONFIG = "config.json"
@@ -59,6 +60,7 @@ class MergeResult:
     left_out: tuple[str, ...] = ()
 
 
+@follows_links("model", "adapter")
 def merge(
     model: str | Path,
     adapter: str | Path | Sequence[str | Path],
@@ -68,6 +70,7 @@ def merge(
     labels: Mapping[str, Sequence[str]] | Sequence[str] = (),
     force: bool = False,
     progress: Progress | None = None,
+    follow_links: bool = False,
 ) -> MergeResult:
     """Write a model folder that `from_pretrained` loads and that computes what base and adapters compute together.
 
@@ -77,7 +80,8 @@ def merge(
 
     task: what a task head is for, where the checkpoint does not say; `features` leaves it out. labels: names of its
     classes, by the name of the adapter's folder where there are several; without, those of the checkpoint, else of
-    the base model where their number fits.
+    the base model where their number fits. follow_links: whether links in the folders of the model and the adapters may
+    lead out of them.
 
     Raises CannotMerge with the reason, also for a base model that already holds this adapter; InputError for bad input.
     """
@@ -138,13 +142,11 @@ def _required(layout: Layout, plans: Sequence[FilePlan], kept: Sequence[str], te
     changed = sum(part.entry.size for plan in plans for part in plan.parts if part.change or part.content is not None)
     if can_share(layout.folder / plans[0].source.path.name, temporary):
         return changed
-    return sum(plan.size for plan in plans) + sum((layout.folder / name).stat().st_size for name in kept)
+    return sum(plan.size for plan in plans) + sum(size_of(layout.folder / name, layout.folder) for name in kept)
 
 
 def _read_model(folder: Path) -> Layout:
-    if not (folder / _CONFIG).exists():
-        model_config(folder)
-    config = read_json(own_file(folder, _CONFIG))
+    config = model_config(folder)
     weights = read_weights(folder, config)
     try:
         # A tensor of a narrow type is refused where it would be scaled; elsewhere it is copied.
@@ -214,7 +216,7 @@ def _write(
     target: Path,
     progress: Progress | None,
 ) -> None:
-    total = sum(plan.size for plan in plans) + sum((layout.folder / name).stat().st_size for name in kept)
+    total = sum(plan.size for plan in plans) + sum(size_of(layout.folder / name, layout.folder) for name in kept)
     meter = Meter(total, progress)
     with ThreadPoolExecutor(min(_WORKERS, len(plans))) as workers:
         futures = [workers.submit(_write_durably, plan, target / plan.name, meter.tick) for plan in plans]
@@ -227,7 +229,7 @@ def _write(
             raise
     for name in kept:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        copy_file(layout.folder / name, target / name, meter.tick)
+        copy_file(layout.folder / name, layout.folder, target / name, meter.tick)
     if layout.weights.index is not None:
         write_json(target / INDEX, _index(layout.weights, plans))
     if head is not None:
@@ -257,8 +259,6 @@ class _Digest:
     """
 
     def __init__(self, folder: Path) -> None:
-        for path in weight_files(folder):
-            own_file(folder, path.name)
         self._folder = folder
         self._found: str | Exception = ""
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -14,6 +14,7 @@ from adapter_export.merging.fold import Change, Fold, Layer, changes_bias
 from adapter_export.merging.heads import HeadChange
 from adapter_export.merging.layout import Layout
 from adapter_export.merging.rounding import STORED
+from adapter_export.reading.files import open_file
 from adapter_export.sites import Site
 
 
@@ -86,7 +87,7 @@ def plan_files(layout: Layout, changes: Mapping[str, Change], head: HeadChange |
 
 
 def _aligned(name: str, header: Header, changes: Mapping[str, Change]) -> FilePlan:
-    with header.path.open("rb") as file:
+    with open_file(header.path) as file:
         text = file.read(header.start)
     parts = tuple(Part(tensor, entry, entry, changes.get(tensor)) for tensor, entry in header.tensors.items())
     return FilePlan(name, header, text, parts, aligned=True)

@@ -19,10 +19,10 @@ import numpy as np
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import read_json, sha256
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.merging.contents import own_file
 from adapter_export.merging.fold import Change
 from adapter_export.merging.rounding import NAMES
 from adapter_export.outputs.ownership import SIDECAR
+from adapter_export.reading.files import present
 
 _TENSOR_FILES = ("adapter_model.safetensors", "adapter.safetensors", "adapter_model.bin", "pytorch_adapter.bin")
 
@@ -39,7 +39,7 @@ class Identity:
 
 def identify(folder: Path, adapter: Adapter) -> Identity:
     """Identity of an adapter that was read from `folder`."""
-    path = next((folder / name for name in _TENSOR_FILES if (folder / name).exists()), None)
+    path = next((folder / name for name in _TENSOR_FILES if present(folder / name)), None)
     if path is None:
         raise InputError(f"adapter {folder}: expected a tensor file, found none")
     digest = hashlib.sha256()
@@ -53,9 +53,9 @@ def identify(folder: Path, adapter: Adapter) -> Identity:
 def read_receipt(folder: Path) -> list[dict[str, Any]]:
     """What was merged into the model of `folder` already, oldest first. Raises InputError for a broken receipt."""
     path = folder / SIDECAR
-    if not path.exists():
+    if not present(path):
         return []
-    merged = read_json(own_file(folder, SIDECAR)).get("merged", [])
+    merged = read_json(path).get("merged", [])
     if not isinstance(merged, list) or not all(isinstance(item, dict) for item in merged):
         raise InputError(f"{path}: field 'merged': expected a list of objects, found {str(merged)[:100]!r}")
     return merged

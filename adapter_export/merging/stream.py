@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from adapter_export.merging.copying import Tick, clone, copy_range, read_at, wri
 from adapter_export.merging.fold import Change
 from adapter_export.merging.plan import FilePlan
 from adapter_export.merging.rounding import STORED
+from adapter_export.reading.files import open_raw
 
 
 def write_file(plan: FilePlan, target: Path, tick: Tick) -> None:
@@ -20,7 +22,7 @@ def write_file(plan: FilePlan, target: Path, tick: Tick) -> None:
     Raises OSError, InputError for an input file that shrinks meanwhile, CannotMerge for a result that is not finite.
     """
     data, start = plan.source.start, len(plan.header)
-    with FileIO(plan.source.path, "rb") as source, FileIO(target, "xb") as made:
+    with open_raw(plan.source.path) as source, FileIO(target, "xb") as made:
         # Shared extents cost nothing: then only what changes is written, over them.
         shared = plan.aligned and clone(source, made)
         if not shared:
@@ -39,10 +41,10 @@ def write_file(plan: FilePlan, target: Path, tick: Tick) -> None:
                 _rescale(part.change, source, data + part.source.begin, made, start + part.entry.begin, tick)
 
 
-def copy_file(source: Path, target: Path, tick: Tick) -> None:
-    """Copy a whole file to a path that does not exist yet."""
-    with FileIO(source, "rb") as given, FileIO(target, "xb") as made:
-        size = source.stat().st_size
+def copy_file(source: Path, root: Path, target: Path, tick: Tick) -> None:
+    """Copy a whole file of the folder `root` to a path that does not exist yet."""
+    with open_raw(source, root) as given, FileIO(target, "xb") as made:
+        size = os.fstat(given.fileno()).st_size
         if clone(given, made):
             tick(size)
         else:

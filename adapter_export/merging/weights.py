@@ -11,7 +11,7 @@ from adapter_export.checkpoints.files import read_json
 from adapter_export.checkpoints.safetensors_header import Entry, Header, read_header
 from adapter_export.checkpoints.weights import INDEX, SINGLE, shards, weight_files
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.merging.contents import own_file
+from adapter_export.reading.files import present
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
             f"{folder / 'config.json'}: field 'transformers_weights': weights of another name than {SINGLE} are not "
             f"merged; convert them once: {_conversion(folder, config)}"
         )
-    if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
-        header = read_header(own_file(folder, SINGLE))
+    if present(folder / SINGLE):
+        header = read_header(folder / SINGLE)
         return Weights(folder, {SINGLE: header}, None, dict.fromkeys(header.tensors, SINGLE))
-    if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
+    if present(folder / INDEX):
         return _sharded(folder)
     if any(file.suffix == ".bin" for file in weight_files(folder)):
         raise CannotMerge(f"model {folder}: weights are .bin files; convert them once: {_conversion(folder, config)}")
@@ -54,12 +54,12 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
 
 
 def _sharded(folder: Path) -> Weights:
-    path = own_file(folder, INDEX)
+    path = folder / INDEX
     index = read_json(path)
     files: dict[str, Header] = {}
     where: dict[str, str] = {}
     for file in (shard.name for shard in shards(folder, INDEX)):
-        files[file] = read_header(own_file(folder, file))
+        files[file] = read_header(folder / file)
         for name in files[file].tensors:
             if name in where:
                 raise InputError(f"{folder / file}: tensor {name[:200]!r} is in {where[name]} as well")

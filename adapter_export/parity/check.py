@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapter_export.bundle.manifest import Manifest, read_manifest
-from adapter_export.checkpoints.files import existing_folder
+from adapter_export.checkpoints.files import existing_folder, optional_json
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import local
@@ -27,13 +27,14 @@ from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.runner import open_runner
 from adapter_export.parity.settling import Measured, settle
 from adapter_export.parity.tokens import check_tokens
+from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.runtime.generation.start import generates
-from adapter_export.runtime.text import optional_json
 
 Progress = Callable[[int, int], None]
 
 
+@follows_links("model", "adapters")
 def check_parity(
     bundle: str | Path,
     model: str | Path | None = None,
@@ -42,13 +43,15 @@ def check_parity(
     progress: Progress | None = None,
     *,
     references: Mapping[str, str | Path] | None = None,
+    follow_links: bool = False,
 ) -> ParityReport:
     """Judge a bundle against the model folder and the adapter checkpoints it was made from, or against records.
 
     model: the base model's folder; None where every adapter has a record. adapters: checkpoint folders by name.
     references: records by name (see `parity.recording`); judging by them alone imports no torch. Every adapter of the
     bundle needs one of the two. provider: `cpu` or `cuda`. progress: called with (cases done, cases in all). A bundle
-    whose files are not those of its manifest fails without being run.
+    whose files are not those of its manifest fails without being run. follow_links: whether links in the folders of the
+    model and the adapters may lead out of them.
 
     Raises InputError for adapters that only one of `bundle` and the rest has, for another base model, and for a record
     of other weights; ProviderError when the provider is not to be had.

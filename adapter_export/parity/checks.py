@@ -18,6 +18,7 @@ from adapter_export.parity.judge import LIMITS, NEARLY, Verdict, worst
 from adapter_export.parity.quantized import ERROR
 from adapter_export.parity.report import Check, Result
 from adapter_export.parity.runner import Runner, attempt
+from adapter_export.reading.files import present
 
 # A row whose neighbours have a say in it is off by more, at any precision.
 _NEIGHBOUR = 0.3
@@ -27,9 +28,9 @@ def check_files(manifest: Manifest, folder: Path) -> Check:
     """Every file the manifest names is there, with the bytes it names."""
     for name, expected in manifest.files.items():
         path = folder / name
-        if not path.is_file():
+        if not present(path):
             return Check("files", Verdict.FAIL, f"{path}: named by the manifest, but missing")
-        if (found := sha256(path)) != expected:
+        if (found := sha256(path, folder)) != expected:
             return Check("files", Verdict.FAIL, f"{path}: sha256 {found[:12]}..., expected {expected[:12]}...")
     for info in manifest.adapters:
         if info.file is not None and manifest.files.get(info.file) != info.sha256:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,19 @@ from typing import Any
 import numpy as np
 
 from adapter_export.bundle.manifest import AdapterInfo, Manifest
+from adapter_export.checkpoints.files import field, shortened
 from adapter_export.errors import InputError
 from adapter_export.parity.cases import Case
 from adapter_export.parity.recording.recorder import EXACT, FORMAT, FORMAT_VERSION, ROUNDED
+from adapter_export.reading.files import open_file
+from adapter_export.reading.json_text import NotJson, parse
+from adapter_export.reading.links import folder_of
 
 # A record unpacks to no more than this: one from a stranger must not fill the memory.
 _MAX_BYTES = 8 << 30
+# What Python's reader of archives raises for damaged, compressed and encrypted ones.
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, OverflowError, RuntimeError, ValueError,
+                   zlib.error)  # fmt: skip
 _STATES = ("on", "off")
 _PADDINGS = ("none", "left", "right")
 
@@ -74,25 +81,33 @@ def is_within(output: str) -> bool:
 def read_record(path: str | Path, adapter: str) -> Record:
     """Read the record of the adapter of that name. Raises InputError for a file that is no whole record."""
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(item.file_size for item in archive.infolist()) > _MAX_BYTES:
-                raise InputError(f"{path}: expected a record of at most {_MAX_BYTES >> 30} GiB, found a larger one")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise InputError(f"{path}: expected a record (.npz), found: {error}") from None
-    about = _about(path, arrays.pop("meta", None))
-    try:
-        record = _parse(path, adapter, about, arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: 'meta' is not that of a record: {type(error).__name__}: {error}") from None
+    arrays = _arrays(path)
+    record = _parse(path, adapter, _about(path, arrays.pop("meta", None)), arrays)
     _check_whole(record)
     return record
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with open_file(path, folder_of(path)) as content:
+        try:
+            with zipfile.ZipFile(content) as archive:
+                unpacked = sum(item.file_size for item in archive.infolist())
+        except _ARCHIVE_ERRORS as error:
+            raise InputError(f"{path}: expected a record (.npz), found: {error}") from None
+        if unpacked > _MAX_BYTES:
+            raise InputError(f"{path}: expected a record of at most {_MAX_BYTES >> 30} GiB, found a larger one")
+        content.seek(0)
+        try:
+            with np.load(content, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (
+            *_ARCHIVE_ERRORS,
+            KeyError,
+            SyntaxError,
+            TypeError,
+            MemoryError,
+        ) as error:  # numpy's, by what is damaged
+            raise InputError(f"{path}: expected a record (.npz), found: {error}") from None
 
 
 def check_record(record: Record, manifest: Manifest, info: AdapterInfo) -> None:
@@ -111,8 +126,8 @@ def check_record(record: Record, manifest: Manifest, info: AdapterInfo) -> None:
 
 def _about(path: Path, meta: Any) -> dict[str, Any]:
     try:
-        about = json.loads(str(meta)) if meta is not None else None
-    except ValueError:
+        about = parse(str(meta)) if meta is not None else None
+    except NotJson:
         about = None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{path}: expected a record, which has 'meta' with format {FORMAT!r}; found none")
@@ -125,25 +140,39 @@ def _about(path: Path, meta: Any) -> dict[str, Any]:
 
 
 def _parse(path: Path, adapter: str, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Record:
+    where = Path(f"{path}: 'meta'")
     cases = {}
-    for item in about["cases"]:
-        key, padding = str(item["name"]), str(item["padding"])
+    for item in field(about, where, "cases", list):
+        if not isinstance(item, dict):
+            raise InputError(f"{where}: field 'cases': expected objects, found {shortened(item)}")
+        key, padding = field(item, where, "name", str), field(item, where, "padding", str)
+        rows, length = (field(item, where, size, int) for size in ("rows", "length"))
         if padding not in _PADDINGS:
-            raise ValueError(f"padding {padding!r}")
-        cases[key] = RecordedCase(int(item["rows"]), int(item["length"]), padding, key, adapter)
-    labels = about["labels"]
+            expected = ", ".join(_PADDINGS)
+            raise InputError(f"{where}: field 'padding': expected one of {expected}, found {shortened(padding)}")
+        cases[key] = RecordedCase(rows, length, padding, key, adapter)
+    labels = field(about, where, "labels", list, None)
     return Record(
         path=path,
-        witness=str(about["witness"]),
-        versions={str(name): str(version) for name, version in about["versions"].items()},
-        base_sha256=str(about["base_sha256"]),
-        adapter_sha256=str(about["adapter_sha256"]),
-        class_name=str(about["class"]),
+        witness=field(about, where, "witness", str),
+        versions=_texts(about, where, "versions"),
+        base_sha256=field(about, where, "base_sha256", str),
+        adapter_sha256=field(about, where, "adapter_sha256", str),
+        class_name=field(about, where, "class", str),
         labels=None if labels is None else tuple(str(label) for label in labels),
-        kinds={str(kind): None if why is None else str(why) for kind, why in about["kinds"].items()},
+        kinds=_texts(about, where, "kinds"),
         cases=cases,
         arrays=arrays,
     )
+
+
+def _texts(about: Mapping[str, Any], where: Path, name: str) -> dict[str, Any]:
+    """Texts by name, or null."""
+    values: dict[str, Any] = field(about, where, name, dict)
+    for value in values.values():
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{where}: field {name!r}: expected texts, found {shortened(value)}")
+    return values
 
 
 def _check_whole(record: Record) -> None:

@@ -137,7 +137,7 @@ def _head_alone(bundle: Path, manifest: Manifest, name: str, adapter: Adapter | 
     info = manifest.adapter(name)
     assert info.file is not None
     of_heads = {tensor for site in manifest.sites if site.method == HEAD_SLUG for tensor in site.tensors}
-    tensors = read_adapter_file(bundle / info.file, manifest.base.sha256, info.sha256)
+    tensors = read_adapter_file(bundle / info.file, manifest.base.sha256, info.sha256, bundle)
     return {tensor: value for tensor, value in tensors.items() if tensor in of_heads}
 
 

@@ -11,6 +11,7 @@ from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
+from adapter_export.reading.files import present
 from adapter_export.runtime.generation.chat import render_chat
 from adapter_export.runtime.generation.start import generates
 from adapter_export.runtime.generation.texts import PromptTexts
@@ -34,7 +35,7 @@ Rows = dict[str, list[int]] | None
 
 def check_tokens(model: Path, bundle: Path, manifest: Manifest) -> Check:
     """Real sentences and, where a bundle generates, conversations: the ids, the types, and where they are cut."""
-    if not (bundle / "tokenizer.json").is_file():
+    if not present(bundle / "tokenizer.json"):
         reason = "the bundle has no tokenizer, and takes token ids alone"
         return Check(_NAME, Verdict.PASS, reason if has_tokenizer(model) else f"{reason}; the model has none either")
     try:

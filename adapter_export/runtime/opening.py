@@ -13,6 +13,7 @@ from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.reading.files import present
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -35,8 +36,8 @@ def check_files(bundle: Path, manifest: Manifest) -> None:
         path = bundle / name
         if name in adapters:
             continue
-        if path.is_file():
-            if (found := sha256(path)) != digest:
+        if present(path):
+            if (found := sha256(path, bundle)) != digest:
                 raise InputError(f"{path}: expected a file with sha256 {digest[:12]}..., found {found[:12]}...")
         elif name.startswith(tuple(manifest.graphs)):
             raise InputError(f"{path}: no such file, though the bundle's manifest lists it")

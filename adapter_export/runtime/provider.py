@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.errors import InputError, ProviderError
+from adapter_export.reading.onnx_files import check_model
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -56,7 +57,8 @@ def still_options(threads: int | None = None) -> ort.SessionOptions:
 def open_model(model: str | Path, provider: str, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
     """A session of the file `model`.
 
-    Raises InputError for an unknown provider or a file that does not load, and ProviderError when the session would
+    Raises InputError for an unknown provider, a file that does not load, and one that names files of weights outside of
+    its folder; ProviderError when the session would
     run somewhere else: ONNX Runtime itself falls back to the CPU, at creation and after a failed run.
     """
     import onnxruntime as ort
@@ -67,6 +69,7 @@ def open_model(model: str | Path, provider: str, options: ort.SessionOptions | N
     available = ort.get_available_providers()
     if wanted not in available:
         raise ProviderError(f"provider {provider!r}: this build of ONNX Runtime has only {', '.join(available)}")
+    check_model(Path(model))
     try:
         with _without_warnings(options or quiet_options()) as chosen:
             session = ort.InferenceSession(str(model), chosen, providers=_PROVIDERS[provider], enable_fallback=False)

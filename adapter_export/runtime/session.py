@@ -13,6 +13,7 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import ort_value
 from adapter_export.bundle.manifest import ADAPTER_IDS, MANY, NUM_LABELS, Manifest
+from adapter_export.checkpoints.files import optional_json
 from adapter_export.checkpoints.problem_types import meaning
 from adapter_export.errors import InputError
 from adapter_export.runtime.bank import AdapterBank
@@ -27,7 +28,6 @@ from adapter_export.runtime.provider import open_model, run_errors
 from adapter_export.runtime.residents import InGraph, Lease, Residents, Swapped
 from adapter_export.runtime.shelf import Shelf
 from adapter_export.runtime.store import LoadedAdapter
-from adapter_export.runtime.text import optional_json
 from adapter_export.runtime.usage import AdapterStatistics, Usage
 
 if TYPE_CHECKING:
@@ -345,10 +345,11 @@ class AdapterSession:
             check_ends(inputs["input_ids"], self._end)
         manifest = self.manifest
         batch = next(len(value) for value in inputs.values())
-        with self._lease(self._rows(batch, adapter, adapters)) as lease, run_errors():
+        with self._lease(self._rows(batch, adapter, adapters)) as lease:
             # The dictionary holds every array until the run is over.
             feeds = {name: _fed(value) for name, value in {**inputs, **self._feeds(manifest.model, lease)}.items()}
-            values = sessions[manifest.model].run([*manifest.outputs], feeds)
+            with run_errors():
+                values = sessions[manifest.model].run([*manifest.outputs], feeds)
         return dict(zip(manifest.outputs, values, strict=True)), lease.labels(manifest.labels)
 
     def _cut(self, name: str, value: np.ndarray, labels: int) -> np.ndarray:

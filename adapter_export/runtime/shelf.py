@@ -12,6 +12,7 @@ from adapter_export.bundle.adapter_file import HEAD_SLUG, check_adapter, read_ad
 from adapter_export.bundle.manifest import Manifest, read_manifest
 from adapter_export.errors import InputError
 from adapter_export.naming import check_adapter_name
+from adapter_export.reading.links import folder_of
 from adapter_export.runtime.opening import graphs_of, stamp_of
 from adapter_export.runtime.store import LoadedAdapter
 from adapter_export.runtime.verified import VerifiedFiles
@@ -54,7 +55,7 @@ class Shelf:
         check_adapter_name(name)
         if any(info.name == name for info in self.manifest.adapters):
             raise InputError(f"adapter {name!r}: the bundle has one of that name; load the file under another")
-        tensors = read_adapter_file(path, self.manifest.base.sha256)
+        tensors = read_adapter_file(path, self.manifest.base.sha256, root=folder_of(path))
         check_adapter(str(path), tensors, self.manifest)
         return LoadedAdapter(name, tensors, self._placeholders(tensors))
 

@@ -11,13 +11,17 @@ import numpy as np
 
 from adapter_export.architectures.facts import facts
 from adapter_export.bundle.manifest import Manifest
-from adapter_export.checkpoints.files import read_json
+from adapter_export.checkpoints.files import optional_json
 from adapter_export.checkpoints.problem_types import MULTI, SINGLE
 from adapter_export.errors import InputError
+from adapter_export.reading.files import present, read_bytes
+from adapter_export.reading.panics import is_panic, unprinted
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+# Ten times the largest in use.
+_MAX_TOKENIZER_BYTES = 512 << 20
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # transformers writes 1e30 for "no limit".
 _NO_LIMIT = 1 << 30
@@ -112,12 +116,16 @@ def read_tokenizer(bundle: str | Path) -> Tokenizer:
 
     bundle = Path(bundle)
     path = bundle / "tokenizer.json"
-    if not path.is_file():
+    if not present(path):
         raise InputError(f"bundle {bundle}: expected tokenizer.json to encode texts with, found none")
+    data = read_bytes(path, _MAX_TOKENIZER_BYTES)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise InputError(f"{path}: not a readable tokenizer: {error}") from None
+        with unprinted():
+            tokenizer = Tokenizer.from_buffer(data)
+    except BaseException as error:  # tokenizers raises plain Exception, and panics
+        if isinstance(error, Exception) or is_panic(error):
+            raise InputError(f"{path}: not a readable tokenizer: {' '.join(str(error).split())[:300]}") from None
+        raise
     tokenizer.no_padding()
     tokenizer.no_truncation()
     # Whether texts may spell special tokens is no part of its file.
@@ -174,8 +182,3 @@ def longest_text(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int 
         limits.append(positions - reserved)
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT]
     return min(known) if known else None
-
-
-def optional_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that a bundle may lack."""
-    return read_json(path) if path.is_file() else {}

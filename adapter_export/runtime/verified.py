@@ -12,10 +12,11 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import check_adapter, parse_adapter_file
+from adapter_export.bundle.adapter_file import MAX_ADAPTER_BYTES, check_adapter, parse_adapter_file
 from adapter_export.bundle.adapter_format import AdapterContent
 from adapter_export.bundle.manifest import AdapterInfo, Manifest
 from adapter_export.errors import InputError
+from adapter_export.reading.files import open_file
 
 # Changes with every write and every replacement of a file: the kernel sets the last of them, no program can.
 _Stamp = tuple[int, int, int, int]
@@ -50,7 +51,7 @@ class VerifiedFiles:
         if info.file is None:
             raise InputError(f"bundle {bundle}: adapter {info.name!r} has no file")
         path = bundle / info.file
-        stamp, data = _read(path)
+        stamp, data = _read(path, bundle)
         with self._lock:
             known = self._verified.get(path)
         if stamp is not None and known is not None and (known.stamp, known.sha256) == (stamp, info.sha256):
@@ -65,15 +66,14 @@ class VerifiedFiles:
         return tensors
 
 
-def _read(path: Path) -> tuple[_Stamp | None, bytes]:
+def _read(path: Path, bundle: Path) -> tuple[_Stamp | None, bytes]:
     """The file's stamp and bytes; None for the stamp when somebody wrote to it meanwhile."""
-    try:
-        with path.open("rb") as file:
-            before = _stamp(file)
-            data = file.read()
-            return before if _stamp(file) == before else None, data
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{path}: no such file") from None
+    with open_file(path, bundle) as file:
+        before = _stamp(file)
+        if before[1] > MAX_ADAPTER_BYTES:
+            raise InputError(f"{path}: expected a file of at most {MAX_ADAPTER_BYTES >> 30} GiB, found a larger one")
+        data = file.read(before[1] + 1)
+        return before if _stamp(file) == before else None, data
 
 
 def _stamp(file: IO[bytes]) -> _Stamp:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.errors import InputError
+from adapter_export.reading.files import regular_file
+from adapter_export.reading.json_text import NotJson, parse
+from adapter_export.reading.links import folder_of
 
 # One row as (where it is in the file, its values by column): "line 7" of a text file, "row 7" of a parquet file.
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
@@ -29,8 +32,7 @@ def read_rows(path: str | Path, choose: Choose) -> Rows:
     path = Path(path)
     if (ending := path.suffix.lower()) not in _READERS:
         raise InputError(f"{path}: expected a file ending in {', '.join(_READERS)}, found {ending or 'no ending'!r}")
-    if not path.is_file():
-        raise InputError(f"{path}: expected a file, found {'a folder' if path.is_dir() else 'nothing'}")
+    regular_file(path, folder_of(path))
     try:
         yield from _READERS[ending](path, choose)
     except OSError as error:
@@ -68,8 +70,8 @@ def _jsonl(path: Path, choose: Choose) -> Rows:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
+                row = parse(line.decode("utf-8-sig"))
+            except (NotJson, UnicodeDecodeError) as error:
                 raise InputError(f"{path}: line {number}: expected a JSON object, found: {error}") from None
             if not isinstance(row, dict):
                 raise InputError(f"{path}: line {number}: expected a JSON object, found {type(row).__name__}")

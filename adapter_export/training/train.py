@@ -24,6 +24,7 @@ from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
 from adapter_export.outputs.folder import output_folder
 from adapter_export.placement.tables import placement_for
+from adapter_export.reading.links import follows_links
 from adapter_export.sites import Site
 from adapter_export.training.classes import classes_of
 from adapter_export.training.columns import Columns, find_columns
@@ -63,6 +64,7 @@ class TrainResult:
     seconds: float
 
 
+@follows_links("model")
 def train(
     model: str | Path,
     method: str,
@@ -86,6 +88,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
+    follow_links: bool = False,
     **options: Any,
 ) -> TrainResult:
     """Train an adapter, and the task head where the task has one, on a frozen base model; write it to `output`.
@@ -95,7 +98,8 @@ def train(
     finds them by name (docs/training.md). epochs or max_steps (updates), else 4 epochs. batch_size: of an
     update, shared by all processes and gradient_accumulation steps. learning_rate: None takes the method's own.
     early_stopping: see `Settings.patience`. target, feedforward: regular expressions for a custom placement.
-    resume: continue a killed run of the same settings, where there is one. options: the method's own (placement,
+    resume: continue a killed run of the same settings, where there is one. follow_links: whether links in the model's
+    folder may lead out of it. options: the method's own (placement,
     reduction_factor, activation); None means its default.
 
     In a process group (`torchrun`) every process calls this; the first one writes. Raises InputError for anything

@@ -77,7 +77,10 @@ def test_what_is_no_adapter_file(content: bytes | str | None, tmp_path: Path) ->
         path.mkdir()
     elif isinstance(content, bytes):
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.onnx_adapter: (no such file|not a readable \.onnx_adapter file: )"):
+    with pytest.raises(
+        InputError,
+        match=r"a\.onnx_adapter: (no such file|expected a regular file|not a readable \.onnx_adapter file: )",
+    ):
         read_adapter_file(path)
 
 

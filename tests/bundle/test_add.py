@@ -154,12 +154,12 @@ def test_an_interrupt_after_the_manifest_took_effect(
 def test_where_tidying_fails_the_adapters_are_in(
     bundle: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*paths: Path) -> None:
+    def fail(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     digest = read_manifest(bundle).adapter("ia3_two").sha256
     good = swappable_bundle.adapters["ia3_two"]
-    monkeypatch.setattr(shutil, "copyfile", fail)
+    monkeypatch.setattr(module, "read_bytes", fail)
     manifest = add_adapter(bundle, {"houlsby_two": good}, force=True)
     assert manifest == assert_whole(bundle)
     assert manifest.adapter("houlsby_two").sha256 == digest

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.torch_file import NotTensors, read_torch_file
+from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 
 # See the fixtures of this folder.
@@ -157,3 +161,106 @@ def test_views_are_read(info: ModelInfo, kind: Any, good: Good) -> None:
     for site, block in before.blocks.items():
         for name, tensor in block.tensors.items():
             np.testing.assert_array_equal(after.blocks[site].tensors[name], tensor)
+
+
+class Call:
+    """Pickled as a call of torch's function that makes tensors."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        import torch
+
+        return torch._utils._rebuild_tensor_v2, self.arguments
+
+
+def archive(path: Path, content: bytes, **files: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("a/data.pkl", content)
+        for name, data in files.items():
+            made.writestr(f"a/data/{name}", data)
+
+
+class Storages(pickle.Pickler):
+    """Writes a text as the reference of a storage of that many floats."""
+
+    def persistent_id(self, value: Any) -> Any:
+        import torch
+
+        if isinstance(value, str) and value.startswith("storage:"):
+            return ("storage", torch.FloatStorage, "0", "cpu", int(value.partition(":")[2]))
+        return None
+
+
+def pickled(value: Any) -> bytes:
+    content = io.BytesIO()
+    Storages(content, 2).dump(value)
+    return content.getvalue()
+
+
+HUGE = 1 << 80
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": Call("storage:4", HUGE, (2,), (1,))},
+        {"a": Call("storage:4", 0, (HUGE,), (1,))},
+        {"a": Call("storage:4", 0, (2,), (HUGE,))},
+        {"a": Call("storage:4", 0, (0, 1 << 61), (1, 1))},
+        {"a": Call("storage:4", 0, (1,) * 65, (1,) * 65)},
+        {"a": Call("storage:4", 0, [2], [1])},
+        {"a": Call("storage:4")},
+        {"a": Call()},
+        {"a": Call(3, 0, (2,), (1,))},
+        {"a": Call(f"storage:{HUGE}", 0, (2,), (1,))},
+        {"a": "storage:4"},
+        {10**5000: Call("storage:4", 0, (2,), (1,))},
+        {"a": 10**5000},
+        "storage:4",
+        Call("storage:4", 0, (2,), (1,)),
+    ],
+)
+def test_tensors_that_are_none(value: Any, tmp_path: Path) -> None:
+    archive(tmp_path / "x.bin", pickled(value), **{"0": bytes(16)})
+    with pytest.raises(NotTensors) as caught:
+        read_torch_file(tmp_path / "x.bin")
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_a_step_that_is_never_taken_may_be_any(tmp_path: Path) -> None:
+    archive(tmp_path / "x.bin", pickled({"a": Call("storage:4", 1, (1, 2), (1 << 60, 1))}),
+            **{"0": np.arange(4, dtype=np.float32).tobytes()})  # fmt: skip
+    assert read_torch_file(tmp_path / "x.bin")["a"].tolist() == [[1.0, 2.0]]
+
+
+def test_a_pickle_nested_deeply_ends(tmp_path: Path) -> None:
+    content = b"\x80\x02" + b"(" * 200_000 + b"t" * 200_000 + b"."
+    archive(tmp_path / "x.bin", content)
+    (tmp_path / "y.bin").write_bytes(content)
+    for name in ("x.bin", "y.bin"):
+        with pytest.raises(NotTensors):
+            read_torch_file(tmp_path / name)
+
+
+class Attributes:
+    """Pickled as an ordered dictionary with attributes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {"a": Call("storage:4", 0, (2,), (1,))}
+        return OrderedDict, (), {"_metadata": 1, "items": 2, "get": 3}, None, iter(values.items())
+
+
+def test_attributes_of_a_dictionary_are_dropped(tmp_path: Path) -> None:
+    """`state_dict` has some, of its own; a stranger's could stand in for methods."""
+    archive(tmp_path / "x.bin", pickled(Attributes()), **{"0": bytes(16)})
+    assert read_torch_file(tmp_path / "x.bin")["a"].tolist() == [0.0, 0.0]
+
+
+def test_an_archive_of_holes_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(b"PK")
+    os.truncate(tmp_path / "x.bin", 1 << 40)
+    with pytest.raises(InputError, match="at most 8 GiB"):
+        read_torch_file(tmp_path / "x.bin")

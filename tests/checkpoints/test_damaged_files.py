@@ -63,11 +63,11 @@ class TestFolders:
     [
         (b"", "expected JSON, found: Expecting value"),
         (b'{"peft_type": "IA3"', "expected JSON, found: Expecting ',' delimiter"),
-        (b"\xff\xfe{}", "expected JSON, found: 'utf-8' codec can't decode"),
+        (b"\xff\xfe{}", "expected UTF-8, found: "),
         (b"[1]", "expected a JSON object, found list"),
         (b"[" * 200_000, "expected JSON, found: "),
         (b'{"a": {"peft_type": "IA3", "peft_type": "LORA"}}', "expected JSON, found: field 'peft_type' twice in one"),
-        (b'{"a": ' + b"1" * 10_000 + b"}", "expected JSON, found: Exceeds the limit"),
+        (b'{"a": ' + b"1" * 10_000 + b"}", "expected JSON, found: a number of 10,000 digits"),
     ],
     ids=["empty", "truncated", "not-utf8", "list", "nested", "twice", "long-number"],
 )
@@ -80,7 +80,7 @@ def test_json_that_is_none(name: str, content: bytes, message: str, good: Good, 
 def test_a_json_file_that_is_far_too_large_is_not_read(good: Good, refused: Refused) -> None:
     folder = good("peft")
     os.truncate(folder / CONFIG, 1 << 30)
-    assert "adapter_config.json: expected a JSON file below 64 MiB, found a larger file" in refused(folder)
+    assert "adapter_config.json: expected a file of at most 64 MiB, found 1,073,741,824 bytes" in refused(folder)
 
 
 @pytest.mark.parametrize("name", [CONFIG, "weights"])
@@ -89,8 +89,7 @@ def test_a_folder_in_place_of_a_file(name: str, kind: Any, good: Good, refused: 
     path = folder / (kind.weights if name == "weights" else name)
     path.unlink()
     path.mkdir()
-    found = refused(folder)
-    assert f"{path}: cannot be read: " in found or f"{path}: expected a regular file" in found
+    assert f"{path}: expected a regular file, found a folder" in refused(folder)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +166,9 @@ def test_tensors_of_eight_bits_are_refused(kind: Any, good: Good, refused: Refus
     surplus = np.ones((2, 2)).astype(ml_dtypes.float8_e4m3fn)
     edit_tensors(folder / kind.weights, lambda tensors: tensors.update(surplus=surplus))
     message = refused(folder)
-    assert f"{folder / kind.weights}: expected floating point, found a type that is none: " in message
-    assert "float8_e4m3fn" in message
+    assert (
+        f"{folder / kind.weights}: tensor 'surplus': expected floating point of 16 to 64 bits, found F8_E4M3" in message
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

@@ -76,8 +76,8 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["x,y"], r"--labels 'x,y': expected NAME=A,B,\.\.\. or NAME=@FILE"),
         (["c=x,y"], r"--labels 'c': expected one of the adapters \(a, b\)"),
         (["a=x,y", "a=x,z"], "--labels a: given twice"),
-        (["a=@missing.txt"], "--labels @missing.txt: expected a text file with a name a line, found nothing"),
-        (["a=@."], "expected a text file with a name a line, found a folder"),
+        (["a=@missing.txt"], "--labels: a file with a name a line: missing.txt: no such file"),
+        (["a=@."], "a file with a name a line: .: expected a regular file, found a folder"),
     ],
 )
 def test_the_command_line_refuses(texts: list[str], message: str) -> None:
@@ -87,7 +87,7 @@ def test_the_command_line_refuses(texts: list[str], message: str) -> None:
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "names").write_bytes(b"a\n\xff\xfe\n")
-    with pytest.raises(InputError, match="expected UTF-8 text"):
+    with pytest.raises(InputError, match="names: expected UTF-8, found: "):
         parse_labels([f"a=@{tmp_path / 'names'}"], ["a"])
 
 

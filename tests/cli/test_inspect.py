@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.manifest import MODEL, adapter_path, read_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.weights import weights_sha256
@@ -287,3 +288,12 @@ class TestGrouping:
             ("l.0.v", [4], 4),
             ("l.1.v", [5], 5),
         ]
+
+
+def test_names_that_look_like_a_group_of_names(tmp_path: Path) -> None:
+    names = ("a.1.b", "a.2.b", "a.#.b", "a.{1-2}.b", f"a.{'1' * 5000}.b", "a.٣.b")
+    write_adapter_file(tmp_path / "a.onnx_adapter", {name: np.ones(2, np.float32) for name in names}, "")
+    result = invoke(tmp_path / "a.onnx_adapter", "--json")
+    assert result.exit_code == 0
+    counts = [(item["name"], item["count"]) for item in json.loads(result.stdout)["tensors"]]
+    assert sorted(counts) == sorted([("a.{1-2}.b", 2), *((name, 1) for name in names[2:])])

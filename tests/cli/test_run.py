@@ -355,7 +355,7 @@ def test_bad_input_is_one_line(swappable_bundle: Exported, tmp_path: Path) -> No
         (("--bundle", bundle, "--adapter", "nope"), "adapter 'nope'"),
         (("--bundle", tmp_path / "nope"), "expected a folder, found nothing"),
         (("--bundle", without, "--adapter", "ia3_two"), "expected tokenizer.json to encode texts with, found none"),
-        (("--bundle", bundle, "--adapter", "ia3_two", "--input", tmp_path / "nope"), "No such file"),
+        (("--bundle", bundle, "--adapter", "ia3_two", "--input", tmp_path / "nope"), "no such file"),
     ):
         result = invoke(*args, *(() if "--input" in args else ("--text", "good")))
         assert result.exit_code == 2

@@ -97,7 +97,7 @@ def test_rows_with_nothing_left_are_told(
 @pytest.mark.parametrize(
     ("more", "instead", "message"),
     [
-        ((), {"train": "no.csv"}, "error: no.csv: expected a file, found nothing"),
+        ((), {"train": "no.csv"}, "error: no.csv: no such file"),
         ((), {"model": "none"}, "error: model none: expected a folder, found nothing"),
         ((), {"method": "lora"}, "error: method 'lora': expected one of bottleneck, ia3"),
         (("--epochs", "3"), {}, "error: --epochs and --max-steps: expected one of them, found both"),

@@ -82,7 +82,7 @@ def test_nor_for_what_the_model_is_made_of(name: str, tmp_path: Path) -> None:
     else:
         (tmp_path / "elsewhere" / name).write_text("{}")
     (model / name).symlink_to(tmp_path / "elsewhere" / name)
-    with pytest.raises(InputError, match=rf"{name}: is a link to a file outside the model folder"):
+    with pytest.raises(InputError, match=rf"{name}: is a link out of "):
         merge(model, write_adapter(tmp_path / "adapter"), tmp_path / "out")
 
 

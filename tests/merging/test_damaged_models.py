@@ -80,8 +80,11 @@ FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a list": (text(lambda t: "[]"), "expected a JSON object, found list"),
     "deep": (text(lambda t: "[" * 100_000), "header: "),
     "a number too long": (text(lambda t: '{"a":' + "9" * 10_000 + "}"), "header: |expected an object"),
-    "a name twice": (text(lambda t: t.replace(OTHER, NAME)), f"'{NAME}' is there twice"),
-    "a field twice": (text(lambda t: t.replace('"dtype"', '"dtype": "F32", "dtype"', 1)), "'dtype' is there twice"),
+    "a name twice": (text(lambda t: t.replace(OTHER, NAME)), f"field '{NAME}' twice in one object"),
+    "a field twice": (
+        text(lambda t: t.replace('"dtype"', '"dtype": "F32", "dtype"', 1)),
+        "field 'dtype' twice in one object",
+    ),
     "a name of two lines": (
         header(lambda value: value.update({"a\nb": value.pop(NAME)})),
         r"'a\\nb': expected a print",

@@ -153,7 +153,7 @@ def test_eight_bits_by_a_record_for_the_bundle(merged_bundle: Exported, tmp_path
         (lambda a: a | _meta(a, format_version=2), "field 'format_version': expected 1, found 2"),
         (lambda a: a | _meta(a, cases=[]), "expected cases, found none"),
         (lambda a: a | _meta(a, kinds={"int4": None}), "outputs 'on' in int4: expected those of float64"),
-        (lambda a: a | _meta(a, cases=[{"name": "0"}]), "'meta' is not that of a record"),
+        (lambda a: a | _meta(a, cases=[{"name": "0"}]), "'meta': field 'padding' is missing"),
         (lambda a: a | {"0/on/float32/logits": np.zeros(3)}, "case 0: outputs 'on' in float32"),
         (lambda a: {n: v for n, v in a.items() if "/input/" not in n}, "case 0: expected inputs, found none"),
     ],

@@ -94,3 +94,21 @@ def test_it_is_off_by_default(exported: Exported, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with AdapterSession(exported.bundle) as session:
         session.run(INPUTS, "ia3_two")
+
+
+def test_a_link_out_of_the_bundle_is_not_followed(exported: Exported, tmp_path: Path) -> None:
+    """Neither the folder of the adapters nor the manifest; runs go on with what is there."""
+    told: list[AdapterExportError] = []
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER, told.append) as watch:
+        before = session.run(INPUTS, "ia3_two")["logits"]
+        add_adapter(exported.bundle, {"ia3_two": exported.adapters["houlsby_two"]}, force=True)
+        (tmp_path / MANIFEST).write_bytes((exported.bundle / MANIFEST).read_bytes())
+        (exported.bundle / "adapters").rename(tmp_path / "adapters")
+        for name in ("adapters", MANIFEST):
+            (exported.bundle / name).unlink(missing_ok=True)
+            (exported.bundle / name).symlink_to(f"../{name}")
+            watch.look()
+            assert f"{name}: is a link out of" in str(told.pop())
+            assert np.array_equal(session.run(INPUTS, "ia3_two")["logits"], before)
+        with pytest.raises(InputError, match="is a link out of"):
+            session.load("ia3_three")

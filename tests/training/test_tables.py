@@ -65,7 +65,7 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
     [
         ("data.txt", b"text\na", r"expected a file ending in \.csv, \.tsv, \.jsonl, \.parquet, found '\.txt'"),
         ("data", b"text\na", "found 'no ending'"),
-        ("data.csv", None, "expected a file, found nothing"),
+        ("data.csv", None, "no such file"),
         ("data.csv", b"", "expected a header and rows, found an empty file"),
         ("data.csv", b"text,label\n", "expected rows, found none"),
         ("data.jsonl", b"\n\n", "expected rows, found none"),
@@ -122,7 +122,7 @@ def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_folder_is_no_data_file(tmp_path: Path) -> None:
     (tmp_path / "data.csv").mkdir()
-    with pytest.raises(InputError, match="expected a file, found a folder"):
+    with pytest.raises(InputError, match="expected a regular file, found a folder"):
         read_table(tmp_path / "data.csv", "text", "label")
 
 

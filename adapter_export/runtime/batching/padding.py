@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from adapter_export.bundle.manifest import NUM_LABELS, Manifest, TensorInfo
+from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
 from adapter_export.runtime.inputs import check_inputs, shared_end
-from adapter_export.runtime.text import optional_json
 
 _BATCH, _SEQUENCE = "batch", "sequence"
 _IDS, _MASK = "input_ids", "attention_mask"

@@ -9,12 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
-from adapter_export.runtime.text import optional_json
+from adapter_export.reading.files import present, read_text
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+_MAX_TEMPLATE_BYTES = 16 << 20
 # Older sandboxes let templates out (CVE-2025-27516).
 _SAFE_JINJA2 = (3, 1, 6)
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -97,11 +99,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
 def _template(bundle: Path, settings: Mapping[str, Any]) -> tuple[Path, str]:
     """Where the template stands, and its text."""
     file = bundle / "chat_template.jinja"
-    if file.is_file():
-        try:
-            return file, file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{file}: expected UTF-8, found: {error}") from None
+    if present(file):
+        return file, read_text(file, _MAX_TEMPLATE_BYTES)
     path = bundle / "tokenizer_config.json"
     found = settings.get("chat_template")
     if isinstance(found, list):  # several, each with a name

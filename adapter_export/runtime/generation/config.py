@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.architectures.facts import facts
-from adapter_export.checkpoints.files import read_json
+from adapter_export.checkpoints.files import optional_json, read_json
+from adapter_export.reading.files import present
 from adapter_export.runtime.generation.rules import Rules, read_rules, token_ids
 from adapter_export.runtime.generation.unread import unread, unread_of_draws
 
@@ -42,10 +43,10 @@ def read_generation_config(bundle: str | Path) -> GenerationConfig:
     """
     bundle = Path(bundle)
     model_file, file = bundle / "config.json", bundle / "generation_config.json"
-    model = _read(model_file)
+    model = optional_json(model_file)
     nested = model.get("text_config")
     text = {**nested, **_given(model)} if isinstance(nested, dict) else model
-    if file.is_file():
+    if present(file):
         values = read_json(file)
     else:
         file, values = model_file, text
@@ -75,7 +76,3 @@ def read_generation_config(bundle: str | Path) -> GenerationConfig:
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}

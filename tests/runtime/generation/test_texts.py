@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from adapter_export.bundle.manifest import read_manifest, write_manifest
+from adapter_export.bundle.manifest import adapter_path, read_manifest, write_manifest
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.texts import PromptTexts, TextStream
 from tests.bundles import Exported
@@ -126,6 +126,8 @@ def test_the_first_example_of_the_documentation(llama_bundle: Exported, tmp_path
     (code, *_) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     bundle = Path(shutil.copytree(llama_bundle.bundle, tmp_path / "bundle"))
     manifest = read_manifest(bundle)
-    write_manifest(bundle, replace(manifest, adapters=(replace(manifest.adapter("ia3"), name="poems"),)))
+    poems = replace(manifest.adapter("ia3"), name="poems", file=adapter_path("poems"))
+    (bundle / adapter_path("ia3")).rename(bundle / adapter_path("poems"))
+    write_manifest(bundle, replace(manifest, adapters=(), files=manifest.files).with_adapter(poems))
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace('"poems", max_new_tokens=64', '"poems", max_new_tokens=6'), "generation.md", "exec"), {})

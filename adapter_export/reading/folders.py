@@ -1,0 +1,76 @@
+"""Folders that a library reads by itself: checked first, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from adapter_export.errors import InputError
+from adapter_export.reading.files import present, read_text, regular_file, size_of
+from adapter_export.reading.json_text import NotJson, parse
+from adapter_export.reading.links import leads_out
+
+# The one folder inside a model's that transformers reads unasked.
+_TEMPLATES = "additional_chat_templates"
+# Files in which transformers finds arguments for a tokenizer's class, and takes paths among them.
+_ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
+# Fields whose texts are files, however they look.
+_FILES = ("_file", "_files", "_spm")
+_NAMES = ("init_inputs", "vocab")
+# Files that are read as a whole, unlike weights; the largest in use, of vocabularies, have a tenth of it.
+_READ_WHOLE = (".json", ".jinja", ".txt", ".model", ".spm", ".tiktoken", ".bpe", ".codes", ".vocab")
+_MAX_WHOLE_BYTES = 512 << 20
+# Longer texts are no paths.
+_MAX_PATH = 4096
+_MAX_JSON_BYTES = 64 << 20
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless everything that transformers may open in the folder is a regular file in it, and not too
+    large where it is read as a whole.
+
+    Hidden files and folders inside are never opened, so they may be anything.
+    """
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and not path.is_dir():
+            _check_size(path, folder)
+    if present(templates := folder / _TEMPLATES):
+        if leads_out(templates, folder):
+            regular_file(templates, folder)
+        for path in sorted(templates.iterdir()) if templates.is_dir() else ():
+            _check_size(path, folder)
+    for name in _ARGUMENTS:
+        if present(folder / name):
+            _check_arguments(folder / name)
+
+
+def _check_size(path: Path, folder: Path) -> None:
+    size = size_of(path, folder)
+    if size > _MAX_WHOLE_BYTES and path.name.endswith(_READ_WHOLE):
+        raise InputError(f"{path}: expected a file of at most {_MAX_WHOLE_BYTES >> 20} MiB, found {size:,} bytes")
+
+
+def _check_arguments(path: Path) -> None:
+    """Refuse a path to a file elsewhere among a tokenizer's arguments. Files that are not there are no matter: many
+    tokenizers still carry a path of the machine they were made on."""
+    try:
+        value = parse(read_text(path, _MAX_JSON_BYTES))
+    except NotJson as error:
+        raise InputError(f"{path}: expected JSON, found: {error}") from None
+    for name, text in _texts(value):
+        # A path of these is taken from where the command runs, a name from the folder.
+        for found in (Path(text), path.parent / text):
+            if present(found) and not found.is_dir() and leads_out(found, path.parent):
+                raise InputError(f"{path}: field {name!r}: expected a file in this folder, found {text!r}")
+
+
+def _texts(value: Any) -> Iterator[tuple[str, str]]:
+    """Fields and the texts in them that may become paths: of any field, since which ones a tokenizer's class takes for
+    files is up to the class, where the text looks like a path."""
+    for name, item in value.items() if isinstance(value, dict) else ():
+        for text in item if isinstance(item, list) else (item,):
+            if isinstance(text, str) and len(text) < _MAX_PATH:
+                path = Path(text)
+                if name.endswith(_FILES) or name in _NAMES or path.is_absolute() or ".." in path.parts:
+                    yield name, text

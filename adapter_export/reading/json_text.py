@@ -1,0 +1,38 @@
+"""JSON from somewhere else, read strictly: every object's names differ, and numbers are of a bounded length."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+# Python refuses to read longer ones, with an error that does not tell it from others.
+_MAX_DIGITS = 4000
+
+
+class NotJson(Exception):
+    """What is wrong with a text that should be JSON, in one line."""
+
+
+def parse(text: str) -> Any:
+    """The value that the text spells. Raises NotJson for broken syntax, a name twice in one object, what is nested too
+    deep, and a number too long."""
+    try:
+        return json.loads(text, object_pairs_hook=_distinct, parse_int=_integer)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise NotJson(" ".join(str(error).split())[:200]) from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are all different: readers disagree on which of two they take."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise NotJson(f"field {name[:100]!r} twice in one object")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise NotJson(f"a number of {len(digits):,} digits")
+    return int(digits)

@@ -1,0 +1,38 @@
+"""JSON that readers could take in two ways, or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adapter_export.reading.json_text import NotJson, parse
+
+
+@pytest.mark.parametrize("text", ["{}", "[1, 2.5, null, true]", '{"a": {"b": "\\u00e9"}, "c": []}', '"x"', "1e999"])
+def test_what_is_right_is_read_as_python_does(text: str) -> None:
+    assert parse(text) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Expecting value"),
+        ('{"a": 1, "a": 1}', "field 'a' twice in one object"),
+        ('[{"b": {"a": 1, "x": 2, "a": 3}}]', "field 'a' twice in one object"),
+        ("[" * 200_000, "recursion"),
+        ("1" * 5000, "a number of 5,000 digits"),
+        ("\ufeff{}", "BOM"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(text: str, message: str) -> None:
+    with pytest.raises(NotJson, match=message) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hundred_thousand_names_take_no_time_of_note() -> None:
+    """With a search of all names for each, this would not end within the test."""
+    names = ", ".join(f'"{number}": 0' for number in range(200_000))
+    with pytest.raises(NotJson, match="field '199999' twice in one object"):
+        parse("{" + names + ', "199999": 1}')

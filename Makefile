@@ -2,14 +2,14 @@
 
 # The Python that .venv is made with; used only then. Example: make venv PYTHON=python3.12
 PYTHON ?= python3
-# Passed on to pytest. Example: make test ARGS="tests/cli -x"
+# Passed on to pytest, or to the campaign of faults. Example: make test ARGS="tests/cli -x"
 ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-llm test bench architectures check venv clean
+.PHONY: help demo demo-llm test bench faults architectures check venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: venv ## Run the tests, a file at a time on each core
 
 bench: venv ## Measure latency, swapping and export side by side
 	$(BIN)/python -m benchmarks
+
+faults: venv ## Make writes, signals and threads go wrong, and write docs/reliability.md
+	$(BIN)/python -m tests.faults $(ARGS)
 
 architectures: venv ## Measure every architecture and write docs/architectures.md
 	$(BIN)/python -m benchmarks.architectures

@@ -16,6 +16,7 @@ from typing import Any
 from adapter_export.basemodel import quiet
 from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
+from adapter_export.outputs.files import library_writes
 from adapter_export.reading.files import present
 from adapter_export.reading.folders import check_folder
 from adapter_export.reading.panics import is_panic, unprinted
@@ -146,7 +147,7 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     Raises InputError for a tokenizer that does in Python what its tokenizer.json does not.
     """
     kind, model = type(tokenizer).__name__, tokenizer.name_or_path
-    with quiet():
+    with quiet(), library_writes(folder):
         tokenizer.save_pretrained(folder)
     path = folder / _CONFIG
     settings = json.loads(path.read_text(encoding="utf-8"))

@@ -22,6 +22,7 @@ from adapter_export.hub import source_of
 from adapter_export.methods import registry
 from adapter_export.methods.bottleneck import PLACEMENTS
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.outputs.files import library_writes
 from adapter_export.outputs.ownership import SIDECAR
 from adapter_export.reading.files import present
 
@@ -173,7 +174,8 @@ def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str
     format has no settings for, as the name of a placement of ours or as modules, and the names of the files.
     """
     chosen = registry.get(adapter.method).checkpoint_format
-    _FORMATS[chosen].write(folder, adapter, info, base_name)
+    with library_writes(folder):
+        _FORMATS[chosen].write(folder, adapter, info, base_name)
     sidecar: dict[str, Any] = {"base_sha256": info.sha256 or None, "task": adapter.task}
     if adapter.labels is not None:
         sidecar["labels"] = list(adapter.labels)

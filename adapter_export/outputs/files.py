@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ def atomic_file(path: Path, content: bytes) -> None:
         sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def library_writes(path: Path) -> Iterator[None]:
+    """In the block a library writes to `path`. Those in C++ or Rust have error classes of their own for a disk that is
+    full or fails: RuntimeError (PyTorch), SafetensorError, and Exception itself (tokenizers). Raises OSError for them.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) in (Exception, RuntimeError) or type(error).__name__ == "SafetensorError":
+            raise OSError(f"{path}: could not be written: {' '.join(str(error).split())[:300]}") from error
         raise
 
 

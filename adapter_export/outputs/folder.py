@@ -73,13 +73,7 @@ def output_folder(path: str | Path, force: bool = False, inputs: Sequence[str | 
                 held.enter_context(workspace(target, inside=True))
         _check_content(target, force, in_place)
         own.new.mkdir()
-        try:
-            yield Output(own.new, own, force, in_place)
-        except Exception as error:
-            # The safetensors writer has an error class of its own for a disk that is full or gone.
-            if type(error).__name__ == "SafetensorError":
-                raise OSError(f"output {target}: could not be written: {error}") from error
-            raise
+        yield Output(own.new, own, force, in_place)
 
 
 def require_space(folder: Path, size: int) -> None:

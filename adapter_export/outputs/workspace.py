@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 INSIDE = ".adapter-export"
 _LOCK, _RECORD, _NEW, _OLD = "lock", "record.json", "new", "old"
+_ADAPTER = re.compile(r"adapters/[^/]+\.onnx_adapter")
 # Seconds between two looks at a lock that another process has.
 _PAUSE = 0.1
 # Bytes of a name that leave room for what is put around it; file systems allow 255.
@@ -154,16 +156,16 @@ def _take(path: Path, target: Path, made: Sequence[str]) -> Workspace | None:
     except FileExistsError:
         is_new = False
         _check_ours(path, target)
+    descriptor: int | None = None
     try:
-        descriptor = lock.acquire(path / _LOCK)
-        if descriptor is None:
-            return None
-    except lock.Unsupported:
-        descriptor = None
-        left = read_record(path / _RECORD, target)
-        if not is_new and (left is None or left.is_alive()):
-            return None
-    try:
+        try:
+            descriptor = lock.acquire(path / _LOCK)
+            if descriptor is None:
+                return None
+        except lock.Unsupported:
+            left = read_record(path / _RECORD, target)
+            if not is_new and (left is None or left.is_alive()):
+                return None
         # With the lock, nobody else changes it any more.
         if not is_new:
             _check_ours(path, target)
@@ -235,6 +237,9 @@ def _remove_unlisted(target: Path, names: Iterable[str]) -> None:
     for name in names:
         path = root / name
         if name in kept or not path.parent.resolve().is_relative_to(root):
+            continue
+        if kept and not _ADAPTER.fullmatch(name):
+            # Of a bundle that is complete, adapters alone come and go: a record in it may be a stranger's.
             continue
         path.unlink(missing_ok=True)
         _remove_empty(map(str, path.parents[: len(path.relative_to(root).parts) - 1]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.errors import InputError
+from adapter_export.outputs.files import library_writes
 from adapter_export.training import processes
 from adapter_export.training.data import Data
 from adapter_export.training.metrics import METRICS
@@ -106,6 +107,10 @@ def make_trainer(
             with torch.no_grad():
                 rows = model(**self._prepare_inputs(inputs))["rows"]
             return None, rows, rows
+
+        def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+            with library_writes(Path(self.args.output_dir)):
+                super()._save_checkpoint(*arguments, **options)
 
         def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
             """Only what learns, as safetensors; no config, no tokenizer, no pickled arguments."""

@@ -223,7 +223,9 @@ def test_a_strangers_record_removes_nothing_out_of_its_bundle(bundle: Path, swap
     """A bundle may come with what looks like the rest of a killed command."""
     (bundle.parent / "precious").touch()
     (bundle / "linked").symlink_to(bundle.parent)
-    for path in ("../precious", str(bundle.parent / "precious"), "linked/precious", MODEL, "adapters/../../precious"):
+    (bundle / "notes.txt").touch()
+    outside = str(bundle.parent / "precious")
+    for path in ("../precious", outside, "linked/precious", "adapters/../../precious", "notes.txt", MODEL):
         folder = bundle / ".adapter-export"
         folder.mkdir()
         record = asdict(record_of(bundle, ()))
@@ -233,6 +235,7 @@ def test_a_strangers_record_removes_nothing_out_of_its_bundle(bundle: Path, swap
             add_adapter(bundle, {"x": swappable_bundle.adapters["ia3_two"]}, force=True)
         shutil.rmtree(folder, ignore_errors=True)
         assert (bundle.parent / "precious").exists()
+        assert (bundle / "notes.txt").exists()
         assert content(bundle)[MODEL] == before[MODEL]
 
 

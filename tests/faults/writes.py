@@ -74,7 +74,8 @@ def _trial(subject: Subject, work: Path, name: str, error: int, replaced: bool, 
     # The last steps come after the output is there: their failure may be told, and nothing is lost by it.
     if state not in ({NEW} if ended.code == 0 else {before, NEW}):
         return f"exit {ended.code}: the output is {state}, it was {before}"
-    if ended.code == 2 and (os.strerror(error) not in message or "Traceback" in message):
+    told = os.strerror(error) in message or "could not be written" in message
+    if ended.code == 2 and (not told or "Traceback" in message):
         return f"the message does not tell: {message[-300:]}"
     if left := leftovers(work, output):
         return f"left behind: {', '.join(left)}"

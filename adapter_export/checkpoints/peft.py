@@ -7,13 +7,14 @@ convolutions (1, channels, 1, 1[, 1]) on both; the config's `feedforward_modules
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adapter_export import tasks
+from adapter_export.bounded.child import Exceeded, Failed
 from adapter_export.checkpoints.adapter import (
     LM_HEAD,
     OUTPUT_LAYERS,
@@ -26,7 +27,7 @@ from adapter_export.checkpoints.files import as_float, read_stored
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.checkpoints.peft_config import CONFIG, Patterns, PeftConfig, notes, parse
 from adapter_export.checkpoints.peft_defaults import DEFAULTS
-from adapter_export.checkpoints.peft_matching import is_all_linear, is_feedforward, is_saved, is_target, is_withheld
+from adapter_export.checkpoints.peft_matching import is_all_linear, is_saved, scaled_at_input, targeted, withheld
 from adapter_export.checkpoints.peft_writing import KEY_PREFIX, VECTOR, WEIGHTS, write
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
@@ -67,11 +68,12 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
         raise InputError(f"{checkpoint.folder}: expected tensors named *{VECTOR}, found none")
     feedforward = _or_default(config.feedforward, "feedforward_modules", checkpoint, info)
     blocks = {}
+    at_input = _limited(checkpoint, "feedforward_modules", lambda: scaled_at_input(vectors, feedforward))
     unread = [name for name in vectors if strip_prefix(canonical(info.model_type, name), info.prefix) in info.unread]
     for name, vector in vectors.items():
         if name in unread:
             continue
-        port = Port.INPUT if is_feedforward(name, feedforward) else Port.OUTPUT
+        port = Port.INPUT if name in at_input else Port.OUTPUT
         site = Site(strip_prefix(canonical(info.model_type, name), info.prefix), port)
         blocks[site] = _block(checkpoint, info, site, name, vector)
     # With or without a vector where no output reads: nothing differs.
@@ -178,11 +180,18 @@ def _targets(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo, vector
         candidates = [f"{info.prefix}.{module}" for module in candidates]
     if any(canonical(info.model_type, name) != name for name in vectors):
         candidates = [former(info.model_type, name) for name in candidates]
-    return {
-        name
-        for name in candidates
-        if is_target(name, targets) and not is_target(name, config.excluded) and not is_withheld(name, config.saved)
-    }
+    candidates = list(candidates)
+    found = _limited(checkpoint, "target_modules", lambda: targeted(candidates, targets))
+    excluded = _limited(checkpoint, "exclude_modules", lambda: targeted(candidates, config.excluded))
+    return found - excluded - _limited(checkpoint, "modules_to_save", lambda: withheld(candidates, config.saved))
+
+
+def _limited(checkpoint: Checkpoint, name: str, match: Callable[[], set[str]]) -> set[str]:
+    """What `match` finds by the expressions of a field. Raises InputError where they are none, or run away."""
+    try:
+        return match()
+    except (Exceeded, Failed) as error:
+        raise InputError(f"{checkpoint.folder / CONFIG}: field {name!r}: a regular expression that {error}") from None
 
 
 def _check_complete(checkpoint: Checkpoint, vectors: Mapping[str, np.ndarray], expected: set[str]) -> None:

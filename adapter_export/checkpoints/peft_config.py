@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapter_export.bounded.child import Exceeded, Failed, matching
 from adapter_export.checkpoints.files import field, shortened
 from adapter_export.errors import InputError
 
@@ -104,8 +103,8 @@ def _strings(config: Mapping[str, Any], path: Path, name: str, kind: Any) -> Any
 
 def _check_regex(path: Path, name: str, expression: str) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice on style
-            re.compile(expression)
-    except (re.error, OverflowError, RecursionError) as error:
+        matching([expression], [])
+    except Failed as error:
         raise InputError(f"{path}: field {name!r}: not a regular expression: {error}") from None
+    except Exceeded as error:
+        raise InputError(f"{path}: field {name!r}: a regular expression that {error}") from None

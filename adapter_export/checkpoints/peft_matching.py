@@ -6,12 +6,14 @@ Names are those of the class that PEFT wrapped: with the prefix of a task class,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from adapter_export.bounded.child import matching
 from adapter_export.checkpoints.peft_config import Patterns
 
 # In place of names: every linear layer but the output layer, in any case of letters.
 _ALL_LINEAR = "all-linear"
+_WORD = re.compile(r"\w+")
 
 
 def is_all_linear(targets: Patterns) -> bool:
@@ -19,32 +21,51 @@ def is_all_linear(targets: Patterns) -> bool:
     return isinstance(targets, str) and targets.lower() == _ALL_LINEAR
 
 
-def is_target(name: str, targets: Patterns) -> bool:
-    """A string is an expression that matches the whole name; a list item is the name or its last parts.
+def targeted(names: Iterable[str], targets: Patterns) -> set[str]:
+    """Those of the names that are targets. A string is an expression that matches the whole name; a list item is the
+    name or its last parts.
 
     So `output.dense` means BERT's `attention.output.dense` as well. Excluded modules are named in the same way.
+    Raises Exceeded for an expression that runs away.
     """
     if isinstance(targets, str):
-        return re.fullmatch(targets, name) is not None
-    return any(name == item or name.endswith(f".{item}") for item in targets)
+        return matching([targets], names)
+    items = set(targets)
+    return {name for name in names if not items.isdisjoint(_endings(name))}
 
 
-def is_feedforward(name: str, feedforward: Patterns) -> bool:
-    """Whether a target is scaled at its input: as `is_target`, but list items match by plain `endswith`."""
+def scaled_at_input(names: Iterable[str], feedforward: Patterns) -> set[str]:
+    """Those of the targets that are scaled at their input: as `targeted`, but list items match by plain `endswith`."""
     if isinstance(feedforward, str):
-        return re.fullmatch(feedforward, name) is not None
-    return any(name.endswith(item) for item in feedforward)
+        return matching([feedforward], names)
+    items = tuple(feedforward)
+    return {name for name in names if name.endswith(items)}
 
 
 def is_saved(name: str, saved: Iterable[str]) -> bool:
     """Whether a module, or one around it, is saved whole: its name ends with an item, even in mid-word."""
-    parts = name.split(".")
-    return any(".".join(parts[:end]).endswith(item) for end in range(1, len(parts) + 1) for item in saved)
+    parts, items = name.split("."), tuple(saved)
+    return any(".".join(parts[:end]).endswith(items) for end in range(1, len(parts) + 1))
 
 
-def is_withheld(name: str, saved: Iterable[str]) -> bool:
-    """Whether a module is never a target since it is, or lies in, one that is saved whole.
+def withheld(names: Iterable[str], saved: Iterable[str]) -> set[str]:
+    """Those of the names that are never targets since they are, or lie in, modules that are saved whole.
 
     By PEFT's own rule here, which is not that of `is_saved`: an item is an expression for whole parts of the name.
+    Raises Exceeded as `targeted`, and Failed for what is no expression.
     """
-    return any(re.match(rf"(^|.*\.){item}($|\..*)", name) for item in saved)
+    listed, items = list(names), set(saved)
+    # Most items are plain words, and mean themselves.
+    words = {item for item in items if _WORD.fullmatch(item)}
+    found = {name for name in listed if not words.isdisjoint(name.split("."))}
+    if expressions := sorted(items - words):
+        found |= matching([rf"(^|.*\.){item}($|\..*)" for item in expressions], listed, whole=False)
+    return found
+
+
+def _endings(name: str) -> Iterator[str]:
+    """The name, and what follows each of its dots."""
+    yield name
+    for place, letter in enumerate(name):
+        if letter == ".":
+            yield name[place + 1 :]

@@ -12,7 +12,7 @@ import numpy as np
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.peft_config import CONFIG, TASK_HEADS, Patterns
-from adapter_export.checkpoints.peft_matching import is_feedforward, is_saved, is_target
+from adapter_export.checkpoints.peft_matching import is_saved, scaled_at_input, targeted
 from adapter_export.errors import InputError
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
@@ -86,10 +86,9 @@ def _means(targets: Patterns, feedforward: Patterns, adapter: Adapter, info: Mod
     """Whether PEFT would find exactly the adapter's sites by these."""
     prefix = f"{info.prefix}." if info.nested else ""
     ports = {f"{prefix}{site.module}": site.port for site in adapter.blocks}
-    named = {name for module in info.modules if module and is_target(name := f"{prefix}{module}", targets)}
-    return named == set(ports) and all(
-        is_feedforward(name, feedforward) == (port is Port.INPUT) for name, port in ports.items()
-    )
+    named = targeted((f"{prefix}{module}" for module in info.modules if module), targets)
+    at_input = {name for name, port in ports.items() if port is Port.INPUT}
+    return named == set(ports) and scaled_at_input(ports, feedforward) == at_input
 
 
 def _expression(modules: Iterable[str], info: ModelInfo) -> str:

@@ -94,6 +94,7 @@ def workspace(target: Path, *, inside: bool = False, wait: float = 0.0) -> Itera
     path = target / INSIDE if inside else beside(target)
     until = time.monotonic() + wait
     own: Workspace | None = None
+    told = False
     try:
         while True:
             with deferred():
@@ -101,7 +102,11 @@ def workspace(target: Path, *, inside: bool = False, wait: float = 0.0) -> Itera
             if own is not None:
                 break
             if time.monotonic() >= until:
-                raise _busy(path, target, wait)
+                waited = f"; waited {wait:g} s for it" if wait else ""
+                raise OutputBusy(f"{_holder(path, target)}{waited}")
+            if not told:
+                _log.warning("%s; waiting for it, %g s at most", _holder(path, target), wait)
+                told = True
             time.sleep(_PAUSE)
         yield own
     finally:
@@ -127,11 +132,10 @@ def has_workspace(target: Path) -> bool:
     return os.path.lexists(beside(target)) or os.path.lexists(target / INSIDE)
 
 
-def _busy(path: Path, target: Path, wait: float) -> OutputBusy:
-    holder = read_record(path / _RECORD, target)
-    who = f" ({holder})" if holder else ""
-    waited = f"; waited {wait:g} s for it" if wait else ""
-    return OutputBusy(f"output {target}: another command is writing it{who}{waited}")
+def _holder(path: Path, target: Path) -> str:
+    """Who has the workspace, in words."""
+    record = read_record(path / _RECORD, target)
+    return f"output {target}: another command is writing it{f' ({record})' if record else ''}"
 
 
 def _enter(path: Path, target: Path, inside: bool) -> Workspace | None:

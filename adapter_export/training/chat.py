@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from adapter_export.bounded.child import Exceeded, Failed, render
 from adapter_export.errors import InputError
 from adapter_export.training.causal import Ending, Lesson
 from adapter_export.training.conversations import Conversation, Conversations
@@ -29,9 +30,11 @@ class Chat:
             raise InputError(f"model {folder}: messages need a tokenizer of the tokenizers library (tokenizer.json)")
         self._tokenizer, self._ending, self._folder = tokenizer, ending, folder
         try:
-            self._marked = _MARK.search(tokenizer.get_chat_template()) is not None
+            template = tokenizer.get_chat_template()
         except ValueError as error:  # several, and none of them the default
             raise InputError(f"model {folder}: its chat template cannot be chosen: {error}") from None
+        self._marked = _MARK.search(template) is not None
+        _refuse_runaway(template, folder)
 
     def lessons(self, data: Conversations) -> Iterator[Lesson]:
         """One a row: all of the conversation is read, and the assistant's messages are learned, ends included.
@@ -104,3 +107,18 @@ class Chat:
 
     def _render(self, messages: list[dict[str, Any]], **asked: bool) -> str:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **asked))
+
+
+def _refuse_runaway(template: str, folder: Path) -> None:
+    """Raise InputError for a template that takes more time or memory for a short conversation than a real one does.
+
+    transformers renders in this process, without limits: it is to see nothing that never ends.
+    """
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    try:
+        render(template, {"messages": messages, "add_generation_prompt": False, "tools": None, "documents": None})
+    except Exceeded as error:
+        raise InputError(f"model {folder}: its chat template {error}") from None
+    except Failed:
+        # What it refuses here, it may take in the data; transformers gives it more than this.
+        return

@@ -12,7 +12,7 @@ import pytest
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.peft_defaults import DEFAULTS
-from adapter_export.checkpoints.peft_matching import is_feedforward, is_saved, is_target, is_withheld
+from adapter_export.checkpoints.peft_matching import is_saved, scaled_at_input, targeted, withheld
 from tests.checkpoints.oracle import assert_same, edit_config, train
 
 NAMES = [
@@ -48,9 +48,9 @@ def test_targets_exclusions_and_saved_modules(targets: Any) -> None:
         config = SimpleNamespace(
             target_modules=targets, exclude_modules=excluded, modules_to_save=saved, target_parameters=None
         )
-        for name in NAMES:
-            ours = is_target(name, targets) and not is_target(name, excluded) and not is_withheld(name, saved)
-            assert ours == bool(check_target_module_exists(config, name)), (name, excluded, saved)
+        ours = targeted(NAMES, targets) - targeted(NAMES, excluded) - withheld(NAMES, saved)
+        theirs = {name for name in NAMES if check_target_module_exists(config, name)}
+        assert ours == theirs, (excluded, saved)
 
 
 @pytest.mark.parametrize("feedforward", [*LISTS, *REGEXES], ids=repr)
@@ -58,8 +58,8 @@ def test_feedforward_modules(feedforward: Any) -> None:
     from peft.tuners.ia3.model import IA3Model
 
     config = SimpleNamespace(feedforward_modules=feedforward)
-    for name in NAMES:
-        assert is_feedforward(name, feedforward) == IA3Model._check_target_module_feedforward(config, name), name
+    theirs = {name for name in NAMES if IA3Model._check_target_module_feedforward(config, name)}
+    assert scaled_at_input(NAMES, feedforward) == theirs
 
 
 @pytest.mark.parametrize("saved", [("classifier", "score"), ("dense",), ("out_proj",), ("encoder.inner",), ("er",)])

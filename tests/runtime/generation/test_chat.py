@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapter_export.bounded import child
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.chat import render_chat
 
@@ -118,13 +118,24 @@ def test_no_template(tmp_path: Path) -> None:
         render_chat(tmp_path, MESSAGES)
 
 
-def test_no_jinja2_or_one_whose_sandbox_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import jinja2
-
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ("__version__ = '3.1.5'", "expected jinja2 3.1.6 or newer, whose sandbox holds, found 3.1.5"),
+        ("raise ImportError", "expected the package jinja2 to be installed, found none"),
+    ],
+)
+def test_no_jinja2_or_one_whose_sandbox_leaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str, told: str
+) -> None:
+    (other := tmp_path / "other").mkdir()
+    (other / "jinja2.py").write_text(found)
     folder = bundle(tmp_path, CHATML)
-    monkeypatch.setattr(jinja2, "__version__", "3.1.5")
-    with pytest.raises(InputError, match=r"expected jinja2 3.1.6 or newer, whose sandbox holds, found 3.1.5"):
-        render_chat(folder, MESSAGES)
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(InputError, match="expected the package jinja2 to be installed, found none"):
-        render_chat(folder, MESSAGES)
+    with monkeypatch.context() as patch:
+        # The child is to look for its packages anew.
+        child._keeper.end()
+        patch.syspath_prepend(str(other))
+        with pytest.raises(InputError, match=told):
+            render_chat(folder, MESSAGES)
+    child._keeper.end()
+    assert render_chat(folder, MESSAGES)

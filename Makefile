@@ -7,9 +7,10 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+HASHED = $(BIN)/python -m pip install --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-llm test bench faults architectures check venv clean
+.PHONY: help demo demo-llm test bench faults architectures check venv lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,13 +41,21 @@ check: venv ## Check style, types and the direction of imports
 
 venv: $(INSTALLED) ## Set up .venv with everything, in the tested versions
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt requirements.lock requirements-cpu.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "error: Python 3.10 or newer is needed and '$(PYTHON)' is not; name one: make venv PYTHON=python3.12" >&2; exit 1; }
 	@echo "Setting up .venv: some minutes and some GB, once"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[all,test,dev]'
+	$(HASHED) -r requirements-cpu.lock || $(HASHED) -r requirements.lock || \
+		{ echo "No hashes of requirements.lock fit what pip finds here: installing the versions of constraints.txt unchecked" >&2; \
+		$(BIN)/python -m pip install -c constraints.txt 'setuptools>=77.0.3' '.[all,test,dev]'; }
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	@touch $@
+
+lock: ## Write the lock files and constraints.txt anew (ARGS=--upgrade for newer versions)
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/python -m pip install --quiet uv
+	.cache/lock/bin/python .ci/lock.py $(ARGS)
 
 clean: ## Remove everything made here: .venv, downloads, caches, outputs
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist out *.egg-info

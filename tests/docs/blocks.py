@@ -41,8 +41,13 @@ class Block:
 
 
 def pages() -> list[str]:
-    """README, CONTRIBUTING and docs."""
-    return ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    """README, CONTRIBUTING, SECURITY and docs."""
+    return [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    ]
 
 
 def blocks_of(page: str, text: str | None = None) -> list[Block]:

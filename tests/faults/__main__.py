@@ -1,7 +1,7 @@
 """The campaign: `python -m tests.faults`. Exits with 1 if a trial was lost.
 
 --seed N        of the random moments and damages; printed, and kept for a campaign that goes on
---again         forget an earlier campaign
+--again         forget an earlier campaign; one of another version of the program is forgotten anyway
 --plant NAME    plant a fault, which the campaign must find; a short one, which writes no page
 --short         a few trials of each part, which writes no page
 """
@@ -9,10 +9,17 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.faults.journal import Journal
 
 # One thread a process: children are forked, and two of them may run side by side.
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
@@ -37,10 +44,13 @@ def main() -> int:
     from tests.faults.journal import Journal
     from tests.faults.subject import Subject, content
 
-    loaded = os.environ.get("LD_PRELOAD", "").endswith("shim.so")
-    if not loaded and (options.again or short):
+    # A campaign goes on only with the program that it began with.
+    stamp, program = folder / "program", _program()
+    changed = not stamp.exists() or stamp.read_text() != program
+    if not writes.can_fail() and (options.again or short or changed):
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(program)
     writes.preload(folder)
     print(f"seed {options.seed}; what was tried is kept in {folder}", flush=True)
     given = folder / "given"
@@ -48,7 +58,7 @@ def main() -> int:
     if status:
         print((folder / "given.log").read_text(), file=sys.stderr)
         return 1
-    subject, journal, work = Subject(given), Journal(folder / "journal.jsonl"), folder / "work"
+    subject, seed = Subject(given), options.seed
     before = content(given)
     import torch
     import transformers.trainer  # noqa: F401
@@ -57,23 +67,59 @@ def main() -> int:
     if options.plant:
         PLANTS[options.plant]()
     few = FEW if short else None
-    kills.at_each_step(journal, subject, work, few or kills.LAST_STEPS)
-    writers.two_at_once(journal, subject, work, options.seed, few)
-    damage.damaged_files(journal, subject, work, options.seed, (few and 10 * few) or damage.TIMES)
-    absent: dict[str, str] = {}
-    if not writes.failing(journal, subject, work, few or writes.MOST):
-        absent = dict.fromkeys(("ENOSPC at each write", "EIO at each write"), "it needs Linux and a C compiler")
-    kills.at_random(journal, subject, work, options.seed, few or kills.TIMES)
-    threads.threads(journal, subject, work, options.seed, 0.1 if short else threads.MINUTES)
+
+    def first(journal: Journal, work: Path) -> None:
+        kills.at_each_step(journal, subject, work, few or kills.LAST_STEPS)
+        writers.two_at_once(journal, subject, work, seed, few)
+        damage.damaged_files(journal, subject, work, seed, (few and 10 * few) or damage.TIMES)
+        kills.at_random(journal, subject, work, seed, few or kills.TIMES)
+
+    def second(journal: Journal, work: Path) -> None:
+        if writes.can_fail():
+            writes.failing(journal, subject, work, few)
+        threads.threads(journal, subject, work, seed, 0.1 if short else threads.MINUTES)
+
+    # Side by side: a command leaves one of two cores idle.
+    places = {lane: folder / lane.__name__ for lane in (first, second)}
+    children = [_fork(lambda lane=lane, place=place: _lane(lane, place)) for lane, place in places.items()]
+    ended = [os.waitpid(child, 0)[1] for child in children]
+    journal = Journal(*(place / "journal.jsonl" for place in places.values()))
     if content(given) != before:
         journal.trial("inputs", "unchanged", lambda: "an input has changed")
-    shutil.rmtree(work, ignore_errors=True)
-    if not short:
-        page.write(journal, options.seed, absent)
+    if not short and not any(ended):
+        page.write(journal, seed, writes.can_fail())
     lost = journal.lost()
     trials = sum(len(made) for made in journal.outcomes.values())
-    print(f"{trials} trials, {len(lost)} lost, {journal.seconds / 60:.0f} minutes", flush=True)
-    return int(bool(lost))
+    print(f"{trials} trials, {len(lost)} lost, {journal.seconds / 60:.0f} minutes of trials", flush=True)
+    return int(bool(lost) or any(ended))
+
+
+def _program() -> str:
+    digest = hashlib.sha256()
+    for path in sorted((Path(__file__).parents[2] / "adapter_export").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _lane(parts: Callable[[Journal, Path], None], place: Path) -> None:
+    from tests.faults.journal import Journal
+
+    place.mkdir(exist_ok=True)
+    parts(Journal(place / "journal.jsonl"), place / "work")
+    shutil.rmtree(place / "work", ignore_errors=True)
+
+
+def _fork(action: Callable[[], None]) -> int:
+    """A child that does it, and exits with 1 where that fails."""
+    sys.stdout.flush()
+    if child := os.fork():
+        return child
+    try:
+        action()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 if __name__ == "__main__":

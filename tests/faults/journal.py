@@ -12,16 +12,15 @@ SURVIVED = "survived"
 
 
 class Journal:
-    """part -> trial -> what came of it: `survived`, or what was lost."""
+    """part -> trial -> what came of it: `survived`, or what was lost. Read from files; it goes on in the first."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, *paths: Path) -> None:
+        self._path = paths[0]
         self.outcomes: dict[str, dict[str, str]] = {}
         self.seconds = 0.0
-        if path.exists():
-            for line in path.read_text().splitlines():
-                entry = json.loads(line)
-                self._enter(entry["part"], entry["trial"], entry["outcome"], entry["seconds"])
+        for line in "".join(path.read_text() for path in paths if path.exists()).splitlines():
+            entry = json.loads(line)
+            self._enter(entry["part"], entry["trial"], entry["outcome"], entry["seconds"])
 
     def trial(self, part: str, name: str, make: Callable[[], str | None]) -> None:
         """Make a trial, unless it has been made. `make` returns what was lost, None if nothing was."""

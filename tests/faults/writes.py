@@ -14,14 +14,16 @@ from tests.faults.child import command, start, wait
 from tests.faults.journal import Journal
 from tests.faults.subject import COMMANDS, NEW, Subject, leftovers
 
-# At most so many steps of a command fail, evenly spread; those that do not trace or train have fewer.
-MOST = 40
+
+def can_fail() -> bool:
+    """Whether the library that lets changes fail is loaded."""
+    return os.environ.get("LD_PRELOAD", "").endswith("shim.so")
 
 
 def preload(folder: Path) -> None:
     """Start this program again with the library that lets changes fail, unless it is loaded already. Without a C
     compiler, and elsewhere than on Linux, the part is left out."""
-    if sys.platform != "linux" or shutil.which("cc") is None or os.environ.get("LD_PRELOAD", "").endswith("shim.so"):
+    if sys.platform != "linux" or shutil.which("cc") is None or can_fail():
         return
     library = folder / "shim.so"
     source = Path(__file__).with_name("shim.c")
@@ -33,10 +35,8 @@ def preload(folder: Path) -> None:
     )
 
 
-def failing(journal: Journal, subject: Subject, work: Path, most: int = MOST) -> bool:
-    """Whether the part could be run."""
-    if not os.environ.get("LD_PRELOAD", "").endswith("shim.so"):
-        return False
+def failing(journal: Journal, subject: Subject, work: Path, most: int | None = None) -> None:
+    """Each change of the file system in turn; `most` of them, evenly apart."""
     log = work.with_suffix(".log")
     for name in COMMANDS:
         for error in (errno.ENOSPC, errno.EIO):
@@ -47,8 +47,9 @@ def failing(journal: Journal, subject: Subject, work: Path, most: int = MOST) ->
                     log,
                 )
                 total = int(counted.stderr.rpartition("steps: ")[2])
-                for index in range(min(total, most)):
-                    step = 1 + index * total // min(total, most)
+                tried = min(total, most or total)
+                for index in range(tried):
+                    step = 1 + index * total // tried
 
                     def make(
                         name: str = name, error: int = error, replaced: bool = replaced, step: int = step
@@ -57,7 +58,6 @@ def failing(journal: Journal, subject: Subject, work: Path, most: int = MOST) ->
 
                     kind = "with an earlier output" if replaced else "new"
                     journal.trial(f"{errno.errorcode[error]} at each write", f"{name}, {kind}, step {step}", make)
-    return True
 
 
 def _trial(subject: Subject, work: Path, name: str, error: int, replaced: bool, step: int) -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from adapter_export.architectures.facts import facts
 from adapter_export.errors import InputError
+from adapter_export.reading.declared import Between, OptionalSha256, Size
 from adapter_export.sites import Port, Site
 
 # Field of a model's config, where there is one, for `ModelInfo.head_activation`.
@@ -39,13 +41,13 @@ class ModelInfo:
     architecture: str
     prefix: str
     nested: bool
-    hidden_size: int
-    modules: Mapping[str, int]
-    inputs: Mapping[str, int]
+    hidden_size: Size
+    modules: Mapping[str, Size]
+    inputs: Mapping[str, Size]
     head: tuple[str, ...] = ()
     untrained: tuple[str, ...] = ()
-    convolutions: Mapping[str, int] = field(default_factory=dict)
-    sha256: str = ""
+    convolutions: Mapping[str, Annotated[int, Between(1, 3)]] = field(default_factory=dict)
+    sha256: OptionalSha256 = ""
     unread: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
     head_activation: str = ""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 from adapter_export.bundle.typed import WrongField, build
 from adapter_export.checkpoints.files import existing_folder, read_json
@@ -15,7 +16,10 @@ from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.files import write_json
 from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.reading.declared import Between, OneOf, OptionalSha256, Real, Sha256, Size
 from adapter_export.reading.files import present
+from adapter_export.sites import Port
+from adapter_export.tasks import TASKS
 
 FORMAT_VERSION = 1
 # The graphs a bundle may hold: one, or of encoder-decoder models two.
@@ -34,18 +38,26 @@ ADAPTER_IDS = "adapter_ids"
 # How the graph of mode swappable takes adapter tensors: as overridable initializers, whose defaults are no adapter's,
 # or as required inputs, for runtimes that read no others.
 BINDINGS = ("initializer", "input")
-# Modes that hold any number of adapters, and take others later.
-MANY = ("swappable", "bank")
-# Adapters that a bank holds at once, unless told otherwise.
-SLOTS = 64
+# Modes whose adapter, if any, is part of the graph; and those that hold any number of adapters, and take others later.
+IN_GRAPH, MANY = ("merged", "embedded"), ("swappable", "bank")
+MODES = (*IN_GRAPH, *MANY)
+# Adapters that a bank holds at once, unless told otherwise; and at most.
+SLOTS, MOST_SLOTS = 64, 1 << 16
+# How a site is attached: see `sites.Port`; a task head takes the place of the base model's.
+PORTS = (*(port.value for port in Port), "replace")
+QUANTIZATIONS = ("none", "int8")
+FUSIONS = ("none", "cpu", "cuda")
+# Of weights and adapters, and of whatever a graph takes or gives.
+WEIGHT_DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = (*WEIGHT_DTYPES, "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 
 @dataclass(frozen=True)
 class TensorInfo:
     """A tensor at the graph's boundary. shape: ints, and names for dims that may differ (`batch`, `num_labels`)."""
 
-    dtype: str
-    shape: tuple[int | str, ...]
+    dtype: Annotated[str, OneOf(DTYPES)]
+    shape: tuple[Size | str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,11 @@ class SiteInfo:
     """
 
     module: str
-    port: str
+    port: Annotated[str, OneOf(PORTS)]
     op_type: str
     method: str
     tensors: Mapping[str, TensorInfo]
-    default: float | None
+    default: Real | None
     reads: Mapping[str, str] | None = None
 
 
@@ -91,14 +103,14 @@ class AdapterInfo:
     name: str
     method: str
     source_format: str
-    sha256: str
-    parameters: int
+    sha256: OptionalSha256
+    parameters: Annotated[int, Between(0, 1 << 53)]
     labels: tuple[str, ...] | None = None
-    slot: int | None = None
+    slot: Size | None = None
     file: str | None = None
     source: str | None = None
     problem_type: str | None = None
-    source_sha256: str | None = None
+    source_sha256: Sha256 | None = None
     labels_given: bool = False
 
 
@@ -123,27 +135,27 @@ class Manifest:
     """
 
     project_version: str
-    mode: str
-    task: str
-    dtype: str
-    opset: int
+    mode: Annotated[str, OneOf(MODES)]
+    task: Annotated[str, OneOf(tuple(TASKS))]
+    dtype: Annotated[str, OneOf(WEIGHT_DTYPES)]
+    opset: Annotated[int, Between(1, 1000)]
     base: ModelInfo
     graphs: Mapping[str, GraphInfo]
     sites: tuple[SiteInfo, ...]
     adapters: tuple[AdapterInfo, ...]
-    files: Mapping[str, str]
+    files: Mapping[str, Sha256]
     labels: tuple[str, ...] | None = None
-    quantize: str = "none"
-    fuse: str = "none"
+    quantize: Annotated[str, OneOf(QUANTIZATIONS)] = "none"
+    fuse: Annotated[str, OneOf(FUSIONS)] = "none"
     contrib: tuple[str, ...] = ()
-    slots: int = SLOTS
-    bind: str = "initializer"
+    slots: Annotated[int, Between(1, MOST_SLOTS)] = SLOTS
+    bind: Annotated[str, OneOf(BINDINGS)] = "initializer"
     problem_type: str | None = None
     task_asked: bool = False
     base_source: str | None = None
-    rotary_border: int | None = None
-    reread_at: int | None = None
-    positions: int | None = None
+    rotary_border: Size | None = None
+    reread_at: Size | None = None
+    positions: Size | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @property
@@ -223,8 +235,6 @@ def _check(manifest: Manifest) -> None:
     if set(manifest.graphs) not in ({MODEL}, {ENCODER, DECODER}):
         found = ", ".join(manifest.graphs) or "none"
         raise WrongField(f"field 'graphs': expected {MODEL}, or {ENCODER} and {DECODER}, found {found}")
-    if manifest.bind not in BINDINGS:
-        raise WrongField(f"field 'bind': expected one of {', '.join(BINDINGS)}, found {manifest.bind!r}")
     if missing := [name for name in manifest.graphs if name not in manifest.files]:
         raise WrongField(f"field 'files': expected {missing[0]!r} among them")
     for path in manifest.files:

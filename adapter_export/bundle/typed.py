@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import types
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from adapter_export.checkpoints.files import shortened
 
 
 class WrongField(Exception):
@@ -14,24 +16,30 @@ class WrongField(Exception):
 
 
 def build(kind: Any, value: Any, field: str = "") -> Any:
-    """`value` as `kind`: a dataclass, `tuple[X, ...]`, `Mapping[str, X]`, str, int, float, or a union of such.
+    """`value` as `kind`: a dataclass, `tuple[X, ...]`, `Mapping[str, X]`, str, int, float, a union of such, or one that
+    declares what its values may be (`reading.declared`).
 
     Raises WrongField naming the field, what was expected and what was found.
     """
-    origin = get_origin(kind)
-    if origin is types.UnionType:
-        return _union(get_args(kind), value, field)
-    if dataclasses.is_dataclass(kind):
-        return _dataclass(kind, value, field)
-    if origin is tuple:
-        item = get_args(kind)[0]
-        return tuple(build(item, element, f"{field}[{i}]") for i, element in enumerate(_expect(list, value, field)))
-    if origin is Mapping:
-        item = get_args(kind)[1]
-        return {key: build(item, element, f"{field}.{key}") for key, element in _expect(dict, value, field).items()}
-    if kind is float and type(value) is int:
-        return float(value)
-    return _expect(kind, value, field)
+    origin, of = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        built = build(of[0], value, field)
+        if not of[1].allows(built):
+            raise WrongField(f"field {field!r}: expected {of[1]}, found {shortened(value)}")
+    elif origin in (types.UnionType, Union):
+        built = _union(of, value, field)
+    elif origin is tuple:
+        built = tuple(build(of[0], element, f"{field}[{i}]") for i, element in enumerate(_expect(list, value, field)))
+    elif origin is Mapping:
+        items = _expect(dict, value, field).items()
+        built = {key: build(of[1], element, f"{field}.{key}") for key, element in items}
+    elif dataclasses.is_dataclass(kind):
+        built = _dataclass(kind, value, field)
+    elif kind is float and type(value) is int:
+        built = _float(value, field)
+    else:
+        built = _expect(kind, value, field)
+    return built
 
 
 def _expect(kind: type, value: Any, field: str) -> Any:
@@ -43,9 +51,17 @@ def _expect(kind: type, value: Any, field: str) -> Any:
     return value
 
 
+def _float(value: int, field: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise WrongField(f"field {field!r}: expected float, found {shortened(value)}") from None
+
+
 def _union(kinds: tuple[Any, ...], value: Any, field: str) -> Any:
-    if type(value) in kinds:
-        return value
+    for kind in kinds:
+        if type(value) is (get_args(kind)[0] if get_origin(kind) is Annotated else kind):
+            return build(kind, value, field)
     kinds = tuple(kind for kind in kinds if kind is not type(None))
     for kind in kinds[:-1]:
         try:
@@ -56,7 +72,7 @@ def _union(kinds: tuple[Any, ...], value: Any, field: str) -> Any:
 
 
 # Evaluating annotations takes most of the time of reading a manifest, whose sites are many.
-_hints = functools.cache(get_type_hints)
+_hints = functools.cache(functools.partial(get_type_hints, include_extras=True))
 
 
 def _dataclass(kind: Any, value: Any, field: str) -> Any:

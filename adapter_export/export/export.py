@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.adapter_file import adapter_tensors
-from adapter_export.bundle.manifest import BINDINGS, MANY, MODEL, SLOTS, Manifest
+from adapter_export.bundle.manifest import BINDINGS, MANY, MODEL, MODES, MOST_SLOTS, SLOTS, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
@@ -43,8 +43,6 @@ from adapter_export.tokenizer import exportable_tokenizer
 
 _log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
-
-MODES = ("merged", "embedded", *MANY)
 
 
 @follows_links("model", "adapters")
@@ -244,7 +242,7 @@ def _check_request(mode: str, adapters: Mapping[str, object], opset: int, slots:
         raise InputError(f"bind {bind!r}: expected one of {', '.join(BINDINGS)}")
     if bind == "input" and mode != "swappable":
         raise InputError(f"bind input with mode {mode}: expected mode swappable, whose adapters are given at each run")
-    if slots < 1:
-        raise InputError(f"slots {slots}: expected at least 1")
+    if not 1 <= slots <= MOST_SLOTS:
+        raise InputError(f"slots {slots}: expected 1 to {MOST_SLOTS}")
     if opset < MIN_OPSET:
         raise InputError(f"opset {opset}: expected at least {MIN_OPSET}")

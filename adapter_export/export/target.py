@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adapter_export.bundle.manifest import FUSIONS, QUANTIZATIONS
 from adapter_export.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 # As a caller writes it -> as numpy, torch and the manifest do.
 DTYPES: Mapping[str, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-QUANTIZATIONS = ("none", "int8")
-FUSIONS = ("none", "cpu", "cuda")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapter_export.bundle.adapter_file import ort_value
-from adapter_export.bundle.manifest import ADAPTER_IDS, MANY, NUM_LABELS, Manifest
+from adapter_export.bundle.manifest import ADAPTER_IDS, IN_GRAPH, NUM_LABELS, Manifest
 from adapter_export.checkpoints.files import optional_json
 from adapter_export.checkpoints.problem_types import meaning
 from adapter_export.errors import InputError
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 _log = logging.getLogger(__name__)
-_IN_GRAPH = ("merged", "embedded")
-_MODES = (*_IN_GRAPH, *MANY)
 
 
 class AdapterSession:
@@ -80,8 +78,6 @@ class AdapterSession:
         self.provider = provider
         self._shelf = Shelf(self.bundle)
         manifest = self._shelf.manifest
-        if manifest.mode not in _MODES:
-            raise InputError(f"bundle {bundle}: mode {manifest.mode!r}: expected one of {', '.join(_MODES)}")
         if verify:
             check_files(self.bundle, manifest)
         check_dtype(manifest, provider)
@@ -361,7 +357,7 @@ class AdapterSession:
         return {name: value for name, value in lease.feeds.items() if name in self._fed[graph]}
 
     def _refuse_in_graph(self) -> None:
-        if self.manifest.mode in _IN_GRAPH:
+        if self.manifest.mode in IN_GRAPH:
             raise InputError(
                 f"bundle {self.bundle}: mode {self.manifest.mode!r} takes no adapter into its graph; only 'swappable' "
                 "and 'bank' load and unload"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,15 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
         (lambda m: m["adapters"][0].update(file="tokenizer.json"), "field 'file': expected .*, found 'tokenizer.json'"),
         (lambda m: m["adapters"][0].update(file=adapter_path("two")), "field 'file': expected .*two.onnx_adapter'"),
         (lambda m: m["adapters"][0].update(file="adapters/one@x.onnx_adapter"), "field 'file': expected .*, found"),
-        (lambda m: m["files"].update({"manifest.json": ""}), "field 'files': expected other files than manifest.json"),
-        (lambda m: m["files"].update({"a\nb": ""}), "expected a path inside"),
-        (lambda m: m["files"].update({"\x1b[2J": ""}), "expected a path inside"),
-        (lambda m: m["files"].update({"a/../../b": ""}), "path 'a/../../b': expected a path inside"),
-        (lambda m: m["files"].update({"c:\\b": ""}), "expected a path inside"),
-        (lambda m: m["files"].update({"": ""}), "expected a path inside"),
+        (
+            lambda m: m["files"].update({"manifest.json": "0" * 64}),
+            "field 'files': expected other files",
+        ),
+        (lambda m: m["files"].update({"a\nb": "0" * 64}), "expected a path inside"),
+        (lambda m: m["files"].update({"\x1b[2J": "0" * 64}), "expected a path inside"),
+        (lambda m: m["files"].update({"a/../../b": "0" * 64}), "path 'a/../../b': expected a path inside"),
+        (lambda m: m["files"].update({"c:\\b": "0" * 64}), "expected a path inside"),
+        (lambda m: m["files"].update({"": "0" * 64}), "expected a path inside"),
     ],
 )
 def test_what_is_wrong_is_named(folder: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
@@ -126,11 +130,34 @@ def test_what_is_wrong_is_named(folder: Path, change: Callable[[dict[str, Any]],
     assert str(raised.value).startswith(str(folder / MANIFEST))
 
 
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda m, odd: m.update(slots=odd), "slots"),
+        (lambda m, odd: m.update(opset=odd), "opset"),
+        (lambda m, odd: m.update(positions=odd), "positions"),
+        (lambda m, odd: m["base"].update(hidden_size=odd), "base.hidden_size"),
+        (lambda m, odd: m["base"]["modules"].update(layer=odd), "base.modules.layer"),
+        (lambda m, odd: m["sites"][0].update(default=odd), "sites[0].default"),
+        (lambda m, odd: m["sites"][0]["tensors"]["layer.ia3.l"]["shape"].append(odd), "sites[0].tensors"),
+        (lambda m, odd: m["adapters"][0].update(slot=odd), "adapters[0].slot"),
+    ],
+)
+@pytest.mark.parametrize("odd", [-(10**60), 10**60, float("nan"), float("inf")])
+def test_numbers_out_of_all_proportion(folder: Path, change: Callable[[Any, Any], Any], field: str, odd: Any) -> None:
+    value = json.loads((folder / MANIFEST).read_text())
+    change(value, odd)
+    (folder / MANIFEST).write_text(json.dumps(value))
+    with pytest.raises(InputError, match=rf"field '{re.escape(field)}.*': expected ") as caught:
+        read_manifest(folder)
+    assert len(str(caught.value)) < 1000
+
+
 def test_whatever_stands_in_a_field_it_is_read_or_refused(folder: Path) -> None:
     good = json.loads((folder / MANIFEST).read_text())
     refused = read = 0
     for place in places(good):
-        for value in (None, True, -1, 1.5, "x", [], {}, [None], {"x": None}, ...):
+        for value in (None, True, -1, 1.5, 10**400, 1e30, float("nan"), "x", "\x00", [], {}, [None], {"x": None}, ...):
             changed = copy.deepcopy(good)
             target = changed
             for key in place[:-1]:

@@ -177,7 +177,7 @@ def test_bundle_records_what_it_holds(swappable_bundle: Exported) -> None:
     ("change", "message"),
     [
         ({"mode": "pile"}, r"mode 'pile': expected one of merged, embedded, swappable, bank"),
-        ({"mode": "bank", "slots": 0}, r"slots 0: expected at least 1"),
+        ({"mode": "bank", "slots": 0}, r"slots 0: expected 1 to 65536"),
         ({"mode": "merged"}, r"mode merged: expected exactly one adapter, found 2"),
         ({"mode": "embedded"}, r"mode embedded: expected exactly one adapter, found 2"),
         ({"adapters": {}}, r"expected at least one --adapter NAME=DIR"),

@@ -559,7 +559,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda m: m.update(mode="pile"), "mode 'pile': expected one of merged, embedded, swappable, bank"),
+            (lambda m: m.update(mode="pile"), "field 'mode': expected one of merged, embedded, swappable, bank"),
             (lambda m: m.update(mode="bank"), "adapter tensor .*rows.: the manifest lists, the graph lacks"),
             (lambda m: m["files"].pop("model.onnx"), "field 'files': expected 'model.onnx' among them"),
             (lambda m: main(m)["inputs"].pop("attention_mask"), "input 'attention_mask': the manifest does not list"),

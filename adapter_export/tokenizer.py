@@ -85,14 +85,18 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer that transformers loads from a model's folder; raises InputError where there is none, or none that
-    loads. Code in the folder is never run."""
+    """The tokenizer that transformers loads from a model's folder; raises InputError where there is none, none that
+    loads, or one that takes more time or memory than a real one. Code in the folder is never run."""
     from transformers import AutoTokenizer
 
     if not has_tokenizer(folder):
         expected = ", ".join(_VOCABULARIES)
         raise InputError(f"model {folder}: expected a tokenizer ({expected}), found none")
     check_folder(folder)
+    if present(folder / "tokenizer.json"):
+        # transformers applies it in this process, without limits: it is to see none that never ends.
+        tried = read_tokenizer(folder)
+        tried.decode(*tried.encode_batch(SAMPLES).ids, skip_special=True)
     try:
         with quiet(), unprinted():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -159,7 +163,7 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     written = read_tokenizer(folder)
     for text in samples_for(tokenizer):
-        if written.encode(text).ids != tokenizer(text, verbose=False)["input_ids"]:
+        if written.encode(text) != tokenizer(text, verbose=False)["input_ids"]:
             raise InputError(
                 f"model {model}: its tokenizer ({kind}) makes other tokens of {text[:40]!r} than its tokenizer.json "
                 f"does; {_WITHOUT}"

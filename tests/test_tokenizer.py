@@ -68,7 +68,7 @@ def assert_written_as_loaded(model: Path, target: Path) -> Any:
     write_tokenizer(exportable_tokenizer(model), target)
     written = read_tokenizer(target)
     for text in samples_for(wanted):
-        assert written.encode(text).ids == wanted(text)["input_ids"], text
+        assert written.encode(text) == wanted(text)["input_ids"], text
     # Whoever loads the bundle's with transformers gets the same once more.
     shutil.copyfile(model / "config.json", target / "config.json")
     again = AutoTokenizer.from_pretrained(target)
@@ -159,7 +159,7 @@ class TestRefusals:
     def test_what_does_not_load(self, tmp_path: Path) -> None:
         model = bert(tmp_path / "model")
         (model / "tokenizer.json").write_text("{}")
-        with pytest.raises(InputError, match=r"its tokenizer cannot be loaded: .*; --no-tokenizer exports a bundle"):
+        with pytest.raises(InputError, match=r"not a readable tokenizer: .*; --no-tokenizer exports a bundle"):
             exportable_tokenizer(model)
 
     def test_a_sentencepiece_model_and_nothing_to_read_it(self, tmp_path: Path, monkeypatch: Any) -> None:
@@ -286,4 +286,4 @@ def test_a_sentencepiece_model_alone(tmp_path: Path) -> None:
     write_tokenizer(exportable_tokenizer(folder), tmp_path / "bundle")
     written = read_tokenizer(tmp_path / "bundle")
     for text in texts:
-        assert written.encode(text).ids == [*library.encode(text), 1], text
+        assert written.encode(text) == [*library.encode(text), 1], text

@@ -1,1 +1,1 @@
-"""Programs that come with a checkpoint or a bundle, run under limits: regular expressions and chat templates."""
+"""What comes with a checkpoint or a bundle and runs, under limits: expressions, chat templates, tokenizers."""

@@ -1,4 +1,4 @@
-"""The parent's side: one child process, kept for the next request, ended when it takes too long or too much."""
+"""A child process, kept for the next request, and ended when it takes too long or too much."""
 
 from __future__ import annotations
 
@@ -9,76 +9,58 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Real expressions and templates take milliseconds and some MB. The memory is that of the whole process.
-SECONDS = 5.0
-MEMORY_BYTES = 512 << 20
 # Seconds after which the child ends by itself, should its parent be gone.
-_ALONE = 10
-_PROGRAM = Path(__file__).with_name("worker.py")
+_ALONE = 600
+_PACKAGES = Path(__file__).parents[2]
 
 
 class Exceeded(Exception):
     """It took longer, or more memory, than a real one does."""
 
-    def __init__(self) -> None:
-        super().__init__(f"takes more than {SECONDS:g} seconds or {MEMORY_BYTES >> 20} MiB")
-
 
 class Failed(Exception):
-    """The expression or the template is not usable, with the reason."""
+    """What the child was asked with is not usable, with the reason."""
 
 
-def matching(patterns: Sequence[str], names: Iterable[str], *, whole: bool = True) -> set[str]:
-    """Those of the names that one of the regular expressions matches: as a whole (re.fullmatch), or from the start
-    (re.match).
-
-    Raises Failed for what is no expression, and Exceeded.
-    """
-    listed = list(names)
-    found = _ask({"kind": "match", "patterns": patterns, "names": listed, "whole": whole})["found"]
-    return {name for name, matches in zip(listed, found, strict=True) if matches}
-
-
-def render(template: str, given: Mapping[str, Any]) -> str:
-    """The text that a chat template makes of what it is given, which is JSON. Raises Failed and Exceeded."""
-    return str(_ask({"kind": "render", "template": template, "given": dict(given)})["text"])
+class _NoAnswer(Exception):
+    """Too slow, or the system ended the process for its memory."""
 
 
 class _Child:
     """The child process, and a thread that reads its answers: a pipe cannot be waited for everywhere."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", str(_PROGRAM)]
-        # It finds jinja2 where this process does.
-        path = os.pathsep.join(place for place in sys.path if Path(place).is_absolute())
+    def __init__(self, memory: int) -> None:
+        command = [sys.executable, "-m", "adapter_export.bounded.worker", str(memory), str(_ALONE)]
+        # It finds packages where this process does, and none in the current folder.
+        path = os.pathsep.join([str(_PACKAGES), *(place for place in sys.path if Path(place).is_absolute())])
         # A session of its own: Ctrl-C is for the parent alone.
         self._process = subprocess.Popen(
-            [*command, str(MEMORY_BYTES), str(_ALONE)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
             start_new_session=True,
         )
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True, name="adapter-export-bounded").start()
 
-    def ask(self, request: bytes) -> dict[str, Any]:
+    def ask(self, request: bytes, seconds: float) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(request)
             self._process.stdin.flush()
-            answer = self._answers.get(timeout=SECONDS)
+            answer = self._answers.get(timeout=seconds)
         except (queue.Empty, BrokenPipeError):
             answer = b""
         if not answer:
-            # Too slow, or the system ended it for its memory.
-            self.end()
-            raise Exceeded
+            if self._process.poll() == 1:
+                raise RuntimeError("the child process of adapter_export.bounded cannot run")
+            raise _NoAnswer
         value: dict[str, Any] = json.loads(answer)
         return value
 
@@ -102,55 +84,57 @@ class _Child:
         self._answers.put(b"")
 
 
-class _Keeper:
-    """Has the child of this process; a forked process makes one of its own."""
+class Keeper:
+    """Has the child of this process, with so many bytes of memory; a forked process makes one of its own."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
         self.child: _Child | None = None
+        self._lock = threading.Lock()
+        atexit.register(self.end)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
 
-    def ask(self, request: bytes) -> dict[str, Any]:
-        with self.lock:
-            child = self.child or _Child()
+    def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """The child's answer. Raises Failed for what it cannot use, and Exceeded."""
+        try:
+            text = json.dumps(request)
+        except (TypeError, ValueError) as error:
+            raise Failed(f"expected JSON values: {error}") from None
+        answer = self._answer(text.encode() + b"\n", seconds)
+        if "exceeded" in answer:
+            raise Exceeded(f"takes more than {self.memory >> 20} MiB")
+        if "error" in answer:
+            raise Failed(answer["error"])
+        return answer
+
+    def end(self) -> None:
+        """End the child; the next request has another."""
+        with self._lock:
+            if self.child is not None:
+                self.child.end()
+                self.child = None
+
+    def _answer(self, request: bytes, seconds: float) -> dict[str, Any]:
+        with self._lock:
+            child = self.child or _Child(self.memory)
             # While it answers it is nobody's: an interrupted request leaves no answer behind for the next one.
             self.child = None
             try:
-                answer = child.ask(request)
+                answer = child.ask(request, seconds)
+            except _NoAnswer:
+                child.end()
+                raise Exceeded(f"takes more than {seconds:g} seconds or {self.memory >> 20} MiB") from None
             except BaseException:
                 child.end()
                 raise
             self.child = child
         return answer
 
-    def end(self) -> None:
-        with self.lock:
-            if self.child is not None:
-                self.child.end()
-                self.child = None
-
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """After a fork: the child is the parent process's, and whoever held the lock is not here."""
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         if self.child is not None:
             # It is not ours to wait for, and not a process that was forgotten.
             self.child._process.returncode = 0
         self.child = None
-
-
-_keeper = _Keeper()
-atexit.register(_keeper.end)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keeper.forget)
-
-
-def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        text = json.dumps(request)
-    except (TypeError, ValueError) as error:
-        raise Failed(f"expected JSON values: {error}") from None
-    answer = _keeper.ask(text.encode() + b"\n")
-    if "exceeded" in answer:
-        raise Exceeded
-    if "error" in answer:
-        raise Failed(answer["error"])
-    return answer

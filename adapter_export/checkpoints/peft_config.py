@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.bounded.child import Exceeded, Failed, matching
+from adapter_export.bounded.child import Exceeded, Failed
+from adapter_export.bounded.programs import matching
 from adapter_export.checkpoints.files import field, shortened
 from adapter_export.errors import InputError
 

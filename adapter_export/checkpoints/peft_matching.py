@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from adapter_export.bounded.child import matching
+from adapter_export.bounded.programs import matching
 from adapter_export.checkpoints.peft_config import Patterns
 
 # In place of names: every linear layer but the output layer, in any case of letters.

@@ -88,7 +88,7 @@ class _Served:
         try:
             if self._encoder is not None:
                 return {name: rows[0].tolist() for name, rows in self._encoder.encode([text]).inputs.items()}
-            ids = self._plain.encode(text).ids if self.prompts is None else self.prompts.encode(text)
+            ids = self._plain.encode(text) if self.prompts is None else self.prompts.encode(text)
         except InputError:  # no tokens
             return None
         return {"input_ids": ids} if ids else None

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from adapter_export.architectures.facts import facts
+from adapter_export.bounded.tokenizer import BoundedTokenizer
 from adapter_export.bundle.manifest import Manifest
-from adapter_export.checkpoints.files import optional_json
+from adapter_export.checkpoints.files import field, optional_json, shortened
 from adapter_export.checkpoints.problem_types import MULTI, SINGLE
 from adapter_export.errors import InputError
 from adapter_export.reading.files import present, read_bytes
-from adapter_export.reading.panics import is_panic, unprinted
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 # Ten times the largest in use.
 _MAX_TOKENIZER_BYTES = 512 << 20
@@ -54,85 +51,80 @@ class TextEncoder:
             raise InputError(f"bundle {bundle}: takes {', '.join(wanted)}, which no text gives")
         self._tokenizer = read_tokenizer(bundle)
         self._inputs = wanted
-        settings = optional_json(bundle / "tokenizer_config.json")
+        path = bundle / "tokenizer_config.json"
+        settings = optional_json(path)
         config = optional_json(bundle / "config.json")
         text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
         assert isinstance(text, dict)
         # Models that are not given types take 0 for all, whatever the tokenizer's own are.
-        self._types = "token_type_ids" in (settings.get("model_input_names") or _TEXT_INPUTS)
+        self._types = "token_type_ids" in (field(settings, path, "model_input_names", list, None) or _TEXT_INPUTS)
+        self._pad_type = field(settings, path, "pad_token_type_id", int, None) or 0
+        if not 0 <= self._pad_type < _NO_LIMIT:
+            found = shortened(self._pad_type)
+            raise InputError(f"{path}: field 'pad_token_type_id': expected a token type, found {found}")
         self.pad_id = self._pad_id(bundle, text, settings) if "attention_mask" in wanted else None
         self.max_length = longest_text(config, settings)
-        if self.max_length is not None:
-            self._tokenizer.enable_truncation(self.max_length, direction=str(settings.get("truncation_side", "right")))
-        if self.pad_id is not None:
-            self._tokenizer.enable_padding(
-                direction="right", pad_id=self.pad_id, pad_type_id=int(settings.get("pad_token_type_id") or 0)
-            )
+        self._side = field(settings, path, "truncation_side", str, "right")
+        if self._side not in ("left", "right"):
+            raise InputError(f"{path}: field 'truncation_side': expected left or right, found {shortened(self._side)}")
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
-        """One batch of all texts. Raises InputError for a text without tokens, and for padding without a token."""
-        encodings = self._tokenizer.encode_batch(list(texts))
-        mask = [encoding.attention_mask for encoding in encodings]
-        for text, row in zip(texts, mask, strict=True):
-            if not any(row):
+        """One batch of all texts. Raises InputError for a text without tokens, for padding without a token, and for
+        what the tokenizer cannot read."""
+        cut = None if self.max_length is None else (self.max_length, self._side)
+        encoded = self._tokenizer.encode_batch(texts, cut=cut)
+        lengths = [len(ids) for ids in encoded.ids]
+        for text, length in zip(texts, lengths, strict=True):
+            if not length:
                 raise InputError(f"text {text!r}: the tokenizer makes no token of it")
-        if len({len(row) for row in mask}) > 1:
+        if len({*lengths}) > 1 and self.pad_id is None:
             raise InputError("texts of different lengths in one batch: this model has no padding token")
+        types = encoded.types if self._types else [[0] * length for length in lengths]
+        mask = np.arange(max(lengths, default=0)) < np.array(lengths)[:, None]
         arrays = {
-            "input_ids": [encoding.ids for encoding in encodings],
-            "attention_mask": mask,
-            "token_type_ids": [encoding.type_ids if self._types else [0] * len(encoding) for encoding in encodings],
+            "input_ids": _padded(encoded.ids, mask, self.pad_id or 0),
+            "attention_mask": mask.astype(np.int64),
+            "token_type_ids": _padded(types, mask, self._pad_type),
         }
-        return EncodedTexts(
-            {name: np.array(arrays[name], np.int64) for name in self._inputs},
-            np.array(mask, bool),
-            tuple(bool(encoding.overflowing) for encoding in encodings),
-        )
+        return EncodedTexts({name: arrays[name] for name in self._inputs}, mask, tuple(encoded.cut))
 
     def decode(self, token: int) -> str:
         """The text of one token."""
-        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+        return self._tokenizer.decode([token], skip_special=False)[0]
 
     def _pad_id(self, bundle: Path, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
         # The config's comes first: a decoder's graph looks for it to find each text's last token.
         found, known = config.get("pad_token_id"), config.get("vocab_size")
-        if found is not None and (type(found) is not int or (isinstance(known, int) and found >= known)):
+        most = known if isinstance(known, int) else _NO_LIMIT
+        if found is not None and (type(found) is not int or found >= min(most, _NO_LIMIT)):
             raise InputError(
-                f"{bundle / 'config.json'}: field 'pad_token_id': expected one of the model's {known} tokens, "
-                f"found {found!r}"
+                f"{bundle / 'config.json'}: field 'pad_token_id': expected one of the model's {shortened(known)} "
+                f"tokens, found {shortened(found)}"
             )
         # Negative ids, a habit of old configs, mean none.
         if found is not None and found >= 0:
             return int(found)
         token = settings.get("pad_token")
         token = token.get("content") if isinstance(token, dict) else token
-        found = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
-        return None if found is None else int(found)
+        return self._tokenizer.id_of(token) if isinstance(token, str) else None
 
 
-def read_tokenizer(bundle: str | Path) -> Tokenizer:
+def read_tokenizer(bundle: str | Path) -> BoundedTokenizer:
     """The bundle's tokenizer, without the padding and truncation its file may ask for; raises InputError."""
-    from tokenizers import Tokenizer
-
     bundle = Path(bundle)
     path = bundle / "tokenizer.json"
     if not present(path):
         raise InputError(f"bundle {bundle}: expected tokenizer.json to encode texts with, found none")
-    data = read_bytes(path, _MAX_TOKENIZER_BYTES)
-    try:
-        with unprinted():
-            tokenizer = Tokenizer.from_buffer(data)
-    except BaseException as error:  # tokenizers raises plain Exception, and panics
-        if isinstance(error, Exception) or is_panic(error):
-            raise InputError(f"{path}: not a readable tokenizer: {' '.join(str(error).split())[:300]}") from None
-        raise
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     # Whether texts may spell special tokens is no part of its file.
-    tokenizer.encode_special_tokens = (
-        optional_json(bundle / "tokenizer_config.json").get("split_special_tokens") is True
-    )
-    return tokenizer
+    spell_special = optional_json(bundle / "tokenizer_config.json").get("split_special_tokens") is True
+    return BoundedTokenizer(path, read_bytes(path, _MAX_TOKENIZER_BYTES), spell_special)
+
+
+def _padded(rows: Sequence[Sequence[int]], mask: np.ndarray, value: int) -> np.ndarray:
+    """Rows as long as the longest, filled with `value` on the right. mask: False there."""
+    array = np.full(mask.shape, value, np.int64)
+    array[mask] = [item for row in rows for item in row]
+    return array
 
 
 def probabilities(logits: np.ndarray, problem_type: str = SINGLE) -> np.ndarray:
@@ -178,7 +170,9 @@ def longest_text(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int 
     limits = [settings.get("model_max_length")]
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     if isinstance(positions, int) and not facts(str(config.get("model_type"))).relative:
-        reserved = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_MODELS else 0
+        pad = config.get("pad_token_id")
+        first = pad if isinstance(pad, int) else 0
+        reserved = first + 1 if config.get("model_type") in _OFFSET_MODELS else 0
         limits.append(positions - reserved)
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT]
     return min(known) if known else None

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adapter_export.bounded.child import Exceeded, Failed, render
+from adapter_export.bounded.child import Exceeded, Failed
+from adapter_export.bounded.programs import render
 from adapter_export.errors import InputError
 from adapter_export.training.causal import Ending, Lesson
 from adapter_export.training.conversations import Conversation, Conversations

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adapter_export.bounded import child as module
-from adapter_export.bounded.child import Exceeded, Failed, matching, render
+from adapter_export.bounded import child, programs
+from adapter_export.bounded.child import Exceeded, Failed
+from adapter_export.bounded.programs import matching, render
 
 NAMES = [f"encoder.layer.{i}.{part}" for i in range(12) for part in ("attention.key", "output.dense", "x!")]
 # Python's own matching of these never ends, or takes gigabytes.
@@ -48,7 +49,7 @@ def test_no_expression(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", RUNAWAY)
 def test_an_expression_that_runs_away(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS", 1.5)
+    monkeypatch.setattr(programs, "SECONDS", 1.5)
     with pytest.raises((Exceeded, Failed)):
         matching([pattern], [*NAMES, "a" * 60])
     # The next one has a child again.
@@ -57,7 +58,7 @@ def test_an_expression_that_runs_away(pattern: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("template", ENDLESS)
 def test_a_template_that_never_ends_or_fills_the_memory(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS", 1.5)
+    monkeypatch.setattr(programs, "SECONDS", 1.5)
     with pytest.raises((Exceeded, Failed)):
         render(template, {})
     assert render("{{ a }}!", {"a": "b"}) == "b!"
@@ -89,9 +90,9 @@ def test_an_interrupted_request_leaves_no_answer_behind(monkeypatch: pytest.Monk
         raise KeyboardInterrupt
 
     render("{{ 1 }}", {})
-    assert module._keeper.child is not None
+    assert programs.keeper.child is not None
     with monkeypatch.context() as patch:
-        patch.setattr(module._Child, "ask", interrupted)
+        patch.setattr(child._Child, "ask", interrupted)
         with pytest.raises(KeyboardInterrupt):
             render("{{ 2 }}", {})
     assert render("{{ 3 }}", {}) == "3"
@@ -116,9 +117,9 @@ def test_after_a_fork_each_has_its_own() -> None:
 
 def test_the_child_ends_with_its_parent() -> None:
     code = (
-        "from adapter_export.bounded import child\n"
-        "child.render('{{ 1 }}', {})\n"
-        "print(child._keeper.child._process.pid, flush=True)\n"
+        "from adapter_export.bounded import programs\n"
+        "programs.render('{{ 1 }}', {})\n"
+        "print(programs.keeper.child._process.pid, flush=True)\n"
         "import os; os._exit(1)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -373,8 +373,9 @@ def test_a_process_of_its_own_says_nothing_but_the_answer(swappable_bundle: Expo
     lines = done.stderr.splitlines()
     assert all(line.startswith("import time:") for line in lines)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
-    assert {"onnxruntime", "tokenizers"} <= imported
-    assert not {"torch", "transformers", "onnx"} & imported
+    assert "onnxruntime" in imported
+    # The tokenizer lives in a process of its own.
+    assert not {"torch", "transformers", "onnx", "tokenizers"} & imported
     command[1:3] = []
     done = subprocess.run([*command, "--provider", "cuda"], capture_output=True, text=True, check=False)
     if done.returncode == 0:

@@ -426,6 +426,6 @@ def test_a_tokenizer_at_which_its_library_gives_up(
     adapter, output = f"a={swappable_bundle.adapters['ia3_two']}", str(tmp_path / "out")
     ends(
         ["onnx", "--model", str(model), "--adapter", adapter, "--mode", "swappable", "--output", output],
-        f"model {model}: its tokenizer cannot be loaded: ",
+        f"{model / 'tokenizer.json'}: not a readable tokenizer: ",
     )
     assert capfd.readouterr().err == ""

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapter_export.bounded.child import Exceeded, Failed, render
+from adapter_export.bounded.child import Exceeded, Failed
+from adapter_export.bounded.programs import render
 from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
 from adapter_export.reading.files import present, read_text

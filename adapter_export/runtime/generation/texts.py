@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from adapter_export.bounded.tokenizer import BoundedTokenizer
 from adapter_export.errors import InputError
 from adapter_export.runtime.text import read_tokenizer
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 # What a decoder shows for bytes that are no whole character (yet).
 _BROKEN = "\ufffd"
@@ -28,7 +25,7 @@ class PromptTexts:
 
         Raises InputError for a text without tokens.
         """
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        ids = self._tokenizer.encode(text, special)
         if not ids:
             raise InputError(f"text {text!r}: the tokenizer makes no token of it")
         return ids
@@ -52,7 +49,7 @@ class TextStream:
     valid text, as a model may write at any time, and keeps what is left at the end.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+    def __init__(self, tokenizer: BoundedTokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._window = list(prompt)
         # Of the window: tokens whose text was told.
@@ -75,8 +72,5 @@ class TextStream:
         return new
 
     def _new(self) -> str:
-        before = self._decode(self._window[: self._told])
-        return self._decode(self._window)[len(before) :]
-
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        before, now = self._tokenizer.decode(self._window[: self._told], self._window, skip_special=True)
+        return now[len(before) :]

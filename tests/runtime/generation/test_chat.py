@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapter_export.bounded import child
+from adapter_export.bounded.programs import keeper
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.chat import render_chat
 
@@ -133,9 +133,9 @@ def test_no_jinja2_or_one_whose_sandbox_leaks(
     folder = bundle(tmp_path, CHATML)
     with monkeypatch.context() as patch:
         # The child is to look for its packages anew.
-        child._keeper.end()
+        keeper.end()
         patch.syspath_prepend(str(other))
         with pytest.raises(InputError, match=told):
             render_chat(folder, MESSAGES)
-    child._keeper.end()
+    keeper.end()
     assert render_chat(folder, MESSAGES)

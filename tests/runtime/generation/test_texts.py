@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from adapter_export.bounded.tokenizer import BoundedTokenizer
 from adapter_export.bundle.manifest import adapter_path, read_manifest, write_manifest
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.texts import PromptTexts, TextStream
@@ -40,8 +41,12 @@ def pieces_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def bounded(tokenizer: Tokenizer) -> BoundedTokenizer:
+    return BoundedTokenizer(Path("tokenizer.json"), tokenizer.to_str().encode())
+
+
 def pushed(tokenizer: Tokenizer, prompt: list[int], tokens: list[int]) -> list[str]:
-    stream = TextStream(tokenizer, prompt)
+    stream = TextStream(bounded(tokenizer), prompt)
     return [*(stream.push(token) for token in tokens), stream.rest()]
 
 
@@ -64,7 +69,7 @@ def test_bytes_that_never_become_a_character() -> None:
     assert pushed(tokenizer, [], cut) == ["a", "b", "", "", "\ufffd"]
     # In the middle: told as soon as something whole follows.
     assert "".join(pushed(tokenizer, [], [*cut, *tokenizer.encode("c").ids])) == "ab\ufffdc"
-    stream = TextStream(tokenizer, [])
+    stream = TextStream(bounded(tokenizer), [])
     stream.push(cut[0])
     assert (stream.rest(), stream.rest()) == ("", "")
 

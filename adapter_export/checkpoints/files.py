@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ _CHUNK_BYTES = 1 << 20
 _MAX_JSON_BYTES = 64 << 20
 # The dtypes of tensors that are read.
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+# Unknown fields that are named, of one file.
+_MAX_UNKNOWN = 20
 # Characters of a wrong value that an error message shows.
 _MAX_SHOWN = 200
 
@@ -60,6 +62,18 @@ def field(config: Mapping[str, Any], path: Path, name: str, kind: type | tuple[t
         return value
     expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
     raise InputError(f"{path}: field {name!r}: expected {expected}, found {shortened(value)}")
+
+
+def unknown_fields(config: Mapping[str, Any], file: str, kind: str, known: Collection[str]) -> tuple[str, ...]:
+    """What to tell the user: fields that are set and not `known`; the library that reads the file ignores such."""
+    unknown = sorted(name for name, value in config.items() if value and name not in known)
+    told = [
+        f"{file}: field {shortened(name)} is unknown for {kind} and has no effect (found {shortened(config[name])})"
+        for name in unknown[:_MAX_UNKNOWN]
+    ]
+    if more := len(unknown) - len(told):
+        told.append(f"{file}: {more:,} more fields are unknown for {kind} and have no effect")
+    return tuple(told)
 
 
 def shortened(value: object) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.checkpoints.files import field as read_field
-from adapter_export.checkpoints.files import shortened
+from adapter_export.checkpoints.files import shortened, unknown_fields
 from adapter_export.errors import InputError
 from adapter_export.methods.activations import activation
 
@@ -160,12 +160,7 @@ def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapte
 def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
     """What to tell the user: fields that the library does not have and that are set; it ignores such."""
     known = {*DEFAULTS, *_REQUIRED, "invertible_adapter"}
-    unknown = sorted(name for name, value in config.items() if value and name not in known)
-    return tuple(
-        f"{CONFIG}: field {name!r} is unknown for bottleneck adapters and has no effect (found "
-        f"{shortened(config[name])})"
-        for name in unknown
-    )
+    return unknown_fields(config, CONFIG, "bottleneck adapters", known)
 
 
 def _refuse_unsupported(config: Mapping[str, Any], path: Path, task_adapter: bool) -> None:

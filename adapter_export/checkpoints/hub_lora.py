@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from adapter_export.checkpoints.adapter import Checkpoint, site_features
-from adapter_export.checkpoints.files import field, shortened
+from adapter_export.checkpoints.files import field, shortened, unknown_fields
 from adapter_export.checkpoints.hub_config import CONFIG, MAX_FACTOR
 from adapter_export.checkpoints.hub_interface import Interface
 from adapter_export.checkpoints.hub_places import layers
@@ -141,11 +141,7 @@ def blocks_of(
 
 def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
     """What to tell the user: fields that the library does not have and that are set; it ignores such."""
-    return tuple(
-        f"{CONFIG}: field {name!r} is unknown for IA3 and has no effect (found {shortened(config[name])})"
-        for name in sorted(config)
-        if config[name] and name not in SETTINGS
-    )
+    return unknown_fields(config, CONFIG, "IA3", SETTINGS)
 
 
 def _check(config: dict[str, Any], path: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from adapter_export.bounded.child import Exceeded, Failed
 from adapter_export.bounded.programs import matching
-from adapter_export.checkpoints.files import field, shortened
+from adapter_export.checkpoints.files import field, shortened, unknown_fields
 from adapter_export.errors import InputError
 
 CONFIG = "adapter_config.json"
@@ -66,9 +66,8 @@ def parse(config: Mapping[str, Any], path: Path) -> PeftConfig:
     for name, expected in _INERT.items():
         field(config, path, name, expected, None)
     saved = (*(_strings(config, path, "modules_to_save", list) or ()), *TASK_HEADS[task])
-    for name in saved:
-        # PEFT puts each name into an expression as it is.
-        _check_regex(path, "modules_to_save", name)
+    # PEFT puts each name into an expression as it is.
+    _check_regex(path, "modules_to_save", *saved)
     return PeftConfig(
         _patterns(config, path, "target_modules"),
         _patterns(config, path, "feedforward_modules"),
@@ -79,11 +78,7 @@ def parse(config: Mapping[str, Any], path: Path) -> PeftConfig:
 
 def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
     """What to tell the user: fields that IA3 does not have and that are set. PEFT ignores such, and so does this."""
-    unknown = sorted(name for name, value in config.items() if value and name not in _READ and name not in _INERT)
-    return tuple(
-        f"{CONFIG}: field {name!r} is unknown for IA3 and has no effect (found {shortened(config[name])})"
-        for name in unknown
-    )
+    return unknown_fields(config, CONFIG, "IA3", _READ | {*_INERT})
 
 
 def _patterns(config: Mapping[str, Any], path: Path, name: str) -> Patterns | None:
@@ -102,9 +97,9 @@ def _strings(config: Mapping[str, Any], path: Path, name: str, kind: Any) -> Any
     return value
 
 
-def _check_regex(path: Path, name: str, expression: str) -> None:
+def _check_regex(path: Path, name: str, *expressions: str) -> None:
     try:
-        matching([expression], [])
+        matching(expressions, [])
     except Failed as error:
         raise InputError(f"{path}: field {name!r}: not a regular expression: {error}") from None
     except Exceeded as error:

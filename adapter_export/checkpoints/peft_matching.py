@@ -38,14 +38,14 @@ def scaled_at_input(names: Iterable[str], feedforward: Patterns) -> set[str]:
     """Those of the targets that are scaled at their input: as `targeted`, but list items match by plain `endswith`."""
     if isinstance(feedforward, str):
         return matching([feedforward], names)
-    items = tuple(feedforward)
-    return {name for name in names if name.endswith(items)}
+    items = set(feedforward)
+    return {name for name in names if _ends_with_one(name, items)}
 
 
 def is_saved(name: str, saved: Iterable[str]) -> bool:
     """Whether a module, or one around it, is saved whole: its name ends with an item, even in mid-word."""
-    parts, items = name.split("."), tuple(saved)
-    return any(".".join(parts[:end]).endswith(items) for end in range(1, len(parts) + 1))
+    parts, items = name.split("."), set(saved)
+    return any(_ends_with_one(".".join(parts[:end]), items) for end in range(1, len(parts) + 1))
 
 
 def withheld(names: Iterable[str], saved: Iterable[str]) -> set[str]:
@@ -61,6 +61,10 @@ def withheld(names: Iterable[str], saved: Iterable[str]) -> set[str]:
     if expressions := sorted(items - words):
         found |= matching([rf"(^|.*\.){item}($|\..*)" for item in expressions], listed, whole=False)
     return found
+
+
+def _ends_with_one(name: str, items: set[str]) -> bool:
+    return any(name[place:] in items for place in range(len(name) + 1))
 
 
 def _endings(name: str) -> Iterator[str]:

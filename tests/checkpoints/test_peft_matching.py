@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,3 +140,16 @@ def test_a_vector_on_the_head_is_refused(
     message = refused(tmp_path, base.info)
     assert f"tensor '{layer}.ia3_l' scales the task head, which is swapped as a whole" in message
     assert f"train again with '{layer}' in PEFT's modules_to_save or exclude_modules" in message
+
+
+def test_a_million_names() -> None:
+    """Lists cost what they are long, whatever they are matched with."""
+    many = tuple(f"layer.{number}.no_such" for number in range(1_000_000))
+    names = [f"encoder.layer.{number}.attention.output.dense" for number in range(200)]
+    begin = time.monotonic()
+    assert targeted(names, (*many, "output.dense")) == {*names}
+    assert scaled_at_input(names, (*many, "put.dense")) == {*names}
+    assert withheld(names, (*many[:1000], "attention")) == {*names}
+    assert is_saved(names[0], (*many, "ntion"))
+    assert not is_saved(names[0], many)
+    assert time.monotonic() - begin < 60

@@ -13,6 +13,7 @@ import click
 from adapter_export.cli.options import Command, Invocation, debug_option, emit, force_option, json_option
 from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError, OutputExists
+from adapter_export.terminal import console, visible
 
 EXAMPLE = """\
 Examples:
@@ -66,7 +67,7 @@ def command(bundle: Path, against: Path | None, html: Path | None, force: bool, 
     with _progress() as progress:
         result = as_dict(bench(bundle, against, chosen, progress))
     if html is not None:
-        atomic_file(html, page(result).encode())
+        atomic_file(html, visible(page(result)).encode())
     emit(result, as_json, _print)
 
 
@@ -165,9 +166,8 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

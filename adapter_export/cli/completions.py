@@ -11,6 +11,7 @@ import click
 from adapter_export.bundle.manifest import ENCODER, MODEL
 from adapter_export.cli.batches import batches, ran_with
 from adapter_export.errors import InputError
+from adapter_export.terminal import console, visible
 
 if TYPE_CHECKING:
     from adapter_export.runtime.generation.texts import PromptTexts
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 # New tokens where nothing was asked for; fewer where the model has no room.
 _NEW_TOKENS = 128
-# A model may write what a terminal would obey: of control characters, line breaks and tabs are shown.
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 @dataclass(frozen=True)
@@ -119,15 +118,15 @@ def _show(
         generation = session.generate([prompt.tokens], prompt.request.adapter, **{**settings, "seed": prompt.seed})
         if len(prompts) > 1:
             title = f"{ran_with(session, prompt.request.adapter) or 'no adapter'}: {_heading(prompt.request.given)}"
-            click.secho(("\n" if index else "") + title.translate(_CONTROLS), bold=True)
+            console().print(("\n" if index else "") + visible(title, lines=False), style="bold", highlight=False)
         for step in generation:
             (token,), (finish,) = step.tokens, step.finish
             if token is not None and finish != "stop":
                 piece = stream.push(token)
                 text += piece
-                click.echo(piece.translate(_CONTROLS), nl=False)
+                click.echo(visible(piece), nl=False)
         rest = stream.rest()
-        click.echo(rest.translate(_CONTROLS))
+        click.echo(visible(rest))
         (row,) = generation.completions()
         results.append(_result(session, prompt, text + rest, len(row.tokens), row.finish))
     return results

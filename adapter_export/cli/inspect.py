@@ -11,6 +11,7 @@ import click
 from adapter_export.cli.options import Command, debug_option, emit, json_option
 from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError
+from adapter_export.terminal import visible
 
 EXAMPLE = """\
 Example:
@@ -70,5 +71,5 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value)
-    return str(value)
+        return visible(", ".join(str(item) for item in value), lines=False)
+    return visible(str(value), lines=False)

@@ -15,6 +15,7 @@ from adapter_export.cli.options import ExitCode, Invocation, debug_option
 from adapter_export.errors import AdapterExportError, InputError
 from adapter_export.outputs import signals
 from adapter_export.reading import panics
+from adapter_export.terminal import written
 
 # Command -> its line in `adapter-export --help`. The command itself is `adapter_export.cli.<name>:command`, imported
 # when it is invoked: the help of the group, and of one command, must not wait for the frameworks of the others.
@@ -71,7 +72,7 @@ class LazyGroup(click.Group):
         invocation = extra.setdefault("obj", Invocation())
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        with signals.ending(), panics.in_command():
+        with written(), signals.ending(), panics.in_command():
             try:
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             except BaseException as error:

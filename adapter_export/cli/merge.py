@@ -19,6 +19,7 @@ from adapter_export.cli.options import (
     json_option,
     labels_option,
 )
+from adapter_export.terminal import console
 
 EXAMPLE = """\
 Example:
@@ -93,11 +94,10 @@ def _bar() -> Iterator[Callable[[int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         bar = progress.add_task("merge", total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 

@@ -19,6 +19,7 @@ from adapter_export.cli.options import (
     json_option,
 )
 from adapter_export.naming import parse_adapters
+from adapter_export.terminal import console
 
 EXAMPLE = """\
 Example:
@@ -98,9 +99,8 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("judging cases", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

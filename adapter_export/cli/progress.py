@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import click
 
+from adapter_export.terminal import console, visible
+
 # Seconds before a command that nobody watches on a terminal says what it is doing: logs of short ones stay empty.
 PATIENCE = 15.0
 
@@ -18,10 +20,8 @@ PATIENCE = 15.0
 def stages(command: str) -> Iterator[Callable[[str], None]]:
     """Gives a function that is called with what begins now (`tracing model.onnx`); all of it goes to stderr."""
     if sys.stderr.isatty():
-        from rich.console import Console
-
-        with Console(stderr=True).status(command) as status:
-            yield lambda text: status.update(f"{command}: {text}")
+        with console(stderr=True).status(command) as status:
+            yield lambda text: status.update(visible(f"{command}: {text}", lines=False))
         return
     started, current = time.monotonic(), ""
 

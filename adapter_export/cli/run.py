@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError
 from adapter_export.reading.files import decoded, read_given
 from adapter_export.reading.json_text import NotJson, parse
+from adapter_export.terminal import visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,14 +228,19 @@ def _cells(item: Mapping[str, Any]) -> tuple[str, str]:
         ranked = sorted(item["probabilities"].items(), key=lambda pair: -pair[1])
         likely = {True: " yes", False: " no"} if "labels" in item else {True: "", False: ""}
         shown = "\n".join(f"{value:.4f}{likely[value > _LIKELY]}" for _, value in ranked)
-        return "\n".join(label for label, _ in ranked), shown
+        return _lines(label for label, _ in ranked), shown
     if "next" in item:
         found = item["next"]
-        return "\n".join(repr(n["token"]) for n in found), "\n".join(f"{n['probability']:.4f}" for n in found)
+        return _lines(repr(n["token"]) for n in found), "\n".join(f"{n['probability']:.4f}" for n in found)
     if "values" in item:
-        return "\n".join(item["values"]), "\n".join(f"{value:.4f}" for value in item["values"].values())
+        return _lines(item["values"]), "\n".join(f"{value:.4f}" for value in item["values"].values())
     start = ", ".join(f"{value:.3f}" for value in item["embedding"][:4])
     return f"[{start}, ...] of {item['shape'][1]}", f"{item['norm']:.4f}"
+
+
+def _lines(names: Iterable[str]) -> str:
+    """One a line, whatever is in them."""
+    return "\n".join(visible(name, lines=False) for name in names)
 
 
 def _shortened(text: str) -> str:

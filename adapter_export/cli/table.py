@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from adapter_export.terminal import console, visible
+
 # Width of tables in files and pipes, which have none of their own.
 _FILE_COLUMNS = 140
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a titled table on stdout; all but the first column are aligned right when they hold numbers."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table()
@@ -20,10 +21,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         numeric = index > 0 and bool(body) and all(row[index][:1].isdigit() or row[index] == "-" for row in body)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in body:
-        table.add_row(*row)
-    # Cells are data: "[b]" and ":x:" in them are text.
-    console = Console(markup=False, emoji=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _FILE_COLUMNS
-    console.print(title, soft_wrap=True, highlight=False)
-    console.print(table)
+        table.add_row(*map(visible, row))
+    out = console()
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = _FILE_COLUMNS
+    out.print(visible(title, lines=False), soft_wrap=True, highlight=False)
+    out.print(table)

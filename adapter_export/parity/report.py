@@ -10,6 +10,7 @@ from typing import Any
 from adapter_export.parity.cases import Case
 from adapter_export.parity.judge import Judgement, Verdict, worst
 from adapter_export.parity.witness import NONE
+from adapter_export.terminal import console, visible
 
 # How the runs without an adapter are called; no adapter can have this name.
 NO_ADAPTER = "(no adapter)"
@@ -131,23 +132,23 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
 def print_report(report: ParityReport) -> None:
     """Checks, one line per adapter, and the reasons of what did not pass."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
     colours = {Verdict.PASS: "green", Verdict.INCONCLUSIVE: "yellow", Verdict.FAIL: "red"}
+    out = console()
 
-    def coloured(verdict: Verdict) -> str:
-        return f"[{colours[verdict]}]{verdict.value}[/]"
+    def coloured(verdict: Verdict) -> Text:
+        return Text(verdict.value, colours[verdict])
 
-    console.print(
-        f"{report.bundle}: {report.mode}, {report.task}, {report.dtype}, {report.provider}", soft_wrap=True,
-        highlight=False, markup=False,
-    )  # fmt: skip
+    def say(line: str) -> None:
+        out.print(visible(line, lines=False), soft_wrap=True, highlight=False)
+
+    say(f"{report.bundle}: {report.mode}, {report.task}, {report.dtype}, {report.provider}")
     checks = Table("check", "verdict", "found", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for check in report.checks:
-        checks.add_row(check.name, coloured(check.verdict), check.detail)
-    console.print(checks)
+        checks.add_row(check.name, coloured(check.verdict), visible(check.detail))
+    out.print(checks)
     if report.results:
         table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
         table.add_column("adapter", overflow="fold", min_width=len(NO_ADAPTER))
@@ -157,19 +158,19 @@ def print_report(report: ParityReport) -> None:
             cases = f"{row['cases']['pass']}/{sum(row['cases'].values())}"
             numbers = [row["error"], row["target_error"], row["off_error"], row["effect"], _rest(row["cosine"])]
             table.add_row(row["adapter"], coloured(Verdict(row["verdict"])), cases, *map(_short, numbers))
-        console.print(table)
+        out.print(table)
     lines = [
         f"{item.judgement.verdict.value}: {item.adapter}, case {item.case.name}, {item.output}: {reason}"
         for item in report.results
         for reason in item.judgement.reasons
     ]
     for line in [*lines[:_SHOWN_REASONS], *(f"note: {note}" for note in report.notes)]:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(line)
     if len(lines) > _SHOWN_REASONS:
-        console.print(f"... and {len(lines) - _SHOWN_REASONS} more; --json has all of them", highlight=False)
+        say(f"... and {len(lines) - _SHOWN_REASONS} more; --json has all of them")
     for name, witness in report.witnesses.items():
-        console.print(f"witness: {name}: {witness}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"parity: [{colours[report.verdict]}]{report.outcome}[/]", highlight=False)
+        say(f"witness: {name}: {witness}")
+    out.print("parity:", Text(report.outcome, colours[report.verdict]), highlight=False)
 
 
 def _short(value: float | None) -> str:

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from adapter_export.terminal import visible
+
 _lock = threading.Lock()
 _commands = 0
 
@@ -51,4 +53,4 @@ def unprinted() -> Iterator[None]:
             os.close(stderr)
             kept.seek(0)
             if not gave_up and (text := kept.read()):
-                os.write(2, text)
+                os.write(2, visible(text.decode(errors="backslashreplace")).encode())

@@ -9,7 +9,7 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import check_tensors, read_adapter_file
 from adapter_export.bundle.bank import kind_of, table_of
-from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest
+from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest, TensorInfo
 from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.outputs.ownership import MANIFEST
@@ -17,6 +17,9 @@ from adapter_export.reading.files import present
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+# numpy's names -> those of ONNX Runtime, where it has others.
+_ORT_DTYPES = {"float32": "float", "float64": "double"}
 
 
 def stamp_of(bundle: Path) -> tuple[int, ...] | None:
@@ -70,6 +73,29 @@ def check_graph(bundle: Path, graph: str, manifest: Manifest, session: ort.Infer
         if odd := listed ^ found:
             side = "the manifest lists, the graph lacks" if min(odd) in listed else "the manifest does not list"
             raise InputError(f"{bundle / graph}: {what} {min(odd)!r}: {side}")
+    # Those of a bank are tables, of which the manifest lists a row.
+    tensors = manifest.tensors if manifest.mode == "swappable" else {}
+    for what, declared, values in (
+        ("input", {**manifest.graphs[graph].inputs, **tensors}, session.get_inputs()),
+        ("output", manifest.graphs[graph].outputs, session.get_outputs()),
+        ("adapter tensor", tensors, session.get_overridable_initializers()),
+    ):
+        for value in values:
+            if (info := declared.get(value.name)) is not None and not _fits(info, value):
+                shown = f"{info.dtype} {list(info.shape)}"
+                raise InputError(
+                    f"{bundle / graph}: {what} {value.name!r}: the manifest lists it as {shown}, the graph has "
+                    f"{value.type} {value.shape}"
+                )
+
+
+def _fits(info: TensorInfo, value: Any) -> bool:
+    """Whether a value of the graph is what the manifest says: dtype, and every dim that both know as a number."""
+    dims = zip(info.shape, value.shape, strict=False)
+    sizes = all(a == b for a, b in dims if isinstance(a, int) and isinstance(b, int))
+    return value.type == f"tensor({_ORT_DTYPES.get(info.dtype, info.dtype)})" and (
+        len(info.shape) == len(value.shape) and sizes
+    )
 
 
 def _overridable(manifest: Manifest, found: set[str]) -> set[str]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.errors import InputError
+from adapter_export.terminal import console
 from adapter_export.training.settings import CHECKPOINT_UPDATES, Settings
 from adapter_export.training.work import WorkFolder
 
@@ -114,7 +115,6 @@ def progress_shown() -> Iterator[TrainerCallback]:
 @contextmanager
 def progress_bar() -> Iterator[TrainerCallback]:
     """Callback that draws a bar on stderr, until the end of the block."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from transformers import TrainerCallback
 
@@ -138,6 +138,6 @@ def progress_bar() -> Iterator[TrainerCallback]:
             bar.update(task, note=text)
 
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console(stderr=True)) as bar:
         task = bar.add_task("", total=None, note="")
         yield Bar()

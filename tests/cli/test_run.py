@@ -284,7 +284,7 @@ class TestWriting:
     def test_what_a_terminal_would_obey_is_not_printed(self, llama_bundle: Exported, monkeypatch: Any) -> None:
         monkeypatch.setattr(TextStream, "push", lambda self, token: "\x1b[31m\x9b\r\ttab\n")
         result = invoke("--bundle", llama_bundle.bundle, "--text", "good", "--max-new-tokens", 1, "--adapter", "ia3")
-        assert result.stdout.startswith("[31m\ttab\n")
+        assert result.stdout.startswith("\\x1b[31m\\x9b\\x0d\ttab\n")
 
     def test_bad_input_is_one_line(self, llama_bundle: Exported, swappable_bundle: Exported, tmp_path: Path) -> None:
         bundle, long = llama_bundle.bundle, tmp_path / "long.jsonl"

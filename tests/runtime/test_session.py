@@ -567,6 +567,18 @@ class TestFiles:
                 lambda m: main(m)["outputs"].update(other=main(m)["outputs"]["logits"]),
                 "output 'other': the manifest lists",
             ),
+            (
+                lambda m: main(m)["outputs"]["logits"].update(shape=["batch"]),
+                r"output 'logits': the manifest lists it as float32 \['batch'\], the graph has tensor\(float\)",
+            ),
+            (
+                lambda m: main(m)["inputs"]["input_ids"].update(dtype="float64"),
+                r"input 'input_ids': the manifest lists it as float64 .*, the graph has tensor\(int64\)",
+            ),
+            (
+                lambda m: next(iter(m["sites"][0]["tensors"].values())).update(shape=[7, 7, 7]),
+                r"adapter tensor .*: the manifest lists it as float32 \[7, 7, 7\], the graph has",
+            ),
         ],
     )
     def test_a_manifest_of_something_else(self, copied: Path, change: Callable[[Any], Any], message: str) -> None:

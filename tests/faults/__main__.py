@@ -2,7 +2,7 @@
 
 --seed N        of the random moments and damages; printed, and kept for a campaign that goes on
 --again         forget an earlier campaign; one of another version of the program is forgotten anyway
---plant NAME    plant a fault, which the campaign must find; a short one, which writes no page
+--plant NAME    plant a fault, which the campaign must find; a short one, which writes no page and ends when it has
 --short         a few trials of each part, which writes no page
 """
 
@@ -79,9 +79,11 @@ def main() -> int:
             writes.failing(journal, subject, work, few)
         threads.threads(journal, subject, work, seed, 0.1 if short else threads.MINUTES)
 
+    # One that is lost proves the plant found.
+    until_lost = folder / "lost" if options.plant else None
     # Side by side: a command leaves one of two cores idle.
     places = {lane: folder / lane.__name__ for lane in (first, second)}
-    children = [_fork(lambda lane=lane, place=place: _lane(lane, place)) for lane, place in places.items()]
+    children = [_fork(lambda lane=lane, place=place: _lane(lane, place, until_lost)) for lane, place in places.items()]
     ended = [os.waitpid(child, 0)[1] for child in children]
     journal = Journal(*(place / "journal.jsonl" for place in places.values()))
     if content(given) != before:
@@ -101,11 +103,11 @@ def _program() -> str:
     return digest.hexdigest()
 
 
-def _lane(parts: Callable[[Journal, Path], None], place: Path) -> None:
+def _lane(parts: Callable[[Journal, Path], None], place: Path, until_lost: Path | None) -> None:
     from tests.faults.journal import Journal
 
     place.mkdir(exist_ok=True)
-    parts(Journal(place / "journal.jsonl"), place / "work")
+    parts(Journal(place / "journal.jsonl", until_lost=until_lost), place / "work")
     shutil.rmtree(place / "work", ignore_errors=True)
 
 

@@ -14,8 +14,9 @@ SURVIVED = "survived"
 class Journal:
     """part -> trial -> what came of it: `survived`, or what was lost. Read from files; it goes on in the first."""
 
-    def __init__(self, *paths: Path) -> None:
-        self._path = paths[0]
+    def __init__(self, *paths: Path, until_lost: Path | None = None) -> None:
+        """until_lost: a file that appears with the first trial that is lost, and after which none is made."""
+        self._path, self._until_lost = paths[0], until_lost
         self.outcomes: dict[str, dict[str, str]] = {}
         self.seconds = 0.0
         for line in "".join(path.read_text() for path in paths if path.exists()).splitlines():
@@ -24,6 +25,8 @@ class Journal:
 
     def trial(self, part: str, name: str, make: Callable[[], str | None]) -> None:
         """Make a trial, unless it has been made. `make` returns what was lost, None if nothing was."""
+        if self._until_lost is not None and self._until_lost.exists():
+            return
         if name in self.outcomes.get(part, {}):
             return
         begin = time.monotonic()
@@ -35,6 +38,8 @@ class Journal:
             file.write(json.dumps(entry) + "\n")
         if lost:
             print(f"LOST: {part}: {name}: {lost}", flush=True)
+            if self._until_lost is not None:
+                self._until_lost.touch()
 
     def counts(self, part: str) -> Counter[str]:
         """How many trials of a part survived, and how many did not (`lost`)."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OutputExists,
         ProviderError,
         Unavailable,
+        WrongProcess,
     )
     from adapter_export.export.export import export_onnx
     from adapter_export.merging.merge import merge
@@ -45,6 +46,7 @@ __all__ = [
     "OutputExists",
     "ProviderError",
     "Unavailable",
+    "WrongProcess",
     "add_adapter",
     "check_parity",
     "export_onnx",
@@ -63,6 +65,7 @@ _HOMES = {
     "OutputExists": "errors",
     "ProviderError": "errors",
     "Unavailable": "errors",
+    "WrongProcess": "errors",
     "add_adapter": "bundle.add",
     "check_parity": "parity.check",
     "export_onnx": "export.export",

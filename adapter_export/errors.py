@@ -6,6 +6,7 @@ AdapterExportError
 │   ├── OutputBusy      another command is writing the output
 │   └── CannotMerge     the maths does not allow this merge
 ├── ProviderError       the execution provider asked for is not the one that runs
+├── WrongProcess        made before a fork, and used after it
 └── Unavailable         a batcher's queue stayed full, or it was closed: try again later, or elsewhere
 """
 
@@ -34,6 +35,10 @@ class CannotMerge(InputError):
 
 class ProviderError(AdapterExportError):
     """The execution provider asked for is not the one that would run."""
+
+
+class WrongProcess(AdapterExportError):
+    """A session, a batcher or a watch of another process, of which this one is a fork."""
 
 
 class Unavailable(AdapterExportError):

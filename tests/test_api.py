@@ -19,6 +19,7 @@ NAMES = [
     "OutputExists",
     "ProviderError",
     "Unavailable",
+    "WrongProcess",
     "add_adapter",
     "check_parity",
     "export_onnx",

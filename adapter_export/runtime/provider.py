@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.reading.onnx_files import check_model
+from adapter_export.runtime.process import never_freed_in_a_fork
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -75,6 +76,7 @@ def open_model(model: str | Path, provider: str, options: ort.SessionOptions | N
             session = ort.InferenceSession(str(model), chosen, providers=_PROVIDERS[provider], enable_fallback=False)
     except Exception as error:  # ONNX Runtime raises a class per status code
         raise InputError(f"{model}: ONNX Runtime cannot load it: {reason_of(error)}") from error
+    never_freed_in_a_fork(session)
     check_provider(provider, session.get_providers())
     return session
 

@@ -24,6 +24,7 @@ from adapter_export.runtime.generation.start import Prompt, check_generates, sta
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
 from adapter_export.runtime.opening import check_dtype, check_files, check_graph, read_no_adapter
+from adapter_export.runtime.process import Home
 from adapter_export.runtime.provider import open_model, run_errors
 from adapter_export.runtime.residents import InGraph, Lease, Residents, Swapped
 from adapter_export.runtime.shelf import Shelf
@@ -56,6 +57,8 @@ class AdapterSession:
     Adapters travel as the run's inputs, which override the graph's defaults. ONNX Runtime's own LoraAdapter does the
     same at the same speed, but falls back to the base model without a word when the object is collected too early, and
     in `run_async` and `run_with_iobinding`; and it keeps the file mapped.
+
+    A session belongs to the process that opened it: in a fork of that, whatever runs or loads raises WrongProcess.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class AdapterSession:
         Raises InputError for a bundle that is broken or of a mode this version cannot run, and ProviderError when the
         provider asked for is not the one that would run.
         """
+        self._home = Home(f"AdapterSession of {bundle}")
         self.bundle = Path(bundle)
         self.provider = provider
         self._shelf = Shelf(self.bundle)
@@ -109,6 +113,7 @@ class AdapterSession:
     @property
     def loaded(self) -> tuple[str, ...]:
         """Names of the adapters in memory now; those in the graph of mode merged or embedded always are."""
+        self._home.check()
         return self._residents.names
 
     @property
@@ -121,6 +126,7 @@ class AdapterSession:
 
         A foreign file holds no names: transformers' placeholders (`LABEL_0`, ...) stand in for them.
         """
+        self._home.check()
         if self.manifest.in_graph:
             (loaded,) = self._residents.lease([adapter], self._load).adapters
         elif adapter is None:
@@ -260,11 +266,13 @@ class AdapterSession:
 
     def statistics(self) -> dict[str | None, AdapterStatistics]:
         """What was asked of each adapter since the session was opened; None is the base model."""
+        self._home.check()
         return self._usage.statistics(self._residents.loads, self._residents.evictions)
 
     @property
     def adapter_bytes(self) -> int:
         """Memory of the adapters loaded now, beside the graph's own; of a bank, of the rows in use."""
+        self._home.check()
         return self._residents.nbytes
 
     @cached_property
@@ -273,8 +281,10 @@ class AdapterSession:
         return read_generation_config(self.bundle)
 
     def close(self) -> None:
-        """Free the graph and the adapters; runs under way finish."""
+        """Free the graph and the adapters; runs under way finish. In a fork of the process nothing is freed."""
         self._sessions = {}
+        if not self._home.here:
+            return
         self._residents.clear()
 
     def __enter__(self) -> AdapterSession:
@@ -294,6 +304,7 @@ class AdapterSession:
 
     def _opened(self) -> Mapping[str, ort.InferenceSession]:
         """The graphs, for a run that keeps them even when the session is closed meanwhile."""
+        self._home.check()
         if not (sessions := self._sessions):
             raise InputError(f"bundle {self.bundle}: the session is closed")
         return sessions
@@ -322,6 +333,7 @@ class AdapterSession:
         return adapters
 
     def _lease(self, rows: Sequence[str | None]) -> Lease:
+        self._home.check()
         lease = self._residents.lease(rows, self._load)
         self._usage.count(rows)
         return lease
@@ -357,6 +369,7 @@ class AdapterSession:
         return {name: value for name, value in lease.feeds.items() if name in self._fed[graph]}
 
     def _refuse_in_graph(self) -> None:
+        self._home.check()
         if self.manifest.mode in IN_GRAPH:
             raise InputError(
                 f"bundle {self.bundle}: mode {self.manifest.mode!r} takes no adapter into its graph; only 'swappable' "

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from adapter_export.errors import AdapterExportError, InputError
+from adapter_export.runtime.process import Home
 
 if TYPE_CHECKING:
     from adapter_export.runtime.session import AdapterSession
 
 SECONDS = 1.0
+_log = logging.getLogger(__name__)
 
 
 class BundleWatch:
@@ -23,7 +26,8 @@ class BundleWatch:
 
     An adapter in memory whose file the manifest now lists with other bytes is loaded again: runs that begin afterwards
     get it, those under way finish with the old one. Adapters added are there for whoever asks, as without a watch. One
-    that is gone from the manifest, or does not fit, stays as it is; `on_error` is told, from the thread.
+    that is gone from the manifest, or does not fit, stays as it is; `on_error` is told, from the thread. What
+    `on_error` raises is logged, and the watch goes on.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class BundleWatch:
         on_error: Callable[[AdapterExportError], None] = lambda _: None,
     ) -> None:
         """Raises InputError where `seconds` is not above 0, and for a bundle whose adapter is in the graph."""
+        self._home = Home(f"BundleWatch of {session.bundle}")
         if not seconds > 0:
             raise InputError(f"watch: expected seconds above 0, found {seconds}")
         self._session, self._seconds, self._on_error = session, seconds, on_error
@@ -42,12 +47,15 @@ class BundleWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it; a load under way is finished."""
+        """End it; a load under way is finished. In a fork of the process there is nothing to end."""
+        if not self._home.here:
+            return
         self._stopped.set()
         self._thread.join()
 
     def look(self) -> None:
         """Look once, now."""
+        self._home.check()
         try:
             now = {info.name: info.sha256 for info in self._session.reread().adapters}
             loaded = self._session.loaded
@@ -65,7 +73,10 @@ class BundleWatch:
 
     def _follow(self) -> None:
         while not self._stopped.wait(self._seconds):
-            self.look()
+            try:
+                self.look()
+            except BaseException:  # of `on_error` as well, SystemExit among them: the next look may go well
+                _log.exception("watch of %s: it goes on", self._session.bundle)
 
     def __enter__(self) -> BundleWatch:
         return self

@@ -76,6 +76,37 @@ def test_what_goes_wrong_is_told_and_what_was_there_stays(exported: Exported) ->
     assert "ia3_two.onnx_adapter: expected a file with sha256" in str(told[0])
 
 
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
+def test_on_error_that_raises(
+    exported: Exported, raised: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The watch goes on: what is whole again is loaded."""
+    called = threading.Event()
+
+    def fail(_: AdapterExportError) -> None:
+        called.set()
+        raise raised("of on_error")
+
+    with AdapterSession(exported.bundle) as session:
+        before = session.run(INPUTS, "ia3_two")["logits"]
+        other = session.run(INPUTS, "houlsby_two")["logits"]
+        file = exported.bundle / "adapters" / "houlsby_two.onnx_adapter"
+        with BundleWatch(session, 0.01, fail):
+            manifest = (exported.bundle / MANIFEST).read_bytes()
+            (exported.bundle / MANIFEST).write_bytes(b"broken")
+            assert called.wait(60)
+            (exported.bundle / MANIFEST).write_bytes(manifest)
+            add_adapter(exported.bundle, {"ia3_two": exported.adapters["houlsby_two"]}, force=True)
+            for _ in range(600):
+                if np.array_equal(session.run(INPUTS, "ia3_two")["logits"], other):
+                    break
+                threading.Event().wait(0.05)
+        assert not np.array_equal(before, other)
+        assert np.array_equal(session.run(INPUTS, "ia3_two")["logits"], other)
+        assert file.exists()
+    assert "of on_error" in caplog.text
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_seconds_that_are_none(seconds: float, exported: Exported) -> None:
     with AdapterSession(exported.bundle) as session, pytest.raises(InputError, match="expected seconds above 0"):

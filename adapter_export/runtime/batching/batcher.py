@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,10 @@ from adapter_export.runtime.batching.padding import Padding
 from adapter_export.runtime.batching.queue import RequestQueue, closed
 from adapter_export.runtime.batching.request import Outputs, Request
 from adapter_export.runtime.batching.statistics import BatcherStatistics, Recorder
+from adapter_export.runtime.process import Home
 from adapter_export.runtime.session import AdapterSession
+
+_log = logging.getLogger(__name__)
 
 
 class DynamicBatcher:
@@ -41,7 +45,9 @@ class DynamicBatcher:
     given are read until the future is done: do not change them before.
 
     A future that is cancelled before its batch starts leaves the queue; a batch under way goes on without it. Callbacks
-    of futures run in the worker's thread and hold it up.
+    of futures run in the worker's thread and hold it up; what they raise is logged, SystemExit as well.
+
+    A batcher belongs to the process that made it: in a fork of that it takes no request, and futures have no result.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class DynamicBatcher:
 
         Raises InputError for settings out of range, and for a bundle whose graph has a cache or mixes rows.
         """
+        self._home = Home(f"DynamicBatcher of {session.bundle}")
         for name, value in {"max_batch": max_batch, "max_queue": max_queue, "workers": workers}.items():
             if value < 1:
                 raise InputError(f"{name}: expected at least 1, found {value}")
@@ -127,12 +134,16 @@ class DynamicBatcher:
             raise
 
     def statistics(self) -> BatcherStatistics:
+        self._home.check()
         return self._recorder.statistics(len(self._queue))
 
     def close(self, drain: bool = True) -> None:
         """Take no more requests, finish those that are queued, and wait for it. Without `drain` only the batches under
-        way finish, and the futures of the others raise Unavailable, as do callers that wait for a place."""
+        way finish, and the futures of the others raise Unavailable, as do callers that wait for a place. In a fork of
+        the process there is nothing to end."""
         atexit.unregister(self.close)
+        if not self._home.here:
+            return
         self._queue.close(drain)
         for thread in self._threads:
             if thread is not threading.current_thread():  # a future's callback may close
@@ -147,6 +158,7 @@ class DynamicBatcher:
         self.close(drain=kind is None)
 
     def _request(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> Request:
+        self._home.check()
         self._padding.check(inputs)
         group = self._padding.group(inputs), None if self._session.manifest.mode == "bank" else adapter
         return Request(dict(inputs), adapter, self._padding.length(inputs), group)
@@ -168,7 +180,13 @@ class DynamicBatcher:
         while (batch := self._queue.take()) is not None:
             now = self._clock()
             self._recorder.batch([request.length for request in batch], [now - request.arrived for request in batch])
-            self._serve(batch)
+            try:
+                self._serve(batch)
+            except BaseException as error:  # nobody is to wait for a row that no worker has
+                _log.exception("batcher: a batch of %d rows is given up", len(batch))
+                for request in batch:
+                    if not request.future.done():
+                        request.future.set_exception(error)
 
     def _serve(self, batch: list[Request]) -> None:
         """Run a batch; one that fails in halves, so that only rows which fail by themselves get an error."""

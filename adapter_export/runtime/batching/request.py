@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import logging
+import threading
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from adapter_export.runtime.process import Home
+
+_log = logging.getLogger(__name__)
+
 # Outputs of one row by name, without the batch's axis.
 Outputs = dict[str, np.ndarray]
+
+
+class RowFuture(Future[Outputs]):
+    """A future that is worth nothing in a fork of its process, where no worker lives, and whose callbacks cannot end
+    the worker: what they raise is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._home = Home("a request's future")
+
+    def result(self, timeout: float | None = None) -> Outputs:
+        self._home.check()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._home.check()
+        return super().exception(timeout)
+
+    def add_done_callback(self, fn: Callable[[Future[Outputs]], object]) -> None:
+        caller = threading.get_ident()
+
+        def guarded(future: Future[Outputs]) -> None:
+            try:
+                fn(future)
+            except BaseException as error:
+                # Future itself logs an Exception. In the caller's own thread anything else is the caller's.
+                if isinstance(error, Exception) or threading.get_ident() == caller:
+                    raise
+                _log.exception("batcher: the callback of a request's future raised")
+
+        super().add_done_callback(guarded)
 
 
 @dataclass(eq=False)
@@ -23,6 +60,6 @@ class Request:
     adapter: str | None
     length: int
     group: Hashable
-    future: Future[Outputs] = field(default_factory=Future)
+    future: Future[Outputs] = field(default_factory=RowFuture)
     admitted: Future[bool] = field(default_factory=Future)
     arrived: float = 0.0

@@ -15,6 +15,7 @@ import numpy as np
 from adapter_export.runtime.generation.bound import CachedDecoder
 from adapter_export.runtime.generation.choose import RowChooser
 from adapter_export.runtime.generation.kinds import Feeds
+from adapter_export.runtime.process import Home
 
 # stop: a stop token was chosen. length: `max_new_tokens` are there.
 Finish = Literal["stop", "length"]
@@ -58,6 +59,7 @@ class Generation:
         pad: int,
         max_new_tokens: int,
     ) -> None:
+        self._home = Home("Generation")
         self._decoder: CachedDecoder | None = decoder
         self._feeds: Feeds | None = feeds
         self._inputs: dict[str, np.ndarray] = {}
@@ -71,6 +73,7 @@ class Generation:
     def __next__(self) -> Step:
         if self._decoder is None or self._feeds is None:
             raise StopIteration
+        self._home.check()
         try:
             step = self._step(self._decoder.run(self._inputs or self._feeds.first()))
         except BaseException:

@@ -339,6 +339,73 @@ class TestClosing:
         session.gate.set()
         assert closed.wait(30)
 
+    @pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+    @pytest.mark.parametrize("kind", ["future", "error", "cancelled"])
+    def test_a_callback_that_raises(
+        self, session, open_batcher, kind: str, raised: type[BaseException], caplog
+    ) -> None:
+        """It is told in the log; the callbacks after it, the other rows of the batch and later ones are served."""
+        batcher = open_batcher(max_batch=3, max_wait=_LONG, workers=1)
+        held = hold(session, open_batcher(max_batch=1)) if kind == "cancelled" else None
+        called = []
+
+        def fail(_: Future[Any]) -> None:
+            called.append(threading.current_thread().name)
+            raise raised("of a callback")
+
+        first = batcher.submit(text(3, -5) if kind == "error" else text(3), "a")
+        first.add_done_callback(fail)
+        first.add_done_callback(called.append)
+        if kind == "cancelled":
+            # In a thread of its own: whoever cancels calls back.
+            thread = threading.Thread(target=first.cancel)
+            thread.start()
+            thread.join(30)
+        others = [batcher.submit(text(3), "a") for _ in range(3 if kind == "cancelled" else 2)]
+        session.gate.set()
+        assert [found(future.result(30)) for future in others] == [answer(text(3), "a")] * len(others)
+        later = [batcher.submit(text(4), "b") for _ in range(3)]
+        assert [found(future.result(30)) for future in later] == [answer(text(4), "b")] * 3
+        assert len(called) == 2
+        assert called[1] is first
+        assert "of a callback" in caplog.text
+        assert held is None or held.result(30)
+
+    def test_in_the_thread_of_the_caller_it_is_the_callers(self, session, open_batcher) -> None:
+        future = open_batcher(max_batch=1).submit(text(3))
+        future.result(30)
+        with pytest.raises(SystemExit):
+            future.add_done_callback(lambda _: sys.exit(3))
+
+    def test_a_worker_that_fails_by_itself_leaves_nobody_waiting(
+        self, session, open_batcher, monkeypatch, caplog
+    ) -> None:
+        batcher = open_batcher(max_batch=2, max_wait=_LONG)
+
+        def broken(*_: Any) -> None:
+            raise SystemExit("a mistake of ours")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(session, "run_rows", broken)
+            futures = [batcher.submit(text(3), "a") for _ in range(2)]
+            assert [str(future.exception(30)) for future in futures] == ["a mistake of ours"] * 2
+        later, _ = (batcher.submit(text(3), "a") for _ in range(2))
+        assert found(later.result(30)) == answer(text(3), "a")
+        assert "a batch of 2 rows is given up" in caplog.text
+
+    def test_a_loop_that_is_closed_before_the_answer(self, session, open_batcher) -> None:
+        batcher = open_batcher(max_batch=1)
+        session.gate.clear()
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(batcher.run(text(3)))
+        loop.run_until_complete(asyncio.sleep(0))
+        assert session.entered.acquire(timeout=30)
+        task._log_destroy_pending = False
+        loop.close()
+        session.gate.set()
+        assert found(batcher.submit(text(3), "a").result(30)) == answer(text(3), "a")
+        task.get_coro().close()
+
     def test_an_interpreter_that_forgets_to_close_ends(self, tmp_path: Path) -> None:
         folder_of(tmp_path)
         code = (

@@ -212,13 +212,16 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_json(folder / MANIFEST, asdict(manifest))
 
 
-def read_manifest(path: str | Path) -> Manifest:
-    """The manifest of a bundle folder. Raises InputError for a folder that is no bundle or a broken manifest."""
+def read_manifest(path: str | Path, expect_sha256: str | None = None) -> Manifest:
+    """The manifest of a bundle folder. expect_sha256: hex digest that its file must have.
+
+    Raises InputError for a folder that is no bundle, a broken manifest, and one of another digest.
+    """
     folder = existing_folder(path, "bundle")
     file = folder / MANIFEST
     if not present(file):
         raise InputError(f"bundle {folder}: expected {MANIFEST}, found none; the folder is not a bundle")
-    value = read_json(file)
+    value = read_json(file, expect_sha256=expect_sha256)
     version = value.get("format_version")
     if version != FORMAT_VERSION:
         raise InputError(f"{file}: field 'format_version': expected {FORMAT_VERSION}, found {version!r}")

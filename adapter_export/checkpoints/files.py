@@ -13,7 +13,7 @@ import numpy as np
 from adapter_export.checkpoints.safetensors_file import read_safetensors
 from adapter_export.checkpoints.torch_file import NotTensors, read_torch_file
 from adapter_export.errors import InputError
-from adapter_export.reading.files import open_file, present, read_text
+from adapter_export.reading.files import decoded, open_file, present, read_bytes
 from adapter_export.reading.json_text import NotJson, parse
 
 _CHUNK_BYTES = 1 << 20
@@ -36,11 +36,14 @@ def existing_folder(path: str | Path, what: str) -> Path:
     return folder
 
 
-def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
+def read_json(path: Path, root: Path | None = None, expect_sha256: str | None = None) -> dict[str, Any]:
     """The JSON object in `path`; raises InputError when it is missing, broken, or no object. root: the folder that must
-    hold the file; without, the one that `path` is in."""
+    hold the file; without, the one that `path` is in. expect_sha256: hex digest that its bytes must have."""
+    data = read_bytes(path, _MAX_JSON_BYTES, root)
+    if expect_sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != expect_sha256:
+        raise InputError(f"{path}: expected the file with sha256 {expect_sha256}, found {found}")
     try:
-        value = parse(read_text(path, _MAX_JSON_BYTES, root))
+        value = parse(decoded(path, data))
     except NotJson as error:
         raise InputError(f"{path}: expected JSON, found: {error}") from None
     if not isinstance(value, dict):

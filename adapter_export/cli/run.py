@@ -61,6 +61,11 @@ _SHOWN = 48
 @click.option("--seed", type=click.IntRange(0), help="Draw the same tokens each time; text i has the seed + i.")
 @click.option("--chat", is_flag=True, help='Texts are what a user says; lines may hold "messages" instead.')
 @click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where to run.")
+@click.option(
+    "--expect-sha256",
+    metavar="DIGEST",
+    help="Refuse every bundle whose manifest.json is not the one of this digest (`inspect` prints it).",
+)
 @json_option
 @debug_option
 def command(
@@ -69,6 +74,7 @@ def command(
     texts: tuple[str, ...],
     file: Path | None,
     provider: str,
+    expect_sha256: str | None,
     as_json: bool,
     chat: bool,
     **settings: Any,
@@ -91,7 +97,7 @@ def command(
     if not click.get_current_context().ensure_object(Invocation).debug:
         quiet_log()
     settings = {name: value for name, value in settings.items() if value is not None}
-    with AdapterSession(bundle, provider) as session:
+    with AdapterSession(bundle, provider, expect_sha256=expect_sha256) as session:
         for adapter in dict.fromkeys(request.adapter for request in requests):
             _check_answerable(session, adapter)
         result = {"bundle": bundle, "task": session.manifest.task, "provider": provider}

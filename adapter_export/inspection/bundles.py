@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.bundle.manifest import Manifest, TensorInfo, read_manifest
+from adapter_export.bundle.unlisted import unlisted
 from adapter_export.checkpoints.files import sha256
 from adapter_export.inspection.tensors import Tensor, families, grouped
 from adapter_export.outputs.ownership import MANIFEST
@@ -19,6 +20,7 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     return {
         "kind": "bundle",
+        "manifest_sha256": sha256(folder / MANIFEST),
         "mode": manifest.mode,
         "task": manifest.task,
         "dtype": manifest.dtype,
@@ -83,7 +85,5 @@ def _files(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
             continue
         status = OK if sha256(path, folder) == digest else CHANGED
         result.append({"file": name, "bytes": size_of(path, folder), "status": status})
-    # Kubernetes keeps what it mounts in hidden folders of such names, and links to it.
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
-    unlisted = [name for name in names if name not in {MANIFEST, *manifest.files} and not name.startswith("..")]
-    return result + [{"file": name, "bytes": (folder / name).lstat().st_size, "status": UNLISTED} for name in unlisted]
+    others = unlisted(folder, manifest)
+    return result + [{"file": name, "bytes": (folder / name).lstat().st_size, "status": UNLISTED} for name in others]

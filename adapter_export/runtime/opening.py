@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from adapter_export.bundle.adapter_file import check_tensors, read_adapter_file
 from adapter_export.bundle.bank import kind_of, table_of
 from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest, TensorInfo
-from adapter_export.checkpoints.files import sha256
+from adapter_export.bundle.unlisted import unlisted
+from adapter_export.checkpoints.files import sha256, shortened
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.reading.files import present
@@ -44,6 +46,23 @@ def check_files(bundle: Path, manifest: Manifest) -> None:
                 raise InputError(f"{path}: expected a file with sha256 {digest[:12]}..., found {found[:12]}...")
         elif name.startswith(tuple(manifest.graphs)):
             raise InputError(f"{path}: no such file, though the bundle's manifest lists it")
+
+
+def check_digest(expected: str, verify: bool) -> None:
+    """Raise InputError for an `expect_sha256` that is no digest, or that would pin nothing."""
+    if re.fullmatch("[0-9a-f]{64}", expected) is None:
+        raise InputError(f"expect_sha256: expected 64 hexadecimal digits in lower case, found {shortened(expected)}")
+    if not verify:
+        raise InputError("expect_sha256: expected verify=True with it, found False: unread files are not pinned")
+
+
+def check_nothing_else(bundle: Path, manifest: Manifest) -> None:
+    """Raise InputError unless all files that the manifest lists are there, and no others: a file that it does not know,
+    such as a chat template, would be read all the same."""
+    if missing := [name for name in manifest.files if not present(bundle / name)]:
+        raise InputError(f"{bundle / missing[0]}: no such file, though the bundle's manifest lists it")
+    if others := unlisted(bundle, manifest):
+        raise InputError(f"{bundle / others[0]}: expected only files that the bundle's manifest lists, found this one")
 
 
 def check_dtype(manifest: Manifest, provider: str) -> None:

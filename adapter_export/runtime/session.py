@@ -23,7 +23,14 @@ from adapter_export.runtime.generation.settings import Settings
 from adapter_export.runtime.generation.start import Prompt, check_generates, start, unread_in
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
-from adapter_export.runtime.opening import check_dtype, check_files, check_graph, read_no_adapter
+from adapter_export.runtime.opening import (
+    check_digest,
+    check_dtype,
+    check_files,
+    check_graph,
+    check_nothing_else,
+    read_no_adapter,
+)
 from adapter_export.runtime.process import Home
 from adapter_export.runtime.provider import open_model, run_errors
 from adapter_export.runtime.residents import InGraph, Lease, Residents, Swapped
@@ -69,10 +76,13 @@ class AdapterSession:
         options: ort.SessionOptions | None = None,
         verify: bool = True,
         slots: int | None = None,
+        expect_sha256: str | None = None,
     ) -> None:
         """Open a bundle. provider: `cpu` or `cuda`. options: for ONNX Runtime, threads for example; without
         a log level of their own, warnings are left out. slots: how many
-        adapters a bank holds at once, in place of the bundle's own number.
+        adapters a bank holds at once, in place of the bundle's own number. expect_sha256: hex digest of the bundle's
+        manifest.json, from somewhere that whoever writes the bundle cannot change: no other bundle is opened, and
+        nothing of it read that this manifest does not list. What `add` changes is then refused.
 
         Raises InputError for a bundle that is broken or of a mode this version cannot run, and ProviderError when the
         provider asked for is not the one that would run.
@@ -80,10 +90,14 @@ class AdapterSession:
         self._home = Home(f"AdapterSession of {bundle}")
         self.bundle = Path(bundle)
         self.provider = provider
-        self._shelf = Shelf(self.bundle)
+        if expect_sha256 is not None:
+            check_digest(expect_sha256, verify)
+        self._shelf = Shelf(self.bundle, expect_sha256)
         manifest = self._shelf.manifest
         if verify:
             check_files(self.bundle, manifest)
+        if expect_sha256 is not None:
+            check_nothing_else(self.bundle, manifest)
         check_dtype(manifest, provider)
         self._sessions = {graph: open_model(self.bundle / graph, provider, options) for graph in manifest.graphs}
         for graph, session in self._sessions.items():

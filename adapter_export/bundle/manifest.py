@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from adapter_export.bundle.typed import WrongField, build
-from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.files import existing_folder, read_json, shortened
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
@@ -36,6 +36,8 @@ ADAPTER_IDS = "adapter_ids"
 BINDINGS = ("initializer", "input")
 # Modes that hold any number of adapters, and take others later.
 MANY = ("swappable", "bank")
+# Characters of what is said of a broken manifest.
+_MAX_MESSAGE = 1000
 # Adapters that a bank holds at once, unless told otherwise.
 SLOTS = 64
 
@@ -209,12 +211,13 @@ def read_manifest(path: str | Path) -> Manifest:
     value = read_json(file)
     version = value.get("format_version")
     if version != FORMAT_VERSION:
-        raise InputError(f"{file}: field 'format_version': expected {FORMAT_VERSION}, found {version!r}")
+        raise InputError(f"{file}: field 'format_version': expected {FORMAT_VERSION}, found {shortened(version)}")
     try:
         manifest: Manifest = build(Manifest, value)
         _check(manifest)
     except (WrongField, InputError) as error:
-        raise InputError(f"{file}: {error}") from None
+        # Names and values of any length are in it.
+        raise InputError(f"{file}: {str(error)[:_MAX_MESSAGE]}") from None
     return manifest
 
 

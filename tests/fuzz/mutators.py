@@ -71,8 +71,8 @@ def of_json(data: bytes, most: int, rng: random.Random, flip: Flip) -> bytes:
             owner["new"] = rng.choice(ODD)
         case 4 if isinstance(owner[key], str):
             owner[key] = flip(owner[key].encode("utf-8", "surrogatepass"), most).decode("utf-8", "replace")
-        case 5 if type(owner[key]) in (int, float):
-            owner[key] = rng.choice((-owner[key], owner[key] + 1, owner[key] * 2**32, float(owner[key]), [owner[key]]))
+        case 5 if type(owner[key]) is int:
+            owner[key] = rng.choice((-owner[key], owner[key] + 1, owner[key] * 2**32, [owner[key]]))
         case 6:
             owner[key] = [owner[key]] * rng.choice((1, 2, 1000))
         case _:

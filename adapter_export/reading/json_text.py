@@ -6,8 +6,9 @@ import json
 from collections import Counter
 from typing import Any
 
-# Python refuses to read longer ones, with an error that does not tell it from others.
-_MAX_DIGITS = 4000
+# Whole numbers of so many digits become floats without an error. Longer ones are none of anything, and from some 4,300
+# on Python refuses to read or print them.
+_MAX_DIGITS = 300
 
 
 class NotJson(Exception):

@@ -9,7 +9,10 @@ import pytest
 from adapter_export.reading.json_text import NotJson, parse
 
 
-@pytest.mark.parametrize("text", ["{}", "[1, 2.5, null, true]", '{"a": {"b": "\\u00e9"}, "c": []}', '"x"', "1e999"])
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "[1, 2.5, null, true]", '{"a": {"b": "\\u00e9"}, "c": []}', '"x"', "1e999", r'"\ud83d\uDE00"', r'"\\ud83d"'],
+)
 def test_what_is_right_is_read_as_python_does(text: str) -> None:
     assert parse(text) == json.loads(text)
 
@@ -24,6 +27,8 @@ def test_what_is_right_is_read_as_python_does(text: str) -> None:
         ("1" * 5000, "a number of 5,000 digits"),
         ("[9" + "9" * 300 + "]", "a number of 301 digits"),
         ("\ufeff{}", "BOM"),
+        (r'["\ud83d"]', "half of a surrogate pair"),
+        (r'[{"\uDE00\uD83D": 1}]', "half of a surrogate pair"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(text: str, message: str) -> None:

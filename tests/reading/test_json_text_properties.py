@@ -22,7 +22,7 @@ def test_what_json_writes_is_read(value: Any, ascii_only: bool, indent: int | No
 
 
 @given(damaged(VALID) | damaged(VALID, mutators.of_json) | st.binary())
-def test_it_takes_what_python_takes_but_for_names_that_are_twice(data: bytes) -> None:
+def test_it_takes_what_python_takes_but_for_what_readers_differ_on(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     try:
         expected = json.loads(text, object_pairs_hook=list)
@@ -39,7 +39,7 @@ def test_it_takes_what_python_takes_but_for_names_that_are_twice(data: bytes) ->
         assert repr(json.loads(text)) == repr(found)
         assert repr(_pairs(found)) == repr(expected)
         return
-    assert "twice in one object" in said or "digits" in said
+    assert any(reason in said for reason in ("twice in one object", "digits", "half of a surrogate pair"))
 
 
 def _pairs(value: Any) -> Any:

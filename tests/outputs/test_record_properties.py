@@ -43,7 +43,17 @@ VALID = json.dumps(
 ).encode()  # fmt: skip
 
 
-@given(damaged(VALID, mutators.of_json) | json_values.map(lambda value: json.dumps(value).encode()) | st.binary())
+# Paths of any kind, as a stranger's record may hold them.
+paths = st.lists(st.sampled_from(["..", ".", "", "a", "b c", "\\", "C:", "\0"]), max_size=4).map("/".join)
+strangers = st.lists(paths, max_size=3).map(lambda placed: json.dumps({**json.loads(VALID), "placed": placed}).encode())
+
+
+@given(
+    strangers
+    | damaged(VALID, mutators.of_json)
+    | json_values.map(lambda value: json.dumps(value).encode())
+    | st.binary()
+)
 def test_nothing_in_one_leads_elsewhere(data: bytes) -> None:
     with file_of(data, "record.json") as path:
         record: Any = read_record(path, TARGET)

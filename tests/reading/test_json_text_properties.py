@@ -42,6 +42,17 @@ def test_it_takes_what_python_takes_but_for_what_readers_differ_on(data: bytes) 
     assert any(reason in said for reason in ("twice in one object", "digits", "half of a surrogate pair"))
 
 
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=4), st.booleans())
+def test_names_that_are_twice(pairs: list[tuple[str, int]], inside: bool) -> None:
+    text = "{" + ", ".join(f'"{name}": {value}' for name, value in pairs) + "}"
+    text = f'[{{"x": {text}}}]' if inside else text
+    if len({name for name, _ in pairs}) == len(pairs):
+        assert parse(text) == json.loads(text)
+    else:
+        with pytest.raises(NotJson, match="twice in one object"):
+            parse(text)
+
+
 def _pairs(value: Any) -> Any:
     """Objects as lists of their pairs: nothing of the text was dropped."""
     if isinstance(value, dict):

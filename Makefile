@@ -2,7 +2,7 @@
 
 # The Python that .venv is made with; used only then. Example: make venv PYTHON=python3.12
 PYTHON ?= python3
-# Passed on to pytest, or to the campaign of faults. Example: make test ARGS="tests/cli -x"
+# Passed on to pytest, to the campaign of faults, or to the fuzzer. Example: make test ARGS="tests/cli -x"
 ARGS ?=
 
 BIN := .venv/bin
@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 HASHED = $(BIN)/python -m pip install --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-llm test bench faults architectures check venv lock clean
+.PHONY: help demo demo-llm test bench faults fuzz architectures check venv lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ bench: venv ## Measure latency, swapping and export side by side
 
 faults: venv ## Make writes, signals and threads go wrong, and write docs/reliability.md
 	$(BIN)/python -m tests.faults $(ARGS)
+
+fuzz: venv ## Look for input that a parser fails on, ten minutes long, guided by the lines that it reaches
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 architectures: venv ## Measure every architecture and write docs/architectures.md
 	$(BIN)/python -m benchmarks.architectures

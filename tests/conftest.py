@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
@@ -30,6 +32,12 @@ from tests import tiny
 # Tests that run side by side share the cores; set before PyTorch is imported, which reads it once.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
+# The same examples in every run; `HYPOTHESIS_PROFILE=search` looks for others, ten times as many.
+set_hypothesis_home_dir(str(Path(__file__).parents[1] / ".cache" / "hypothesis"))
+hypothesis.settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=100)
+hypothesis.settings.register_profile("search", derandomize=False, database=None, deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 # Exported bundles.
 pytest_plugins = ["tests.bundles", "tests.decoders"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from adapter_export.bundle.typed import WrongField, build
-from adapter_export.checkpoints.files import existing_folder, read_json
+from adapter_export.checkpoints.files import existing_folder, read_json, shortened
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
@@ -50,6 +50,8 @@ FUSIONS = ("none", "cpu", "cuda")
 # Of weights and adapters, and of whatever a graph takes or gives.
 WEIGHT_DTYPES = ("float32", "float16", "bfloat16")
 DTYPES = (*WEIGHT_DTYPES, "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+# Characters of what is said of a broken manifest.
+_MAX_MESSAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -224,12 +226,13 @@ def read_manifest(path: str | Path, expect_sha256: str | None = None) -> Manifes
     value = read_json(file, expect_sha256=expect_sha256)
     version = value.get("format_version")
     if version != FORMAT_VERSION:
-        raise InputError(f"{file}: field 'format_version': expected {FORMAT_VERSION}, found {version!r}")
+        raise InputError(f"{file}: field 'format_version': expected {FORMAT_VERSION}, found {shortened(version)}")
     try:
         manifest: Manifest = build(Manifest, value)
         _check(manifest)
     except (WrongField, InputError) as error:
-        raise InputError(f"{file}: {error}") from None
+        # Names and values of any length are in it.
+        raise InputError(f"{file}: {str(error)[:_MAX_MESSAGE]}") from None
     return manifest
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from adapter_export import tasks
 from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
-from adapter_export.checkpoints.files import existing_folder, field, read_json
+from adapter_export.checkpoints.files import existing_folder, field, read_json, shortened
 from adapter_export.checkpoints.labels import named
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.checkpoints.told import head_modules
@@ -73,19 +73,20 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         field(sidecar, path, name, str, None)
     pad = field(sidecar, path, "pad_token_id", int, None)
     if pad is not None and (isinstance(pad, bool) or not 0 <= pad < _MAX_TOKENS):
-        raise InputError(f"{path}: field 'pad_token_id': expected a token's number, found {pad!r}")
+        raise InputError(f"{path}: field 'pad_token_id': expected a token's number, found {shortened(pad)}")
     for name in ("labels", "modules"):
         values = field(sidecar, path, name, list, None)
         if values is not None and not all(isinstance(value, str) for value in values):
-            raise InputError(f"{path}: field {name!r}: expected a list of strings, found {values!r}")
+            raise InputError(f"{path}: field {name!r}: expected a list of strings, found {shortened(values)}")
     if sidecar.get("task") not in (None, *tasks.TASKS):
-        raise InputError(f"{path}: field 'task': expected one of {', '.join(tasks.TASKS)}, found {sidecar['task']!r}")
+        expected, found = ", ".join(tasks.TASKS), shortened(sidecar["task"])
+        raise InputError(f"{path}: field 'task': expected one of {expected}, found {found}")
     if sidecar.get("problem_type") not in (None, *PROBLEM_TYPES):
         expected, found = ", ".join(PROBLEM_TYPES), sidecar["problem_type"]
         raise InputError(f"{path}: field 'problem_type': expected one of {expected}, found {found!r:.60}")
     if sidecar.get("placement") not in (None, *PLACEMENTS):
-        expected = ", ".join(PLACEMENTS)
-        raise InputError(f"{path}: field 'placement': expected one of {expected}, found {sidecar['placement']!r}")
+        expected, found = ", ".join(PLACEMENTS), shortened(sidecar["placement"])
+        raise InputError(f"{path}: field 'placement': expected one of {expected}, found {found}")
     return sidecar
 
 

@@ -66,7 +66,9 @@ class Interface:
             }
             if found:
                 return [found[number] for number in sorted(found)]
-        raise InputError(f"field 'model_layers': {self.model_layers!r} is no list of layers of this {info.model_type}")
+        raise InputError(
+            f"field 'model_layers': {shortened(self.model_layers)} is no list of layers of this {info.model_type}"
+        )
 
     def below(self, info: ModelInfo, layer: str, *names: str | None) -> str | None:
         """Today's path of a module below a layer; None where one of its names is, or the layer has no such module."""
@@ -98,7 +100,7 @@ class Interface:
         value = getattr(self, name)
         if value is not None and self.below(info, layer, *filter(None, (parent, value))) is None:
             path = ".".join(filter(None, (layer, parent, value)))
-            raise InputError(f"field {name!r}: {path!r} is not in this {info.model_type} model")
+            raise InputError(f"field {name!r}: {shortened(path)} is not in this {info.model_type} model")
 
     def _candidates(self, info: ModelInfo) -> Iterator[str]:
         """Paths of the list of layers within the base model as we have it."""

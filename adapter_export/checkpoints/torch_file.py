@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 
 from adapter_export.checkpoints.pickles import BadPickle, Call, Name, Reference, read_pickle
 from adapter_export.checkpoints.safetensors_file import MAX_BYTES
+from adapter_export.reading.archives import BadArchive, read_archive
 from adapter_export.reading.files import read_bytes
 
 # Names of PyTorch's storages -> numpy's dtypes; bfloat16 is `ml_dtypes`' own.
@@ -40,9 +39,6 @@ _STORAGES: Mapping[str, str] = {
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 # What an archive begins with.
 _ARCHIVE = b"PK"
-# What Python's reader of archives raises for damaged, compressed and encrypted ones.
-_ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, OverflowError, RuntimeError, ValueError,
-                   zlib.error)  # fmt: skip
 _UNREADABLE = "not readable as tensors only"
 _FUNCTIONS = (("torch._utils", "_rebuild_parameter"), ("torch._utils", "_rebuild_tensor_v2"))
 # As numpy, and a limit above all that a file could hold.
@@ -72,21 +68,16 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """
     data = read_bytes(path, MAX_BYTES)
     # An archive may stand behind anything; `torch.save` writes nothing before it.
-    views, numbers = _read_archive(data) if data.startswith(_ARCHIVE) else _read_older(io.BytesIO(data))
+    views, numbers = _read_newer(data) if data.startswith(_ARCHIVE) else _read_older(io.BytesIO(data))
     return {name: _array(name, view, numbers) for name, view in views.items()}
 
 
-def _read_archive(data: bytes) -> tuple[dict[str, _View], dict[str, bytes]]:
+def _read_newer(data: bytes) -> tuple[dict[str, _View], dict[str, bytes]]:
     """An uncompressed archive: `<name>/data.pkl`, and a file for each storage."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            items = archive.infolist()
-            # What is compressed could unpack to any size, and so could files that share their bytes.
-            if (unpacked := sum(item.file_size for item in items)) > len(data):
-                raise NotTensors(f"expected uncompressed contents, found {unpacked} bytes of them")
-            files = {item.filename: archive.read(item) for item in items}
-    except _ARCHIVE_ERRORS as error:
-        raise NotTensors(f"{_UNREADABLE}: {' '.join(str(error).split())[:200]}") from None
+        files = read_archive(io.BytesIO(data), len(data))
+    except BadArchive as error:
+        raise NotTensors(f"{_UNREADABLE}: {error}") from None
     root = next((name.removesuffix("data.pkl") for name in files if name.endswith("data.pkl")), None)
     if root is None:
         raise NotTensors(f"{_UNREADABLE}: an archive without data.pkl")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapter_export import tasks
+from adapter_export.checkpoints.files import shortened
 from adapter_export.checkpoints.problem_types import MULTI, REGRESSION
 from adapter_export.cli.batches import BATCH, batches, ran_with
 from adapter_export.cli.completions import Request, write
@@ -131,7 +132,7 @@ def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | 
         given = _given(where, value, chat)
         own = value.get("adapter")
         if own is not None and not isinstance(own, str):
-            raise InputError(f"{where}: field 'adapter': expected a string, found {own!r}")
+            raise InputError(f"{where}: field 'adapter': expected a string, found {shortened(own)}")
         yield from (Request(where, given, adapter) for adapter in (adapters if own is None else (own,)))
 
 

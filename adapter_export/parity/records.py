@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +13,15 @@ from adapter_export.bundle.manifest import AdapterInfo, Manifest
 from adapter_export.checkpoints.files import field, shortened
 from adapter_export.errors import InputError
 from adapter_export.parity.cases import Case
+from adapter_export.parity.npy_file import NotArray, parse_npy
 from adapter_export.parity.recording.recorder import EXACT, FORMAT, FORMAT_VERSION, ROUNDED
+from adapter_export.reading.archives import BadArchive, read_archive
 from adapter_export.reading.files import open_file
 from adapter_export.reading.json_text import NotJson, parse
 from adapter_export.reading.links import folder_of
 
 # A record unpacks to no more than this: one from a stranger must not fill the memory.
 _MAX_BYTES = 8 << 30
-# What Python's reader of archives raises for damaged, compressed and encrypted ones.
-_ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, OverflowError, RuntimeError, ValueError,
-                   zlib.error)  # fmt: skip
 _STATES = ("on", "off")
 _PADDINGS = ("none", "left", "right")
 
@@ -90,24 +87,20 @@ def read_record(path: str | Path, adapter: str) -> Record:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     with open_file(path, folder_of(path)) as content:
         try:
-            with zipfile.ZipFile(content) as archive:
-                unpacked = sum(item.file_size for item in archive.infolist())
-        except _ARCHIVE_ERRORS as error:
-            raise InputError(f"{path}: expected a record (.npz), found: {error}") from None
-        if unpacked > _MAX_BYTES:
-            raise InputError(f"{path}: expected a record of at most {_MAX_BYTES >> 30} GiB, found a larger one")
-        content.seek(0)
+            files = read_archive(content, _MAX_BYTES, deflated=True)
+        except BadArchive as error:
+            raise _no_record(path, str(error)) from None
+    arrays: dict[str, np.ndarray] = {}
+    for file in list(files):
         try:
-            with np.load(content, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (
-            *_ARCHIVE_ERRORS,
-            KeyError,
-            SyntaxError,
-            TypeError,
-            MemoryError,
-        ) as error:  # numpy's, by what is damaged
-            raise InputError(f"{path}: expected a record (.npz), found: {error}") from None
+            arrays[file.removesuffix(".npy")] = parse_npy(files.pop(file))
+        except NotArray as error:
+            raise _no_record(path, f"{file[:100]!r}: {error}") from None
+    return arrays
+
+
+def _no_record(path: Path, found: str) -> InputError:
+    return InputError(f"{path}: expected a record (.npz), found: {found}")
 
 
 def check_record(record: Record, manifest: Manifest, info: AdapterInfo) -> None:

@@ -1,13 +1,18 @@
-"""JSON from somewhere else, read strictly: every object's names differ, and numbers are of a bounded length."""
+"""JSON from somewhere else, read strictly: every object's names differ, numbers are of a bounded length, and texts are
+of whole characters."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
-# Python refuses to read longer ones, with an error that does not tell it from others.
-_MAX_DIGITS = 4000
+# Whole numbers of so many digits become floats without an error. Longer ones are none of anything, and from some 4,300
+# on Python refuses to read or print them.
+_MAX_DIGITS = 300
+# A half, or a whole of two.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class NotJson(Exception):
@@ -16,11 +21,17 @@ class NotJson(Exception):
 
 def parse(text: str) -> Any:
     """The value that the text spells. Raises NotJson for broken syntax, a name twice in one object, what is nested too
-    deep, and a number too long."""
+    deep, a number too long, and half a character."""
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_int=_integer)
+        value = json.loads(text, object_pairs_hook=_distinct, parse_int=_integer)
+        # JSON can spell half of a surrogate pair ("\\ud83d" alone), which nothing can print, write or tokenize.
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except (json.JSONDecodeError, RecursionError) as error:
         raise NotJson(" ".join(str(error).split())[:200]) from None
+    except UnicodeEncodeError:
+        raise NotJson("half of a surrogate pair") from None
+    return value
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

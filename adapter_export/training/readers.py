@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ Rows = Iterator[tuple[str, Mapping[str, Any]]]
 # From the columns a file has to those to read; raises InputError for a file that lacks them.
 Choose = Callable[[Sequence[str]], Sequence[str]]
 _Reader = Callable[[Path, Choose], Rows]
-
-_HALF = re.compile(r"[\ud800-\udfff]")
 
 
 def read_rows(path: str | Path, choose: Choose) -> Rows:
@@ -75,9 +71,6 @@ def _jsonl(path: Path, choose: Choose) -> Rows:
                 raise InputError(f"{path}: line {number}: expected a JSON object, found: {error}") from None
             if not isinstance(row, dict):
                 raise InputError(f"{path}: line {number}: expected a JSON object, found {type(row).__name__}")
-            # JSON can spell half a character ("\\ud83d" alone), which no tokenizer takes.
-            if b"\\ud" in line.lower() and _HALF.search(json.dumps(row, ensure_ascii=False)):
-                raise InputError(f"{path}: line {number}: expected text, found half of a surrogate pair")
             if not found:
                 # A later row may lack a column (that is a missing value), the first one says which columns there are.
                 found = dict.fromkeys(row)

@@ -95,13 +95,13 @@ def test_in_readers_of_checkpoints(module: Any, name: str, tmp_path: Path, broke
     internal(["merge", *arguments])
 
 
-@pytest.mark.parametrize("name", ["_view", "_array", "_storage", "_read_archive", "_dtype", "_is_size"])
+@pytest.mark.parametrize("name", ["_view", "_array", "_storage", "_read_newer", "_dtype", "_is_size"])
 @pytest.mark.parametrize("older", [False, True])
 def test_in_the_reader_of_bin_files(name: str, older: bool, tmp_path: Path, broken: Callable[[Any, str], None]) -> None:
     import torch
     from safetensors.torch import load_file
 
-    if older and name == "_read_archive":
+    if older and name == "_read_newer":
         name = "_read_older"
     write_model(tmp_path / "model")
     file = write_adapter(tmp_path / "adapter") / "adapter_model.safetensors"

@@ -89,7 +89,7 @@ FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         header(lambda value: value.update({"a\nb": value.pop(NAME)})),
         r"'a\\nb': expected a print",
     ),
-    "half a character": (header(lambda value: value.update({"\ud800": value.pop(NAME)})), "expected a printable name"),
+    "half a character": (header(lambda value: value.update({"\ud800": value.pop(NAME)})), "half of a surrogate pair"),
     "an entry that is none": (header(lambda value: value.update({NAME: 5})), "expected an object, found int"),
     "metadata of numbers": (header(lambda value: value.update(__metadata__={"a": 1})), "field '__metadata__'"),
     "unknown dtype": (entry(dtype="F37"), "field 'dtype': expected one of BF16, "),

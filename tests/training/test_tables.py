@@ -87,7 +87,7 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
         (
             "data.jsonl",
             b'{"text": "\\ud83d\\ude00", "label": "b"}\n{"text": "\\uD83D", "label": "b"}',
-            "line 2: expected text, found half of a surrogate pair",
+            "line 2: expected a JSON object, found: half of a surrogate pair",
         ),
         ("data.parquet", b"PAR1 but not really", "not a readable parquet file"),
     ],

@@ -1,0 +1,49 @@
+"""Arrays as numpy writes them into an archive (`.npy`), read strictly.
+
+Numpy's own reader takes the header for Python, and raises what its tokenizer, its parser and its dtypes raise. Here it
+is what numpy writes, to the letter: a mark, a version, the header's length, `{'descr': '<f8', 'fortran_order': False,
+'shape': (2, 3), }`, and the values. Format: `numpy.lib.format`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+_MARK = b"\x93NUMPY"
+# Version -> bytes of the header's length.
+_LENGTHS = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<dtype>[<>|](?:b1|[iu][1248]|f[248]|U[1-9][0-9]{0,8}))', "
+    rb"'fortran_order': (?P<fortran>True|False), "
+    rb"'shape': \((?P<shape>(?:[0-9]{1,18}, ?){0,64}(?:[0-9]{1,18})?)\), \} *\n?"
+)
+# As numpy.
+_MAX_RANK = 64
+_LAST_CHARACTER = 0x10FFFF
+
+
+class NotArray(Exception):
+    """What is wrong with the bytes of an array, in one line."""
+
+
+def parse_npy(data: bytes) -> np.ndarray:
+    """The array, read-only: numbers, truth values or texts. Raises NotArray for anything else."""
+    start = len(_MARK) + 2
+    if not data.startswith(_MARK) or (width := _LENGTHS.get(data[len(_MARK) : start])) is None:
+        raise NotArray("no array of numpy's")
+    begin = start + width + int.from_bytes(data[start : start + width], "little")
+    if (header := _HEADER.fullmatch(data[start + width : begin])) is None or begin > len(data):
+        raise NotArray("a header that no array of numbers has")
+    dtype = np.dtype(header["dtype"].decode())
+    shape = tuple(int(size) for size in header["shape"].decode().split(",") if size.strip())
+    if len(shape) > _MAX_RANK or math.prod(filter(None, shape)) * dtype.itemsize >= 1 << 63:
+        raise NotArray(f"a shape that no array can have: {shape!r:.80}")
+    if math.prod(shape) * dtype.itemsize != len(data) - begin:
+        raise NotArray(f"{len(data) - begin} bytes do not hold {shape!r:.80} of {dtype.str}")
+    values = np.frombuffer(data, dtype, offset=begin)
+    if dtype.kind == "U" and values.size and values.view(f"{dtype.str[0]}u4").max() > _LAST_CHARACTER:
+        raise NotArray("a text with what is no character")
+    return values.reshape(shape, order="F" if header["fortran"] == b"True" else "C")

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
+MEMORY = Path("/dev/shm")
 KEPT, FAILED = ROOT / ".cache" / "fuzz", ROOT / "out" / "fuzz"
 
 
@@ -41,8 +44,10 @@ def started(name: str, seconds: int, case_seconds: int) -> bool:
     FAILED.mkdir(parents=True, exist_ok=True)
     log = FAILED / f"{name}.log"
     command = [sys.executable, "-m", "tests.fuzz.one", name, str(seconds), str(case_seconds), str(kept), str(FAILED)]
-    with log.open("wb") as output:
-        code = subprocess.run(command, cwd=ROOT, stdout=output, stderr=output, check=False).returncode
+    # In memory where the system has such a place; the process ends without removing what it wrote.
+    with log.open("wb") as output, tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        places = {**os.environ, "TMPDIR": folder}
+        code = subprocess.run(command, cwd=ROOT, stdout=output, stderr=output, check=False, env=places).returncode
     lines = log.read_text(errors="replace").splitlines()
     runs = next((line for line in reversed(lines) if line.startswith("Done ")), "")
     print(f"{name:20} {runs if code == 0 else f'FAILED (exit {code}), see {log}'}", flush=True)

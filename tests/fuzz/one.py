@@ -10,7 +10,7 @@ import atheris
 
 # Ours, and what ours is made of where that is Python too. They are instrumented as they are imported, so first of all.
 with atheris.instrument_imports(include=["adapter_export", "pickletools", "zipfile"]):
-    from tests.fuzz.targets import TARGETS, remove_folders
+    from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 MEMORY_MB = 2048
@@ -33,10 +33,7 @@ def fuzz(name: str, seconds: str, case_seconds: str, kept: str, failed: str) -> 
         kept, str(CORPUS / name),
     ]  # fmt: skip
     atheris.Setup(arguments, feed, custom_mutator=mutate)
-    try:
-        atheris.Fuzz()
-    finally:
-        remove_folders()
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -70,9 +70,8 @@ class Target:
 
 @functools.cache
 def _folder(make: Callable[[Path], object] | None = None) -> Path:
-    """A folder of this process, in memory where the system has such a place."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="adapter-export-fuzz-", dir=memory if memory.is_dir() else None))
+    """A folder of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="adapter-export-fuzz-"))
     _folders.append(folder)
     if make is not None:
         make(folder)

@@ -31,6 +31,8 @@ COMMANDS = {
     "inspect": "Describe a checkpoint, a bundle, or an ONNX file.",
 }
 
+# Characters of an error's line: whatever a file holds, a terminal shows what is wrong with it.
+_MAX_LINE = 4000
 _ENDED = {
     ExitCode.HUNG_UP: "ended: the terminal was closed (SIGHUP)",
     ExitCode.INTERRUPTED: "interrupted",
@@ -129,7 +131,8 @@ def _describe(error: BaseException) -> tuple[ExitCode, str]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    line = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}..."
 
 
 @click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

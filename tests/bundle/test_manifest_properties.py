@@ -13,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter_export.bundle.manifest import (
+    DTYPES,
     MANIFEST,
+    MODES,
+    MOST_SLOTS,
+    PORTS,
+    WEIGHT_DTYPES,
     AdapterInfo,
     GraphInfo,
     Manifest,
@@ -27,20 +32,23 @@ from adapter_export.bundle.typed import WrongField, build
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.tasks import TASKS
 from tests.fuzz import mutators
 from tests.strategies import damaged, file_of, json_values, texts
 
-counts = st.integers(0, 2**62)
+counts = st.integers(0, 2**31 - 1)
+digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 optional_texts = st.none() | st.lists(texts, max_size=3).map(tuple)
 sizes = st.dictionaries(texts, counts, max_size=3)
-tensors = st.builds(TensorInfo, texts, st.lists(counts | texts, max_size=3).map(tuple))
+tensors = st.builds(TensorInfo, st.sampled_from(DTYPES), st.lists(counts | texts, max_size=3).map(tuple))
 by_name = st.dictionaries(texts, tensors, max_size=3)
 models = st.builds(
     ModelInfo, texts, texts, texts, st.booleans(), counts, sizes, sizes, st.lists(texts, max_size=2).map(tuple),
-    convolutions=sizes, labels=optional_texts,
+    convolutions=st.dictionaries(texts, st.integers(1, 3), max_size=3), labels=optional_texts,
+    sha256=digests | st.just(""),
 )  # fmt: skip
 sites = st.builds(
-    SiteInfo, texts, texts, texts, texts, by_name, st.none() | st.floats(allow_nan=False),
+    SiteInfo, texts, st.sampled_from(PORTS), texts, texts, by_name, st.none() | st.floats(-3.4e38, 3.4e38),
     st.none() | st.dictionaries(texts, texts, max_size=2),
 )  # fmt: skip
 problems = st.none() | st.sampled_from(PROBLEM_TYPES)
@@ -48,14 +56,27 @@ names = st.from_regex(r"[a-z][a-z0-9._-]{0,20}[a-z0-9]", fullmatch=True).filter(
     lambda name: name.partition(".")[0] not in ("con", "prn", "aux", "nul") and name[:3] not in ("com", "lpt")
 )
 adapters = st.lists(
-    st.builds(AdapterInfo, names, texts, texts, texts, counts, optional_texts, problem_type=problems),
+    st.builds(
+        AdapterInfo,
+        names,
+        texts,
+        texts,
+        digests,
+        st.integers(0, 2**53),
+        optional_texts,
+        problem_type=problems,
+        source_sha256=st.none() | digests,
+    ),
     max_size=3,
     unique_by=lambda info: info.name,
 ).map(lambda infos: tuple(replace(info, file=adapter_path(info.name)) for info in infos))
 manifests = st.builds(
     Manifest,
-    *(texts,) * 4,
-    counts,
+    texts,
+    st.sampled_from(MODES),
+    st.sampled_from(sorted(TASKS)),
+    st.sampled_from(WEIGHT_DTYPES),
+    st.integers(1, 1000),
     models,
     st.builds(lambda inputs, outputs: {"model.onnx": GraphInfo(inputs, outputs)}, by_name, by_name),
     st.lists(sites, max_size=3).map(tuple),
@@ -64,6 +85,7 @@ manifests = st.builds(
     labels=optional_texts,
     problem_type=problems,
     rotary_border=st.none() | counts,
+    slots=st.integers(1, MOST_SLOTS),
 )
 
 

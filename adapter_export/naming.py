@@ -10,6 +10,7 @@ from adapter_export.errors import InputError
 # Portable file names on every system, and nothing that could leave the folder.
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10))})
+_MAX_TENSOR_NAME = 1000
 
 # The private ONNX domain of adapter operators and its version.
 DOMAIN = "adapter_export"
@@ -47,3 +48,9 @@ def parse_adapters(texts: Iterable[str], option: str = "--adapter", what: str = 
 def tensor_name(site: str, slug: str, tensor: str) -> str:
     """The stable name of an adapter tensor in graphs, adapter files and manifests: `<site>.<slug>.<tensor>`."""
     return f"{site}.{slug}.{tensor}"
+
+
+def is_tensor_name(name: str) -> bool:
+    """Whether a checkpoint's tensor may have that name: printable, and not out of all proportion. Names are taken apart
+    and compared in many places, some of which take the square of their length."""
+    return name.isprintable() and len(name) <= _MAX_TENSOR_NAME

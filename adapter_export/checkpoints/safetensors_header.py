@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.errors import InputError
+from adapter_export.naming import is_tensor_name
 from adapter_export.reading.files import open_file
 from adapter_export.reading.json_text import NotJson, parse
 
@@ -33,6 +34,8 @@ _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
 # As numpy: a limit that keeps the product of sizes quick to compute.
 _MAX_RANK = 64
+# Mixtures of hundreds of experts have some ten thousand a file; each costs some 0.1 ms, whatever its size.
+_MAX_TENSORS = 200_000
 _METADATA = "__metadata__"
 
 
@@ -81,6 +84,8 @@ def read_header(path: Path) -> Header:
     metadata = parsed.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken(path, f"field {_METADATA!r}: expected texts by name")
+    if len(parsed) > _MAX_TENSORS:
+        raise _broken(path, f"header: expected at most {_MAX_TENSORS:,} tensors, found {len(parsed):,}")
     start = _LENGTH_BYTES + length
     entries = {name: _entry(path, name, value) for name, value in parsed.items()}
     tensors = dict(sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)))
@@ -127,8 +132,8 @@ def _entry(path: Path, name: str, value: Any) -> Entry:
     def wrong(field: str, expected: str, found: Any) -> InputError:
         return _broken(path, f"tensor {name[:200]!r}: field {field!r}: expected {expected}, found {str(found)[:100]!r}")
 
-    if not name.isprintable():
-        raise _broken(path, f"tensor {name[:200]!r}: expected a printable name")
+    if not is_tensor_name(name):
+        raise _broken(path, f"tensor {name[:200]!r}: expected a printable name of at most 1,000 characters")
     if not isinstance(value, dict):
         raise _broken(path, f"tensor {name[:200]!r}: expected an object, found {type(value).__name__}")
     dtype: Any = value.get("dtype")

@@ -17,6 +17,7 @@ import numpy as np
 
 from adapter_export.checkpoints.pickles import BadPickle, Call, Name, Reference, read_pickle
 from adapter_export.checkpoints.safetensors_file import MAX_BYTES
+from adapter_export.naming import is_tensor_name
 from adapter_export.reading.archives import BadArchive, read_archive
 from adapter_export.reading.files import read_bytes
 
@@ -119,6 +120,8 @@ def _views(state: Any) -> dict[str, _View]:
     """The tensors of a mapping, as a pickle tells them."""
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise NotTensors("expected a mapping of names to tensors")
+    if wrong := [name for name in state if not is_tensor_name(name)]:
+        raise NotTensors(f"tensor {wrong[0][:200]!r}: expected a printable name of at most 1,000 characters")
     return {name: _view(value) for name, value in state.items()}
 
 

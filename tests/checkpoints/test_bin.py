@@ -114,6 +114,15 @@ def test_a_list_is_no_mapping(kind: Any, good: Good, refused: Refused) -> None:
     assert "expected a mapping of names to tensors" in refused(folder)
 
 
+@pytest.mark.parametrize("name", ["x" * 1001, "a\nb"])
+def test_names_out_of_all_proportion(name: str, kind: Any, good: Good, refused: Refused) -> None:
+    import torch
+
+    folder = good(kind.name)
+    torch.save({**converted(folder, kind), name: torch.ones(1)}, folder / kind.bin)
+    assert "expected a printable name of at most 1,000 characters" in refused(folder)
+
+
 def test_a_few_bytes_that_look_like_many(kind: Any, good: Good, refused: Refused) -> None:
     import torch
 

@@ -55,3 +55,18 @@ def test_more_than_memory_should_hold_is_not_read(tmp_path: Path) -> None:
         file.truncate(path.stat().st_size + size)
     with pytest.raises(InputError, match="at most 8 GiB, found 1,099,511,"):
         read_safetensors(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 1001, "base_model.model." * 50_000, "a\nb"])
+def test_names_out_of_all_proportion(name: str, tmp_path: Path) -> None:
+    path = _file(tmp_path / "x.safetensors", {name: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}})
+    with pytest.raises(InputError, match="expected a printable name of at most 1,000 characters") as caught:
+        read_safetensors(path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_more_tensors_than_a_file_has(tmp_path: Path) -> None:
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    path = _file(tmp_path / "x.safetensors", dict.fromkeys(map(str, range(200_001)), empty))
+    with pytest.raises(InputError, match="header: expected at most 200,000 tensors, found 200,001"):
+        read_safetensors(path)

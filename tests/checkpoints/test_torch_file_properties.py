@@ -16,7 +16,7 @@ from adapter_export.checkpoints.pickles import BadPickle, read_pickle
 from adapter_export.checkpoints.torch_file import NotTensors, read_torch_file
 from adapter_export.errors import InputError
 from tests.fuzz import mutators
-from tests.strategies import arrays, damaged, file_of, same, texts
+from tests.strategies import arrays, damaged, file_of, printable, same, texts
 
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
@@ -49,7 +49,7 @@ def views(draw: st.DrawFn) -> torch.Tensor:
     return torch.nn.Parameter(tensor) if tensor.is_floating_point() and draw(st.booleans()) else tensor
 
 
-@given(st.dictionaries(texts, views(), max_size=4), st.booleans())
+@given(st.dictionaries(printable, views(), max_size=4), st.booleans())
 def test_what_torch_writes_is_read(state: dict[str, torch.Tensor], newer: bool) -> None:
     with file_of(saved(state, newer), "a.bin") as path:
         found = read_torch_file(path)

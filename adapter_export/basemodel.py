@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,6 +115,12 @@ def load_base(
             f"model {folder}: tensor {foreign!r}: the base model is quantized, which is not supported; use the folder "
             "with its original weights"
         )
+    if beyond := _beyond(module, report["unexpected_keys"]):
+        _log.warning(
+            "model %s: %d tensors of the checkpoint are of layers that the model, by its config, does not have, and "
+            "are not loaded: %s%s",
+            folder, len(beyond), ", ".join(beyond[:4]), " ..." if len(beyond) > 4 else "",
+        )  # fmt: skip
     module.eval().requires_grad_(False)
     if module.dtype == torch.float64:
         # The faster ways to run experts know no float64.
@@ -190,6 +196,13 @@ def use_padding(base: BaseModel, adapters: Mapping[str, Adapter]) -> None:
             "of each text by it; set it to the token that training padded with (often eos_token_id: "
             f"{getattr(config, 'eos_token_id', None)})"
         )
+
+
+def _beyond(module: Any, unexpected: Iterable[str]) -> list[str]:
+    """Those of the checkpoint's tensors that differ from the model's in the number of a layer alone. Others are heads
+    for other tasks, most of the time."""
+    known = {_NUMBERED.sub(".N.", name) for name in module.state_dict()}
+    return sorted(name for name in unexpected if _NUMBERED.sub(".N.", name) in known)
 
 
 def _unread(module: PreTrainedModel, absent: set[str], output: str) -> tuple[set[str], tuple[str, ...]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -216,6 +217,29 @@ class TestBadFolders:
         message = refused(folder)
         assert "would be random: bert.encoder.layer.0.attention.output.LayerNorm.bias, " in message
         assert message.endswith(" ...")
+
+
+class TestLayersThatTheConfigDoesNotHave:
+    """A config with fewer layers than the checkpoint: transformers loads it, and the rest is told."""
+
+    @pytest.mark.parametrize(("model_type", "field"), [("bert", "num_hidden_layers"), ("gpt2", "n_layer")])
+    def test_told(self, model_type: str, field: str, copy_of: Callable[..., Path], caplog: Any) -> None:
+        folder = copy_of(model_type)
+        load_base(folder)
+        assert "of layers that the model" not in caplog.text
+        edit_config(folder, **{field: 1})
+        load_base(folder)
+        assert re.search(r"\d+ tensors of the checkpoint are of layers that the model, by its config", caplog.text)
+        assert "layer.1." in caplog.text or "h.1." in caplog.text
+
+    def test_a_head_for_another_task_is_none(self, copy_of: Callable[..., Path], caplog: Any) -> None:
+        load_base(copy_of("bert", "text-classification"), "features")
+        assert "of layers that the model" not in caplog.text
+
+    def test_out_of_all_proportion(self, copy_of: Callable[..., Path]) -> None:
+        folder = copy_of("bert")
+        edit_config(folder, num_hidden_layers=10**9)
+        assert "field 'num_hidden_layers': expected 0 to 10,000, found 1000000000" in refused(folder)
 
 
 class TestWeightsThatNothingReads:

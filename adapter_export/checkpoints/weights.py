@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adapter_export.checkpoints.counts import check_counts
 from adapter_export.checkpoints.files import field, read_json, sha256, shortened
 from adapter_export.checkpoints.safetensors_header import Entry, read_header
 from adapter_export.errors import InputError
@@ -110,13 +111,16 @@ def _digest(files: Iterable[Path]) -> str:
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """The base model's config. Raises InputError, also for a folder that holds an adapter alone."""
+    """The base model's config. Raises InputError, also for a folder that holds an adapter alone, and for counts that no
+    model has."""
     if not present(folder / CONFIG) and present(folder / ADAPTER_CONFIG):
         raise InputError(
             f"model {folder}: expected a base model ({CONFIG}), found an adapter ({ADAPTER_CONFIG}), which belongs to "
             "--adapter"
         )
-    return read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
+    check_counts(config, folder / CONFIG)
+    return config
 
 
 def adapter_beside(folder: Path) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 
 # Seconds after which the child ends by itself, should its parent be gone.
 _ALONE = 600
+# How long it may take to start, on a machine with much else to do; no request's time.
+_STARTS = 60.0
 _PACKAGES = Path(__file__).parents[2]
 
 
@@ -48,21 +50,28 @@ class _Child:
         )
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True, name="adapter-export-bounded").start()
+        if not self._next(_STARTS):
+            self.end()
+            raise RuntimeError("the child process of adapter_export.bounded does not start")
 
     def ask(self, request: bytes, seconds: float) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(request)
             self._process.stdin.flush()
-            answer = self._answers.get(timeout=seconds)
-        except (queue.Empty, BrokenPipeError):
-            answer = b""
-        if not answer:
-            if self._process.poll() == 1:
-                raise RuntimeError("the child process of adapter_export.bounded cannot run")
+        except BrokenPipeError:
+            raise _NoAnswer from None
+        if not (answer := self._next(seconds)):
             raise _NoAnswer
         value: dict[str, Any] = json.loads(answer)
         return value
+
+    def _next(self, seconds: float) -> bytes:
+        """The next line of it; empty where none comes in time, or any more."""
+        try:
+            return self._answers.get(timeout=seconds)
+        except queue.Empty:
+            return b""
 
     def end(self) -> None:
         self._process.kill()

@@ -1,4 +1,5 @@
-"""The program of the child process: reads requests from stdin and answers on stdout, one JSON object a line.
+"""The program of the child process: reads requests from stdin and answers on stdout, one JSON object a line. The first
+line tells that it has started.
 
 Memory is limited by the system where that can be (not on Windows); how long a request may take is the parent's to say,
 who then ends this process.
@@ -24,6 +25,7 @@ def main() -> None:
     limit, seconds = int(sys.argv[1]), int(sys.argv[2])
     _limit_memory(limit)
     tokenizers = Tokenizers()
+    _write("{}")
     for line in sys.stdin:
         if hasattr(signal, "alarm"):
             # The default action ends the process, in the middle of an expression as well.
@@ -31,8 +33,12 @@ def main() -> None:
         answer = _answer(line, tokenizers)
         if hasattr(signal, "alarm"):
             signal.alarm(0)
-        sys.stdout.write(answer + "\n")
-        sys.stdout.flush()
+        _write(answer)
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _limit_memory(limit: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -128,3 +129,14 @@ def test_the_child_ends_with_its_parent() -> None:
         for _ in range(200):
             os.kill(pid, 0)
             threading.Event().wait(0.05)
+
+
+@pytest.mark.skipif(shutil.which("false") is None, reason="needs a program that fails")
+def test_a_child_that_does_not_start_is_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fault of the expression: nobody is told that it takes too long."""
+    programs.keeper.end()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", shutil.which("false"))
+        with pytest.raises(RuntimeError, match="does not start"):
+            matching(["a"], NAMES)
+    assert matching([".*x!"], NAMES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from typing import NoReturn
 from weakref import WeakSet
 
@@ -35,6 +36,10 @@ class Home:
             raise WrongProcess(
                 f"{self._what}: made in process {self._process}, used in process {os.getpid()}, a fork of it; {_FORK}"
             )
+
+    def only_here(self, action: Callable[[], None]) -> Callable[[], None]:
+        """`action`, which does nothing in any other process: a lock that it waits for may be held there forever."""
+        return lambda: action() if self.here else None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self._what}: cannot be pickled, it belongs to process {self._process}; make another there")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from adapter_export.errors import InputError
+from adapter_export.runtime.process import Home
 from adapter_export.runtime.store import AdapterStore, LoadedAdapter
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Lease:
         release: Callable[[], None] = lambda: None,
     ) -> None:
         self.feeds, self.adapters = feeds, tuple(adapters)
-        self.release = weakref.finalize(self, release)
+        # Also when the interpreter ends, which may be that of a fork.
+        self.release = weakref.finalize(self, Home("a lease").only_here(release))
 
     def labels(self, base: Sequence[str] | None) -> list[int]:
         """How many labels each row has; an adapter without a head of its own has those of the base model."""

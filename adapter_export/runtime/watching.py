@@ -51,7 +51,8 @@ class BundleWatch:
         if not self._home.here:
             return
         self._stopped.set()
-        self._thread.join()
+        if self._thread is not threading.current_thread():  # `on_error` may stop it
+            self._thread.join()
 
     def look(self) -> None:
         """Look once, now."""
@@ -60,22 +61,31 @@ class BundleWatch:
             now = {info.name: info.sha256 for info in self._session.reread().adapters}
             loaded = self._session.loaded
         except AdapterExportError as error:
-            self._on_error(error)
+            self._tell(error)
             return
         for name, digest in now.items():
             if name in loaded and self._known.get(name) != digest:
                 try:
                     self._session.load(name)
                 except AdapterExportError as error:
-                    self._on_error(error)
+                    self._tell(error)
                     continue
             self._known[name] = digest
+
+    def _tell(self, error: AdapterExportError) -> None:
+        try:
+            self._on_error(error)
+        except BaseException as raised:
+            # In the watch's own thread SystemExit ends nothing but the watch.
+            if not isinstance(raised, Exception) and self._thread is not threading.current_thread():
+                raise
+            _log.exception("watch of %s: on_error raised", self._session.bundle)
 
     def _follow(self) -> None:
         while not self._stopped.wait(self._seconds):
             try:
                 self.look()
-            except BaseException:  # of `on_error` as well, SystemExit among them: the next look may go well
+            except Exception:  # a mistake of ours: the next look may go well
                 _log.exception("watch of %s: it goes on", self._session.bundle)
 
     def __enter__(self) -> BundleWatch:

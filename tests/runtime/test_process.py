@@ -167,6 +167,41 @@ print(json.dumps([told, code, len(generation.completions()[0].tokens)]))
     assert (code, tokens) == (0, 4)
 
 
+def test_graphs_and_leases_of_the_parent(bank_bundle: Exported) -> None:
+    """A bank's rows are given back when the interpreter ends; the lock for that may be held where it forked."""
+    told, code, steps = run(
+        bank_bundle.bundle,
+        """
+import threading
+session = AdapterSession(bundle, options=threads())
+(graph,) = session.bound(["ia3_two"] * 3).values()
+graph.feed(inputs)
+before = graph.run(["logits"])["logits"].numpy()
+holding, done = threading.Event(), threading.Event()
+
+def hold():
+    with session._residents._changed:
+        holding.set()
+        done.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+holding.wait()
+
+def child():
+    refused("run", lambda: graph.run(["logits"]))
+    refused("feed", lambda: graph.feed(inputs))
+
+told, code = fork(child)
+done.set()
+thread.join()
+print(json.dumps([told, code, bool((graph.run(["logits"])["logits"].numpy() == before).all())]))
+""",
+    )
+    assert [message.partition(":")[0] for message in told.values()] == ["BoundGraph", "BoundGraph"]
+    assert (code, steps) == (0, True)
+
+
 def test_as_gunicorn_ends_its_workers(swappable_bundle: Exported) -> None:
     """A parent that has opened a session, and closed or forgotten it, has children that come to an end."""
     codes = run(

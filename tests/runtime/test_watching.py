@@ -107,6 +107,41 @@ def test_on_error_that_raises(
     assert "of on_error" in caplog.text
 
 
+def test_on_error_that_raises_hides_no_other_adapter(exported: Exported, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: AdapterExportError) -> None:
+        raise ValueError("of on_error")
+
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER, fail) as watch:
+        session.load("ia3_two")
+        session.load("houlsby_four")
+        other = session.run(INPUTS, "houlsby_two")["logits"]
+        new = dict.fromkeys(("ia3_two", "houlsby_four"), exported.adapters["houlsby_two"])
+        add_adapter(exported.bundle, new, force=True)
+        names = [info.name for info in session.reread().adapters]
+        first, second = sorted(new, key=names.index)
+        file = next(exported.bundle / str(info.file) for info in session.manifest.adapters if info.name == first)
+        file.write_bytes(b"broken")
+        watch.look()
+        assert np.array_equal(session.run(INPUTS, second)["logits"], other)
+    assert "of on_error" in caplog.text
+
+
+def test_on_error_may_stop_the_watch(exported: Exported, caplog: pytest.LogCaptureFixture) -> None:
+    stopped = threading.Event()
+
+    def stop(_: AdapterExportError) -> None:
+        watch.stop()
+        stopped.set()
+
+    with AdapterSession(exported.bundle) as session:
+        watch = BundleWatch(session, 0.05, stop)
+        (exported.bundle / MANIFEST).unlink()
+        assert stopped.wait(60)
+        watch._thread.join(60)
+        assert not watch._thread.is_alive()
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_seconds_that_are_none(seconds: float, exported: Exported) -> None:
     with AdapterSession(exported.bundle) as session, pytest.raises(InputError, match="expected seconds above 0"):

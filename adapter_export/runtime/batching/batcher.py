@@ -177,16 +177,24 @@ class DynamicBatcher:
         return True
 
     def _work(self) -> None:
-        while (batch := self._queue.take()) is not None:
+        try:
+            while (batch := self._queue.take()) is not None:
+                self._answer(batch)
+        except BaseException:  # nobody is to wait for a worker that is gone
+            _log.exception("batcher: a worker has ended, and the batcher is closed")
+            self._queue.close(drain=False)
+
+    def _answer(self, batch: list[Request]) -> None:
+        """Every row of the batch gets its outputs or an error, whatever happens."""
+        try:
             now = self._clock()
             self._recorder.batch([request.length for request in batch], [now - request.arrived for request in batch])
-            try:
-                self._serve(batch)
-            except BaseException as error:  # nobody is to wait for a row that no worker has
-                _log.exception("batcher: a batch of %d rows is given up", len(batch))
-                for request in batch:
-                    if not request.future.done():
-                        request.future.set_exception(error)
+            self._serve(batch)
+        except BaseException as error:
+            _log.exception("batcher: a batch of %d rows is given up", len(batch))
+            for request in batch:
+                if not request.future.done():
+                    request.future.set_exception(error)
 
     def _serve(self, batch: list[Request]) -> None:
         """Run a batch; one that fails in halves, so that only rows which fail by themselves get an error."""

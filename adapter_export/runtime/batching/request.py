@@ -35,18 +35,22 @@ class RowFuture(Future[Outputs]):
         return super().exception(timeout)
 
     def add_done_callback(self, fn: Callable[[Future[Outputs]], object]) -> None:
-        caller = threading.get_ident()
+        caller: int | None = threading.get_ident()
 
         def guarded(future: Future[Outputs]) -> None:
             try:
                 fn(future)
             except BaseException as error:
-                # Future itself logs an Exception. In the caller's own thread anything else is the caller's.
+                # Future itself logs an Exception. Anything else is the caller's, who calls back at once where the
+                # future is done.
                 if isinstance(error, Exception) or threading.get_ident() == caller:
                     raise
                 _log.exception("batcher: the callback of a request's future raised")
 
-        super().add_done_callback(guarded)
+        try:
+            super().add_done_callback(guarded)
+        finally:
+            caller = None
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import BFLOAT16, ort_value
 from adapter_export.bundle.manifest import GraphInfo, TensorInfo
+from adapter_export.runtime.process import Home
 from adapter_export.runtime.provider import run_errors
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class BoundGraph:
         held: object = None,
     ) -> None:
         """fixed: stays bound. held: kept as long as this is, such as the lease that `fixed` is from."""
+        self._home = Home("BoundGraph")
         self.device, self._lease = device, held
         self._session = session
         self._binding = session.io_binding()
@@ -47,12 +49,14 @@ class BoundGraph:
 
     def bind(self, name: str, value: ort.OrtValue) -> None:
         """Bind an input where it lies; it stays until replaced."""
+        self._home.check()
         with run_errors():
             self._binding.bind_ortvalue_input(name, value)
         self._held[name] = value
 
     def run(self, outputs: list[str], host: tuple[str, ...] = ()) -> dict[str, ort.OrtValue]:
         """Outputs by name, those in `host` on the CPU, the others on the device."""
+        self._home.check()
         # An output stays bound to the memory of the last run, whose shape is another.
         self._binding.clear_binding_outputs()
         for name in outputs:

@@ -393,6 +393,44 @@ class TestClosing:
         assert found(later.result(30)) == answer(text(3), "a")
         assert "a batch of 2 rows is given up" in caplog.text
 
+    def test_a_worker_that_fails_beside_its_batches_closes(self, session, open_batcher, monkeypatch, caplog) -> None:
+        batcher = open_batcher(max_batch=1)
+        held = hold(session, batcher)
+        queued = batcher.submit(text(3), "a")
+
+        def broken(*_: Any) -> None:
+            raise ValueError("a mistake of ours")
+
+        monkeypatch.setattr(batcher._queue, "take", broken)
+        session.gate.set()
+        assert found(held.result(30)) == answer(text(1), None)
+        with pytest.raises(Unavailable, match="batcher: closed"):
+            queued.result(30)
+        with pytest.raises(Unavailable, match="batcher: closed"):
+            batcher.submit(text(3), "a")
+        assert "a mistake of ours" in caplog.text
+
+    def test_a_clock_that_fails_is_the_answer(self, session, open_batcher, monkeypatch) -> None:
+        batcher = open_batcher(max_batch=1)
+        monkeypatch.setattr(batcher._recorder, "batch", lambda *_: 1 / 0)
+        assert isinstance(batcher.submit(text(3), "a").exception(30), ZeroDivisionError)
+        monkeypatch.undo()
+        assert found(batcher.submit(text(3), "a").result(30)) == answer(text(3), "a")
+
+    def test_closing_calls_every_callback(self, session, open_batcher, caplog) -> None:
+        """Also where they were added by the thread that closes, and raise."""
+        batcher = open_batcher(max_batch=1)
+        held = hold(session, batcher)
+        futures = [batcher.submit(text(3)) for _ in range(3)]
+        for future in futures:
+            future.add_done_callback(lambda _: sys.exit("of a callback"))
+        # By this thread, without its wait for the batch under way.
+        batcher._queue.close(drain=False)
+        session.gate.set()
+        assert [type(future.exception(30)) for future in futures] == [Unavailable] * 3
+        assert held.result(30)
+        assert caplog.text.count("of a callback") >= 3
+
     def test_a_loop_that_is_closed_before_the_answer(self, session, open_batcher) -> None:
         batcher = open_batcher(max_batch=1)
         session.gate.clear()

@@ -30,7 +30,7 @@ class NotArray(Exception):
 
 
 def parse_npy(data: bytes) -> np.ndarray:
-    """The array, read-only: numbers, truth values or texts. Raises NotArray for anything else."""
+    """The array: numbers, truth values or texts. Raises NotArray for anything else."""
     start = len(_MARK) + 2
     if not data.startswith(_MARK) or (width := _LENGTHS.get(data[len(_MARK) : start])) is None:
         raise NotArray("no array of numpy's")
@@ -43,7 +43,8 @@ def parse_npy(data: bytes) -> np.ndarray:
         raise NotArray(f"a shape that no array can have: {shape!r:.80}")
     if math.prod(shape) * dtype.itemsize != len(data) - begin:
         raise NotArray(f"{len(data) - begin} bytes do not hold {shape!r:.80} of {dtype.str}")
-    values = np.frombuffer(data, dtype, offset=begin)
+    # A copy: PyTorch takes no array that cannot be written.
+    values: np.ndarray = np.frombuffer(data, dtype, offset=begin).copy()
     if dtype.kind == "U" and values.size and values.view(f"{dtype.str[0]}u4").max() > _LAST_CHARACTER:
         raise NotArray("a text with what is no character")
     return values.reshape(shape, order="F" if header["fortran"] == b"True" else "C")

@@ -11,7 +11,7 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block, Operator
+from adapter_export.methods.contract import WEIGHT, Block, Operator
 from adapter_export.sites import Port, Site
 
 if TYPE_CHECKING:
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     SiteFunction = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
-def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> list[RemovableHandle]:
-    """Let `act` replace y at `site`; removing all handles undoes it. Raises AttributeError without such a module."""
+def attach(model: PreTrainedModel, site: Site, reads: Sequence[str], act: SiteFunction) -> list[RemovableHandle]:
+    """Let `act` replace y at `site`; removing all handles undoes it. reads: names of the values that `act` needs.
+
+    Raises AttributeError without such a module.
+    """
     module = model.base_model.get_submodule(site.module)
     norm = model.base_model.get_submodule(site.norm) if site.norm else None
     seen, handles = _watch(model, site)
@@ -40,6 +43,8 @@ def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> list[Remova
         seen.clear()
         if norm is not None:
             values["n"] = norm.forward(y + values["x"])
+        if WEIGHT in reads:
+            values[WEIGHT] = linear_weight(site, module)
         return act(values)
 
     def on_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -57,7 +62,12 @@ def attach(model: PreTrainedModel, site: Site, act: SiteFunction) -> list[Remova
             raise InputError(f"module {site.module!r}: expected one that returns a tensor, found {found}")
         return replaced(output, output)
 
+    def around(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: torch.Tensor) -> torch.Tensor:
+        return replaced(args[0] if args else next(iter(kwargs.values())), output)
+
     match site.port:
+        case Port.BRANCH:
+            handles.append(module.register_forward_hook(around, with_kwargs=True))
         case Port.INPUT:
             handles.append(module.register_forward_pre_hook(on_input))
         case Port.NORM:
@@ -84,6 +94,20 @@ def _watch(model: PreTrainedModel, site: Site) -> tuple[dict[str, torch.Tensor],
     if site.output:
         handles.append(model.base_model.get_submodule(site.output).register_forward_hook(see_h))
     return seen, handles
+
+
+def linear_weight(site: Site, module: nn.Module) -> torch.Tensor:
+    """The weight (out, in) of the linear layer at a site; raises InputError for another kind of module."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(module, nn.Linear):
+        return module.weight
+    if isinstance(module, Conv1D):
+        weight: torch.Tensor = module.weight.T
+        return weight
+    found = type(module).__name__
+    raise InputError(f"site {site.name}: expected a linear layer, whose weight the adapter reads, found {found}")
 
 
 def remove_all(handles: Sequence[RemovableHandle]) -> None:
@@ -121,7 +145,10 @@ class Injection:
             )
         # Module names may not contain dots, so sites are numbered in the order of `blocks`.
         model.add_module(self.NAME, nn.ModuleList(self.parameters.values()))
-        self._handles = [handle for site in blocks for handle in attach(model, site, self._act(site))]
+        self._handles = [handle for site in blocks for handle in self._attach(site)]
+
+    def _attach(self, site: Site) -> list[RemovableHandle]:
+        return attach(self.model, site, self.operators[site].reads, self._act(site))
 
     def _act(self, site: Site) -> SiteFunction:
         operator, parameters = self.operators[site], self.parameters[site]

@@ -10,7 +10,7 @@ from typing import Annotated
 from adapter_export.architectures.facts import facts
 from adapter_export.errors import InputError
 from adapter_export.reading.declared import Between, OptionalSha256, Size
-from adapter_export.sites import Port, Site
+from adapter_export.sites import Features, Port, Site
 
 # Field of a model's config, where there is one, for `ModelInfo.head_activation`.
 HEAD_ACTIVATION = "pooler_hidden_act"
@@ -59,20 +59,25 @@ class ModelInfo:
         path = facts(self.model_type).pooler
         return f"{self.prefix}.{path}" if path else ""
 
-    def features(self, site: Site) -> int:
-        """Features d of the tensors at a site. Raises InputError when the model has no such module, or the module no
-        input of known size."""
+    def features(self, site: Site) -> Features:
+        """Sizes of what an adapter reads and replaces at a site. Raises InputError when the model has no such module,
+        or the module no input or output of known size."""
         if site.module not in self.modules:
             close = difflib.get_close_matches(site.module, self.modules, n=3, cutoff=0.6)
             hint = f"; close ones: {', '.join(close)}" if close else ""
             raise InputError(f"module {site.module!r} is not in the {self.model_type} model{hint}")
-        if site.port is not Port.INPUT:
-            if not self.modules[site.module]:
-                raise InputError(
-                    f"module {site.module!r}: its output has no size that the {self.model_type} model's config tells; "
-                    "expected a linear layer, a convolution or a norm"
-                )
-            return self.modules[site.module]
-        if site.module not in self.inputs:
-            raise InputError(f"module {site.module!r}: expected a linear layer or a convolution to scale the input of")
-        return self.inputs[site.module]
+        outputs, inputs = self.modules[site.module], self.inputs.get(site.module, 0)
+        if site.port is not Port.INPUT and not outputs:
+            raise InputError(
+                f"module {site.module!r}: its output has no size that the {self.model_type} model's config tells; "
+                "expected a linear layer, a convolution or a norm"
+            )
+        if site.port in (Port.INPUT, Port.BRANCH) and not inputs:
+            raise InputError(f"module {site.module!r}: expected a linear layer or a convolution to read the input of")
+        match site.port:
+            case Port.INPUT:
+                return Features(inputs, inputs)
+            case Port.BRANCH:
+                return Features(inputs, outputs)
+            case _:
+                return Features(outputs, outputs)

@@ -17,11 +17,25 @@ class Port(str, Enum):
     INPUT   u = y = the module's input.
     OUTPUT  u = y = the module's output.
     NORM    the module is a norm N with input z: u = N(z), y = z; the adapter's result becomes N's input.
+    BRANCH  u = the module's input, y = the module's output: the adapter computes on a branch around the module.
     """
 
     INPUT = "input"
     OUTPUT = "output"
     NORM = "norm"
+    BRANCH = "branch"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Sizes of the features axis at a site.
+
+    inputs: of u, what the adapter reads. outputs: of y, what it replaces; x, h and n have as many. The two differ at
+    Port.BRANCH of a layer that is not square, and nowhere else.
+    """
+
+    inputs: int
+    outputs: int
 
 
 @dataclass(frozen=True, order=True)
@@ -43,8 +57,8 @@ class Site:
 
     @property
     def name(self) -> str:
-        """Stable, readable and unique name: the module's path, with `.input` when the adapter acts before it."""
-        return self.module if self.port is Port.OUTPUT else f"{self.module}.input"
+        """Stable and readable name: the module's path, with `.input` when the adapter acts before it."""
+        return self.module if self.port in (Port.OUTPUT, Port.BRANCH) else f"{self.module}.input"
 
     @property
     def reads(self) -> dict[str, str]:

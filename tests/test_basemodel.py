@@ -532,19 +532,19 @@ class TestDescription:
         info = tiny_base("llama").info
         layer = "layers.0"
         # 4 heads of 8, 2 of them for keys and values; 64 in the feed-forward.
-        assert info.features(Site(f"{layer}.self_attn.q_proj", Port.OUTPUT)) == 32
-        assert info.features(Site(f"{layer}.self_attn.k_proj", Port.OUTPUT)) == 16
-        assert info.features(Site(f"{layer}.mlp.down_proj", Port.INPUT)) == 64
-        assert info.features(Site(f"{layer}.mlp.down_proj", Port.OUTPUT)) == 32
-        assert info.features(Site(f"{layer}.input_layernorm", Port.OUTPUT)) == 32
-        assert info.features(Site(layer, Port.OUTPUT)) == 32
+        assert info.features(Site(f"{layer}.self_attn.q_proj", Port.OUTPUT)).outputs == 32
+        assert info.features(Site(f"{layer}.self_attn.k_proj", Port.OUTPUT)).outputs == 16
+        assert info.features(Site(f"{layer}.mlp.down_proj", Port.INPUT)).outputs == 64
+        assert info.features(Site(f"{layer}.mlp.down_proj", Port.OUTPUT)).outputs == 32
+        assert info.features(Site(f"{layer}.input_layernorm", Port.OUTPUT)).outputs == 32
+        assert info.features(Site(layer, Port.OUTPUT)).outputs == 32
         # Conv1D keeps its weight as (in, out).
         info = tiny_base("gpt2").info
-        assert info.features(Site("h.0.attn.c_attn", Port.OUTPUT)) == 96
-        assert info.features(Site("h.0.attn.c_attn", Port.INPUT)) == 32
+        assert info.features(Site("h.0.attn.c_attn", Port.OUTPUT)).outputs == 96
+        assert info.features(Site("h.0.attn.c_attn", Port.INPUT)).outputs == 32
         # A norm over something smaller than the hidden state.
         info = tiny_base("qwen3").info
-        assert info.features(Site("layers.0.self_attn.k_norm", Port.OUTPUT)) == 8
+        assert info.features(Site("layers.0.self_attn.k_norm", Port.OUTPUT)).outputs == 8
 
     @pytest.mark.parametrize("model_type", ["bert", "llama", "t5", "vit", "gpt2"])
     def test_every_described_size_is_the_real_one(

@@ -153,7 +153,7 @@ def random_adapter(
     placement = placement_for(info.model_type, info.modules, target, feedforward)
     for site, operator in chosen.place(placement, info.modules, settings).items():
         shapes = chosen.initial(operator, info.features(site), settings, rng)
-        specs = operator.specs(info.features(site))
+        specs = operator.specs
         blocks[site] = Block(
             operator, {name: _random(rng, tensor.shape, specs[name].identity) for name, tensor in shapes.items()}
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapter_export.bundle.typed import WrongField, build
-from adapter_export.checkpoints.files import existing_folder, read_json, shortened
+from adapter_export.bundle.versions import upgraded
+from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
@@ -21,7 +22,7 @@ from adapter_export.reading.files import present
 from adapter_export.sites import Port
 from adapter_export.tasks import TASKS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # The graphs a bundle may hold: one, or of encoder-decoder models two.
 MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 ADAPTERS = "adapters"
@@ -63,6 +64,14 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class AdapterTensorInfo(TensorInfo):
+    """A tensor of adapters. default: the one value that it is filled with where there is no adapter; None where that
+    is not one repeated value (the base model's own task head)."""
+
+    default: Real | None
+
+
+@dataclass(frozen=True)
 class GraphInfo:
     """What a graph takes and gives, by name, besides the tensors of adapters."""
 
@@ -77,18 +86,14 @@ class GraphInfo:
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """One adapted place of the graph. tensors: by full name, each with its shape, dtype and the value of no adapter.
-
-    A `default` of None means that the tensor's default is not one repeated value (the base model's own task head).
-    reads: modules whose values it reads besides, by the names of `sites.Site`; None in bundles that did not record it.
-    """
+    """One adapted place of the graph. tensors: by full name. reads: modules whose values it reads besides, by the names
+    of `sites.Site`; None in bundles that did not record it."""
 
     module: str
     port: Annotated[str, OneOf(PORTS)]
     op_type: str
     method: str
-    tensors: Mapping[str, TensorInfo]
-    default: Real | None
+    tensors: Mapping[str, AdapterTensorInfo]
     reads: Mapping[str, str] | None = None
 
 
@@ -176,7 +181,7 @@ class Manifest:
         return self.graphs[self.model].outputs
 
     @property
-    def tensors(self) -> dict[str, TensorInfo]:
+    def tensors(self) -> dict[str, AdapterTensorInfo]:
         """All adapter tensors of the graph by name."""
         return {name: info for site in self.sites for name, info in site.tensors.items()}
 
@@ -224,11 +229,8 @@ def read_manifest(path: str | Path, expect_sha256: str | None = None) -> Manifes
     if not present(file):
         raise InputError(f"bundle {folder}: expected {MANIFEST}, found none; the folder is not a bundle")
     value = read_json(file, expect_sha256=expect_sha256)
-    version = value.get("format_version")
-    if version != FORMAT_VERSION:
-        raise InputError(f"{file}: field 'format_version': expected {FORMAT_VERSION}, found {shortened(version)}")
     try:
-        manifest: Manifest = build(Manifest, value)
+        manifest: Manifest = build(Manifest, upgraded(value, FORMAT_VERSION))
         _check(manifest)
     except (WrongField, InputError) as error:
         # Names and values of any length are in it.

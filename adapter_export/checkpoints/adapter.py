@@ -12,7 +12,7 @@ import numpy as np
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.sites import Site
+from adapter_export.sites import Features, Site
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Checkpoint:
     interface: dict[str, Any] | None = None
 
 
-def site_features(checkpoint: Checkpoint, info: ModelInfo, site: Site) -> int:
-    """Features at a site that a checkpoint names; raises InputError, naming the checkpoint, when there is no such."""
+def site_features(checkpoint: Checkpoint, info: ModelInfo, site: Site) -> Features:
+    """Sizes at a site that a checkpoint names; raises InputError, naming the checkpoint, when there is no such."""
     try:
         return info.features(site)
     except InputError as error:

@@ -203,7 +203,7 @@ def _bottlenecks(
         raise InputError(f"{checkpoint.folder}: tensors shared by all places, but 'phm_layer' is false")
     blocks = {}
     for key, there in expected.items():
-        features = site_features(checkpoint, info, there.site)
+        features = site_features(checkpoint, info, there.site).outputs
         tensors = tensors_of(
             checkpoint, key, parts[key], shared, there.settings, there.operator, there.number, features
         )

@@ -125,7 +125,7 @@ def blocks_of(
     blocks = {}
     for module, chosen in expected.items():
         site, vector = Site(module, Port.OUTPUT), vectors[module]
-        features = site_features(checkpoint, info, site)
+        features = site_features(checkpoint, info, site).outputs
         if chosen and features % len(_THIRDS):
             raise InputError(f"{path}: module {module!r}: expected a fused projection of three equal parts")
         size = features // len(_THIRDS) * len(chosen) if chosen else features

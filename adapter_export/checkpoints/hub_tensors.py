@@ -95,9 +95,9 @@ def tensors_of(
             for kind in ("weight", "bias"):
                 tensors[f"{norm}_{kind}"] = reader.equal([f"{name}.{kind}" for name in names], (features,))
     reader.all_used()
-    if "active" in operator.specs(features):
+    if "active" in operator.specs:
         tensors["active"] = np.ones(1, down.dtype)
-    return {name: np.ascontiguousarray(tensors[name]) for name in operator.specs(features)}
+    return {name: np.ascontiguousarray(tensors[name]) for name in operator.specs}
 
 
 class _Reader:

@@ -135,7 +135,7 @@ def _block(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vecto
             f"{checkpoint.folder}: tensor {name + VECTOR!r} scales the output layer, which is not supported in any "
             f"mode, merged or not; train again with {site.module!r} in PEFT's exclude_modules"
         )
-    features = site_features(checkpoint, info, site)
+    features = site_features(checkpoint, info, site).outputs
     if site.module not in info.inputs:
         raise InputError(f"{checkpoint.folder}: tensor {name + VECTOR!r}: expected a linear layer or a convolution")
     spatial = info.convolutions.get(site.module, 0)

@@ -15,6 +15,7 @@ from adapter_export.errors import InputError
 from adapter_export.export.head import ROW_HEAD
 from adapter_export.export.passes.functions import Function
 from adapter_export.export.storage import Slot, initializer
+from adapter_export.methods.contract import WEIGHT
 from adapter_export.naming import DOMAIN
 
 if TYPE_CHECKING:
@@ -50,9 +51,11 @@ class Bank:
         return value
 
     def place(self, graph: ir.Graph, place: Bound, values: Sequence[ir.Value]) -> tuple[Bound, list[ir.Value]]:
-        for value in values:
+        # The weight of the site's layer is one for all rows.
+        by_row = [value for name, value in zip(place.function.arguments, values, strict=False) if name != WEIGHT]
+        for value in by_row:
             _check_batch(place.name, value)
-        (rank,) = {len(value.shape) for value in values if value.shape is not None}
+        (rank,) = {len(value.shape) for value in by_row if value.shape is not None}
         inner = place.function
         if place.method == HEAD_SLUG:
             inner = Function("RowHead", inner.arguments, ROW_HEAD)
@@ -125,22 +128,23 @@ def _by_row(inner: Function, tensors: tuple[str, ...], flat: bool) -> Function:
     Flat values are given their batch back meanwhile, [B T, d] as [B, T, d].
     """
     read = inner.arguments[: len(inner.arguments) - len(tensors)]
+    by_row = [name for name in read if name != WEIGHT]
     lines = [f"{name} = Gather <axis: int = 0> ({name}_bank, {_ROWS})" for name in tensors]
     values = read
     if flat:
-        values = tuple(f"{name}_by_row" for name in read)
-        lines += [
-            f"batch = Shape ({_ROWS})",
-            "free = Constant <value_ints: ints = [-1]> ()",
-            f"features = Shape <start: int = -1> ({read[-1]})",
-            "by_row = Concat <axis: int = 0> (batch, free, features)",
-            *(f"{name}_by_row = Reshape ({name}, by_row)" for name in read),
-        ]
+        values = tuple(f"{name}_by_row" if name in by_row else name for name in read)
+        lines += [f"batch = Shape ({_ROWS})", "free = Constant <value_ints: ints = [-1]> ()"]
+        for name in by_row:
+            lines += [
+                f"{name}_features = Shape <start: int = -1> ({name})",
+                f"{name}_shape = Concat <axis: int = 0> (batch, free, {name}_features)",
+                f"{name}_by_row = Reshape ({name}, {name}_shape)",
+            ]
     result = "out_by_row" if flat else "out"
     lines.append(f"{result} = {DOMAIN}.{inner.op_type} ({', '.join((*values, *tensors))})")
     if flat:
         lines += [
-            f"rows_read = Shape <end: int = -1> ({read[-1]})",
+            f"rows_read = Shape <end: int = -1> ({by_row[-1]})",
             "features_out = Shape <start: int = -1> (out_by_row)",
             "as_read = Concat <axis: int = 0> (rows_read, features_out)",
             "out = Reshape (out_by_row, as_read)",

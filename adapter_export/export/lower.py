@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.manifest import NUM_LABELS, SiteInfo, TensorInfo
+from adapter_export.bundle.manifest import NUM_LABELS, AdapterTensorInfo, SiteInfo, TensorInfo
 from adapter_export.export.passes.axes import name_axes
 from adapter_export.export.passes.bind import Bound, bind, downstream
 from adapter_export.export.passes.functions import attach_functions
@@ -82,9 +82,8 @@ def share_tensors(graphs: Mapping[str, Lowered]) -> dict[str, Lowered]:
                 continue
             for name, info in site.tensors.items():
                 shape = [dim if isinstance(dim, int) else 1 for dim in info.shape]
-                Overridable().store(
-                    lowered.model.graph, Slot(name, info.shape, np.full(shape, site.default, info.dtype))
-                )
+                default = np.full(shape, info.default or 0.0, info.dtype)
+                Overridable().store(lowered.model.graph, Slot(name, info.shape, default, info.default))
     return {file: replace(lowered, sites=sites) for file, lowered in graphs.items()}
 
 
@@ -124,7 +123,9 @@ def _site_info(place: Bound, reads: Mapping[str, str]) -> SiteInfo:
         port=place.port,
         op_type=place.function.op_type,
         method=place.method,
-        tensors={slot.name: TensorInfo(slot.default.dtype.name, slot.dims) for slot in place.slots.values()},
-        default=place.default,
+        tensors={
+            slot.name: AdapterTensorInfo(slot.default.dtype.name, slot.dims, slot.identity)
+            for slot in place.slots.values()
+        },
         reads=reads,
     )

@@ -35,7 +35,7 @@ def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], he
         handle
         for site, stack in sites.items()
         for operator in stack
-        for handle in attach(model, site, _site_marker(site, operator))
+        for handle in attach(model, site, operator.reads, _site_marker(site, operator))
     ]
     layers = [cast("nn.Linear", model.get_submodule(name)) for name in head]
     try:

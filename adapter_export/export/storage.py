@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Slot:
-    """One adapter tensor to be stored. dims: ints, and names of dims that adapters may differ in. default: the values
-    of no adapter."""
+    """One adapter tensor to be stored.
+
+    dims: ints, and names of dims that adapters may differ in. default: the values of no adapter. identity: the one
+    number that they all are, None where they differ (the base model's own task head).
+    """
 
     name: str
     dims: tuple[int | str, ...]
     default: np.ndarray
+    identity: float | None
 
 
 class Storage(Protocol):

@@ -1,21 +1,25 @@
-"""A method's merge rule on pieces of a stored weight, so that no matrix is ever in memory whole."""
+"""A method's merge rule on pieces of a stored weight, so that large matrices are not in memory whole."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from adapter_export.errors import CannotMerge
 from adapter_export.merging.rounding import NAMES, finite, rounded, widened
-from adapter_export.methods.contract import Block
-from adapter_export.sites import Port
+from adapter_export.methods.contract import IN, OUT, Block, Operator
+from adapter_export.sites import Features, Port
 
 # Values worked on at a time: 512 KiB as float64. A piece and what is made of it stay in a core's cache, and in memory
 # that the allocator keeps: with four times as many, half of the CPU time goes into memory given back and taken again.
 _PIECE = 1 << 16
+# Of the layer that `separable` tries a rule on, and relative difference beyond which two results are not the same.
+_TRIAL_OUTPUTS, _TRIAL_INPUTS, _TRIAL_FREE = 4, 6, 2
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -40,26 +44,35 @@ class Layer:
 
 @dataclass(frozen=True)
 class Fold:
-    """One adapter's block at a port of a layer. features: of that port."""
+    """One adapter's block at a port of a layer."""
 
     port: Port
     block: Block
-    features: int
 
     def merge(
         self, weight: np.ndarray, bias: np.ndarray | None, outs: slice, ins: slice
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The operator's rule on the outputs `outs` and inputs `ins` of a layer.
 
-        Axes of the operator's tensors whose size is the port's features are cut alike: the rule sees a smaller layer.
+        Axes of the operator's tensors are cut by their names, so that the rule sees a smaller layer. Raises ValueError
+        where the rule gives an array of another shape than it got.
         """
-        part = ins if self.port is Port.INPUT else outs
-        specs = self.block.operator.specs(self.features)
-        tensors = {
-            name: tensor[tuple(part if dim == self.features else slice(None) for dim in specs[name].dims)]
-            for name, tensor in self.block.tensors.items()
+        operator = self.block.operator
+        cuts = {
+            IN: ins if self.port in (Port.INPUT, Port.BRANCH) else outs,
+            OUT: ins if self.port is Port.INPUT else outs,
         }
-        return self.block.operator.merge(self.port, weight, bias, tensors)
+        tensors = {
+            name: self.block.tensors[name][tuple(cuts.get(str(dim), slice(None)) for dim in spec.dims)]
+            for name, spec in operator.specs.items()
+        }
+        merged, new_bias = operator.merge(self.port, weight, bias, tensors)
+        if merged.shape != weight.shape or (bias is not None and (new_bias is None or new_bias.shape != bias.shape)):
+            raise ValueError(
+                f"{operator.op_type}.merge: expected a weight {weight.shape} and a bias of the layer's own size, found "
+                f"{merged.shape} and {None if new_bias is None else new_bias.shape}"
+            )
+        return merged, new_bias
 
 
 @dataclass(frozen=True)
@@ -76,8 +89,12 @@ class Change:
     bias: bool = False
 
     def pieces(self) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of consecutive pieces of the tensor, seen as a matrix (rows of a bias have one column)."""
+        """Rows and columns of consecutive pieces of the tensor, seen as a matrix (rows of a bias have one column). One
+        piece for rules that need the whole matrix."""
         rows, columns = (self.layer.outputs, 1) if self.bias else (self.layer.shape[0], self._columns)
+        if not all(separable(fold.block.operator, fold.port) for fold in self.folds):
+            yield slice(0, rows), slice(0, columns)
+            return
         # A row that is too long itself is cut between inputs.
         width = min(columns, max(1, _PIECE // max(1, self.layer.spatial)) * self.layer.spatial)
         height = max(1, _PIECE // max(1, self.layer.inputs if self.bias else columns))
@@ -122,8 +139,55 @@ class Change:
         return whole
 
 
-def changes_bias(fold: Fold, layer: Layer) -> bool:
-    """Whether the fold changes the layer's bias, found by asking its rule about one output."""
-    one, bias = slice(0, 1), np.zeros(1)
+def changes_bias(fold: Fold, layer: Layer, present: bool) -> bool:
+    """Whether the fold changes the layer's bias, found by asking its rule about one output. present: whether the layer
+    has one.
+
+    Raises CannotMerge where the rule needs a bias and there is none, or computes it from the weight.
+    """
+    one, bias = slice(0, 1), np.zeros(1) if present else None
     _, changed = fold.merge(np.zeros((1, layer.inputs)), bias, one, slice(0, layer.inputs))
-    return changed is not bias
+    if changed is bias:
+        return False
+    if bias is None:
+        raise CannotMerge("the layer has no bias to fold the adapter's into; export with --mode swappable instead")
+    if not _bias_without_weight(fold.block.operator, fold.port):
+        raise CannotMerge(
+            "the new bias depends on the layer's weight, which `merge` does not have in memory whole; "
+            "`onnx --mode merged` has"
+        )
+    return True
+
+
+@cache
+def separable(operator: Operator, port: Port) -> bool:
+    """Whether the rule on parts of a layer gives the same parts of the whole result. Tried on a small random layer."""
+    fold, weight, _ = _trial(operator, port)
+    outs, ins = slice(0, _TRIAL_OUTPUTS), slice(0, _TRIAL_INPUTS)
+    whole, _ = fold.merge(weight, None, outs, ins)
+    for half in (slice(0, _TRIAL_OUTPUTS // 2), slice(_TRIAL_OUTPUTS // 2, _TRIAL_OUTPUTS)):
+        for third in (slice(0, _TRIAL_INPUTS // 3), slice(_TRIAL_INPUTS // 3, _TRIAL_INPUTS)):
+            part, _ = fold.merge(weight[half, third], None, half, third)
+            if not np.allclose(part, whole[half, third], _ROUNDING, _ROUNDING):
+                return False
+    return True
+
+
+@cache
+def _bias_without_weight(operator: Operator, port: Port) -> bool:
+    fold, weight, bias = _trial(operator, port)
+    outs, ins = slice(0, _TRIAL_OUTPUTS), slice(0, _TRIAL_INPUTS)
+    first, second = (fold.merge(values, bias, outs, ins)[1] for values in (weight, -weight))
+    return np.array_equal(first, second)  # type: ignore[arg-type]
+
+
+def _trial(operator: Operator, port: Port) -> tuple[Fold, np.ndarray, np.ndarray]:
+    """The operator with random tensors, and a random layer's weight and bias."""
+    rng = np.random.default_rng(0)
+    features = {
+        Port.INPUT: Features(_TRIAL_INPUTS, _TRIAL_INPUTS),
+        Port.BRANCH: Features(_TRIAL_INPUTS, _TRIAL_OUTPUTS),
+    }.get(port, Features(_TRIAL_OUTPUTS, _TRIAL_OUTPUTS))
+    tensors = {name: rng.standard_normal(spec.shape(features, _TRIAL_FREE)) for name, spec in operator.specs.items()}
+    weight, bias = rng.standard_normal((_TRIAL_OUTPUTS, _TRIAL_INPUTS)), rng.standard_normal(_TRIAL_OUTPUTS)
+    return Fold(port, Block(operator, tensors)), weight, bias

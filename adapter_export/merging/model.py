@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,11 @@ import numpy as np
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import CannotMerge
 from adapter_export.merging.rounding import round_to
-from adapter_export.sites import Site
+from adapter_export.methods.contract import Block
+from adapter_export.sites import Port, Site
+
+# Axes of a linear layer's weight.
+_MATRIX = 2
 
 if TYPE_CHECKING:
     import torch
@@ -27,35 +32,49 @@ def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
     another module, a result that is not finite in the weights' dtype.
     """
     users = _users(model)
-    changes: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
+    by_module: dict[str, list[tuple[Site, Block]]] = {}
     for site, block in adapter.blocks.items():
         if (reason := block.operator.unmergeable(site.port)) is not None:
             raise CannotMerge(f"method {adapter.method!r}: {reason}")
-        module = model.base_model.get_submodule(site.module)
-        weight, bias = _linear(site, module)
-        transposed = _is_conv1d(module)
-        w64 = weight.detach().double().numpy()
-        b64 = None if bias is None else bias.detach().double().numpy()
-        new_weight, new_bias = block.operator.merge(site.port, w64.T if transposed else w64, b64, block.tensors)
-        results = [("weight", weight, new_weight.T if transposed else new_weight)]
-        if bias is not None and new_bias is not None and new_bias is not b64:
-            results.append(("bias", bias, new_bias))
-        for kind, parameter, value in results:
-            name = f"{site.module}.{kind}"
+        by_module.setdefault(site.module, []).append((site, block))
+    changes: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
+    for path, blocks in by_module.items():
+        module, (site, _) = model.base_model.get_submodule(path), blocks[0]
+        for kind, parameter, value in _folded(site, module, blocks):
+            name = f"{path}.{kind}"
             if others := [user for user in users[id(parameter)] if user is not module]:
                 raise CannotMerge(
                     f"site {site.name}: {name} is tied to {len(others)} other module(s) of the model, which must not "
-                    "be scaled; save the model with a weight of its own for each, or use --mode swappable"
+                    "change; save the model with a weight of its own for each, or use --mode swappable"
                 )
-            if name in changes:
-                raise CannotMerge(f"site {site.name}: {name} would be scaled twice by one adapter")
             changes[name] = (parameter, _rounded(site, name, value, parameter.dtype))
     names = list(changes)
     while changes:
         # In place, one at a time: the old weights' memory is the new ones'.
-        parameter, value = changes.popitem()[1]
-        parameter.data.copy_(value)
+        target, new = changes.popitem()[1]
+        target.data.copy_(new)
     return names
+
+
+def _folded(
+    site: Site, module: nn.Module, blocks: Sequence[tuple[Site, Block]]
+) -> Iterator[tuple[str, nn.Parameter, np.ndarray]]:
+    """What all blocks of one layer make of its weight and its bias: (name in the layer, parameter, new values). A bias
+    that no block changes is left out."""
+    weight, bias = _linear(site, module)
+    w64: np.ndarray = weight.detach().double().numpy()
+    b64: np.ndarray | None = None if bias is None else bias.detach().double().numpy()
+    transposed, before = _is_conv1d(module), b64
+    w64 = w64.T if transposed else w64
+    for here, block in blocks:
+        if here.port is Port.BRANCH and w64.ndim > _MATRIX:
+            raise CannotMerge(f"site {here.name}: a branch around a convolution is not folded into its kernel")
+        w64, b64 = block.operator.merge(here.port, w64, b64, block.tensors)
+        if bias is None and b64 is not None:
+            raise CannotMerge(f"site {here.name}: the layer has no bias to fold the adapter's into")
+    yield "weight", weight, w64.T if transposed else w64
+    if bias is not None and b64 is not None and b64 is not before:
+        yield "bias", bias, b64
 
 
 def _rounded(site: Site, name: str, value: np.ndarray, dtype: torch.dtype) -> torch.Tensor:

@@ -15,7 +15,7 @@ from adapter_export.merging.heads import HeadChange
 from adapter_export.merging.layout import Layout
 from adapter_export.merging.rounding import STORED
 from adapter_export.reading.files import open_file
-from adapter_export.sites import Site
+from adapter_export.sites import Port, Site
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def plan_changes(layout: Layout, adapters: Sequence[Adapter]) -> dict[str, Chang
                 raise CannotMerge(f"method {adapter.method!r}: {reason}")
             if site.module not in info.inputs:
                 raise CannotMerge(f"site {site.name}: {site.module} is no linear layer or convolution to fold into")
-            folds.setdefault(site.module, []).append(Fold(site.port, block, info.features(site)))
+            if site.port is Port.BRANCH and site.module in info.convolutions:
+                raise CannotMerge(f"site {site.name}: a branch around a convolution is not folded into its kernel")
+            folds.setdefault(site.module, []).append(Fold(site.port, block))
             sites[site.module] = site
     changes: dict[str, Change] = {}
     for module, blocks in folds.items():
@@ -69,7 +71,10 @@ def plan_changes(layout: Layout, adapters: Sequence[Adapter]) -> dict[str, Chang
         layer = Layer(layout.weight_shape(on_disk), layout.transposed)
         weight, bias = f"{on_disk}.weight", f"{on_disk}.bias"
         changes[weight] = _change(layout, sites[module], weight, layer, blocks)
-        touching = [fold for fold in blocks if bias in layout.weights.where and changes_bias(fold, layer)]
+        try:
+            touching = [fold for fold in blocks if changes_bias(fold, layer, bias in layout.weights.where)]
+        except CannotMerge as error:
+            raise CannotMerge(f"site {sites[module].name}: {error}") from None
         if touching:
             changes[bias] = _change(layout, sites[module], bias, layer, touching, bias=True)
     return changes
@@ -129,6 +134,6 @@ def _change(layout: Layout, site: Site, name: str, layer: Layer, folds: Sequence
 
 def _tied(other: str) -> str:
     return (
-        f"its weight is tied to {other}, which must not be scaled; save the model with a weight of its own for each, "
+        f"its weight is tied to {other}, which must not change; save the model with a weight of its own for each, "
         "or export with --mode swappable"
     )

@@ -11,9 +11,9 @@ import numpy as np
 
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.methods.activations import ACTIVATIONS, activation
-from adapter_export.methods.contract import Operator, TensorSpec
+from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec
 from adapter_export.methods.registry import register
-from adapter_export.sites import Port, Site
+from adapter_export.sites import Features, Port, Site
 
 if TYPE_CHECKING:
     import torch
@@ -109,16 +109,18 @@ class BottleneckOperator:
                       "on = Greater (active, like)", "out = Where (on, changed, y)"]  # fmt: skip
         return "\n".join(lines)
 
-    def specs(self, features: int) -> dict[str, TensorSpec]:
-        norms = (("before", self.norm_before), ("after", self.norm_after))
+    @property
+    def specs(self) -> dict[str, TensorSpec]:
+        read = IN if self.source == ("u",) else OUT
+        norms = (("before", read, self.norm_before), ("after", OUT, self.norm_after))
         return {
-            "down": TensorSpec((features, "width"), 0.0),
+            "down": TensorSpec((read, "width"), 0.0),
             "down_bias": TensorSpec(("width",), 0.0),
-            "up": TensorSpec(("width", features), 0.0),
-            "up_bias": TensorSpec((features,), 0.0),
+            "up": TensorSpec(("width", OUT), 0.0),
+            "up_bias": TensorSpec((OUT,), 0.0),
             **{
-                f"{name}_{kind}": TensorSpec((features,), 0.0)
-                for name, present in norms
+                f"{name}_{kind}": TensorSpec((dim,), 0.0)
+                for name, dim, present in norms
                 if present
                 for kind in ("weight", "bias")
             },
@@ -239,15 +241,15 @@ class Bottleneck:
         return dict.fromkeys(placement.bottleneck_sites(modules, options.placement), operator)
 
     def initial(
-        self, operator: Operator, features: int, options: Any, rng: np.random.Generator
+        self, operator: Operator, features: Features, options: Any, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         factor = options.reduction_factor or PLACEMENTS[options.placement].reduction_factor
-        width = max(1, int(features // factor))
+        width = max(1, int(features.inputs // factor))
         return {
-            "down": rng.normal(0.0, INITIAL_STD, (features, width)).astype(np.float32),
+            "down": rng.normal(0.0, INITIAL_STD, (features.inputs, width)).astype(np.float32),
             "down_bias": np.zeros(width, np.float32),
-            "up": np.zeros((width, features), np.float32),
-            "up_bias": np.zeros(features, np.float32),
+            "up": np.zeros((width, features.outputs), np.float32),
+            "up_bias": np.zeros(features.outputs, np.float32),
         }
 
 

@@ -13,28 +13,45 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from adapter_export.sites import Port, Site
+from adapter_export.sites import Features, Port, Site
 
 if TYPE_CHECKING:
     import torch
 
     from adapter_export.placement.architecture import Placement
 
+# Dims of a tensor that the site fixes: the features of u, and those of y (see `sites.Port`).
+IN, OUT = "in", "out"
+# The one value that an operator may read which is no activation: see `Operator.reads`.
+WEIGHT = "weight"
+
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Dims and identity value of one tensor at a site.
+    """Dims and identity value of one tensor of an operator.
 
-    An int dim is fixed by the site; a str dim is symbolic: adapters of one bundle may differ in it.
-    Filling the tensor with `identity` (symbolic dims taken as 1) makes the whole operator return y unchanged.
+    dims: IN and OUT are the features of u and of y at a site; any other name is a free dim, in which adapters of one
+        bundle may differ (the width of a bottleneck); an int is always that size.
+    identity: all tensors filled with theirs (free dims taken as 1) make the operator return y unchanged.
     """
 
     dims: tuple[int | str, ...]
     identity: float
 
+    def at(self, features: Features) -> tuple[int | str, ...]:
+        """The dims at a site of these features; names are left for the free ones alone."""
+        known: dict[int | str, int] = {IN: features.inputs, OUT: features.outputs}
+        return tuple(known.get(dim, dim) for dim in self.dims)
+
+    def shape(self, features: Features, free: int = 1) -> tuple[int, ...]:
+        """The sizes at a site of these features, with `free` for every free dim."""
+        return tuple(dim if isinstance(dim, int) else free for dim in self.at(features))
+
 
 class Operator(Protocol):
     """One arithmetic at a site. Frozen and hashable: equal operators share one ONNX function."""
+
+    def __hash__(self) -> int: ...
 
     @property
     def method(self) -> str: ...
@@ -49,8 +66,8 @@ class Operator(Protocol):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The values it reads, in the order of the ONNX function's inputs: u and y (see `Port`), and where its sites
-        offer them x, h and n (see `Site`)."""
+        """The values it reads, in the order of the ONNX function's inputs: u and y (see `Port`); where its sites offer
+        them x, h and n (see `Site`); and `weight` (out, in), that of the linear layer at the site."""
 
     @property
     def body(self) -> str:
@@ -64,8 +81,9 @@ class Operator(Protocol):
     def axis(self) -> int:
         """The axis of y that holds the features, counted from the end (-1; a convolution has its channels before)."""
 
-    def specs(self, features: int) -> dict[str, TensorSpec]:
-        """Tensors of this operator at a site with `features` features, in the order of the ONNX function's inputs."""
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """Tensors of this operator by name, in the order of the ONNX function's inputs."""
 
     def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The same arithmetic in PyTorch; the values are (..., d), or as `axis` says."""
@@ -78,7 +96,8 @@ class Operator(Protocol):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Fold into a linear layer: float64 weight (out, in) and bias (out,) in, the same out.
 
-        Raises CannotMerge, with the reason, where `unmergeable` gives one.
+        A layer without a bias comes with None; a rule that would need one gives one. What does not change may be the
+        array that was given. Raises CannotMerge, with the reason, where `unmergeable` gives one.
         """
 
 
@@ -104,6 +123,6 @@ class Method(Protocol):
         """Sites among the base model's module paths, each with its operator. Raises InputError if there are none."""
 
     def initial(
-        self, operator: Operator, features: int, options: Any, rng: np.random.Generator
+        self, operator: Operator, features: Features, options: Any, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """float32 tensors to start training from; together they are the identity."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from adapter_export.errors import CannotMerge
-from adapter_export.methods.contract import Operator, TensorSpec
+from adapter_export.methods.contract import OUT, Operator, TensorSpec
 from adapter_export.methods.registry import register
-from adapter_export.sites import Port, Site
+from adapter_export.sites import Features, Port, Site
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +47,9 @@ class IA3Operator:
     def axis(self) -> int:
         return -1 - self.spatial
 
-    def specs(self, features: int) -> dict[str, TensorSpec]:
-        return {"l": TensorSpec((features, *(1,) * self.spatial), 1.0)}
+    @property
+    def specs(self) -> dict[str, TensorSpec]:
+        return {"l": TensorSpec((OUT, *(1,) * self.spatial), 1.0)}
 
     def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return values["y"] * tensors["l"]
@@ -88,9 +89,9 @@ class IA3:
         return {site: IA3Operator() for site in placement.ia3_sites(modules)}
 
     def initial(
-        self, operator: Operator, features: int, options: Any, rng: np.random.Generator
+        self, operator: Operator, features: Features, options: Any, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        return {"l": np.ones(features, np.float32)}
+        return {"l": np.ones(features.outputs, np.float32)}
 
 
 register(IA3())

@@ -14,6 +14,7 @@ import pytest
 from adapter_export.bundle.manifest import (
     MANIFEST,
     AdapterInfo,
+    AdapterTensorInfo,
     GraphInfo,
     Manifest,
     SiteInfo,
@@ -44,8 +45,10 @@ def manifest() -> Manifest:
             )
         },
         sites=(
-            SiteInfo("layer", "output", "IA3", "ia3", {"layer.ia3.l": TensorInfo("float32", (8,))}, 1.0),
-            SiteInfo("classifier", "replace", "Head", "head", {"c.head.bias": TensorInfo("float32", ("n",))}, None),
+            SiteInfo("layer", "output", "IA3", "ia3", {"layer.ia3.l": AdapterTensorInfo("float32", (8,), 1.0)}),
+            SiteInfo(
+                "classifier", "replace", "Head", "head", {"c.head.bias": AdapterTensorInfo("float32", ("n",), None)}
+            ),
         ),
         adapters=(
             AdapterInfo("one", "ia3", "peft", digest, 8, ("no", "yes"), file=adapter_path("one")),
@@ -89,8 +92,12 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format_version=2), "field 'format_version': expected 1, found 2"),
-        (lambda m: m.pop("format_version"), "field 'format_version': expected 1, found None"),
+        (
+            lambda m: m.update(format_version=3),
+            "'format_version': expected 1 to 2, found 3; a newer adapter-exp",
+        ),
+        (lambda m: m.update(format_version=True), "field 'format_version': expected 1 to 2, found True$"),
+        (lambda m: m.pop("format_version"), "field 'format_version': expected 1 to 2, found None$"),
         (lambda m: m.pop("sites"), "field 'sites' is missing"),
         (lambda m: m.update(new=1), "field 'new' is not known"),
         (lambda m: m["base"].update(hidden_size="8"), "field 'base.hidden_size': expected int, found str"),
@@ -138,7 +145,7 @@ def test_what_is_wrong_is_named(folder: Path, change: Callable[[dict[str, Any]],
         (lambda m, odd: m.update(positions=odd), "positions"),
         (lambda m, odd: m["base"].update(hidden_size=odd), "base.hidden_size"),
         (lambda m, odd: m["base"]["modules"].update(layer=odd), "base.modules.layer"),
-        (lambda m, odd: m["sites"][0].update(default=odd), "sites[0].default"),
+        (lambda m, odd: m["sites"][0]["tensors"]["layer.ia3.l"].update(default=odd), "sites[0].tensors"),
         (lambda m, odd: m["sites"][0]["tensors"]["layer.ia3.l"]["shape"].append(odd), "sites[0].tensors"),
         (lambda m, odd: m["adapters"][0].update(slot=odd), "adapters[0].slot"),
     ],

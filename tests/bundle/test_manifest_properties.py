@@ -20,6 +20,7 @@ from adapter_export.bundle.manifest import (
     PORTS,
     WEIGHT_DTYPES,
     AdapterInfo,
+    AdapterTensorInfo,
     GraphInfo,
     Manifest,
     SiteInfo,
@@ -42,14 +43,18 @@ optional_texts = st.none() | st.lists(texts, max_size=3).map(tuple)
 sizes = st.dictionaries(texts, counts, max_size=3)
 tensors = st.builds(TensorInfo, st.sampled_from(DTYPES), st.lists(counts | texts, max_size=3).map(tuple))
 by_name = st.dictionaries(texts, tensors, max_size=3)
+of_adapters = st.builds(
+    AdapterTensorInfo, st.sampled_from(DTYPES), st.lists(counts | texts, max_size=3).map(tuple),
+    st.none() | st.floats(-3.4e38, 3.4e38),
+)  # fmt: skip
 models = st.builds(
     ModelInfo, texts, texts, texts, st.booleans(), counts, sizes, sizes, st.lists(texts, max_size=2).map(tuple),
     convolutions=st.dictionaries(texts, st.integers(1, 3), max_size=3), labels=optional_texts,
     sha256=digests | st.just(""),
 )  # fmt: skip
 sites = st.builds(
-    SiteInfo, texts, st.sampled_from(PORTS), texts, texts, by_name, st.none() | st.floats(-3.4e38, 3.4e38),
-    st.none() | st.dictionaries(texts, texts, max_size=2),
+    SiteInfo, texts, st.sampled_from(PORTS), texts, texts,
+    st.dictionaries(texts, of_adapters, max_size=3), st.none() | st.dictionaries(texts, texts, max_size=2),
 )  # fmt: skip
 problems = st.none() | st.sampled_from(PROBLEM_TYPES)
 names = st.from_regex(r"[a-z][a-z0-9._-]{0,20}[a-z0-9]", fullmatch=True).filter(
@@ -101,7 +106,7 @@ VALID = json.dumps(
         Manifest(
             "1.0", "swappable", "features", "float32", 20, ModelInfo("bert", "B", "b", False, 8, {"l": 8}, {"l": 8}),
             {"model.onnx": GraphInfo({"a": TensorInfo("int64", ("batch", 3))}, {})},
-            (SiteInfo("l", "output", "I", "ia3", {"l.ia3.l": TensorInfo("float32", (8,))}, 1.0),),
+            (SiteInfo("l", "output", "I", "ia3", {"l.ia3.l": AdapterTensorInfo("float32", (8,), 1.0)}),),
             (AdapterInfo("one", "ia3", "peft", "ab", 8, ("no", "yes"), file=adapter_path("one")),),
             {"model.onnx": "ab", adapter_path("one"): "ab"},
         )

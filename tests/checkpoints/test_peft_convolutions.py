@@ -165,8 +165,8 @@ def test_training_places_nothing_on_a_convolution(tiny_base: TinyBase) -> None:
 def test_the_description_knows_convolutions(tiny_base: TinyBase) -> None:
     info = tiny_base("vit").info
     assert info.convolutions == {PROJECTION: 2}
-    assert info.features(Site(PROJECTION, Port.OUTPUT)) == 32
-    assert info.features(Site(PROJECTION, Port.INPUT)) == 3
+    assert info.features(Site(PROJECTION, Port.OUTPUT)).outputs == 32
+    assert info.features(Site(PROJECTION, Port.INPUT)).outputs == 3
     grouped = convolutional(3, groups=2).info
     assert grouped.convolutions == {"first": 3, "second": 3}
-    assert replace(grouped, convolutions={}).features(Site("first", Port.INPUT)) == 4
+    assert replace(grouped, convolutions={}).features(Site("first", Port.INPUT)).outputs == 4

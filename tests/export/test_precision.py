@@ -34,6 +34,7 @@ from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.naming import DOMAIN
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
+from adapter_export.sites import Features
 from tests.bundles import Exported
 
 # Of the largest difference to the size of the outputs: measured 3e-3 to 7e-3.
@@ -248,8 +249,8 @@ def test_norms_within_adapters_stand_what_their_squares_do_not(dtype: str) -> No
     # Activations as large language models have them, on a few features.
     y = rng.normal(size=(2, 3, 32)) * np.where(np.arange(32) == 5, 3000, 30)
     values = {"u": y, "y": y} | {
-        name: rng.normal(spec.identity, 3, [dim if isinstance(dim, int) else 4 for dim in spec.dims])
-        for name, spec in operator.specs(32).items()
+        name: rng.normal(spec.identity, 3, spec.shape(Features(32, 32), free=4))
+        for name, spec in operator.specs.items()
     }
     values = {name: array.astype(dtype) for name, array in values.items()}
     arguments = [*operator.reads, *(name for name in values if name not in ("u", "y"))]
@@ -273,7 +274,7 @@ def test_norms_within_adapters_stand_what_their_squares_do_not(dtype: str) -> No
 
 def test_an_embedded_number_beyond_the_dtype_is_refused_by_name() -> None:
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 20})
-    slot = Slot("layer.0.ia3.l", (2,), np.ones(2, np.float16))
+    slot = Slot("layer.0.ia3.l", (2,), np.ones(2, np.float16), 1.0)
     with pytest.raises(InputError, match=r"tensor 'layer.0.ia3.l': expected values within float16, found larger ones"):
         Constants({"layer.0.ia3.l": np.array([1.0, 7e4], np.float32)}).store(graph, slot)
     assert not graph.initializers

@@ -210,6 +210,6 @@ def test_gemma_3_with_images(tmp_path: Path) -> None:
 
 def test_a_module_of_unknown_width_is_refused_by_name() -> None:
     info = ModelInfo("resnet", "ResNetModel", "resnet", False, 0, {"encoder": 0, "conv": 8}, {"conv": 3})
-    assert info.features(Site("conv", Port.OUTPUT)) == 8
+    assert info.features(Site("conv", Port.OUTPUT)).outputs == 8
     with pytest.raises(InputError, match=re.escape("module 'encoder': its output has no size")):
         info.features(Site("encoder", Port.OUTPUT))

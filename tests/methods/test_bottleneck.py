@@ -10,6 +10,7 @@ from adapter_export.errors import InputError
 from adapter_export.methods.activations import ALIASES, activation
 from adapter_export.methods.bottleneck import Bottleneck, BottleneckOperator, BottleneckOptions
 from adapter_export.placement.architecture import Custom
+from adapter_export.sites import Features
 
 # What each activation gives at -2 and 3, from its definition.
 AT_MINUS_2_AND_3 = {
@@ -78,7 +79,9 @@ def test_an_unknown_activation_is_refused_with_the_known_ones() -> None:
 )
 def test_width_follows_the_reduction_factor(features: int, factor: float, width: int) -> None:
     options = BottleneckOptions(reduction_factor=factor)
-    tensors = Bottleneck().initial(BottleneckOperator("relu"), features, options, np.random.default_rng(0))
+    tensors = Bottleneck().initial(
+        BottleneckOperator("relu"), Features(features, features), options, np.random.default_rng(0)
+    )
     assert {name: tensor.shape for name, tensor in tensors.items()} == {
         "down": (features, width),
         "down_bias": (width,),

@@ -25,7 +25,7 @@ from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import DOMAIN, DOMAIN_VERSION
 from adapter_export.placement.architecture import Custom
 from adapter_export.placement.tables import placement_for
-from adapter_export.sites import Port
+from adapter_export.sites import Features, Port
 
 # One layer of BERT, enough for a placement.
 LAYER = "encoder.layer.0"
@@ -101,8 +101,7 @@ every_method = pytest.mark.parametrize("method", registry.names())
 
 def shapes(operator: Operator, width: int) -> dict[str, tuple[int, ...]]:
     """The operator's tensors with every symbolic dim taken as `width`."""
-    specs = operator.specs(FEATURES)
-    return {name: tuple(d if isinstance(d, int) else width for d in spec.dims) for name, spec in specs.items()}
+    return {name: spec.shape(Features(FEATURES, FEATURES), width) for name, spec in operator.specs.items()}
 
 
 def random_tensors(operator: Operator, width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -203,7 +202,7 @@ class TestOperators:
     @pytest.mark.parametrize("width", WIDTHS)
     def test_identity_values_give_y_exactly(self, case: Case, width: int) -> None:
         values = random_values(case.operator, np.random.default_rng(0))
-        specs = case.operator.specs(FEATURES)
+        specs = case.operator.specs
         identity = {name: np.full(shape, specs[name].identity) for name, shape in shapes(case.operator, width).items()}
         assert np.array_equal(forward(case.operator, values, identity, "float32"), values["y"].astype(np.float32))
 
@@ -218,15 +217,17 @@ class TestOperators:
     def test_a_fresh_adapter_is_the_identity_and_shaped_as_specified(self, case: Case) -> None:
         rng = np.random.default_rng(0)
         method = registry.get(case.method)
-        tensors = method.initial(case.operator, FEATURES, method.Options(**(case.settings or {})), rng)
+        tensors = method.initial(
+            case.operator, Features(FEATURES, FEATURES), method.Options(**(case.settings or {})), rng
+        )
 
-        specs = case.operator.specs(FEATURES)
+        specs = case.operator.specs
         assert list(tensors) == list(specs)
         symbols: dict[str, int] = {}
         for name, tensor in tensors.items():
             assert tensor.dtype == np.float32
-            assert tensor.ndim == len(specs[name].dims)
-            for size, dim in zip(tensor.shape, specs[name].dims, strict=True):
+            dims = specs[name].at(Features(FEATURES, FEATURES))
+            for size, dim in zip(tensor.shape, dims, strict=True):
                 assert size == (dim if isinstance(dim, int) else symbols.setdefault(dim, size)), name
         values = random_values(case.operator, rng)
         assert np.array_equal(forward(case.operator, values, tensors), values["y"])
@@ -267,7 +268,7 @@ class TestOperators:
         for operator in operators:
             assert operator.op_type.isidentifier()
             assert operator.slug.isidentifier()
-            assert not {"u", "y", "x", "h", "n", "out"} & set(operator.specs(FEATURES))
+            assert not {"u", "y", "x", "h", "n", "out"} & set(operator.specs)
 
     @every_case_of_settings
     def test_an_operator_is_a_value_and_knows_its_method(self, case: Case) -> None:
@@ -295,9 +296,9 @@ class TestOperators:
         if refusal or port is Port.NORM:  # before a norm there is no linear layer to merge into
             assert len(refusal.split()) > 5, "a refusal gives its reason"
             return
-        if port is Port.OUTPUT:
-            y = x @ weight.T + shift
-            expected = forward(case.operator, {"u": y, "y": y}, tensors)
+        y = x @ weight.T + shift
+        if port is not Port.INPUT:
+            expected = forward(case.operator, {"u": x if port is Port.BRANCH else y, "y": y}, tensors)
         else:
             expected = forward(case.operator, {"u": x, "y": x}, tensors) @ weight.T + shift
         assert (new_bias is None) == (bias is None)

@@ -286,7 +286,9 @@ class TestSites:
         for kind in ("houlsby", "pfeiffer", "parallel"):
             for site in placement.bottleneck_sites(info.modules, kind):
                 # CLIP's images have a width of their own.
-                assert info.features(site) == (24 if site.module.startswith("vision_model") else info.hidden_size), site
+                assert info.features(site).outputs == (
+                    24 if site.module.startswith("vision_model") else info.hidden_size
+                ), site
 
     def test_parallel_stands_where_houlsby_follows_the_feed_forward(
         self, model_type: str, tiny_info: Callable[..., ModelInfo]

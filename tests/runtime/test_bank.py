@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.bank import kind_of, table_of
-from adapter_export.bundle.manifest import ADAPTER_IDS, MODEL, AdapterInfo, GraphInfo, Manifest, SiteInfo, TensorInfo
+from adapter_export.bundle.manifest import (
+    ADAPTER_IDS,
+    MODEL,
+    AdapterInfo,
+    AdapterTensorInfo,
+    GraphInfo,
+    Manifest,
+    SiteInfo,
+)
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.runtime import bank as module
@@ -26,8 +34,10 @@ WEIGHT, LABELS = "classifier.head.weight", "classifier.head.bias"
 
 def site(module_path: str, method: str, default: float | None, **tensors: tuple[int | str, ...]) -> SiteInfo:
     kind = {"ia3": "ia3", "bottleneck": "bottleneck_relu", "head": "head"}[method]
-    named = {f"{module_path}.{kind}.{name}": TensorInfo("float32", dims) for name, dims in tensors.items()}
-    return SiteInfo(module_path, "output", kind, method, named, default)
+    named = {
+        f"{module_path}.{kind}.{name}": AdapterTensorInfo("float32", dims, default) for name, dims in tensors.items()
+    }
+    return SiteInfo(module_path, "output", kind, method, named)
 
 
 def manifest(labels: tuple[str, ...] | None = None) -> Manifest:

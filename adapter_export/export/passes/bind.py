@@ -14,9 +14,9 @@ from adapter_export.export.head import head_operator
 from adapter_export.export.markers import HEAD, SITE
 from adapter_export.export.passes.functions import Function
 from adapter_export.export.storage import Slot, Storage
-from adapter_export.methods.contract import Operator, TensorSpec
+from adapter_export.methods.contract import Operator
 from adapter_export.naming import DOMAIN, tensor_name
-from adapter_export.sites import Port, Site
+from adapter_export.sites import Features, Port, Site
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Bound:
     """A place of the graph after binding. kind: the middle part of its tensors' names. function: what its node calls,
-    whose last arguments are the slots. default: see `bundle.manifest.SiteInfo`."""
+    whose last arguments are the slots."""
 
     module: str
     site: str
@@ -34,7 +34,6 @@ class Bound:
     kind: str
     function: Function
     slots: Mapping[str, Slot]
-    default: float | None
 
     @property
     def name(self) -> str:
@@ -85,17 +84,18 @@ def _site(node: ir.Node, operators: Mapping[tuple[str, str], Operator]) -> Bound
         return None
     y = node.inputs[-1]
     assert y is not None
-    assert y.shape is not None
     assert y.dtype is not None
-    # Each operator has a width of its own: those that are not active keep their default beside the one that is.
-    width = f"{site.name}.{operator.slug}.width"
+    u = node.inputs[operator.reads.index("u")] if "u" in operator.reads else y
+    features = Features(_size(u, operator.axis), _size(y, operator.axis))
+    # Each operator has free dims of its own: those that are not active keep their default beside the one that is.
     slots = {
         name: Slot(
             tensor_name(site.name, operator.slug, name),
-            tuple(width if dim == "width" else dim for dim in spec.dims),
-            np.full([dim if isinstance(dim, int) else 1 for dim in spec.dims], spec.identity, y.dtype.numpy()),
+            tuple(dim if isinstance(dim, int) else f"{site.name}.{operator.slug}.{dim}" for dim in spec.at(features)),
+            np.full(spec.shape(features), spec.identity, y.dtype.numpy()),
+            spec.identity,
         )
-        for name, spec in operator.specs(int(y.shape[operator.axis])).items()  # type: ignore[arg-type]
+        for name, spec in operator.specs.items()
     }
     return Bound(
         site.module,
@@ -105,7 +105,6 @@ def _site(node: ir.Node, operators: Mapping[tuple[str, str], Operator]) -> Bound
         operator.slug,
         Function(operator.op_type, (*operator.reads, *slots), operator.body),
         slots,
-        _identity(operator.specs(1).values()),
     )
 
 
@@ -123,9 +122,9 @@ def _head(node: ir.Node, defaults: Mapping[str, np.ndarray], last_head: str | No
         dims: tuple[int | str, ...] = default.shape
         if operator.labels:
             dims = (NUM_LABELS, *default.shape[1:])
-        slots[name] = Slot(full, dims, default)
+        slots[name] = Slot(full, dims, default, identity=None)
     function = Function(operator.op_type, ("x", *slots), operator.body)
-    return Bound(module, module, "replace", HEAD_SLUG, HEAD_SLUG, function, slots, None)
+    return Bound(module, module, "replace", HEAD_SLUG, HEAD_SLUG, function, slots)
 
 
 def _replace(graph: ir.Graph, marker: ir.Node, function: Function, inputs: list[ir.Value], name: str) -> None:
@@ -154,10 +153,12 @@ def _text(node: ir.Node, name: str) -> str:
     return str(node.attributes[name].value)
 
 
-def _identity(specs: Iterable[TensorSpec]) -> float:
-    values = {spec.identity for spec in specs}
-    assert len(values) == 1, "tensors of one operator share their identity value"
-    return values.pop()
+def _size(value: ir.Value | None, axis: int) -> int:
+    assert value is not None
+    assert value.shape is not None
+    size = value.shape[axis]
+    assert isinstance(size, int)
+    return size
 
 
 def downstream(values: Iterable[ir.Value]) -> Iterator[ir.Value]:

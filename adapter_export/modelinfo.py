@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from adapter_export.architectures.facts import facts
+from adapter_export.architectures.registry import facts
 from adapter_export.errors import InputError
 from adapter_export.reading.declared import Between, OptionalSha256, Size
 from adapter_export.sites import Features, Port, Site

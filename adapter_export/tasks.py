@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapter_export.architectures.facts import facts
+from adapter_export.architectures.registry import facts
 from adapter_export.errors import InputError
 
 

@@ -11,7 +11,7 @@ from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Block
-from adapter_export.placement.tables import placement_for
+from adapter_export.methods.placement import placed
 
 
 def random_adapter(base: BaseModel, method: str, labels: int = 2, seed: int = 0, **options: object) -> Adapter:
@@ -20,9 +20,7 @@ def random_adapter(base: BaseModel, method: str, labels: int = 2, seed: int = 0,
     chosen = registry.get(method)
     settings = chosen.Options(**options)
     blocks = {}
-    for site, operator in chosen.place(
-        placement_for(base.info.model_type, base.info.modules), base.info.modules, settings
-    ).items():
+    for site, operator in placed(chosen, base.info, settings).items():
         tensors = chosen.initial(operator, base.info.features(site), settings, rng)
         blocks[site] = Block(
             operator, {k: (v + rng.normal(0, 0.1, v.shape)).astype(np.float32) for k, v in tensors.items()}

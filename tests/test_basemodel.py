@@ -566,11 +566,12 @@ class TestDescription:
 
 
 def test_a_real_model(minilm: Path) -> None:
-    from adapter_export.placement.tables import placement_for
+    from adapter_export.architectures.layers import layers_of
+    from adapter_export.methods.bottleneck import placement_sites
 
     base = load_base(minilm)
     assert (base.task, base.info.architecture, base.info.hidden_size) == ("features", "BertModel", 384)
-    placement = placement_for(base.info.model_type, base.info.modules)
-    assert len(placement.ia3_sites(base.info.modules)) == 6 * 3
-    assert len(placement.bottleneck_sites(base.info.modules, "houlsby")) == 6 * 2
-    assert len(placement.bottleneck_sites(base.info.modules, "pfeiffer")) == 6
+    layers = layers_of(base.info.model_type, base.info.modules)
+    assert len(layers) == 6
+    assert len(placement_sites(layers, "houlsby")) == 6 * 2
+    assert len(placement_sites(layers, "pfeiffer")) == 6

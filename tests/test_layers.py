@@ -14,7 +14,7 @@ FRAMEWORKS = ("torch", "transformers", "onnx", "onnxruntime", "onnx_ir", "onnxsc
     "code",
     [
         "import adapter_export.checkpoints.folder",
-        "import adapter_export.placement.tables as t; t.placement_for('bert', [])",
+        "import adapter_export.architectures.registry as r; r.facts('bert')",
         "import adapter_export.methods.registry as r; [r.get(name) for name in r.names()]",
         "import adapter_export.modelinfo, adapter_export.sites, adapter_export.tasks, adapter_export.naming",
         "import adapter_export.basemodel",

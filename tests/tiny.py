@@ -14,8 +14,8 @@ from adapter_export.basemodel import quiet
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Block
+from adapter_export.methods.placement import placed
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.tables import placement_for
 
 # Sizes of the tiny models: d features in h heads, LAYERS layers, at most POSITIONS tokens; classes without num_labels.
 HIDDEN, HEADS, LAYERS, FFN, POSITIONS, LABELS = 32, 4, 2, 64, 64, 3
@@ -142,7 +142,6 @@ def random_adapter(
     *,
     labels: tuple[str, ...] | None = None,
     target: str | None = None,
-    feedforward: str | None = None,
     **options: Any,
 ) -> Adapter:
     """See the fixture of that name."""
@@ -150,8 +149,7 @@ def random_adapter(
     chosen = registry.get(method)
     settings = chosen.Options(**options)
     blocks = {}
-    placement = placement_for(info.model_type, info.modules, target, feedforward)
-    for site, operator in chosen.place(placement, info.modules, settings).items():
+    for site, operator in placed(chosen, info, settings, target).items():
         shapes = chosen.initial(operator, info.features(site), settings, rng)
         specs = operator.specs
         blocks[site] = Block(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapter_export.architectures.layers import layers_of
+from adapter_export.architectures.registry import facts
 from adapter_export.checkpoints import hub_config, hub_heads, hub_interface, hub_lora, hub_named, hub_writing
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
 from adapter_export.checkpoints.files import field, read_json, read_tensors, shortened
@@ -19,10 +21,9 @@ from adapter_export.checkpoints.hub_interface import Interface
 from adapter_export.checkpoints.hub_places import arrange, places
 from adapter_export.checkpoints.hub_tensors import by_place, tensors_of
 from adapter_export.errors import InputError
-from adapter_export.methods.bottleneck import PLACEMENTS, BottleneckOperator
+from adapter_export.methods.bottleneck import PLACEMENTS, BottleneckOperator, placement_sites
 from adapter_export.methods.contract import Block
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.tables import known
 from adapter_export.reading.files import present
 from adapter_export.sites import Port, Site
 
@@ -33,12 +34,6 @@ _HEADS = (hub_writing.HEAD, "pytorch_model_head.bin")
 _EMBEDDINGS = "embedding.pt"
 # How many places an error message lists.
 _SHOWN = 6
-# `model_type` of a config that holds several models -> those of its parts.
-_PARTS: Mapping[str, tuple[str, ...]] = {
-    "clip": ("clip_text_model", "clip_vision_model"),
-    "gemma3": ("gemma3_text",),
-}
-
 write = hub_writing.write
 task_of = hub_heads.task_of
 task_told = hub_heads.task_told
@@ -154,7 +149,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path:
 
 def _check_model_type(checkpoint: Checkpoint, path: Path, info: ModelInfo) -> None:
     found = checkpoint.config.get("model_type", info.model_type)
-    if found != info.model_type and info.model_type not in _PARTS.get(str(found), ()):
+    if found != info.model_type and info.model_type not in facts(str(found)).parts:
         raise InputError(f"{path}: field 'model_type': expected {info.model_type!r}, found {shortened(found)}")
 
 
@@ -230,7 +225,7 @@ def _standing(
             norm_after=how.ln_after,
         )
         return {site.module: _Standing(site, operator, first, number) for number, site in enumerate(sites)}
-    if interface is None and known(info.model_type) is None:
+    if interface is None and not facts(info.model_type).stacks:
         raise InputError(
             f"{path}: field 'model_type': no placement table for {info.model_type!r}, and no "
             f"{hub_interface.INTERFACE} beside the checkpoint"
@@ -263,5 +258,6 @@ def _recorded(checkpoint: Checkpoint, info: ModelInfo) -> list[Site] | None:
 
 
 def _own_sites(info: ModelInfo, placement: str) -> set[Site]:
-    architecture = known(info.model_type)
-    return set() if architecture is None else set(architecture.bottleneck_sites(info.modules, placement))
+    if not facts(info.model_type).stacks:
+        return set()
+    return set(placement_sites(layers_of(info.model_type, info.modules), placement))

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from adapter_export import tasks
+from adapter_export.architectures.adapterhub import POOLER
+from adapter_export.architectures.registry import facts
+from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import LM_HEAD, Checkpoint, HeadLayer
 from adapter_export.checkpoints.files import field, shortened
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.renames import canonical
 from adapter_export.sites import strip_prefix
 
 HEAD_CONFIG = "head_config.json"
@@ -41,52 +43,6 @@ _TASKS: Mapping[str, str] = {
 }
 _LANGUAGE = ("causal_lm", "seq2seq_lm")
 _WITHOUT = "--task features exports the adapter's body without this head"
-
-
-@dataclass(frozen=True)
-class _Classifier:
-    """A transformers class's classifier: its linear layers, what is between them, what it reads.
-
-    layers: by path in the task model; `_POOLER` stands for the base model's pooler. activation: by the class, unless
-    the model's config names one. pooled: the pooler's output (True), the first token's (False), or the last token's
-    (None), as models with a decoder do. bias: of the last layer.
-    """
-
-    layers: tuple[str, ...]
-    activation: str | None = None
-    pooled: bool | None = False
-    bias: bool = True
-
-
-_POOLER = "pooler"
-_DENSE = ("classifier.dense", "classifier.out_proj")
-_ROBERTA = (_Classifier(_DENSE, "tanh"),)
-_SCORE = (_Classifier(("score",), pooled=None, bias=False),)
-# A head of its own of two layers with tanh is what pooler and classifier compute together.
-_BERT = (_Classifier(("classifier",), pooled=True), _Classifier((_POOLER, "classifier"), "tanh"))
-_DEBERTA = (_Classifier(("pooler.dense", "classifier"), "gelu"),)
-_DECODER = ("classification_head.dense", "classification_head.out_proj")
-_BART = (_Classifier(_DECODER, "tanh"),)
-_T5 = (_Classifier(_DECODER, "tanh", pooled=None),)
-_CLASSIFIERS: Mapping[str, tuple[_Classifier, ...]] = {
-    "albert": _BERT,
-    "bart": _BART,
-    "bert": _BERT,
-    "deberta": _DEBERTA,
-    "deberta-v2": _DEBERTA,
-    "distilbert": (_Classifier(("pre_classifier", "classifier"), "relu"),),
-    "electra": (_Classifier(_DENSE, "gelu"),),
-    "gpt2": _SCORE,
-    "gptj": _SCORE,
-    "llama": _SCORE,
-    "mbart": _T5,
-    "mistral": _SCORE,
-    "mt5": _T5,
-    "roberta": _ROBERTA,
-    "t5": _T5,
-    "vit": (_Classifier(("classifier",)),),
-    "xlm-roberta": _ROBERTA,
-}
 
 
 @dataclass(frozen=True)
@@ -248,7 +204,7 @@ def _language(config: dict[str, Any], path: Any, head_type: str, info: ModelInfo
     layers = field(config, path, "layers", int, 1)
     plain = layers == 1 and not config.get("layer_norm") and not config.get("bias")
     # BART's own class adds a constant to its logits, which the library's head does not.
-    if not plain or (head_type == "seq2seq_lm" and info.model_type not in ("t5", "mt5")):
+    if not plain or (head_type == "seq2seq_lm" and not facts(info.model_type).hub.plain_writer):
         raise InputError(
             f"{path}: field 'config': a {head_type} head of {layers} layers in a {info.model_type} model is not "
             f"supported: expected one layer without bias and norm, equal to the base model's {LM_HEAD}; {_WITHOUT}"
@@ -258,7 +214,7 @@ def _language(config: dict[str, Any], path: Any, head_type: str, info: ModelInfo
 
 def _classifier(config: dict[str, Any], path: Any, info: ModelInfo) -> dict[str, str]:
     """Number in the sequence -> module, for the model's own classifier. Each linear layer has a dropout before it."""
-    if (kinds := _CLASSIFIERS.get(info.model_type)) is None:
+    if not (kinds := facts(info.model_type).hub.classifiers):
         raise InputError(
             f"{path}: field 'config': a flexible head on a {info.model_type} model is not supported; save the adapter "
             f"from a class with a static head, such as BertForSequenceClassification, or leave it out: {_WITHOUT}"
@@ -282,4 +238,4 @@ def _classifier(config: dict[str, Any], path: Any, info: ModelInfo) -> dict[str,
                 f"{path}: field {name!r}: {shortened(found[name])} is not what the classifier of a {info.model_type} "
                 f"model has, expected {value!r}; {_WITHOUT}"
             )
-    return {str(3 * number + 1): info.pooler if layer == _POOLER else layer for number, layer in enumerate(ours.layers)}
+    return {str(3 * number + 1): info.pooler if layer == POOLER else layer for number, layer in enumerate(ours.layers)}

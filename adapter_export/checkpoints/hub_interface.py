@@ -12,10 +12,11 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from adapter_export.architectures.registry import facts
+from adapter_export.architectures.renames import canonical, former
 from adapter_export.checkpoints.files import field, shortened
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.renames import canonical, former
 from adapter_export.sites import strip_prefix
 
 INTERFACE = "adapter_interface.json"
@@ -109,42 +110,15 @@ class Interface:
         yield strip_prefix(self.model_layers, info.prefix)
 
 
-_PROJECTIONS: Mapping[str, str] = {"attn_k_proj": "k_proj", "attn_q_proj": "q_proj", "attn_v_proj": "v_proj"}
+# What every interface in the library itself is meant for.
 _METHODS = ("bottleneck", "lora", "reft", "invertible")
-_GEMMA = Interface(
-    _METHODS, "embed_tokens", "layers", "self_attn", None, "o_proj", "mlp.up_proj", "mlp.down_proj",
-    **_PROJECTIONS,
-    layer_pre_self_attn="input_layernorm",
-    layer_pre_ffn="pre_feedforward_layernorm",
-    layer_ln_1="post_attention_layernorm",
-    layer_ln_2="post_feedforward_layernorm",
-)  # fmt: skip
-_QWEN = Interface(
-    _METHODS, "embed_tokens", "layers", "self_attn", None, "o_proj", "mlp.up_proj", "mlp.down_proj",
-    **_PROJECTIONS,
-    layer_pre_self_attn="input_layernorm",
-    layer_pre_ffn="post_attention_layernorm",
-)  # fmt: skip
-# The library's own, by model_type. Unlike ours they take h before Gemma's second norms, and x after ModernBERT's norm;
-# Phi's feed-forward gets no x.
-BUILT_IN: Mapping[str, Interface] = {
-    "gemma2": _GEMMA,
-    "gemma3_text": _GEMMA,
-    "modernbert": Interface(
-        _METHODS, "embeddings", "layers", "attn", None, "Wo", "mlp.Wi", "mlp.Wo",
-        attn_qkv_proj="Wqkv",
-        layer_pre_self_attn="attn",
-        layer_pre_ffn="mlp",
-        layer_ln_1="mlp_norm",
-    ),
-    "phi": Interface(
-        _METHODS, "embed_tokens", "layers", "self_attn", None, "dense", "mlp.fc1", "mlp.fc2",
-        **_PROJECTIONS,
-        layer_pre_self_attn="input_layernorm",
-    ),
-    "qwen2": _QWEN,
-    "qwen3": _QWEN,
-}  # fmt: skip
+
+
+def built_in(model_type: str) -> Interface | None:
+    """The library's own interface for an architecture, or None where it has classes for it, or nothing."""
+    named = facts(model_type).hub.interface
+    values: dict[str, Any] = dict.fromkeys(item.name for item in fields(Interface) if item.default is MISSING)
+    return Interface(**(values | dict(named) | {"adapter_methods": _METHODS})) if named else None
 
 
 def parse(config: Mapping[str, Any], path: Path, info: ModelInfo) -> Interface:

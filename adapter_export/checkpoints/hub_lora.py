@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adapter_export.architectures.layers import layers_of
+from adapter_export.architectures.record import Role
+from adapter_export.architectures.registry import facts
+from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import Checkpoint, site_features
 from adapter_export.checkpoints.files import field, shortened, unknown_fields
 from adapter_export.checkpoints.hub_config import CONFIG, MAX_FACTOR
 from adapter_export.checkpoints.hub_interface import Interface
-from adapter_export.checkpoints.hub_places import layers
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.renames import canonical
 from adapter_export.sites import Port, Site, strip_prefix
 
 _KEY = re.compile(r"(?P<module>.+?)\.loras\.(?P<name>[^.]+)\.(?P<part>.+)")
@@ -41,66 +42,6 @@ SETTINGS = frozenset(
         "use_gating", "vera_b", "vera_d",
     }
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Modules:
-    """Regular expressions of module paths below a layer, as the library's settings call them."""
-
-    attention: Mapping[str, str]
-    intermediate: str
-    output: str
-    fused: str | None = None
-
-
-def _projections(pattern: str, q: str, k: str, v: str) -> dict[str, str]:
-    return {"q": pattern.format(q), "k": pattern.format(k), "v": pattern.format(v)}
-
-
-_PROJ = ("q_proj", "k_proj", "v_proj")
-_BERT = _Modules(
-    _projections(r"attention\.self\.{}", "query", "key", "value"), r"intermediate\.dense", r"output\.dense"
-)
-# The library calls the second layer of these the intermediate one.
-_LLAMA = _Modules(_projections(r"self_attn\.{}", *_PROJ), r"mlp\.down_proj", r"mlp\.up_proj")
-_QWEN = _Modules(_LLAMA.attention, r"mlp\.up_proj", r"mlp\.down_proj")
-_BART = _Modules(_projections(r"(?:self|encoder)_attn\.{}", *_PROJ), "fc1", "fc2")
-_CLIP = _Modules(_projections(r"self_attn\.{}", *_PROJ), r"mlp\.fc1", r"mlp\.fc2")
-_T5 = _Modules(
-    _projections(r"layer\.\d\.\w+Attention\.{}", "q", "k", "v"),
-    r"layer\.\d\.DenseReluDense\.(?:wi|wi_1)",
-    r"layer\.\d\.DenseReluDense\.wo",
-)
-_MODULES: Mapping[str, _Modules] = {
-    "albert": _Modules(_projections(r"attention\.{}", "query", "key", "value"), "ffn", "ffn_output"),
-    "bart": _BART,
-    "bert": _BERT,
-    "clip": _CLIP,
-    "clip_text_model": _CLIP,
-    "clip_vision_model": _CLIP,
-    "deberta-v2": _Modules(
-        _projections(r"attention\.self\.{}", "query_proj", "key_proj", "value_proj"), _BERT.intermediate, _BERT.output
-    ),
-    "distilbert": _Modules(_projections(r"attention\.{}", "q_lin", "k_lin", "v_lin"), r"ffn\.lin1", r"ffn\.lin2"),
-    "electra": _BERT,
-    "gemma2": _QWEN,
-    "gemma3_text": _QWEN,
-    "gpt2": _Modules({}, r"mlp\.c_fc", r"mlp\.c_proj", fused=r"attn\.c_attn"),
-    "gptj": _Modules(_projections(r"attn\.{}", *_PROJ), r"mlp\.fc_in", r"mlp\.fc_out"),
-    "llama": _LLAMA,
-    "mbart": _BART,
-    "mistral": _LLAMA,
-    "modernbert": _Modules({}, r"mlp\.Wi", r"mlp\.Wo", fused=r"attn\.Wqkv"),
-    "mt5": _T5,
-    "phi": _Modules(_LLAMA.attention, r"mlp\.fc1", r"mlp\.fc2"),
-    "qwen2": _QWEN,
-    "qwen3": _QWEN,
-    "roberta": _BERT,
-    "t5": _T5,
-    "vit": _Modules(_projections(r"attention\.{}", *_PROJ), r"mlp\.fc1", r"mlp\.fc2"),
-    "whisper": _BART,
-    "xlm-roberta": _BERT,
-}
 
 
 def blocks_of(
@@ -197,7 +138,7 @@ def _expected(
     config: dict[str, Any], path: Path, info: ModelInfo, matrices: tuple[str, ...], interface: Interface | None
 ) -> dict[str, tuple[str, ...]]:
     """The modules that this config scales, each with the thirds of it where it is fused."""
-    if interface is None and info.model_type not in _MODULES:
+    if interface is None and not facts(info.model_type).hub.known:
         raise InputError(f"{path}: field 'architecture': 'lora': no table of the modules of {info.model_type!r}")
     left_out = field(config, path, "leave_out", list, None) or []
     kinds: dict[str, tuple[str, ...]] = {}
@@ -220,15 +161,14 @@ def _expected(
 
 def _by_table(info: ModelInfo) -> Iterator[dict[str, list[str]]]:
     """For each layer its modules by kind: a matrix of attention, fused ones, the feed-forward's two."""
-    table = _MODULES[info.model_type]
-    patterns = {**table.attention, _INTERMEDIATE: table.intermediate, _OUTPUT: table.output}
-    patterns |= {} if table.fused is None else {_FUSED: table.fused}
-    for layer in layers(info):
-        below = [module for module in info.modules if module.startswith(f"{layer}.")]
-        yield {
-            kind: [module for module in below if re.fullmatch(pattern, module.removeprefix(f"{layer}."))]
-            for kind, pattern in patterns.items()
-        }
+    first, second = (Role.DOWN, Role.UP) if facts(info.model_type).hub.intermediate_is_down else (Role.UP, Role.DOWN)
+    for layer in layers_of(info.model_type, info.modules):
+        roles = {_INTERMEDIATE: first, _OUTPUT: second}
+        if layer.stack.fused:
+            roles[_FUSED] = Role.QUERY
+        else:
+            roles |= {"q": Role.QUERY, "k": Role.KEY, "v": Role.VALUE}
+        yield {kind: layer.linear(role) for kind, role in roles.items()}
 
 
 def _by_interface(info: ModelInfo, interface: Interface) -> Iterator[dict[str, list[str]]]:

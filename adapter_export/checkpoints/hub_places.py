@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from adapter_export.architectures.layers import layers_of
+from adapter_export.architectures.registry import facts
+from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.hub_config import POST_ADD, Arithmetic
-from adapter_export.checkpoints.hub_interface import BUILT_IN, Interface
+from adapter_export.checkpoints.hub_interface import Interface, built_in
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.renames import canonical
-from adapter_export.placement.tables import known
 from adapter_export.sites import Port, Site
 
 
@@ -39,55 +40,38 @@ class Place:
     swapped: bool = False
 
 
-# Those of the library's own interfaces whose layer's output is h + x of the feed-forward.
-_HOOKED_TOTAL = frozenset({"qwen2", "qwen3"})
-# Cross-attention in decoders, by the path of its modules: (key, output, residual, norm).
-_T5_CROSS = ("layer.1", "layer.1.EncDecAttention.o", "layer.1", "")
-_BART_CROSS = ("cross_attention_adapters", "encoder_attn.out_proj", "encoder_attn", "encoder_attn_layer_norm")
-_MBART_CROSS = ("cross_attention_adapters", "encoder_attn.out_proj", "encoder_attn_layer_norm", "")
-_CROSS: Mapping[str, tuple[str, str, str, str]] = {
-    "bart": _BART_CROSS,
-    "mbart": _MBART_CROSS,
-    "mt5": _T5_CROSS,
-    "t5": _T5_CROSS,
-    "whisper": _MBART_CROSS,
-}
-
-
 def layers(info: ModelInfo, interface: Interface | None = None) -> list[str]:
     """Paths of the layers in the library's numbering: a decoder's follow its encoder's. Empty for an unknown model."""
     if interface is not None:
         return interface.layers(info)
-    architecture = known(info.model_type)
-    return [] if architecture is None else [layer for _, layer in architecture.layers(info.modules)]
+    return [layer.path for layer in layers_of(info.model_type, info.modules)] if facts(info.model_type).stacks else []
 
 
 def places(info: ModelInfo, interface: Interface | None = None) -> Iterator[Place]:
-    """Every place of every layer, in the library's order; none for a model without a placement table.
+    """Every place of every layer, in the library's order; none for an architecture without a record of its layers.
 
     interface: what a checkpoint says of its model; None takes what the library itself knows of it.
     """
-    own = BUILT_IN.get(info.model_type)
+    record = facts(info.model_type)
+    own = built_in(info.model_type)
     if interface is not None or own is not None:
         chosen = interface or own
         assert chosen is not None
-        yield from _hooked(info, chosen, total=info.model_type in _HOOKED_TOTAL and chosen.hooks_like(own))
+        yield from _hooked(info, chosen, total=record.hub.whole_layer and chosen.hooks_like(own))
         return
-    if (architecture := known(info.model_type)) is None:
+    if not record.stacks:
         return
-    cross = _CROSS.get(info.model_type)
-    for number, (stack, layer) in enumerate(architecture.layers(info.modules)):
-        attention = (stack.hub_attention, stack.attention_output, stack.attention_residual, stack.attention_norm or "")
-        # ALBERT's attention hands its two values to the adapter in the wrong order.
-        yield replace(_place(number, "mh_adapter", layer, *attention), swapped=info.model_type == "albert")
-        if cross is not None and f"{layer}.{cross[1]}" in info.modules:
-            yield _place(number, "cross_adapter", layer, *cross)
-        # GPT-J's second adapter gets attention's result as its x, which is the input of no module.
-        residual = "" if info.model_type == "gptj" else stack.ffn_residual
-        output = _place(
-            number, "output_adapter", layer, stack.hub_output, stack.ffn_output, residual, stack.ffn_norm or ""
+    for number, layer in enumerate(layers_of(info.model_type, info.modules)):
+        hub, attention, feedforward = layer.stack.hub, layer.attention, layer.feedforward
+        first = _place(
+            number, "mh_adapter", layer.path, hub.attention, attention.output, attention.residual, attention.norm
         )
-        yield output if output.post_norm else replace(output, total=layer)
+        yield replace(first, swapped=hub.swapped)
+        if (cross := hub.cross) is not None and f"{layer.path}.{cross.output}" in info.modules:
+            yield _place(number, "cross_adapter", layer.path, cross.key, cross.output, cross.residual, cross.norm)
+        residual = "" if hub.no_x else feedforward.residual
+        last = _place(number, "output_adapter", layer.path, hub.output, feedforward.output, residual, feedforward.norm)
+        yield last if last.post_norm else replace(last, total=layer.path)
 
 
 def _place(number: int, kind: str, layer: str, key: str, output: str, residual: str, norm: str) -> Place:

@@ -6,12 +6,12 @@ import re
 
 import numpy as np
 
+from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import Checkpoint
 from adapter_export.checkpoints.hub_config import Phm, Settings
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.renames import canonical
 from adapter_export.sites import strip_prefix
 
 # Older versions of the library wrote `attention_text_task_adapters`, `layer_text_lang_adapters` and the like. The

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from adapter_export.architectures.renames import former
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.hub_config import CONFIG, DEFAULTS, KINDS, POST_ADD, Arithmetic
 from adapter_export.checkpoints.hub_heads import HEAD_CONFIG
@@ -19,7 +20,6 @@ from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.methods.contract import Block
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.renames import former
 from adapter_export.sites import Site
 
 _VERSION = "adapters.1.3.0"

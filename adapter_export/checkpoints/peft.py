@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from adapter_export import tasks
+from adapter_export.architectures.renames import canonical, former
 from adapter_export.bounded.child import Exceeded, Failed
 from adapter_export.checkpoints.adapter import (
     LM_HEAD,
@@ -33,7 +34,6 @@ from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.renames import canonical, former
 from adapter_export.reading.files import present
 from adapter_export.sites import Port, Site, strip_prefix
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adapter_export import tasks
+from adapter_export.architectures.registry import facts
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.peft_config import CONFIG, TASK_HEADS, Patterns
 from adapter_export.checkpoints.peft_matching import is_saved, scaled_at_input, targeted
@@ -22,8 +23,6 @@ KEY_PREFIX = "base_model.model."
 VECTOR = ".ia3_l"
 # Today's file and the older one, in the order in which PEFT looks for them.
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-# Models made of transformers' Conv1D, which keeps weights as (in, out): a setting PEFT corrects, with a warning.
-_TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt"})
 
 
 def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:
@@ -51,7 +50,8 @@ def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> No
     config = {
         "base_model_name_or_path": base_name,
         "exclude_modules": None,
-        "fan_in_fan_out": info.model_type in _TRANSPOSED,
+        # PEFT goes by the layer, and warns where this says otherwise.
+        "fan_in_fan_out": facts(info.model_type).transposed,
         "feedforward_modules": feedforward,
         "inference_mode": True,
         "init_ia3_weights": True,

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapter_export import tasks
-from adapter_export.architectures.heads import HEAD_LAYERS
+from adapter_export.architectures.registry import facts
+from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import OUTPUT_LAYERS, Checkpoint
 from adapter_export.checkpoints.files import shortened
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.renames import canonical
 from adapter_export.sites import strip_prefix
 
 AUTO = "auto"
@@ -175,9 +175,9 @@ def _of_head(checkpoint: Checkpoint, head: tuple[str, ...], config: Mapping[str,
 
 
 def _of_classifier(layers: list[str], config: Mapping[str, Any]) -> str | None:
-    known = [(task, by_type[kind]) for task, by_type in HEAD_LAYERS.items() if (kind := _type(config)) in by_type]
-    for task, own in known:
-        if own[-1] in layers and set(layers) <= set(own):
+    known = facts(_type(config)).heads
+    for task, own in known.items():
+        if own.layers[-1] in layers and set(layers) <= set(own.layers):
             return task
     if known:
         # The classifier of whole texts has other layers here: one alone acts on each token.
@@ -196,7 +196,6 @@ def _type(config: Mapping[str, Any]) -> str:
 
 def _reads_images(config: Mapping[str, Any]) -> bool:
     """Whether the base model takes images alone."""
-    for task, by_type in HEAD_LAYERS.items():
-        if _type(config) in by_type:
-            return task == "image-classification"
+    if heads := facts(_type(config)).heads:
+        return "image-classification" in heads
     return not {"vocab_size", "text_config"} & set(config) and bool({"image_size", "num_channels"} & set(config))

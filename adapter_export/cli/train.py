@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import click
 
 from adapter_export.cli.options import Command, debug_option, emit, follow_links_option, force_option, json_option
+from adapter_export.methods import registry
 
 EXAMPLE = """
 Examples:
@@ -31,9 +32,26 @@ On two processes (or GPUs), with the same result:
 _PATH = click.Path(path_type=Path)
 
 
+def _method_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with an option for every setting of every method."""
+    found: dict[str, tuple[Any, str, list[str]]] = {}
+    for method in registry.names():
+        options = registry.get(method).Options
+        kinds = get_type_hints(options)
+        for field in fields(options):
+            default = "" if field.default is None else f"  [default: {field.default}]"
+            text = f"{method}: {field.metadata['help']}.{default}"
+            kind = next(kind for kind in (*get_args(kinds[field.name]), kinds[field.name]) if kind is not type(None))
+            found.setdefault(field.name, (kind, field.metadata["value"], []))[2].append(text)
+    for name, (kind, value, texts) in reversed(found.items()):
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, type=kind, metavar=value, help=" ".join(texts))(command)
+    return command
+
+
 @click.command("train", cls=Command, epilog=EXAMPLE)
 @click.option("--model", required=True, type=_PATH, help="Folder of the base model; its weights stay as they are.")
-@click.option("--method", required=True, help="Kind of adapter: ia3 or bottleneck.")
+@click.option("--method", required=True, help=f"Kind of adapter: {' or '.join(registry.names())}.")
 @click.option("--task", required=True, help="text-classification, causal-lm or seq2seq-lm.")
 @click.option("--train", required=True, type=_PATH, help="Training data: csv, tsv, jsonl or parquet.")
 @click.option("--eval", type=_PATH, help="Evaluation data, likewise; reported after each epoch.")
@@ -58,11 +76,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--max-length", type=int, help="Tokens to cut texts to.  [default: 128, or the model's limit]")
 @click.option("--early-stopping", type=int, metavar="EPOCHS", help="End after so many without a lower --eval loss.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--reduction-factor", type=float, help="bottleneck: features over width.  [default: 16; parallel: 2]")
-@click.option("--placement", help="bottleneck: houlsby, pfeiffer or parallel.  [default: houlsby]")
-@click.option("--activation", help="bottleneck: function between its layers.  [default: the placement's]")
 @click.option("--target", metavar="REGEX", help="Modules to adapt, by full path, instead of the method's own choice.")
-@click.option("--feedforward", metavar="REGEX", help="ia3: those of them scaled at their input.")
+@_method_options
 @click.option("--resume", is_flag=True, help="Continue a killed run from OUTPUT.partial, where there is one.")
 @follow_links_option
 @force_option

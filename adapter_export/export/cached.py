@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from adapter_export.architectures.facts import facts
+from adapter_export.architectures.registry import facts
 from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
 from adapter_export.export.samples import Sample, max_sequence
@@ -66,7 +66,7 @@ def decoding(base: BaseModel) -> Stage:
     axes["attention_mask"] = {0: "batch", 1: TOTAL}
     axes["past_key_values"] = [{0: "batch", 2: "past_sequence"}] * (2 * len(cache.layers))
     longest = max_sequence(config)
-    if facts(base.info.model_type).mask_table:
+    if facts(base.info.model_type).positions.mask_table:
         # A trace must know that past and new tokens together are in the table.
         longest = longest // 2
     limits = {"batch": _MAX_BATCH, "sequence": longest, "past_sequence": longest}

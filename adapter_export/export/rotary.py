@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from adapter_export.architectures.facts import facts
+from adapter_export.architectures.registry import facts
 from adapter_export.basemodel import BaseModel
 
 if TYPE_CHECKING:

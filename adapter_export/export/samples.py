@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export import tasks
-from adapter_export.architectures.facts import facts
+from adapter_export.architectures.positions import longest_text
+from adapter_export.architectures.registry import facts
 from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
@@ -66,7 +67,7 @@ def sample_for(base: BaseModel) -> Sample:
             "input_features; only text, vision and speech models can be exported"
         )
     shifts = "decoder_input_ids" in parameters and tasks.get(base.task).labelled
-    if shifts and base.info.model_type == "mbart":
+    if shifts and facts(base.info.model_type).one_row_differs:
         raise InputError(
             f"model {base.folder}: {base.info.architecture} cannot be exported: it looks for the end of each text in a "
             "way that becomes another for a single row, which one graph cannot hold"
@@ -170,7 +171,7 @@ def position_table(base: BaseModel) -> int:
     than its config has it."""
     config = base.module.config.get_text_config()
     longest = max_sequence(config)
-    if facts(base.info.model_type).mask_table:
+    if facts(base.info.model_type).positions.mask_table:
         return longest
     tensors = (*base.module.named_parameters(), *base.module.named_buffers())
     found = any(
@@ -186,16 +187,9 @@ def limited(config: Any) -> bool:
 
 
 def max_sequence(config: Any) -> int:
-    """Longest text the model takes: its position table, less the rows that some models keep for padding."""
-    positions = int(getattr(config, "max_position_embeddings", None) or _MAX_SEQUENCE)
-    match config.model_type:
-        case "whisper":
-            return int(config.max_target_positions)
-        case "gpt_neo":
-            return positions - 1  # its causal mask is cut from a table, which a trace cannot leave whole
-        case "mpnet":
-            return positions - 2  # its padding row is 1, whatever the config says
-        case "roberta" | "xlm-roberta" | "camembert":
-            return positions - int(config.pad_token_id or 0) - 1
-        case _:
-            return positions
+    """Longest text that a graph of the model takes."""
+    longest = longest_text(config.model_type, lambda name: getattr(config, name, None))
+    if longest is None:
+        return _MAX_SEQUENCE
+    # A causal mask that is cut from a table: a trace cannot leave the table whole.
+    return longest - facts(config.model_type).positions.mask_table

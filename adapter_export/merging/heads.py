@@ -58,7 +58,8 @@ def head_change(layout: Layout, adapter: Adapter, task: str | None) -> HeadChang
             "merge into a model that was saved with a head for that task, or leave the head out with --task features"
         )
     pooler = info.pooler if info.pooler in layers else ""
-    _check_sizes(layout, (pooler, *info.head) if pooler else info.head, layers)
+    doubled = chosen is not None and chosen.doubled
+    _check_sizes(layout, doubled, (pooler, *info.head) if pooler else info.head, layers)
     if lost := [name for name in info.untrained if name not in layers]:
         raise InputError(f"task head {lost[0]!r}: is neither in the adapter nor in the base model {layout.folder}")
     dtype = _dtype(layout)
@@ -155,12 +156,12 @@ def _dropped(layout: Layout, chosen: TaskClass | None, layers: Mapping[str, Head
     return [*inside, *(name for name in layout.outside if not (kept and name.startswith(kept)))]
 
 
-def _check_sizes(layout: Layout, head: tuple[str, ...], layers: Mapping[str, HeadLayer]) -> None:
+def _check_sizes(layout: Layout, doubled: bool, head: tuple[str, ...], layers: Mapping[str, HeadLayer]) -> None:
     """A layer has the sizes of the model's own one; where that is not on disk, all but the last are square, and the
     last takes what the base model or the layer before it gives."""
     # The sizes that may differ between models of one architecture, where there is no head on disk to compare with.
     first = layout.config.get("word_embed_proj_dim")
-    inputs = first if type(first) is int else layout.hidden_size * (2 if layout.model_type == "dinov2" else 1)
+    inputs = first if type(first) is int else layout.hidden_size * (2 if doubled else 1)
     for name in head:
         if name not in layers:
             continue

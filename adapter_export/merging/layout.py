@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export import tasks
+from adapter_export.architectures.registry import facts
+from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.labels import class_names, has_own_head
 from adapter_export.errors import InputError
-from adapter_export.merging.task_classes import TaskClass, prefix_of, task_class
+from adapter_export.merging.task_classes import TaskClass, task_class
 from adapter_export.merging.weights import Weights
 from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
-from adapter_export.placement.renames import canonical
 from adapter_export.sites import strip_prefix
 
-# Models made of transformers' Conv1D, which keeps weights as (in, out).
-_TRANSPOSED = frozenset({"decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
 # Matrices with a row for each token, position or bucket, by the last part of their module's name.
 _TABLES = re.compile(r"embed_.*|.*_?embed|.*embeddings?|wte|wpe|shared|relative_attention_bias|embed_in")
 # The router of a mixture of experts: a matrix, but no linear layer to transformers.
@@ -49,7 +48,7 @@ class Layout:
     @property
     def transposed(self) -> bool:
         """Whether linear layers are kept as (in, out)."""
-        return self.model_type in _TRANSPOSED
+        return facts(self.model_type).transposed
 
     @property
     def architecture(self) -> str:
@@ -101,7 +100,7 @@ class Layout:
         return ModelInfo(
             model_type=self.model_type,
             architecture=chosen.architecture if chosen else self.architecture,
-            prefix=(self.prefix or prefix_of(self.model_type)).rstrip("."),
+            prefix=(self.prefix or facts(self.model_type).prefix).rstrip("."),
             nested=bool(self.prefix),
             hidden_size=self.hidden_size,
             modules=modules,
@@ -138,7 +137,7 @@ def read_layout(folder: Path, config: Mapping[str, Any], weights: Weights) -> La
     if not isinstance(model_type, str):
         raise InputError(f"{folder / 'config.json'}: field 'model_type': expected text, found {model_type!r}")
     names = sorted([*weights.where, *weights.aliases], key=_natural)
-    prefix = f"{prefix_of(model_type)}."
+    prefix = f"{facts(model_type).prefix}."
     if not any(name.startswith(prefix) for name in names):
         prefix = _common_parent(names)
     modules: dict[str, str] = {}

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from adapter_export.architectures.layers import Layer
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.methods.activations import ACTIVATIONS, activation
-from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec
+from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec, setting
 from adapter_export.methods.registry import register
 from adapter_export.sites import Features, Port, Site
 
 if TYPE_CHECKING:
     import torch
-
-    from adapter_export.placement.architecture import Placement
 
 # Standard deviation of the first layer at the start, as in BERT; the second layer starts at zero (identity).
 INITIAL_STD = 0.02
@@ -216,9 +215,9 @@ class BottleneckOptions:
     activation, reduction_factor: None takes the placement's own.
     """
 
-    placement: str = "houlsby"
-    reduction_factor: float | None = None
-    activation: str | None = None
+    placement: str = setting("NAME", "houlsby, pfeiffer or parallel", "houlsby")
+    reduction_factor: float | None = setting("X", "features over width; 16, for parallel 2, unless given")
+    activation: str | None = setting("NAME", "function between its layers; the placement's own unless given")
 
     def __post_init__(self) -> None:
         if self.placement not in PLACEMENTS:
@@ -235,10 +234,14 @@ class Bottleneck:
     learning_rate: ClassVar[float] = 1e-3
     Options: ClassVar[type[Any]] = BottleneckOptions
 
-    def place(self, placement: Placement, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
-        recipe = PLACEMENTS[options.placement]
-        operator = BottleneckOperator(activation(options.activation or recipe.activation), recipe.source)
-        return dict.fromkeys(placement.bottleneck_sites(modules, options.placement), operator)
+    def place(self, layers: Iterable[Layer], options: Any) -> dict[Site, Operator]:
+        sites = placement_sites(layers, options.placement)
+        return dict.fromkeys(sites, _operator(options))
+
+    def place_at(self, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
+        if options.placement == "parallel":
+            raise InputError("placement 'parallel': needs to know each layer's residual, which --target does not tell")
+        return {Site(path, Port.OUTPUT): _operator(options) for path in modules}
 
     def initial(
         self, operator: Operator, features: Features, options: Any, rng: np.random.Generator
@@ -251,6 +254,35 @@ class Bottleneck:
             "up": np.zeros((width, features.outputs), np.float32),
             "up_bias": np.zeros(features.outputs, np.float32),
         }
+
+
+def placement_sites(layers: Iterable[Layer], placement: str) -> list[Site]:
+    """The sites of a placement in these layers.
+
+    Around a sublayer with input x and output h, z = x + h:
+    houlsby: B(h) + h, after attention and after the feed-forward.
+    pfeiffer: LN(B(LN(z)) + z) at the feed-forward's norm of post-norm models, B(z) + z on the layer's output of others.
+    parallel: B(x) + h, beside the feed-forward.
+    """
+    sites = []
+    for layer in layers:
+        attention, feedforward = layer.attention, layer.feedforward
+        match placement:
+            case "houlsby":
+                sites += [Site(layer.at(sublayer.output), Port.OUTPUT) for sublayer in (attention, feedforward)]
+            case "pfeiffer" if feedforward.norm:
+                sites.append(Site(layer.at(feedforward.norm), Port.NORM))
+            case "pfeiffer":
+                sites.append(Site(layer.path, Port.OUTPUT))
+            case "parallel":
+                residual = layer.at(feedforward.residual)
+                sites.append(Site(layer.at(feedforward.output), Port.OUTPUT, residual=residual))
+    return sites
+
+
+def _operator(options: Any) -> BottleneckOperator:
+    recipe = PLACEMENTS[options.placement]
+    return BottleneckOperator(activation(options.activation or recipe.activation), recipe.source)
 
 
 register(Bottleneck())

@@ -8,17 +8,16 @@ neighbouring weights (`merge`). The contract test checks that they do, for every
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from adapter_export.architectures.layers import Layer
 from adapter_export.sites import Features, Port, Site
 
 if TYPE_CHECKING:
     import torch
-
-    from adapter_export.placement.architecture import Placement
 
 # Dims of a tensor that the site fixes: the features of u, and those of y (see `sites.Port`).
 IN, OUT = "in", "out"
@@ -109,6 +108,14 @@ class Block:
     tensors: Mapping[str, np.ndarray]
 
 
+def setting(value: str, help: str, default: Any = None) -> Any:  # noqa: A002
+    """A field of a method's options, which `train` offers by the field's name.
+
+    value: what the option takes, in the command's help (`REGEX`, `N`). help: what it is, for a line of that help.
+    """
+    return field(default=default, metadata={"value": value, "help": help})
+
+
 class Method(Protocol):
     """A kind of adapter: where it goes, how it starts, and how it is best trained."""
 
@@ -116,11 +123,16 @@ class Method(Protocol):
     # The ecosystem's format that trained adapters are written in: "peft" or "adapterhub".
     checkpoint_format: ClassVar[str]
     learning_rate: ClassVar[float]
-    # A frozen dataclass of the method's own settings, each with its default.
+    # A frozen dataclass of the method's own settings, each made by `setting`.
     Options: ClassVar[type[Any]]
 
-    def place(self, placement: Placement, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
-        """Sites among the base model's module paths, each with its operator. Raises InputError if there are none."""
+    def place(self, layers: Iterable[Layer], options: Any) -> dict[Site, Operator]:
+        """The method's own choice of sites in these layers, each with its operator. Raises InputError where the model
+        lacks a module that its architecture should have."""
+
+    def place_at(self, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
+        """Sites at modules that the user chose (`--target`). Raises InputError for options that need more than the
+        modules' paths."""
 
     def initial(
         self, operator: Operator, features: Features, options: Any, rng: np.random.Generator

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from adapter_export.errors import CannotMerge
-from adapter_export.methods.contract import OUT, Operator, TensorSpec
+from adapter_export.architectures.layers import Layer, expression
+from adapter_export.architectures.record import Role
+from adapter_export.errors import CannotMerge, InputError
+from adapter_export.methods.contract import OUT, Operator, TensorSpec, setting
 from adapter_export.methods.registry import register
 from adapter_export.sites import Features, Port, Site
 
 if TYPE_CHECKING:
     import torch
-
-    from adapter_export.placement.architecture import Placement
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class IA3Operator:
 
 @dataclass(frozen=True)
 class IA3Options:
-    """IA3 has no settings of its own."""
+    """feedforward: regular expression (full match) of those of the chosen modules that are scaled at their input."""
+
+    feedforward: str | None = setting("REGEX", "those of --target that are scaled at their input")
 
 
 class IA3:
@@ -85,8 +87,19 @@ class IA3:
     learning_rate: ClassVar[float] = 1e-2
     Options: ClassVar[type[Any]] = IA3Options
 
-    def place(self, placement: Placement, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
-        return {site: IA3Operator() for site in placement.ia3_sites(modules)}
+    def place(self, layers: Iterable[Layer], options: Any) -> dict[Site, Operator]:
+        if options.feedforward is not None:
+            raise InputError("--feedforward: needs --target as well")
+        sites: list[Site] = []
+        for layer in layers:
+            sites += [Site(path, Port.OUTPUT) for path in layer.linear(Role.KEY, Role.VALUE)]
+            sites += [Site(path, Port.INPUT) for path in layer.linear(Role.DOWN)]
+        return {site: IA3Operator() for site in sites}
+
+    def place_at(self, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
+        inner = expression("--feedforward", options.feedforward or "")
+        at_input = {path for path in modules if options.feedforward and inner.fullmatch(path)}
+        return {Site(path, Port.INPUT if path in at_input else Port.OUTPUT): IA3Operator() for path in modules}
 
     def initial(
         self, operator: Operator, features: Features, options: Any, rng: np.random.Generator

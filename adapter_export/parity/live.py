@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from adapter_export import tasks
+from adapter_export.architectures.registry import facts
 from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
@@ -160,4 +161,4 @@ def _looks_for_end(base: BaseModel, task: str) -> bool:
     """Whether what the model tells of a text stands at its end token, whose place it looks for: CLIP, and classifiers
     of two stacks."""
     config = base.module.config
-    return config.model_type.startswith("clip") or (config.is_encoder_decoder and tasks.get(task).labelled)
+    return facts(config.model_type).end_token or (config.is_encoder_decoder and tasks.get(task).labelled)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.architectures.facts import facts
+from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bounded.tokenizer import BoundedTokenizer
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.files import field, optional_json, shortened
@@ -22,8 +22,6 @@ _MAX_TOKENIZER_BYTES = 512 << 20
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # transformers writes 1e30 for "no limit".
 _NO_LIMIT = 1 << 30
-# Position tables of these keep rows for padding: their first position is pad_token_id + 1.
-_OFFSET_MODELS = ("roberta", "xlm-roberta", "mpnet", "camembert")
 
 
 @dataclass(frozen=True)
@@ -165,14 +163,6 @@ def at_last_token(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def longest_text(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
     """The most tokens a model with this config takes of a text, by its positions and its tokenizer's settings; None
     without a limit."""
-    nested = config.get("text_config")
-    config = nested if isinstance(nested, dict) else config
-    limits = [settings.get("model_max_length")]
-    positions = config.get("max_position_embeddings") or config.get("n_positions")
-    if isinstance(positions, int) and not facts(str(config.get("model_type"))).relative:
-        pad = config.get("pad_token_id")
-        first = pad if isinstance(pad, int) else 0
-        reserved = first + 1 if config.get("model_type") in _OFFSET_MODELS else 0
-        limits.append(positions - reserved)
+    limits = [settings.get("model_max_length"), longest_text_of(config)]
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT]
     return min(known) if known else None

@@ -22,8 +22,8 @@ from adapter_export.errors import InputError
 from adapter_export.hub import local, source_of
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
+from adapter_export.methods.placement import placed
 from adapter_export.outputs.folder import output_folder
-from adapter_export.placement.tables import placement_for
 from adapter_export.reading.links import follows_links
 from adapter_export.sites import Site
 from adapter_export.training.classes import classes_of
@@ -84,7 +84,6 @@ def train(
     gradient_accumulation: int = 1,
     early_stopping: int | None = None,
     target: str | None = None,
-    feedforward: str | None = None,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -97,10 +96,9 @@ def train(
     target text of seq2seq-lm, or the completion of causal-lm, which without one learns all of the text; None for both
     finds them by name (docs/training.md). epochs or max_steps (updates), else 4 epochs. batch_size: of an
     update, shared by all processes and gradient_accumulation steps. learning_rate: None takes the method's own.
-    early_stopping: see `Settings.patience`. target, feedforward: regular expressions for a custom placement.
+    early_stopping: see `Settings.patience`. target: regular expression of the modules to adapt.
     resume: continue a killed run of the same settings, where there is one. follow_links: whether links in the model's
-    folder may lead out of it. options: the method's own (placement,
-    reduction_factor, activation); None means its default.
+    folder may lead out of it. options: the method's own (see its `Options`); None means its default.
 
     In a process group (`torchrun`) every process calls this; the first one writes. Raises InputError for anything
     unusable, before any training where it can be seen before; OutputExists for an output that holds something.
@@ -137,7 +135,7 @@ def train(
         base = _seeded_base(model, task, labels, seed)
         named_padding = base.module.config.get_text_config().pad_token_id is not None
         data = prepare(base, *tables, max_length=max_length, labels=labels)
-        blocks = _initial_blocks(base, chosen, method_options, target, feedforward, seed)
+        blocks = _initial_blocks(base, chosen, method_options, target, seed)
 
         work = WorkFolder.beside(Path(output), written.note_scratch) if written else WorkFolder.beside(Path(output))
         run = {
@@ -146,7 +144,7 @@ def train(
             "columns": columns.names,
             "method": method,
             "options": asdict(method_options),
-            "sites": [target, feedforward],
+            "target": target,
             "task": task,
             "max_length": data.max_length,
             **asdict(settings),
@@ -210,16 +208,13 @@ def _seeded_base(model: str | Path, task: str, labels: tuple[str, ...], seed: in
     return load_base(model, task, labels=labels or None)
 
 
-def _initial_blocks(
-    base: BaseModel, method: Method, options: Any, target: str | None, feedforward: str | None, seed: int
-) -> dict[Site, Block]:
+def _initial_blocks(base: BaseModel, method: Method, options: Any, target: str | None, seed: int) -> dict[Site, Block]:
     info = base.info
-    placement = placement_for(info.model_type, info.modules, target, feedforward)
-    placed = method.place(placement, info.modules, options)
-    if convolutions := [site.module for site in placed if site.module in info.convolutions]:
+    operators = placed(method, info, options, target)
+    if convolutions := [site.module for site in operators if site.module in info.convolutions]:
         raise InputError(f"--target {target!r}: {convolutions[0]} is a convolution, where no adapter is trained yet")
     rng = np.random.default_rng(seed)
     return {
         site: Block(operator, method.initial(operator, info.features(site), options, rng))
-        for site, operator in placed.items()
+        for site, operator in operators.items()
     }

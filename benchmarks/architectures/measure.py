@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from adapter_export.architectures.registry import model_types
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
@@ -22,7 +23,6 @@ from adapter_export.injection import inject, load_head
 from adapter_export.merging.model import merge_into
 from adapter_export.parity.cases import kept_positions
 from adapter_export.parity.reference import Outputs, Reference
-from adapter_export.placement.tables import model_types
 from benchmarks.architectures.page import ADAPTERS, tasks_of
 from tests import tiny
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from adapter_export.placement.architecture import Stack
-from adapter_export.placement.tables import known, model_types
+from adapter_export.architectures.record import Role, Stack
+from adapter_export.architectures.registry import facts, model_types
 
 _DOCS = Path(__file__).parents[2] / "docs"
 PAGE, NUMBERS = _DOCS / "architectures.md", _DOCS / "architectures.json"
@@ -66,8 +66,8 @@ NOTES: Mapping[str, str] = {
 _INTRODUCTION = """\
 # Architectures
 
-Written by `python -m benchmarks.architectures`; do not edit. A test holds it against the placement tables
-(`adapter_export/placement/tables.py`). Any other architecture works with `--target REGEX`, or with a checkpoint that
+Written by `python -m benchmarks.architectures`; do not edit. A test holds it against the architectures' records
+(`adapter_export/architectures/families`). Any other architecture works with `--target REGEX`, or with a checkpoint that
 names its modules: so do models for images whose stages differ in width (ConvNeXt, ResNet, SegFormer, PoolFormer,
 MobileViT, RegNet), with IA3 on linear layers and convolutions, and models whose modules transformers 5 renamed (BEiT,
 DeiT, I-JEPA, Swin, SegFormer, Gemma 3 with images), with the names of either version.
@@ -121,21 +121,24 @@ def render(numbers: Mapping[str, Any]) -> str:
 
 
 def placement_rows(model_type: str) -> Iterator[tuple[str, ...]]:
-    """The sites of every stack of an architecture, as the tables give them."""
-    architecture = known(model_type)
-    assert architecture is not None
-    for stack in architecture.stacks:
-        layer = _layer(stack)
-        yield (
-            model_type,
-            f"`{layer}`",
-            _listed(*stack.scaled_outputs),
-            _listed(*stack.scaled_inputs),
-            _listed(stack.attention_output),
-            _listed(stack.ffn_output),
-            _listed(stack.ffn_residual),
-            f"input of {_listed(stack.ffn_norm)}" if stack.ffn_norm else "output of the layer",
-        )
+    """The sites of every stack of an architecture, as its record gives them; equal rows once."""
+    yield from dict.fromkeys(_placement_row(model_type, stack) for stack in facts(model_type).stacks)
+
+
+def _placement_row(model_type: str, stack: Stack) -> tuple[str, ...]:
+    keys, values = stack.paths(Role.KEY), stack.paths(Role.VALUE)
+    feedforward = stack.feedforward
+    return (
+        model_type,
+        f"`{_layer(stack)}`",
+        # A key and the value beside it follow each other.
+        _listed(*dict.fromkeys(path for pair in zip(keys, values, strict=True) for path in pair)),
+        _listed(*stack.paths(Role.DOWN)),
+        _listed(stack.attention.output),
+        _listed(feedforward.output),
+        _listed(feedforward.residual),
+        f"input of {_listed(feedforward.norm)}" if feedforward.norm else "output of the layer",
+    )
 
 
 def _layer(stack: Stack) -> str:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from adapter_export.architectures.layers import layers_of, matching_modules
 from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.injection import inject
+from adapter_export.methods.bottleneck import Bottleneck, BottleneckOptions
+from adapter_export.methods.contract import Method
+from adapter_export.methods.ia3 import IA3, IA3Options
+from adapter_export.methods.placement import placed
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.tables import placement_for
 from adapter_export.sites import Port, Site
 
 MODULES = ("h", "h.0", "h.0.attn", "h.0.attn.qkv", "h.0.mlp", "h.0.mlp.up", "h.0.mlp.down", "h.11.mlp.down", "norm")
 
 
+def placed_at(method: Method, target: str, modules: Iterable[str] = MODULES, **options: Any) -> list[Site]:
+    return list(method.place_at(matching_modules(modules, target), method.Options(**options)))
+
+
 def test_an_unknown_architecture_is_refused_with_the_candidates() -> None:
     with pytest.raises(InputError) as error:
-        placement_for("mamba", MODULES)
+        layers_of("mamba", MODULES)
     message = str(error.value)
     assert message.startswith("model_type 'mamba' has no placement table (known: albert, bart,")
     assert message.endswith("candidates: h.N.attn.qkv, h.N.mlp.down, h.N.mlp.up, norm")
@@ -30,42 +39,35 @@ def test_an_unknown_architecture_is_refused_with_the_candidates() -> None:
 
 
 def test_expressions_match_whole_paths_in_the_models_order() -> None:
-    placement = placement_for("mamba", MODULES, r"h\.\d+\.(attn\.qkv|mlp\.down)", r".*\.down")
-    assert placement.ia3_sites(MODULES) == [
+    assert placed_at(IA3(), r"h\.\d+\.(attn\.qkv|mlp\.down)", feedforward=r".*\.down") == [
         Site("h.0.attn.qkv", Port.OUTPUT),
         Site("h.0.mlp.down", Port.INPUT),
         Site("h.11.mlp.down", Port.INPUT),
     ]
-    assert placement_for("mamba", MODULES, "h.0.mlp").ia3_sites(MODULES) == [Site("h.0.mlp", Port.OUTPUT)]
+    assert placed_at(IA3(), "h.0.mlp") == [Site("h.0.mlp", Port.OUTPUT)]
 
 
-def test_a_target_of_ones_own_replaces_the_table() -> None:
-    modules = ["encoder.layer.0", "encoder.layer.0.attention.self.query"]
-    sites = placement_for("bert", modules, r".*\.query").bottleneck_sites(modules, "houlsby")
-    assert sites == [Site("encoder.layer.0.attention.self.query", Port.OUTPUT)]
+def test_a_target_of_ones_own_replaces_the_methods_choice(tiny_info: Callable[..., ModelInfo]) -> None:
+    found = placed(Bottleneck(), tiny_info("bert"), BottleneckOptions(), r".*\.0\..*\.query")
+    assert list(found) == [Site("encoder.layer.0.attention.self.query", Port.OUTPUT)]
+    assert len(placed(Bottleneck(), tiny_info("bert"), BottleneckOptions())) == 4
 
 
 def test_a_target_that_matches_nothing_is_refused_with_the_candidates() -> None:
     with pytest.raises(InputError, match=r"--target 'mlp\.down' matches no module; .*candidates: h\.N\.attn\.qkv"):
-        placement_for("mamba", MODULES, "mlp.down").ia3_sites(MODULES)
+        matching_modules(MODULES, "mlp.down")
 
 
-@pytest.mark.parametrize(
-    ("target", "feedforward", "message"),
-    [
-        ("(", None, r"--target '\(': not a regular expression: missing \)"),
-        ("a", "[", r"--feedforward '\[': not a regular expression: unterminated"),
-        (None, "a", "--feedforward: needs --target as well"),
-    ],
-)
-def test_broken_expressions_are_refused(target: str | None, feedforward: str | None, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        placement_for("mamba", MODULES, target, feedforward)
+def test_broken_expressions_are_refused() -> None:
+    with pytest.raises(InputError, match=r"--target '\(': not a regular expression: missing \)"):
+        matching_modules(MODULES, "(")
+    with pytest.raises(InputError, match=r"--feedforward '\[': not a regular expression: unterminated"):
+        placed_at(IA3(), ".*", feedforward="[")
 
 
-def test_bottlenecks_have_no_input_side() -> None:
-    with pytest.raises(InputError, match="--feedforward: only IA3 scales the input"):
-        placement_for("mamba", MODULES, ".*down", ".*down").bottleneck_sites(MODULES, "houlsby")
+def test_inputs_are_those_of_a_target(tiny_info: Callable[..., ModelInfo]) -> None:
+    with pytest.raises(InputError, match="--feedforward: needs --target as well"):
+        placed(IA3(), tiny_info("bert"), IA3Options(feedforward=".*down"))
 
 
 @pytest.mark.parametrize(

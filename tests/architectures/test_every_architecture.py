@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from adapter_export.architectures.registry import model_types
 from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.injection import inject
 from adapter_export.merging.model import merge_into
-from adapter_export.placement.tables import model_types
 from adapter_export.sites import Port
-from tests.placement.test_formulas import LAYERS
+from tests.architectures.test_formulas import LAYERS
 
 if TYPE_CHECKING:
     import torch

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from adapter_export.architectures.registry import model_types
 from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.injection import inject
 from adapter_export.methods.contract import Block
-from adapter_export.placement.tables import model_types
 from adapter_export.sites import Port, Site
 
 if TYPE_CHECKING:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import pytest
 
+from adapter_export.architectures.layers import layers_of
+from adapter_export.architectures.record import Role
+from adapter_export.architectures.registry import facts, model_types, recorded
 from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
+from adapter_export.methods.bottleneck import placement_sites
+from adapter_export.methods.ia3 import IA3, IA3Options
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.architecture import Architecture
-from adapter_export.placement.tables import known, model_types, placement_for
-from adapter_export.sites import Port
+from adapter_export.sites import Port, Site
 
 # Layers of every tiny model.
 LAYERS = 2
@@ -240,6 +243,10 @@ EXPECTED = {
 }
 
 
+def ia3_sites(model_type: str, modules: Iterable[str]) -> list[Site]:
+    return list(IA3().place(layers_of(model_type, modules), IA3Options()))
+
+
 def stacks(model_type: str) -> tuple[Expected, ...]:
     return EXPECTED[model_type]
 
@@ -256,14 +263,14 @@ def test_every_table_is_expected_here() -> None:
 class TestSites:
     def test_ia3(self, model_type: str, tiny_info: Callable[..., ModelInfo]) -> None:
         info = tiny_info(model_type)
-        found = [site.name for site in placement_for(model_type, info.modules).ia3_sites(info.modules)]
+        found = [site.name for site in ia3_sites(model_type, info.modules)]
         assert found == [
             name.format(i=i) for stack in stacks(model_type) for i in layers(model_type) for name in stack.ia3
         ]
 
     def test_houlsby(self, model_type: str, tiny_info: Callable[..., ModelInfo]) -> None:
         info = tiny_info(model_type)
-        sites = placement_for(model_type, info.modules).bottleneck_sites(info.modules, "houlsby")
+        sites = placement_sites(layers_of(model_type, info.modules), "houlsby")
         assert [site.module for site in sites] == [
             name.format(i=i) for stack in stacks(model_type) for i in layers(model_type) for name in stack.houlsby
         ]
@@ -271,7 +278,7 @@ class TestSites:
 
     def test_pfeiffer(self, model_type: str, tiny_info: Callable[..., ModelInfo]) -> None:
         info = tiny_info(model_type)
-        sites = placement_for(model_type, info.modules).bottleneck_sites(info.modules, "pfeiffer")
+        sites = placement_sites(layers_of(model_type, info.modules), "pfeiffer")
         assert [(site.module, site.port) for site in sites] == [
             (stack.pfeiffer[0].format(i=i), stack.pfeiffer[1])
             for stack in stacks(model_type)
@@ -282,9 +289,8 @@ class TestSites:
         self, model_type: str, tiny_info: Callable[..., ModelInfo]
     ) -> None:
         info = tiny_info(model_type)
-        placement = placement_for(model_type, info.modules)
         for kind in ("houlsby", "pfeiffer", "parallel"):
-            for site in placement.bottleneck_sites(info.modules, kind):
+            for site in placement_sites(layers_of(model_type, info.modules), kind):
                 # CLIP's images have a width of their own.
                 assert info.features(site).outputs == (
                     24 if site.module.startswith("vision_model") else info.hidden_size
@@ -294,7 +300,7 @@ class TestSites:
         self, model_type: str, tiny_info: Callable[..., ModelInfo]
     ) -> None:
         info = tiny_info(model_type)
-        sites = placement_for(model_type, info.modules).bottleneck_sites(info.modules, "parallel")
+        sites = placement_sites(layers_of(model_type, info.modules), "parallel")
         assert [site.module for site in sites] == [
             stack.houlsby[1].format(i=i) for stack in stacks(model_type) for i in layers(model_type)
         ]
@@ -302,16 +308,42 @@ class TestSites:
         assert all(site.residual in info.modules for site in sites)
 
 
+@pytest.mark.parametrize("model_type", model_types())
+def test_every_linear_layer_of_a_layer_has_a_role(model_type: str, tiny_base: Callable[..., BaseModel]) -> None:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    base = tiny_base(model_type)
+    for layer in layers_of(model_type, base.info.modules):
+        assert layer.stack.fits(layer.path, base.info.modules)
+        module = base.module.base_model.get_submodule(layer.path)
+        linear = {name for name, part in module.named_modules() if isinstance(part, nn.Linear | Conv1D)}
+        with_role = {path.removeprefix(f"{layer.path}.") for path in layer.linear(*Role)}
+        assert with_role == linear
+        for role in (Role.QUERY, Role.KEY, Role.VALUE, Role.ATTENTION_OUTPUT):
+            assert len(layer.linear(role)) in (1, 2)
+        # The feed-forward goes up and comes down.
+        for up, down in zip(layer.linear(Role.UP), layer.linear(Role.DOWN), strict=True):
+            assert base.info.inputs[up] == base.info.modules[down]
+            assert base.info.modules[up] % base.info.inputs[down] == 0
+
+
+def test_a_record_is_one_of_an_architecture_that_transformers_has() -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    assert set(recorded()) - set(CONFIG_MAPPING_NAMES) == set()
+
+
 def test_gated_feed_forward_of_t5_has_its_second_layer_in_the_same_place(tiny_info: Callable[..., ModelInfo]) -> None:
     info = tiny_info("t5", feed_forward_proj="gated-gelu")
     assert "encoder.block.0.layer.1.DenseReluDense.wi_1" in info.modules
-    sites = placement_for("t5", info.modules).ia3_sites(info.modules)
+    sites = ia3_sites("t5", info.modules)
     assert "encoder.block.0.layer.1.DenseReluDense.wo.input" in [site.name for site in sites]
 
 
 def test_every_layer_of_an_albert_group_is_adapted(tiny_info: Callable[..., ModelInfo]) -> None:
     info = tiny_info("albert", num_hidden_groups=2, inner_group_num=2)
-    sites = placement_for("albert", info.modules).bottleneck_sites(info.modules, "pfeiffer")
+    sites = placement_sites(layers_of("albert", info.modules), "pfeiffer")
     assert [site.module for site in sites] == [
         f"encoder.albert_layer_groups.{group}.albert_layers.{layer}.full_layer_layer_norm"
         for group in range(2)
@@ -321,31 +353,31 @@ def test_every_layer_of_an_albert_group_is_adapted(tiny_info: Callable[..., Mode
 
 def test_layers_keep_the_order_of_the_model_beyond_nine() -> None:
     modules = [f"h.{i}{part}" for i in range(12) for part in ("", ".attn.c_attn", ".mlp.c_proj")]
-    sites = placement_for("gpt2", modules).ia3_sites(modules)
+    sites = ia3_sites("gpt2", modules)
     assert [site.module for site in sites] == [module for module in modules if module.count(".") > 1]
 
 
 def test_a_table_that_does_not_fit_the_model_is_an_error_that_names_the_module() -> None:
     modules = ["encoder.layer.0", "encoder.layer.0.attention.self.key", "encoder.layer.0.output.dense"]
     with pytest.raises(InputError, match=r"the model has no module 'encoder\.layer\.0\.attention\.self\.value'"):
-        placement_for("bert", modules).ia3_sites(modules)
+        ia3_sites("bert", modules)
     with pytest.raises(InputError, match="no layer of a bert model found") as error:
-        placement_for("bert", ["layers.0.query"]).ia3_sites(["layers.0.query"])
+        ia3_sites("bert", ["layers.0.query"])
     assert "candidates: layers.N.query" in str(error.value)
 
 
-def test_known_gives_the_entry_or_none() -> None:
-    assert isinstance(known("bert"), Architecture)
-    assert known("mamba") is None
+def test_an_unknown_architecture_has_no_layers() -> None:
+    assert facts("bert").stacks
+    assert not facts("mamba").stacks
 
 
 def test_variants_are_told_by_their_modules(tiny_info: Callable[..., ModelInfo]) -> None:
     # OPT-350M alone is post-norm; nothing within its layers shows it.
     info = tiny_info("opt", do_layer_norm_before=False)
-    site, _ = placement_for("opt", info.modules).bottleneck_sites(info.modules, "pfeiffer")
+    site, _ = placement_sites(layers_of("opt", info.modules), "pfeiffer")
     assert (site.module, site.port) == ("decoder.layers.0.final_layer_norm", Port.NORM)
     info = tiny_info("dinov2", use_swiglu_ffn=True)
-    site = placement_for("dinov2", info.modules).ia3_sites(info.modules)[2]
+    site = ia3_sites("dinov2", info.modules)[2]
     assert site.name == "encoder.layer.0.mlp.down_proj.input"
     residuals = []
     for settings in (
@@ -354,13 +386,13 @@ def test_variants_are_told_by_their_modules(tiny_info: Callable[..., ModelInfo])
         {"new_decoder_architecture": False, "multi_query": False, "num_kv_heads": 4, "parallel_attn": False},
     ):
         info = tiny_info("falcon", **settings)
-        residuals.append(placement_for("falcon", info.modules).bottleneck_sites(info.modules, "parallel")[1].residual)
+        residuals.append(placement_sites(layers_of("falcon", info.modules), "parallel")[1].residual)
     assert residuals == ["h.1.ln_mlp", "h.1.input_layernorm", "h.1.post_attention_layernorm"]
 
 
 def test_a_half_of_clip_has_the_sites_of_that_half(tiny_base: Callable[..., BaseModel]) -> None:
     info = tiny_base("clip", "image-classification").info
-    sites = placement_for("clip", info.modules).ia3_sites(info.modules)
+    sites = ia3_sites("clip", info.modules)
     assert [site.name for site in sites] == [
         name.format(i=i) for i in range(LAYERS) for name in EXPECTED["clip"][1].ia3
     ]
@@ -370,7 +402,5 @@ def test_a_half_of_clip_has_the_sites_of_that_half(tiny_base: Callable[..., Base
 def test_names_in_checkpoints_of_models_the_library_does_not_know_stay_as_they_were() -> None:
     # MPNet has BERT's layers; what was written of it has the names that any new architecture gets.
     for model_type in ("mpnet", "dinov2", "gpt_neox"):
-        architecture = known(model_type)
-        assert architecture is not None
-        for stack in architecture.stacks:
-            assert (stack.hub_attention, stack.hub_output) == ("attention_adapters", "output_adapters")
+        for stack in facts(model_type).stacks:
+            assert (stack.hub.attention, stack.hub.output) == ("attention_adapters", "output_adapters")

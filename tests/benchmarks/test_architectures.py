@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from adapter_export.architectures.layers import layers_of
+from adapter_export.architectures.registry import model_types
+from adapter_export.methods.bottleneck import placement_sites
+from adapter_export.methods.ia3 import IA3, IA3Options
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.tables import model_types, placement_for
 from adapter_export.sites import Port
 from benchmarks.architectures.page import ADAPTERS, NUMBERS, PAGE, placement_rows, render, tasks_of
 
@@ -66,22 +69,22 @@ def test_sites_on_the_page_are_those_of_a_model(model_type: str, tiny_info: Call
     page, rows = PAGE.read_text(encoding="utf-8"), list(placement_rows(model_type))
     assert all(f"| {' | '.join(row)} |" in page for row in rows)
     info = tiny_info(model_type)
-    placement = placement_for(model_type, info.modules)
+    layers = layers_of(model_type, info.modules)
     for columns, sites in (
-        ((2, 3), placement.ia3_sites(info.modules)),
-        ((4, 5), placement.bottleneck_sites(info.modules, "houlsby")),
-        ((5,), placement.bottleneck_sites(info.modules, "parallel")),
+        ((2, 3), IA3().place(layers, IA3Options())),
+        ((4, 5), placement_sites(layers, "houlsby")),
+        ((5,), placement_sites(layers, "parallel")),
     ):
         listed = {path for row in rows for column in columns for path in _paths(row, column)}
         assert {_numberless(site.module) for site in sites} <= listed
         assert {_numberless(site.residual) for site in sites if site.residual} <= {_paths(row, 6)[0] for row in rows}
 
-    for site in placement.bottleneck_sites(info.modules, "pfeiffer"):
+    for site in placement_sites(layers, "pfeiffer"):
         norms = {
             f"{_numberless(row[1].strip('`'))}.{row[7].split('`')[1]}" for row in rows if row[7].startswith("input")
         }
-        layers = {_numberless(row[1].strip("`")) for row in rows if row[7] == "output of the layer"}
-        assert _numberless(site.module) in (norms if site.port is Port.NORM else layers)
+        outputs = {_numberless(row[1].strip("`")) for row in rows if row[7] == "output of the layer"}
+        assert _numberless(site.module) in (norms if site.port is Port.NORM else outputs)
 
 
 def _paths(row: tuple[str, ...], column: int) -> list[str]:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from adapter_export.architectures.registry import model_types
 from adapter_export.checkpoints import adapterhub
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import PLACEMENTS, BottleneckOperator
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.placement.tables import model_types
 from adapter_export.sites import Port
 
 Good = Callable[[str], Path]

@@ -159,7 +159,7 @@ def test_training_places_nothing_on_a_convolution(tiny_base: TinyBase) -> None:
 
     method = registry.get("ia3")
     with pytest.raises(InputError, match=r"projection is a convolution, where no adapter is trained yet"):
-        _initial_blocks(tiny_base("vit"), method, method.Options(), r".*projection", None, 0)
+        _initial_blocks(tiny_base("vit"), method, method.Options(), r".*projection", 0)
 
 
 def test_the_description_knows_convolutions(tiny_base: TinyBase) -> None:

@@ -51,7 +51,7 @@ def test_every_setting_of_the_function_is_an_option_with_the_same_default() -> N
     context = command.make_context("train", [text for name in required for text in (f"--{name}", "x")])
     parameters = signature(train).parameters.values()
     settings = {p.name: p.default for p in parameters if p.name not in [*required, "progress", "options"]}
-    of_methods = dict.fromkeys(("reduction_factor", "placement", "activation"))
+    of_methods = dict.fromkeys(("reduction_factor", "placement", "activation", "feedforward"))
     given = {name: value for name, value in context.params.items() if name not in [*required, "as_json"]}
     assert given == settings | of_methods
 

@@ -9,7 +9,6 @@ import pytest
 from adapter_export.errors import InputError
 from adapter_export.methods.activations import ALIASES, activation
 from adapter_export.methods.bottleneck import Bottleneck, BottleneckOperator, BottleneckOptions
-from adapter_export.placement.architecture import Custom
 from adapter_export.sites import Features
 
 # What each activation gives at -2 and 3, from its definition.
@@ -96,7 +95,7 @@ def test_width_follows_the_reduction_factor(features: int, factor: float, width:
                               ({"placement": "pfeiffer", "activation": "swish"}, "silu")]
 )  # fmt: skip
 def test_each_placement_has_its_activation(options: dict[str, Any], expected: str) -> None:
-    placed = Bottleneck().place(Custom("a"), ["a"], BottleneckOptions(**options))
+    placed = Bottleneck().place_at(["a"], BottleneckOptions(**options))
     assert list(placed.values()) == [BottleneckOperator(expected)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapter_export.architectures.layers import layers_of
 from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
@@ -23,8 +24,6 @@ from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.methods.contract import Operator
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import DOMAIN, DOMAIN_VERSION
-from adapter_export.placement.architecture import Custom
-from adapter_export.placement.tables import placement_for
 from adapter_export.sites import Features, Port
 
 # One layer of BERT, enough for a placement.
@@ -33,7 +32,12 @@ MODULES = (
     LAYER,
     f"{LAYER}.attention.self.key",
     f"{LAYER}.attention.self.value",
+    f"{LAYER}.attention",
+    f"{LAYER}.attention.self.query",
     f"{LAYER}.attention.output.dense",
+    f"{LAYER}.attention.output.LayerNorm",
+    f"{LAYER}.intermediate",
+    f"{LAYER}.intermediate.dense",
     f"{LAYER}.output.dense",
     f"{LAYER}.output.LayerNorm",
 )
@@ -84,11 +88,11 @@ def cases() -> list[Case]:
     for name in registry.names():
         for settings in ({}, *VARIANTS.get(name, ())):
             options = registry.get(name).Options(**settings)
+            operators = set(registry.get(name).place(layers_of("bert", MODULES), options).values())
             # A placement of one's own does not tell where a sublayer's residual is.
-            own = [] if settings.get("placement") == "parallel" else [Custom(r".*\.output\.dense")]
-            for placement in (placement_for("bert", MODULES), *own):
-                operators = set(registry.get(name).place(placement, MODULES, options).values())
-                found += [Case(name, settings, operator) for operator in operators]
+            if settings.get("placement") != "parallel":
+                operators |= set(registry.get(name).place_at([f"{LAYER}.output.dense"], options).values())
+            found += [Case(name, settings, operator) for operator in sorted(operators, key=str)]
         found += [Case(name, None, operator) for operator in OF_CHECKPOINTS.get(name, ())]
     return list({str(case): case for case in found}.values())
 
@@ -273,8 +277,7 @@ class TestOperators:
     @every_case_of_settings
     def test_an_operator_is_a_value_and_knows_its_method(self, case: Case) -> None:
         method = registry.get(case.method)
-        placement = placement_for("bert", MODULES)
-        again = set(method.place(placement, MODULES, method.Options(**(case.settings or {}))).values())
+        again = set(method.place(layers_of("bert", MODULES), method.Options(**(case.settings or {}))).values())
         assert again == {case.operator}
         assert case.operator.method == case.method
 

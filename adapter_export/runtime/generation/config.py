@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter_export.architectures.facts import facts
+from adapter_export.architectures.positions import FIELDS
+from adapter_export.architectures.registry import facts
 from adapter_export.checkpoints.files import optional_json, read_json
 from adapter_export.reading.files import present
 from adapter_export.runtime.generation.rules import Rules, read_rules, token_ids
 from adapter_export.runtime.generation.unread import unread, unread_of_draws
-
-# The decoder's own comes first.
-_POSITIONS = ("max_target_positions", "max_position_embeddings", "n_positions")
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ def read_generation_config(bundle: str | Path) -> GenerationConfig:
     def ids(name: str, found: Mapping[str, Any]) -> tuple[int, ...]:
         return token_ids(file if values.get(name) is not None else model_file, name, found.get(name))
 
-    relative = facts(str(model.get("model_type"))).relative
-    limits = [] if relative else [ids(name, text) for name in _POSITIONS]
+    relative = facts(str(model.get("model_type"))).positions.relative
+    limits = [] if relative else [ids(name, text) for name in FIELDS]
     known = [limit[0] for limit in limits if limit and limit[0] > 0]
     begin: tuple[int, ...] = ()
     if model.get("is_encoder_decoder") is True:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from adapter_export.bundle.typed import WrongField, build
 from adapter_export.bundle.versions import upgraded
 from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
@@ -19,6 +18,7 @@ from adapter_export.outputs.files import write_json
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.reading.declared import Between, OneOf, OptionalSha256, Real, Sha256, Size
 from adapter_export.reading.files import present
+from adapter_export.reading.typed import WrongField, build
 from adapter_export.sites import Port
 from adapter_export.tasks import TASKS
 

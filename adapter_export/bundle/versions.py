@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adapter_export.bundle.typed import WrongField
-from adapter_export.checkpoints.files import shortened
+from adapter_export.reading.shown import shortened
+from adapter_export.reading.typed import WrongField
 
 
 def upgraded(manifest: Mapping[str, Any], version: int) -> Mapping[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import shortened
 from adapter_export.errors import InputError
+from adapter_export.reading.shown import shortened
 
 # Ten times and more what published models have: hundreds of layers, 16,384 experts, classes of whole catalogues.
 _MOST = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from adapter_export.checkpoints.torch_file import NotTensors, read_torch_file
 from adapter_export.errors import InputError
 from adapter_export.reading.files import decoded, open_file, present, read_bytes
 from adapter_export.reading.json_text import NotJson, parse
+from adapter_export.reading.shown import shortened
 
 _CHUNK_BYTES = 1 << 20
 # A checkpoint's config is small; anything larger is not one, and is not read into memory.
@@ -23,8 +23,6 @@ _MAX_JSON_BYTES = 64 << 20
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 # Unknown fields that are named, of one file.
 _MAX_UNKNOWN = 20
-# Characters of a wrong value that an error message shows.
-_MAX_SHOWN = 200
 
 
 def existing_folder(path: str | Path, what: str) -> Path:
@@ -77,12 +75,6 @@ def unknown_fields(config: Mapping[str, Any], file: str, kind: str, known: Colle
     if more := len(unknown) - len(told):
         told.append(f"{file}: {more:,} more fields are unknown for {kind} and have no effect")
     return tuple(told)
-
-
-def shortened(value: object) -> str:
-    """`value` as an error message shows it: in one line of bounded length, however long or deep it is."""
-    text = reprlib.repr(value) if isinstance(value, (dict, list)) else repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:

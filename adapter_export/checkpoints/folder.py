@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from adapter_export import tasks
-from adapter_export.checkpoints import adapterhub, peft
+from adapter_export.checkpoints import own
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
-from adapter_export.checkpoints.files import existing_folder, field, read_json, shortened
+from adapter_export.checkpoints.adapterhub import reading as adapterhub
+from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.checkpoints.labels import named
+from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.checkpoints.told import head_modules
 from adapter_export.checkpoints.weights import ADAPTER_FILES, checkpoint_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import source_of
 from adapter_export.methods import registry
-from adapter_export.methods.bottleneck import PLACEMENTS
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs.files import library_writes
 from adapter_export.outputs.ownership import SIDECAR
 from adapter_export.reading.files import present
+from adapter_export.reading.shown import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -38,10 +40,15 @@ class Format(Protocol):
 
     def task_of(self, checkpoint: Checkpoint) -> str | None: ...
 
-    def write(self, folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None: ...
+    def recognises(self, config: Mapping[str, Any]) -> bool: ...
+
+    def read(self, folder: Path, config: dict[str, Any]) -> Checkpoint: ...
+
+    def write(self, folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> dict[str, Any]:
+        """Write the adapter; returns what the format cannot express, for our file beside it."""
 
 
-_FORMATS: dict[str, Format] = {peft.FORMAT: peft, adapterhub.FORMAT: adapterhub}
+_FORMATS: dict[str, Format] = {peft.FORMAT: peft, adapterhub.FORMAT: adapterhub, own.FORMAT: own}
 _MAX_TOKENS = 1 << 31
 
 
@@ -56,12 +63,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if inside and not present(config_path):
         raise InputError(f"adapter {folder}: expected one, found a folder of {len(inside)}: {', '.join(inside)}")
     config = read_json(config_path)
-    if "peft_type" in config:
-        checkpoint = peft.read(folder, config)
-    elif isinstance(config.get("config"), (dict, str)):
-        checkpoint = adapterhub.read(folder, config)
-    else:
+    found = next((one for one in _FORMATS.values() if one.recognises(config)), None)
+    if found is None:
         raise InputError(f"{config_path}: expected field 'peft_type' (PEFT) or 'config' (AdapterHub), found neither")
+    checkpoint = found.read(folder, config)
     if present(folder / SIDECAR):
         checkpoint.sidecar.update(_read_sidecar(folder / SIDECAR))
     return checkpoint
@@ -84,9 +89,6 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     if sidecar.get("problem_type") not in (None, *PROBLEM_TYPES):
         expected, found = ", ".join(PROBLEM_TYPES), sidecar["problem_type"]
         raise InputError(f"{path}: field 'problem_type': expected one of {expected}, found {found!r:.60}")
-    if sidecar.get("placement") not in (None, *PLACEMENTS):
-        expected, found = ", ".join(PLACEMENTS), shortened(sidecar["placement"])
-        raise InputError(f"{path}: field 'placement': expected one of {expected}, found {found}")
     return sidecar
 
 
@@ -174,9 +176,8 @@ def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str
     That file (`adapter_export.json`) holds base_sha256, labels, the padding token that training chose, places that the
     format has no settings for, as the name of a placement of ours or as modules, and the names of the files.
     """
-    chosen = registry.get(adapter.method).checkpoint_format
     with library_writes(folder):
-        _FORMATS[chosen].write(folder, adapter, info, base_name)
+        beside = _FORMATS[registry.get(adapter.method).checkpoint_format].write(folder, adapter, info, base_name)
     sidecar: dict[str, Any] = {"base_sha256": info.sha256 or None, "task": adapter.task}
     if adapter.labels is not None:
         sidecar["labels"] = list(adapter.labels)
@@ -184,7 +185,6 @@ def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str
         sidecar["problem_type"] = adapter.problem_type
     if adapter.pad_token_id is not None:
         sidecar["pad_token_id"] = adapter.pad_token_id
-    if chosen == adapterhub.FORMAT:
-        sidecar |= adapterhub.sidecar(adapter, info)
+    sidecar |= beside
     sidecar["files"] = [name for name in ADAPTER_FILES if (folder / name).exists()]
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")

@@ -14,11 +14,12 @@ from typing import Any
 from adapter_export import tasks
 from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import canonical
-from adapter_export.checkpoints import adapterhub, peft
 from adapter_export.checkpoints.adapter import OUTPUT_LAYERS, Checkpoint
-from adapter_export.checkpoints.files import shortened
+from adapter_export.checkpoints.adapterhub import heads
+from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.shown import shortened
 from adapter_export.sites import strip_prefix
 
 AUTO = "auto"
@@ -53,8 +54,8 @@ class Told:
 
 def told(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Told:
     """What the checkpoint says. config: of the base model."""
-    if checkpoint.format == adapterhub.FORMAT:
-        return _told_by_hub(checkpoint)
+    if checkpoint.format != peft.FORMAT:
+        return _told_by_head(checkpoint)
     head = head_modules(checkpoint)
     said, source = peft.task_of(checkpoint), f"task_type {checkpoint.config.get('task_type')!r}"
     # PEFT has one name for the classes of texts and of images.
@@ -78,9 +79,9 @@ def told(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Told:
 def head_modules(checkpoint: Checkpoint, info: ModelInfo | None = None) -> tuple[str, ...]:
     """Paths of the modules of the checkpoint's task head. info: of the base model, where it is known: then everything
     outside it counts; without, what heads are called."""
-    if checkpoint.format == adapterhub.FORMAT:
+    if checkpoint.format != peft.FORMAT:
         return tuple(sorted({name.rpartition(".")[0] for name in checkpoint.head}))
-    modules = {name.rpartition(".")[0] for name in peft.whole_tensors(checkpoint)}
+    modules = {name.rpartition(".")[0] for name in peft.head_tensors(checkpoint)}
     if info is not None:
         inside = {module for module in modules if _path(module, info) in info.modules} - set(info.head)
         return tuple(sorted(modules - inside))
@@ -142,9 +143,9 @@ def _path(module: str, info: ModelInfo) -> str:
     return strip_prefix(canonical(info.model_type, module), info.prefix)
 
 
-def _told_by_hub(checkpoint: Checkpoint) -> Told:
+def _told_by_head(checkpoint: Checkpoint) -> Told:
     own = checkpoint.sidecar.get("task")
-    said = adapterhub.task_of(checkpoint)
+    said = heads.task_of(checkpoint)
     head = head_modules(checkpoint)
     if own is not None:
         return Told(str(own), f"task {own!r} in adapter_export.json", head)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.checkpoints.counts import check_counts
-from adapter_export.checkpoints.files import field, read_json, sha256, shortened
+from adapter_export.checkpoints.files import field, read_json, sha256
 from adapter_export.checkpoints.safetensors_header import Entry, read_header
 from adapter_export.errors import InputError
 from adapter_export.reading.files import present
+from adapter_export.reading.shown import shortened
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _BIN, _BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"

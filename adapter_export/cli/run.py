@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapter_export import tasks
-from adapter_export.checkpoints.files import shortened
 from adapter_export.checkpoints.problem_types import MULTI, REGRESSION
 from adapter_export.cli.batches import BATCH, batches, ran_with
 from adapter_export.cli.completions import Request, write
@@ -18,6 +17,7 @@ from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError
 from adapter_export.reading.files import decoded, read_given
 from adapter_export.reading.json_text import NotJson, parse
+from adapter_export.reading.shown import shortened
 from adapter_export.terminal import visible
 
 if TYPE_CHECKING:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export import tasks
-from adapter_export.checkpoints import adapterhub, peft_config
+from adapter_export.checkpoints import own
+from adapter_export.checkpoints.adapterhub import reading as adapterhub
+from adapter_export.checkpoints.codecs import codecs
 from adapter_export.checkpoints.files import optional_json, read_json, sha256
+from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.checkpoints.weights import CHOICES, CONFIG, adapter_beside, weight_files, weights_sha256
 from adapter_export.errors import InputError
@@ -39,9 +42,21 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
             "labels": sidecar.get("labels"),
             "problem_type": sidecar.get("problem_type"),
             "settings": _settings(config, _PEFT_SETTINGS),
-            "notes": list(peft_config.notes(config)) if config["peft_type"] == "IA3" else [],
+            "notes": list(peft.notes(config, folder / ADAPTER_CONFIG)) if _is_known(config["peft_type"]) else [],
         }
         files = [folder / name for name in ("adapter_model.bin", "adapter_model.safetensors") if present(folder / name)]
+    elif own.recognises(config):
+        about = config[own.KEY] if isinstance(config[own.KEY], dict) else {}
+        known = {
+            "format": own.FORMAT,
+            "method": str(about.get("method")),
+            "base_model": about.get("base_model"),
+            "task": sidecar.get("task"),
+            "labels": sidecar.get("labels"),
+            "problem_type": sidecar.get("problem_type"),
+            "settings": {},
+        }
+        files = [folder / name for name in ("adapter.safetensors", "model_head.safetensors") if present(folder / name)]
     else:
         named = isinstance(config.get("config"), (dict, str))
         inner = adapterhub.settings_of(config, folder / ADAPTER_CONFIG) if named else {}
@@ -66,6 +81,10 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
         beside = describe_model(folder)
         model = {"model_beside": {name: beside[name] for name in _BESIDE if name in beside}}
     return {"kind": "adapter checkpoint", **known, **base, **_weights(files), **model}
+
+
+def _is_known(peft_type: object) -> bool:
+    return any(peft_type == module.PEFT_TYPE for module in codecs(peft.FORMAT).values())
 
 
 def describe_model(folder: Path) -> dict[str, Any]:

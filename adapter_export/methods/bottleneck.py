@@ -231,6 +231,7 @@ class Bottleneck:
 
     name: ClassVar[str] = "bottleneck"
     checkpoint_format: ClassVar[str] = "adapterhub"
+    operator_type: ClassVar[type[Any]] = BottleneckOperator
     learning_rate: ClassVar[float] = 1e-3
     Options: ClassVar[type[Any]] = BottleneckOptions
 

@@ -120,8 +120,10 @@ class Method(Protocol):
     """A kind of adapter: where it goes, how it starts, and how it is best trained."""
 
     name: ClassVar[str]
-    # The ecosystem's format that trained adapters are written in: "peft" or "adapterhub".
+    # The format that trained adapters are written in: "peft", "adapterhub", or the project's own, "adapter-export".
     checkpoint_format: ClassVar[str]
+    # The frozen dataclass of its operators; what differs between them are its fields.
+    operator_type: ClassVar[type[Any]]
     learning_rate: ClassVar[float]
     # A frozen dataclass of the method's own settings, each made by `setting`.
     Options: ClassVar[type[Any]]

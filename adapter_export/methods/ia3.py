@@ -84,6 +84,7 @@ class IA3:
 
     name: ClassVar[str] = "ia3"
     checkpoint_format: ClassVar[str] = "peft"
+    operator_type: ClassVar[type[Any]] = IA3Operator
     learning_rate: ClassVar[float] = 1e-2
     Options: ClassVar[type[Any]] = IA3Options
 

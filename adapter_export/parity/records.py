@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adapter_export.bundle.manifest import AdapterInfo, Manifest
-from adapter_export.checkpoints.files import field, shortened
+from adapter_export.checkpoints.files import field
 from adapter_export.errors import InputError
 from adapter_export.parity.cases import Case
 from adapter_export.parity.npy_file import NotArray, parse_npy
@@ -19,6 +19,7 @@ from adapter_export.reading.archives import BadArchive, read_archive
 from adapter_export.reading.files import open_file
 from adapter_export.reading.json_text import NotJson, parse
 from adapter_export.reading.links import folder_of
+from adapter_export.reading.shown import shortened
 
 # A record unpacks to no more than this: one from a stranger must not fill the memory.
 _MAX_BYTES = 8 << 30

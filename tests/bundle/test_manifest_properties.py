@@ -29,10 +29,10 @@ from adapter_export.bundle.manifest import (
     read_manifest,
     write_manifest,
 )
-from adapter_export.bundle.typed import WrongField, build
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.typed import WrongField, build
 from adapter_export.tasks import TASKS
 from tests.fuzz import mutators
 from tests.strategies import damaged, file_of, json_values, texts

@@ -14,8 +14,8 @@ import pytest
 
 from adapter_export import AdapterSession, add_adapter
 from adapter_export.bundle.manifest import FORMAT_VERSION, MANIFEST, read_manifest
-from adapter_export.bundle.typed import WrongField
 from adapter_export.bundle.versions import upgraded
+from adapter_export.reading.typed import WrongField
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "bundles"
 VERSIONS = sorted(folder.name for folder in GOLDENS.iterdir())

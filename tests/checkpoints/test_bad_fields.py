@@ -307,7 +307,11 @@ ROWS: Mapping[str, Row] = {
             ("residual_before_ln", "pre_add", "expected true, false or 'post_add', found 'pre_add'"),
             ("residual_before_ln", 1, "expected true, false or 'post_add', found 1"),
             ("residual_before_ln", "post_add", "'post_add': the library takes this only with original_ln_before"),
-            ("architecture", "prefix_tuning", "'prefix_tuning' is not supported, expected null (bottleneck), 'lora'"),
+            (
+                "architecture",
+                "prefix_tuning",
+                "'prefix_tuning' is not supported, expected null (bottleneck), a union",
+            ),
             ("architecture", ["a"], "['a'] is not supported"),
             (
                 "use_gating",

@@ -16,15 +16,17 @@ from click.testing import CliRunner
 from adapter_export.bundle import adapter_file, adapter_format, manifest
 from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.checkpoints import (
-    adapterhub,
     files,
-    peft,
-    peft_config,
     safetensors_file,
     safetensors_header,
     torch_file,
     weights,
 )
+from adapter_export.checkpoints.adapterhub import reading as adapterhub
+from adapter_export.checkpoints.peft import codec as peft_codec
+from adapter_export.checkpoints.peft import config as peft_config
+from adapter_export.checkpoints.peft import ia3 as peft_ia3
+from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.cli import main
 from adapter_export.inspection import onnx_files
 from adapter_export.parity import records
@@ -83,6 +85,8 @@ MERGE: list[tuple[Any, str]] = [
     (peft, "resolve"),
     (peft_config, "field"),
     (peft_config, "_check_regex"),
+    (peft_codec, "field"),
+    (peft_ia3, "_block"),
 ]
 
 

@@ -178,7 +178,7 @@ def test_a_custom_placement(trained: Trained, tiny_model: TinyModel) -> None:
     [
         ({"method": "lora"}, "method 'lora': expected one of "),
         ({"task": "features"}, "task 'features': expected one of text-classification, causal-lm, seq2seq-lm"),
-        ({"placement": "pfeiffer"}, "--placement: method 'ia3' has no such setting, only: none"),
+        ({"placement": "pfeiffer"}, "--placement: method 'ia3' has no such setting, only: feedforward"),
         ({"method": "bottleneck", "reduction_factor": 0}, "reduction factor 0"),
         ({"early_stopping": 2}, "--early-stopping: needs --eval"),
         ({"batch_size": 2, "gradient_accumulation": 4}, "cannot be divided"),

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adapter_export.checkpoints.files import shortened
 from adapter_export.errors import InputError
+from adapter_export.reading.shown import shortened
 
 # Token ids of one sequence each.
 Sequences = tuple[tuple[int, ...], ...]

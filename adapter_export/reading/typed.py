@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from adapter_export.checkpoints.files import shortened
+from adapter_export.reading.shown import shortened
 
 
 class WrongField(Exception):

@@ -1,7 +1,7 @@
 """Where PEFT puts IA3 when its config does not say, by `model_type` (peft 0.21, `utils/constants.py`).
 
-Configs that were saved say it; older and hand-written ones may not. This is PEFT's choice: where ours go is in
-`placement`.
+Configs that were saved say it; older and hand-written ones may not. This is PEFT's choice, which a test holds equal to
+the installed PEFT; where ours go is said by `methods/ia3.py`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from adapter_export.bounded.programs import matching
-from adapter_export.checkpoints.peft_config import Patterns
+from adapter_export.checkpoints.peft.config import Patterns
 
 # In place of names: every linear layer but the output layer, in any case of letters.
 _ALL_LINEAR = "all-linear"

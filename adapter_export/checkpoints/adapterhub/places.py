@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from adapter_export.architectures.layers import layers_of
 from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import canonical
-from adapter_export.checkpoints.hub_config import POST_ADD, Arithmetic
-from adapter_export.checkpoints.hub_interface import Interface, built_in
+from adapter_export.checkpoints.adapterhub.config import POST_ADD, Arithmetic
+from adapter_export.checkpoints.adapterhub.interface import Interface, built_in
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.modelinfo import ModelInfo

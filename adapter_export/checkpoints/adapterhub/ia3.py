@@ -18,15 +18,18 @@ from adapter_export.architectures.record import Role
 from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import Checkpoint, site_features
-from adapter_export.checkpoints.files import field, shortened, unknown_fields
-from adapter_export.checkpoints.hub_config import CONFIG, MAX_FACTOR
-from adapter_export.checkpoints.hub_interface import Interface
+from adapter_export.checkpoints.adapterhub.config import CONFIG, MAX_FACTOR
+from adapter_export.checkpoints.adapterhub.interface import Interface
+from adapter_export.checkpoints.files import field, unknown_fields
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.shown import shortened
 from adapter_export.sites import Port, Site, strip_prefix
 
+LIBRARY_METHOD = "lora"
+EXPECTED = "'lora' with composition_mode 'scale' (IA3)"
 _KEY = re.compile(r"(?P<module>.+?)\.loras\.(?P<name>[^.]+)\.(?P<part>.+)")
 _THIRDS = ("q", "k", "v")
 # Kinds of modules, beside those three.
@@ -44,7 +47,20 @@ SETTINGS = frozenset(
 )  # fmt: skip
 
 
-def blocks_of(
+def recognises(config: Mapping[str, Any]) -> bool:
+    """Settings of LoRA that scale instead of adding."""
+    return config.get("architecture") == "lora" and config.get("composition_mode") == "scale"
+
+
+def why_not(config: Mapping[str, Any]) -> str | None:
+    """LoRA proper adds."""
+    if config.get("architecture") != "lora":
+        return None
+    mode = shortened(config.get("composition_mode", "add"))
+    return f"field 'composition_mode': {mode} (LoRA) is not supported, expected 'scale' (IA3)"
+
+
+def blocks(
     checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo, interface: Interface | None
 ) -> dict[Site, Block]:
     """IA3 vectors by site. interface: what the checkpoint says of its model, or None.
@@ -63,7 +79,7 @@ def blocks_of(
         )
     if missing := sorted(set(expected) - set(vectors)):
         raise InputError(f"{checkpoint.folder}: tensors at {missing[0]!r} are missing ({len(missing)} places in all)")
-    blocks = {}
+    found = {}
     for module, chosen in expected.items():
         site, vector = Site(module, Port.OUTPUT), vectors[module]
         features = site_features(checkpoint, info, site).outputs
@@ -76,8 +92,8 @@ def blocks_of(
                 f"model and config, found {vector.shape}"
             )
         whole = _whole(vector.reshape(-1), chosen, features) if chosen else vector.reshape(-1)
-        blocks[site] = Block(IA3Operator(), {"l": whole if alpha == 1 else whole * np.float32(alpha)})
-    return blocks
+        found[site] = Block(IA3Operator(), {"l": whole if alpha == 1 else whole * np.float32(alpha)})
+    return found
 
 
 def notes(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""PEFT's `adapter_config.json` for IA3: every field checked, and those that PEFT would ignore reported."""
+"""The fields of PEFT's `adapter_config.json` that all of its methods have: every one checked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from adapter_export.bounded.child import Exceeded, Failed
 from adapter_export.bounded.programs import matching
-from adapter_export.checkpoints.files import field, shortened, unknown_fields
+from adapter_export.checkpoints.files import field
 from adapter_export.errors import InputError
+from adapter_export.reading.shown import shortened
 
 CONFIG = "adapter_config.json"
 
@@ -28,60 +29,49 @@ TASK_HEADS: Mapping[str | None, tuple[str, ...]] = {
     "TOKEN_CLS": ("classifier", "score"),
 }
 # Fields that say nothing about what the adapter computes, with their types.
-_INERT: Mapping[str, type] = {
+INERT: Mapping[str, type] = {
     "auto_mapping": dict,
     "base_model_name_or_path": str,
-    "fan_in_fan_out": bool,  # how the layer stores its weight: PEFT goes by the layer, with a warning
     "inference_mode": bool,
-    "init_ia3_weights": bool,
     "peft_version": str,
     "revision": str,
 }
-_READ = frozenset(
-    {"peft_type", "task_type", "target_modules", "feedforward_modules", "exclude_modules", "modules_to_save"}
-)
+FIELDS = frozenset({"peft_type", "task_type", "target_modules", "exclude_modules", "modules_to_save"})
 
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """targets, feedforward: None where the config leaves them to PEFT's defaults (`checkpoints.peft_defaults`).
+    """What a config says to all methods.
 
+    targets: None where the config leaves them to PEFT's defaults.
+    excluded: modules that are no targets although `targets` names them.
     saved: endings of the names of modules that are trained and saved whole.
     """
 
     targets: Patterns | None
-    feedforward: Patterns | None
     excluded: Patterns
     saved: tuple[str, ...]
 
 
-def parse(config: Mapping[str, Any], path: Path) -> PeftConfig:
-    """Check the fields of the config read from `path`; raises InputError for what PEFT would not take either."""
-    if (kind := field(config, path, "peft_type", str)) != "IA3":
-        raise InputError(f"{path}: field 'peft_type': expected 'IA3', found {shortened(kind)}")
+def parse(config: Mapping[str, Any], path: Path, inert: Mapping[str, type]) -> PeftConfig:
+    """Check the fields of the config read from `path`. inert: fields without effect, and their types.
+
+    Raises InputError for what PEFT would not take either.
+    """
     task = field(config, path, "task_type", str, None)
     if task not in TASK_HEADS:
         known = ", ".join(name for name in TASK_HEADS if name is not None)
         raise InputError(f"{path}: field 'task_type': expected one of {known}, found {shortened(task)}")
-    for name, expected in _INERT.items():
+    for name, expected in {**INERT, **inert}.items():
         field(config, path, name, expected, None)
     saved = (*(_strings(config, path, "modules_to_save", list) or ()), *TASK_HEADS[task])
     # PEFT puts each name into an expression as it is.
     _check_regex(path, "modules_to_save", *saved)
-    return PeftConfig(
-        _patterns(config, path, "target_modules"),
-        _patterns(config, path, "feedforward_modules"),
-        _patterns(config, path, "exclude_modules") or (),
-        saved,
-    )
+    return PeftConfig(patterns(config, path, "target_modules"), patterns(config, path, "exclude_modules") or (), saved)
 
 
-def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What to tell the user: fields that IA3 does not have and that are set. PEFT ignores such, and so does this."""
-    return unknown_fields(config, CONFIG, "IA3", _READ | {*_INERT})
-
-
-def _patterns(config: Mapping[str, Any], path: Path, name: str) -> Patterns | None:
+def patterns(config: Mapping[str, Any], path: Path, name: str) -> Patterns | None:
+    """A field of names or of one expression; None where it is not set. Raises InputError for anything else."""
     value: Patterns | None = _strings(config, path, name, (list, str))
     if isinstance(value, str):
         _check_regex(path, name, value)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
-from adapter_export.checkpoints.peft_config import notes
+from adapter_export.checkpoints.peft.reading import notes
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from tests.checkpoints.oracle import BIN, CONFIG, WEIGHTS, assert_same, edit_config, edit_tensors, train
@@ -202,7 +202,7 @@ class TestNotes:
         )
 
     def test_a_long_value_is_shortened(self) -> None:
-        (note,) = notes({"peft_type": "IA3", "long": ["x" * 1000] * 1000})
+        (note,) = notes({"peft_type": "IA3", "long": ["x" * 1000] * 1000}, Path(CONFIG))
         assert len(note) < 400
 
     def test_notes_reach_stderr(self, saved: Path, info: ModelInfo) -> None:

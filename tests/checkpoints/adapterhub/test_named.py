@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from adapter_export.checkpoints.adapterhub.named import NAMED, expand
 from adapter_export.checkpoints.folder import load_adapter
-from adapter_export.checkpoints.hub_named import NAMED, expand
 from adapter_export.errors import InputError
 from adapter_export.inspection.folders import describe_adapter
 from adapter_export.modelinfo import ModelInfo
@@ -18,7 +18,7 @@ from adapter_export.modelinfo import ModelInfo
 Good = Callable[[str], Path]
 Refused = Callable[..., str]
 # What `AdapterConfig.load` of adapters 1.3.0 gives, its fields that are not the defaults.
-EXPECTED = json.loads(Path(__file__).with_name("hub_named.json").read_text())
+EXPECTED = json.loads(Path(__file__).with_name("named.json").read_text())
 
 
 @pytest.mark.parametrize("text", EXPECTED)

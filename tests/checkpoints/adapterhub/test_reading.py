@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapter_export.architectures.registry import model_types
-from adapter_export.checkpoints import adapterhub
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
+from adapter_export.checkpoints.adapterhub import reading as adapterhub
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import PLACEMENTS, BottleneckOperator
@@ -108,7 +108,7 @@ def test_the_prefix_of_the_class_it_was_saved_from_does_not_matter(
         assert set(load_adapter(folder, nested).blocks) == set(adapter.blocks)
 
 
-GOLDENS = Path(__file__).parents[1] / "goldens/adapterhub"
+GOLDENS = Path(__file__).parents[2] / "goldens/adapterhub"
 
 
 @pytest.fixture

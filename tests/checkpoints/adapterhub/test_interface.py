@@ -14,7 +14,7 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Site
 
-GOLDENS = Path(__file__).parents[1] / "goldens/adapterhub-borders"
+GOLDENS = Path(__file__).parents[2] / "goldens/adapterhub-borders"
 Refused = Callable[..., str]
 
 

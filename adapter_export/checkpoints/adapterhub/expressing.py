@@ -1,64 +1,22 @@
-"""Writing bottleneck adapters as AdapterHub's library does."""
+"""The library's settings for the sites, operators and widths of a bottleneck adapter."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adapter_export.architectures.renames import former
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.hub_config import CONFIG, DEFAULTS, KINDS, POST_ADD, Arithmetic
-from adapter_export.checkpoints.hub_heads import HEAD_CONFIG
-from adapter_export.checkpoints.hub_places import Place, arrange, layers, places
+from adapter_export.checkpoints.adapterhub.config import DEFAULTS, KINDS, POST_ADD, Arithmetic
+from adapter_export.checkpoints.adapterhub.places import Place, arrange, layers, places
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.methods.contract import Block
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Site
-
-_VERSION = "adapters.1.3.0"
-# The name inside the tensor names of what we write; the library takes another with `load_adapter(..., load_as=)`.
-_NAME = "default"
-WEIGHTS, HEAD = "adapter.safetensors", "model_head.safetensors"
-
-
-def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:
-    """Write `adapter` as the library would, into an existing folder, as safetensors.
-
-    Raises InputError for operators that its format has no settings for.
-    """
-    from safetensors.numpy import save_file
-
-    if any(not isinstance(block.operator, BottleneckOperator) for block in adapter.blocks.values()):
-        raise InputError(f"method {adapter.method!r}: AdapterHub's format is written for bottleneck adapters only")
-    found = expressed(adapter, info)
-    if found is None:
-        config, keys = _beside(adapter), {site: site.module for site in adapter.blocks}
-    else:
-        config, keys = found
-    prefix = f"{info.prefix}." if info.nested else ""
-    tensors = {}
-    for site, block in adapter.blocks.items():
-        place = former(info.model_type, keys[site])
-        for name, tensor in _parts(block).items():
-            tensors[f"{prefix}{place}.adapters.{_NAME}.{name}"] = tensor
-    common = {
-        "hidden_size": info.hidden_size,
-        "model_class": info.architecture,
-        "model_name": base_name,
-        "model_type": info.model_type,
-        "version": _VERSION,
-    }
-    _write_json(folder / CONFIG, {"config": config, "name": _NAME, **common})
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    if adapter.head:
-        _write_head(folder, adapter, common)
 
 
 def expressed(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, Any], dict[Site, str]] | None:
@@ -157,7 +115,7 @@ def _config(arithmetic: Arithmetic) -> dict[str, Any]:
     }
 
 
-def _beside(adapter: Adapter) -> dict[str, Any]:
+def config_beside(adapter: Adapter) -> dict[str, Any]:
     """A config for sites that the library has no places for, which are then recorded in a file of our own.
 
     Layers, in it, are the sites in their order.
@@ -207,7 +165,8 @@ def _factor(block: Block) -> float:
     return float(exact if int(features // exact) == width else features / (width + 0.5))
 
 
-def _parts(block: Block) -> dict[str, np.ndarray]:
+def parts_of(block: Block) -> dict[str, np.ndarray]:
+    """The tensors of a bottleneck by the library's names below its place."""
     tensors = block.tensors
     names = {}
     norm_before = "before_weight" in tensors
@@ -221,24 +180,3 @@ def _parts(block: Block) -> dict[str, np.ndarray]:
     if "after_weight" in tensors:
         names |= {f"adapter_norm_after.{kind}": tensors[f"after_{kind}"] for kind in ("weight", "bias")}
     return {name: np.ascontiguousarray(tensor) for name, tensor in names.items()}
-
-
-def _write_head(folder: Path, adapter: Adapter, common: Mapping[str, Any]) -> None:
-    from safetensors.numpy import save_file
-
-    labels = adapter.label_names
-    label2id = {label: i for i, label in enumerate(labels)}
-    _write_json(
-        folder / HEAD_CONFIG,
-        {"config": None, "label2id": label2id, "name": None, "num_labels": len(labels), **common},
-    )
-    head = {}
-    for module, layer in adapter.head.items():
-        head[f"{module}.weight"] = np.ascontiguousarray(layer.weight)
-        if layer.bias is not None:
-            head[f"{module}.bias"] = layer.bias
-    save_file(head, folder / HEAD, metadata={"format": "pt"})
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

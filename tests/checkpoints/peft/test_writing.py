@@ -182,8 +182,8 @@ def test_names_that_end_like_others(ports: dict[str, Port], nested: BaseModel, t
 
 
 def test_another_method_is_refused(base: BaseModel, random_adapter: Callable[..., Adapter], tmp_path: Path) -> None:
-    from adapter_export.checkpoints import peft
+    from adapter_export.checkpoints.peft.writing import write
 
-    with pytest.raises(InputError, match="method 'bottleneck': PEFT's format holds IA3 only"):
-        peft.write(tmp_path, random_adapter(base.info, "bottleneck"), base.info, "base")
+    with pytest.raises(InputError, match="method 'bottleneck': not written in PEFT's format, only: ia3"):
+        write(tmp_path, random_adapter(base.info, "bottleneck"), base.info, "base")
     assert list(tmp_path.iterdir()) == []

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import shortened
-from adapter_export.checkpoints.hub_config import DEFAULTS
-from adapter_export.checkpoints.hub_lora import SETTINGS as LORA_SETTINGS
+from adapter_export.checkpoints.adapterhub.config import DEFAULTS
+from adapter_export.checkpoints.adapterhub.ia3 import SETTINGS as LORA_SETTINGS
 from adapter_export.errors import InputError
+from adapter_export.reading.shown import shortened
 
 _SEQ: Mapping[str, Any] = {
     **DEFAULTS,

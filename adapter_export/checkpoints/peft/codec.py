@@ -1,0 +1,62 @@
+"""What a module for one method in PEFT's format provides (`checkpoints/peft/<method>.py`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from adapter_export.checkpoints.adapter import Adapter, Checkpoint
+from adapter_export.checkpoints.codecs import codecs
+from adapter_export.checkpoints.files import field
+from adapter_export.checkpoints.peft.config import PeftConfig
+from adapter_export.errors import InputError
+from adapter_export.methods.contract import Block
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.shown import shortened
+from adapter_export.sites import Site
+
+FORMAT = "peft"
+
+
+class PeftCodec(Protocol):
+    """A module with these names.
+
+    PEFT_TYPE: the config's `peft_type`.
+    FIELDS: the method's own fields of the config that say what the adapter computes.
+    INERT: those that do not, with their types.
+    KEY: matches the name of a tensor of the method, without PEFT's prefix.
+    ADAPTER_NAME: matches the part of such a name that holds the adapter's own name, which PEFT leaves out of its files
+        and others may not.
+    """
+
+    PEFT_TYPE: str
+    FIELDS: frozenset[str]
+    INERT: Mapping[str, type]
+    KEY: re.Pattern[str]
+    ADAPTER_NAME: re.Pattern[str]
+
+    def check(self, config: Mapping[str, Any], path: Path) -> None:
+        """Check the method's own fields of the config read from `path`; raises InputError, naming the field."""
+
+    def blocks(
+        self, checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo
+    ) -> tuple[dict[Site, Block], tuple[str, ...]]:
+        """The blocks by site, and what the user should know. Raises InputError for unknown, missing, misshapen ones."""
+
+    def write(self, adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Tensors by their names in the model, and the method's own fields of the config."""
+
+
+def codec_of(config: Mapping[str, Any], path: Path) -> tuple[str, PeftCodec]:
+    """The method that a config read from `path` is of, and its module; raises InputError for another."""
+    kind = field(config, path, "peft_type", str)
+    known = codecs(FORMAT)
+    for method, module in known.items():
+        if kind == module.PEFT_TYPE:
+            return method, cast("PeftCodec", module)
+    expected = " or ".join(repr(module.PEFT_TYPE) for module in known.values())
+    raise InputError(f"{path}: field 'peft_type': expected {expected}, found {shortened(kind)}")

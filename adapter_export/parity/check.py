@@ -15,8 +15,8 @@ from adapter_export.parity.agreement import check_record_agreement
 from adapter_export.parity.borders import borders_of
 from adapter_export.parity.cases import Case
 from adapter_export.parity.checks import check_files, check_greedy, check_labels, check_repeats, check_rows
+from adapter_export.parity.criteria import criteria_for
 from adapter_export.parity.judge import LIMITS, Verdict
-from adapter_export.parity.law import law_of
 from adapter_export.parity.live import Live
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.notes import notes_on, prices, take_unreached
@@ -101,8 +101,8 @@ def check_parity(
                 progress(number, len(cases))
             for key, item in run(case).items():
                 measured.setdefault(key, {})[case] = item
-        law = law_of(manifest)
-        settled = settle(measured, law, run)
+        criteria = criteria_for(manifest)
+        settled = settle(measured, criteria, run)
         repeated = live.repeated() if live else recorded.repeated()
         names = [info.name for info in manifest.adapters]
         checks.append(check_repeats(runner, repeated, names))
@@ -114,7 +114,7 @@ def check_parity(
     results = [
         Result(adapter, case, output, judgement)
         for (adapter, output), items in measured.items()
-        for case, judgement in zip(items, law.judge(list(items.values())), strict=True)
+        for case, judgement in zip(items, criteria.judge(list(items.values())), strict=True)
     ]
     if live and generates(manifest):
         checks.append(check_greedy(results))

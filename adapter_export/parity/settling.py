@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from adapter_export.parity.cases import Case
-from adapter_export.parity.law import Law, Picks
+from adapter_export.parity.criteria import CaseFilter, Criteria
 from adapter_export.parity.measure import Measure
 
 # Where one direction of the rounding decides, errors are normal numbers: by chance the first of two is more than three
@@ -29,22 +29,22 @@ Measured = dict[tuple[str, str], dict[Case, Measure]]
 Rerun = Callable[[Case, int, int], Measures]
 
 
-def settle(measured: Measured, law: Law, rerun: Rerun) -> list[str]:
+def settle(measured: Measured, criteria: Criteria, rerun: Rerun) -> list[str]:
     """Put in `measured` what cases give that are looked at again; returns notes on them."""
     notes = []
-    for case in _picked(measured, law.unlucky):
+    for case in _picked(measured, criteria.needs_more_roundings):
         _put(measured, case, rerun(case, 0, ROUNDINGS))
         notes.append(
             f"case {case.name}: the inputs make much of rounding; e(T) is the largest of {ROUNDINGS} roundings"
         )
     for draw in range(1, DRAWS + 1):
-        for case in _picked(measured, law.hidden):
+        for case in _picked(measured, criteria.needs_new_inputs):
             _put(measured, case, rerun(case, draw, ROUNDINGS))
             notes.append(f"case {case.name}: PyTorch's own rounding hid what was to be judged; drawn anew ({draw})")
     return notes
 
 
-def _picked(measured: Measured, picks: Picks) -> list[Case]:
+def _picked(measured: Measured, picks: CaseFilter) -> list[Case]:
     """The cases that are picked for any output of any adapter."""
     found: dict[Case, None] = {}
     for items in measured.values():

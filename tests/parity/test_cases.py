@@ -30,7 +30,7 @@ LIMITS = TextLimits(vocabulary=50, pad=3, types=2, longest=64, values=32)
 TEXT = {name: TensorInfo("int64", ("batch", "sequence")) for name in ("input_ids", "attention_mask", "token_type_ids")}
 
 
-def test_every_shape_of_the_law() -> None:
+def test_every_shape_that_is_judged() -> None:
     cases = text_cases(LIMITS)
     assert len(cases) == len(set(cases)) == len({case.name for case in cases})
     assert {case.batch for case in cases} == {1, 2, 3}

@@ -205,7 +205,7 @@ def test_a_case_is_looked_at_again_with_the_same_inputs_and_with_others(
     seen: list[Case] = []
     further: list[bool] = []
 
-    def look(measured: Measured, law: object, rerun: Rerun) -> list[str]:
+    def look(measured: Measured, criteria: object, rerun: Rerun) -> list[str]:
         for case in next(iter(measured.values())):
             seen.append(case)
             same, other = rerun(case, 0, 5), rerun(case, 1, 1)

@@ -1,4 +1,4 @@
-"""The law for 8-bit weights: each threshold is passed by a hair and missed by a hair."""
+"""The criteria for 8-bit weights: values just inside each threshold pass, values just outside do not."""
 
 from __future__ import annotations
 

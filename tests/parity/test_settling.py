@@ -8,13 +8,13 @@ from functools import partial
 import pytest
 
 from adapter_export.parity.cases import Case
+from adapter_export.parity.criteria import Criteria
 from adapter_export.parity.judge import Limits, Verdict, judge, nearly_right
-from adapter_export.parity.law import Law
 from adapter_export.parity.measure import Error, Fit, Measure
 from adapter_export.parity.settling import DRAWS, ROUNDINGS, Measured, settle
 
 LIMIT = Limits(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9)
-LAW = Law(
+CRITERIA = Criteria(
     partial(judge, limits=LIMIT),
     partial(nearly_right, limits=LIMIT, failed=True),
     partial(nearly_right, limits=LIMIT, failed=False),
@@ -41,7 +41,7 @@ def settled(odd: Measure, again: Callable[[int], Measure]) -> tuple[list[Verdict
         asked.append((draw, roundings))
         return dict.fromkeys(KEYS, again(draw))
 
-    notes = settle(measured, LAW, rerun)
+    notes = settle(measured, CRITERIA, rerun)
     return [judge(list(measured[key].values()), LIMIT)[1].verdict for key in KEYS], asked, notes
 
 

@@ -24,8 +24,8 @@ from adapter_export.parity.placement import check_provider
 from adapter_export.parity.recorded import RecordedTrial
 from adapter_export.parity.records import Record, RecordedCase, check_record, read_record
 from adapter_export.parity.report import ParityReport, Result
+from adapter_export.parity.retries import Measured, retry_sensitive_cases
 from adapter_export.parity.runner import open_runner
-from adapter_export.parity.settling import Measured, settle
 from adapter_export.parity.tokens import check_tokens
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.config import read_generation_config
@@ -102,7 +102,7 @@ def check_parity(
             for key, item in run(case).items():
                 measured.setdefault(key, {})[case] = item
         criteria = criteria_for(manifest)
-        settled = settle(measured, criteria, run)
+        retry_notes = retry_sensitive_cases(measured, criteria, run)
         repeated = live.repeated() if live else recorded.repeated()
         names = [info.name for info in manifest.adapters]
         checks.append(check_repeats(runner, repeated, names))
@@ -125,7 +125,7 @@ def check_parity(
         judged_to=_judged_to(folder, manifest, live, records),
         notes=(
             *notes_on(manifest, live.limits if live else None, [name for name in records if name not in own]),
-            *settled,
+            *retry_notes,
             *unreached,
             *prices(manifest, measured),
         ),

@@ -24,7 +24,7 @@ from adapter_export.parity.cases import Case
 from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
-from adapter_export.parity.settling import Measured, Rerun
+from adapter_export.parity.retries import Measured, Rerun
 from tests.bundles import Exported
 from tests.parity.mutants import with_faint
 
@@ -193,11 +193,11 @@ def test_a_faint_adapter_is_inconclusive(size: float, swappable_bundle: Exported
     assert all("too little to tell" in item.judgement.reasons[0] for item in report.of("faint"))
 
 
-# Looking again
+# Repeated cases
 
 
 @pytest.mark.parametrize("bundle", ["swappable_bundle", "llama_bundle"])
-def test_a_case_is_looked_at_again_with_the_same_inputs_and_with_others(
+def test_a_case_is_repeated_with_the_same_inputs_and_with_new_ones(
     bundle: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: Exported = request.getfixturevalue(bundle)
@@ -205,7 +205,7 @@ def test_a_case_is_looked_at_again_with_the_same_inputs_and_with_others(
     seen: list[Case] = []
     further: list[bool] = []
 
-    def look(measured: Measured, criteria: object, rerun: Rerun) -> list[str]:
+    def repeat(measured: Measured, criteria: object, rerun: Rerun) -> list[str]:
         for case in next(iter(measured.values())):
             seen.append(case)
             same, other = rerun(case, 0, 5), rerun(case, 1, 1)
@@ -221,7 +221,7 @@ def test_a_case_is_looked_at_again_with_the_same_inputs_and_with_others(
                 assert drawn.squares != first.squares
         return ["looked again"]
 
-    monkeypatch.setattr(module, "settle", look)
+    monkeypatch.setattr(module, "retry_sensitive_cases", repeat)
     report = judged(exported)
     assert report.verdict is Verdict.PASS, reasons(report)
     assert "looked again" in report.notes

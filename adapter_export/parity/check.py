@@ -21,7 +21,7 @@ from adapter_export.parity.live import Live
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.notes import notes_on, prices, take_unreached
 from adapter_export.parity.placement import check_provider
-from adapter_export.parity.recorded import RecordedTrial
+from adapter_export.parity.recorded import RecordedCaseRunner
 from adapter_export.parity.records import Record, RecordedCase, check_record, read_record
 from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.retries import Measured, retry_sensitive_cases
@@ -84,7 +84,7 @@ def check_parity(
             *(check_record_agreement(live.own, own[name], records[name]) for name in own if name in records),
         ]
     with open_runner(folder, manifest, own, provider) as runner:
-        recorded = RecordedTrial(manifest, runner, records)
+        recorded = RecordedCaseRunner(manifest, runner, records)
         if live:
             live.open(runner)
 

@@ -48,7 +48,7 @@ class GreedyCase(Case):
         return f"{self.batch} x {self.length} + {self.new} greedy"
 
 
-class GreedyTrial:
+class GreedyCaseRunner:
     """A batch of prompts, written on with every adapter, and without any.
 
     exact: R in float64, by witnesses and by us. target: PyTorch at the graph's dtype (T). runner: ONNX Runtime (O).
@@ -82,7 +82,7 @@ class GreedyTrial:
         return max(self._lengths) + self._new - 1
 
     def run(self, adapters: Mapping[str, Adapter], seed: int, roundings: int = 1) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output, as those of `Trial`. seed: of the prompts."""
+        """Measures by adapter and output, as those of `CaseRunner`. seed: of the prompts."""
         prompts = _prompts(self._manifest, self._limits, self._lengths, np.random.default_rng(seed))
         given: dict[str, Adapter | None] = {NO_ADAPTER: None} if self._runner.has_off_state else {}
         return {
@@ -156,15 +156,15 @@ class GreedyTrial:
         return Outputs(chosen_from(exact["logits"]), tuple(chosen_from(target["logits"]) for target in targets), actual)
 
 
-def greedy_trials(
+def greedy_case_runners(
     manifest: Manifest, exact: Exact, target: Reference, runner: Runner, limits: TextLimits
-) -> list[GreedyTrial]:
+) -> list[GreedyCaseRunner]:
     """One of short prompts, and one for each border of a decoder alone that those do not cross."""
-    found = [GreedyTrial(manifest, exact, target, runner, limits)]
+    found = [GreedyCaseRunner(manifest, exact, target, runner, limits)]
     for border in () if ENCODER in manifest.graphs else limits.crossed:
         if found[0].reach <= border and (border < limits.writable or border == limits.positions):
-            found.append(GreedyTrial(manifest, exact, target, runner, limits, border))
-    return list({trial.case: trial for trial in found}.values())
+            found.append(GreedyCaseRunner(manifest, exact, target, runner, limits, border))
+    return list({item.case: item for item in found}.values())
 
 
 def _endless(config: GenerationConfig) -> GenerationConfig:

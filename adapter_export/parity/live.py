@@ -18,16 +18,16 @@ from adapter_export.export.samples import limited, max_sequence, position_table
 from adapter_export.injection import complete_head
 from adapter_export.parity.agreement import check_agreement, check_base
 from adapter_export.parity.borders import borders_of
+from adapter_export.parity.case_runner import CaseRunner
 from adapter_export.parity.cases import BorderCase, Case, TextLimits, cases_for, make_inputs
 from adapter_export.parity.checks import repeat_case
 from adapter_export.parity.exact import Exact
-from adapter_export.parity.greedy import GreedyTrial, greedy_trials
+from adapter_export.parity.greedy import GreedyCaseRunner, greedy_case_runners
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.recording.eight_bits import STEP, quantize_module
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import Check
 from adapter_export.parity.runner import Runner
-from adapter_export.parity.trial import Trial
 from adapter_export.parity.whole import whole_inputs, whole_outputs
 from adapter_export.parity.witness import Witnesses, open_witnesses
 from adapter_export.runtime.generation.start import generates
@@ -65,11 +65,11 @@ class Live:
         """Judge what this runs. Has to come before `run`."""
         exact = Exact(self.own, self.adapters, self.witnesses.subjects, whole_outputs(self._manifest))
         alone = self._manifest.rotary_border is not None
-        self._trial = Trial(self._manifest, exact, self._target, runner, self.adapters, alone)
-        self._greedy: dict[Case, GreedyTrial] = {}
+        self._case_runner = CaseRunner(self._manifest, exact, self._target, runner, self.adapters, alone)
+        self._greedy: dict[Case, GreedyCaseRunner] = {}
         if self.limits and generates(self._manifest):
-            trials = greedy_trials(self._manifest, exact, self._target, runner, self.limits)
-            self._greedy = {trial.case: trial for trial in trials}
+            runners = greedy_case_runners(self._manifest, exact, self._target, runner, self.limits)
+            self._greedy = {item.case: item for item in runners}
         self.cases: list[Case] = [*self._shapes, *self._greedy]
         self._numbers = {case: number for number, case in enumerate(self.cases)}
 
@@ -79,7 +79,7 @@ class Live:
         seed = self._numbers[case] + draw * len(self._numbers)
         if case in self._greedy:
             return self._greedy[case].run(self.adapters, seed, roundings)
-        return self._trial.run(make_inputs(case, self._inputs, self.limits, seed), roundings)
+        return self._case_runner.run(make_inputs(case, self._inputs, self.limits, seed), roundings)
 
     def repeated(self) -> dict[str, np.ndarray]:
         """Inputs of several rows, as no case has them."""

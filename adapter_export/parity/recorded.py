@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from adapter_export.bundle.manifest import Manifest
+from adapter_export.parity.case_runner import Arrays, measure_outputs
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.recording.recorder import EXACT, ROUNDED
 from adapter_export.parity.records import Record, RecordedCase, is_within
 from adapter_export.parity.runner import Runner, attempt
-from adapter_export.parity.trial import Arrays, measure_outputs
 from adapter_export.parity.whole import whole_inputs, whole_outputs
 
 
-class RecordedTrial:
+class RecordedCaseRunner:
     """Measures what the bundle gives for the inputs of records. records: by adapter."""
 
     def __init__(self, manifest: Manifest, runner: Runner, records: Mapping[str, Record]) -> None:
@@ -41,7 +41,7 @@ class RecordedTrial:
         return self.inputs(max(self.cases, key=lambda case: (case.batch, case.length)))
 
     def run(self, case: RecordedCase) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output, as those of `Trial`."""
+        """Measures by adapter and output, as those of `CaseRunner`."""
         record, name = self._records[case.adapter], case.adapter
         if (doubt := self._doubt(record, case)) is not None:
             return {(name, output): Measure(doubts=(doubt,)) for output in record.outputs(case, "on")}

@@ -26,7 +26,7 @@ Arrays = Mapping[str, np.ndarray]
 Runs = tuple[Arrays, Sequence[Arrays], Arrays | str | None]
 
 
-class Trial:
+class CaseRunner:
     """Measures all adapters, and the graph without any, one case at a time.
 
     exact: R in float64, by witnesses and by us. target: PyTorch at the graph's dtype (T). runner: ONNX Runtime (O).

@@ -19,7 +19,7 @@ from adapter_export.parity.measure import Evidence, Measure, Outputs, measure
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
 from adapter_export.parity.runner import Runner, attempt
-from adapter_export.parity.whole import whole_outputs
+from adapter_export.parity.whole_model import whole_model_outputs
 
 Arrays = Mapping[str, np.ndarray]
 # R, each T, and O by output name. A text in place of O says why it did not run, None that the graph cannot run so.
@@ -76,7 +76,7 @@ class CaseRunner:
 
 def measure_outputs(manifest: Manifest, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measure]:
     """Measures by output, those being the ones R has. off: None for a run without any adapter."""
-    expected, outputs = list(on[0]), whole_outputs(manifest)
+    expected, outputs = list(on[0]), whole_model_outputs(manifest)
     for actual in (on[2], off[2] if off else None):
         if isinstance(actual, str):
             return _failed(expected, f"did not run: {actual}")

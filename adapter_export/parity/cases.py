@@ -159,8 +159,9 @@ def cases_for(inputs: Collection[str], limits: TextLimits | None) -> list[Case]:
 def make_inputs(
     case: Case, inputs: Mapping[str, TensorInfo], limits: TextLimits | None, seed: int
 ) -> dict[str, np.ndarray]:
-    """Random inputs of that shape, of the whole model (see `whole`). Raises InputError for an input that no rule here
-    makes.
+    """Random inputs of that shape, of the whole model (see `whole_model`).
+
+    Raises InputError for an input that no rule here makes.
 
     Padding: of several rows the first is full and the others are not; a single row is padded too. Token types are
     random where the graph takes them: the trace has zeros, which a graph could have baked in. Positions count within

@@ -25,7 +25,7 @@ from adapter_export.parity.measure import Evidence, Measure, Outputs, Tokens, me
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
 from adapter_export.parity.runner import Runner, attempt
-from adapter_export.parity.whole import whole_inputs, whole_outputs
+from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.processors import Row, processed, processors_for
 
@@ -105,7 +105,7 @@ class GreedyCaseRunner:
         else:
             on = self._outputs(exact.on(name), [target.on(adapter) for target in targets], written.logits)
             off = self._outputs(exact.off(name), [target.off(adapter) for target in targets], None)
-        dtype = whole_outputs(self._manifest)["logits"].dtype
+        dtype = whole_model_outputs(self._manifest)["logits"].dtype
         found = measure(Evidence(on, off, None, dtype, classes=self._manifest.quantize != "none"))
         if found.on is None:
             return found
@@ -117,7 +117,7 @@ class GreedyCaseRunner:
         """Each prompt as the runtime's rules see it."""
         if ENCODER not in self._manifest.graphs:
             return [Row(prompt, prompt, (), self._new) for prompt in prompts]
-        text = "input_features" not in whole_inputs(self._manifest)
+        text = "input_features" not in whole_model_inputs(self._manifest)
         return [Row(self._config.begin, prompt if text else None, (), self._new) for prompt in prompts]
 
     @property
@@ -129,7 +129,7 @@ class GreedyCaseRunner:
 
     def _read(self, prompts: Sequence[Any], tokens: np.ndarray) -> dict[str, np.ndarray]:
         """Inputs of one forward over prompts and new tokens but the last: padded on the right, unlike the runtime's."""
-        inputs = whole_inputs(self._manifest)
+        inputs = whole_model_inputs(self._manifest)
         made: dict[str, np.ndarray]
         if ENCODER not in self._manifest.graphs:
             made = _padded([[*p, *new[:-1]] for p, new in zip(prompts, tokens.tolist(), strict=True)])
@@ -203,7 +203,7 @@ def judge_tokens(
 
 def _prompts(manifest: Manifest, limits: TextLimits, lengths: Sequence[int], rng: np.random.Generator) -> list[Any]:
     """Random tokens a prompt; of an encoder that reads no text, random features."""
-    inputs = whole_inputs(manifest)
+    inputs = whole_model_inputs(manifest)
     if "input_features" in inputs:
         shape = [int(dim) for dim in inputs["input_features"].shape[1:]]
         return [rng.standard_normal(shape).astype(inputs["input_features"].dtype) for _ in lengths]

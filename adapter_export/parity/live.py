@@ -28,7 +28,7 @@ from adapter_export.parity.recording.eight_bits import STEP, quantize_module
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import Check
 from adapter_export.parity.runner import Runner
-from adapter_export.parity.whole import whole_inputs, whole_outputs
+from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.parity.witness import Witnesses, open_witnesses
 from adapter_export.runtime.generation.start import generates
 
@@ -57,13 +57,13 @@ class Live:
             # The adapters' own, where the base model names none: a classifier finds the end of a text by it.
             plain.model.config.pad_token_id = pad
         self._target = _target(manifest, target)
-        self._inputs = whole_inputs(manifest)
+        self._inputs = whole_model_inputs(manifest)
         self.limits = _text_limits(exact, self._inputs, manifest)
         self._shapes = cases_for(self._inputs, self.limits)
 
     def open(self, runner: Runner) -> None:
         """Judge what this runs. Has to come before `run`."""
-        exact = Exact(self.own, self.adapters, self.witnesses.subjects, whole_outputs(self._manifest))
+        exact = Exact(self.own, self.adapters, self.witnesses.subjects, whole_model_outputs(self._manifest))
         alone = self._manifest.rotary_border is not None
         self._case_runner = CaseRunner(self._manifest, exact, self._target, runner, self.adapters, alone)
         self._greedy: dict[Case, GreedyCaseRunner] = {}

@@ -15,7 +15,7 @@ from adapter_export.errors import InputError
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.parity.runner import attempt
-from adapter_export.parity.whole import run_whole
+from adapter_export.parity.whole_model import WholeModel
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession
 
@@ -68,7 +68,7 @@ def profile(bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapt
         # The file is complete when the session is gone.
         with AdapterSession(bundle, provider, options=options, verify=False) as session:
             rows = len(next(iter(inputs.values())))
-            run_whole(session, inputs, [adapter] * rows)
+            WholeModel(session).run(inputs, [adapter] * rows)
             graphs = list(session.manifest.graphs)
         files = sorted(Path(folder).glob("profile*.json"))
         # A file a graph, called after the time it was opened: two may have been written into one.

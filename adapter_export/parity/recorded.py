@@ -12,7 +12,7 @@ from adapter_export.parity.measure import Measure
 from adapter_export.parity.recording.recorder import EXACT, ROUNDED
 from adapter_export.parity.records import Record, RecordedCase, is_within
 from adapter_export.parity.runner import Runner, attempt
-from adapter_export.parity.whole import whole_inputs, whole_outputs
+from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 
 
 class RecordedCaseRunner:
@@ -34,7 +34,7 @@ class RecordedCaseRunner:
             # A model that is given none counts all tokens, padding included.
             rows, length = given["input_ids"].shape
             given["position_ids"] = np.tile(np.arange(length), (rows, 1))
-        return {name: given[name].astype(info.dtype) for name, info in whole_inputs(self._manifest).items()}
+        return {name: given[name].astype(info.dtype) for name, info in whole_model_inputs(self._manifest).items()}
 
     def repeated(self) -> dict[str, np.ndarray]:
         """Inputs of several rows."""
@@ -59,7 +59,7 @@ class RecordedCaseRunner:
 
     def _expected(self, record: Record, case: RecordedCase, state: str) -> tuple[Arrays, list[Arrays]]:
         """R, and T as PyTorch rounds it and as it might have."""
-        wanted = whole_outputs(self._manifest)
+        wanted = whole_model_outputs(self._manifest)
 
         def outputs(kind: str) -> Arrays:
             found = record.outputs(case, state, kind)
@@ -75,7 +75,7 @@ class RecordedCaseRunner:
             return f"the record has no outputs of PyTorch in {self._kind}: {how}"
         if (why := record.kinds[self._kind]) is not None:
             return f"PyTorch could not run the model in {self._kind} where the record was made: {why}"
-        given, taken = set(record.inputs(case)), set(whole_inputs(self._manifest))
+        given, taken = set(record.inputs(case)), set(whole_model_inputs(self._manifest))
         if missing := sorted(taken - given - {"position_ids"}):
             return f"the record was made without the graph's input {missing[0]!r}"
         if surplus := sorted(given - taken):

@@ -16,7 +16,7 @@ from adapter_export.bundle.add import graph_tensors
 from adapter_export.bundle.manifest import MANY, NUM_LABELS, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import AdapterExportError
-from adapter_export.parity.whole import run_whole, whole_outputs
+from adapter_export.parity.whole_model import WholeModel, whole_model_outputs
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.start import Prompt
 from adapter_export.runtime.provider import quiet_options
@@ -42,7 +42,8 @@ class Runner:
 
     def __init__(self, session: AdapterSession, manifest: Manifest, heads: Mapping[str, str]) -> None:
         self._session, self._manifest, self._heads = session, manifest, heads
-        self._labelled = {name for name, info in whole_outputs(manifest).items() if info.shape[-1] == NUM_LABELS}
+        self._whole_model = WholeModel(session)
+        self._labelled = {name for name, info in whole_model_outputs(manifest).items() if info.shape[-1] == NUM_LABELS}
 
     @property
     def _in_bank(self) -> bool:
@@ -77,7 +78,7 @@ class Runner:
         places, adapters, own = self._among_others(rows, adapter)
         # All rows are the same adapter's outside a bank, and images beside texts may be more than those.
         batch = {name: value[places] for name, value in inputs.items()} if self._in_bank else dict(inputs)
-        outputs = run_whole(self._session, batch, adapters)
+        outputs = self._whole_model.run(batch, adapters)
         labels = len(self._session.labels(adapter) or ())
         return {
             name: _own(value[own], labels) if name in self._labelled else value[own] for name, value in outputs.items()

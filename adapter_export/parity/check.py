@@ -20,7 +20,7 @@ from adapter_export.parity.judge import LIMITS, Verdict
 from adapter_export.parity.live import Live
 from adapter_export.parity.measure import Measure
 from adapter_export.parity.notes import notes_on, prices, take_unreached
-from adapter_export.parity.placement import check_provider
+from adapter_export.parity.providers import check_provider
 from adapter_export.parity.recorded import RecordedCaseRunner
 from adapter_export.parity.records import Record, RecordedCase, check_record, read_record
 from adapter_export.parity.report import ParityReport, Result

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.manifest import ENCODER, read_manifest
-from adapter_export.parity import placement as module
+from adapter_export.parity import providers as module
 from adapter_export.parity.judge import Verdict
-from adapter_export.parity.placement import check_provider, judge_placement, profile, read_profile
+from adapter_export.parity.providers import check_provider, judge_placement, profile, read_profile
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 

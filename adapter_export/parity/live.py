@@ -18,9 +18,9 @@ from adapter_export.export.samples import limited, max_sequence, position_table
 from adapter_export.injection import complete_head
 from adapter_export.parity.agreement import check_agreement, check_base
 from adapter_export.parity.borders import borders_of
+from adapter_export.parity.bundle_checks import repeat_case
 from adapter_export.parity.case_runner import CaseRunner
 from adapter_export.parity.cases import BorderCase, Case, TextLimits, cases_for, make_inputs
-from adapter_export.parity.checks import repeat_case
 from adapter_export.parity.exact import Exact
 from adapter_export.parity.greedy import GreedyCaseRunner, greedy_case_runners
 from adapter_export.parity.measure import Measure

@@ -22,8 +22,8 @@ from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity import live
 from adapter_export.parity.cases import BorderCase, Case
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
+from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.kinds import DecoderFeeds
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported

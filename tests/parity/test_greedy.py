@@ -10,11 +10,11 @@ import pytest
 
 from adapter_export.parity import live as module
 from adapter_export.parity.cases import Case
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.greedy import GreedyCase, judge_tokens
 from adapter_export.parity.judge import LIMITS, Verdict, judge
 from adapter_export.parity.measure import Error, Fit, Measure, Outputs, Tokens
 from adapter_export.parity.report import ParityReport
+from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.choose import RowChooser
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.kinds import CrossFeeds, DecoderFeeds

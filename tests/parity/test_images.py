@@ -13,9 +13,9 @@ from adapter_export.basemodel import BaseModel
 from adapter_export.export.export import export_onnx
 from adapter_export.parity import live
 from adapter_export.parity.cases import Case
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.recording.recorder import record
+from adapter_export.parity.run import check_parity
 from tests.checkpoints import oracle
 
 PLACES = {"target_modules": ["k_proj", "v_proj", "fc2"], "feedforward_modules": ["fc2"]}

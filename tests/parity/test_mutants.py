@@ -9,9 +9,9 @@ import pytest
 
 from adapter_export.bundle.manifest import DECODER, ENCODER
 from adapter_export.parity import live as module
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import ParityReport
+from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
 from tests.parity.mutants import (
     Mutant,

@@ -18,9 +18,9 @@ from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity import live
 from adapter_export.parity.cases import Case
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import ParityReport
+from adapter_export.parity.run import check_parity
 from tests.parity.reader_mutants import (
     ReaderMutant,
     at_input,

@@ -16,11 +16,11 @@ import pytest
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.recording.recorder import record
 from adapter_export.parity.records import check_record, read_record
 from adapter_export.parity.report import ParityReport
+from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
 from tests.parity.mutants import Mutant, make, of_another, swapped, without
 
@@ -90,7 +90,7 @@ def test_no_torch_is_imported(merged_bundle: Exported, file: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from adapter_export.parity.check import check_parity
+from adapter_export.parity.run import check_parity
 report = check_parity(Path({str(merged_bundle.bundle)!r}), references={{"ia3_three": Path({str(file)!r})}})
 print(report.outcome, *[name for name in ("torch", "transformers", "peft") if name in sys.modules])
 """

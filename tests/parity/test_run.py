@@ -18,13 +18,13 @@ from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.parity import check as module
 from adapter_export.parity import live
+from adapter_export.parity import run as module
 from adapter_export.parity.cases import Case
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
 from adapter_export.parity.retries import Measured, Rerun
+from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
 from tests.parity.mutants import with_faint
 

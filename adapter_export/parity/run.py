@@ -13,8 +13,8 @@ from adapter_export.errors import InputError
 from adapter_export.hub import local
 from adapter_export.parity.agreement import check_record_agreement
 from adapter_export.parity.borders import borders_of
+from adapter_export.parity.bundle_checks import check_files, check_greedy, check_labels, check_repeats, check_rows
 from adapter_export.parity.cases import Case
-from adapter_export.parity.checks import check_files, check_greedy, check_labels, check_repeats, check_rows
 from adapter_export.parity.criteria import criteria_for
 from adapter_export.parity.judge import LIMITS, Verdict
 from adapter_export.parity.live import Live

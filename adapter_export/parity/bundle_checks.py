@@ -14,14 +14,15 @@ from adapter_export.checkpoints.files import sha256
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.cases import Case
 from adapter_export.parity.greedy import GreedyCase
-from adapter_export.parity.judge import LIMITS, NEARLY, Verdict, worst
+from adapter_export.parity.judge import LIMITS, MAX_RETRY_CEILINGS, Verdict, worst
 from adapter_export.parity.quantized import ERROR
 from adapter_export.parity.report import Check, Result
 from adapter_export.parity.runner import Runner, attempt
 from adapter_export.reading.files import present
 
-# A row whose neighbours have a say in it is off by more, at any precision.
-_NEIGHBOUR = 0.3
+# Largest difference, in units of rms, between a row in a batch and the same row alone, at any precision. A row that
+# depends on other rows differs by more.
+_MAX_ROW_ERROR = 0.3
 
 
 def check_files(manifest: Manifest, folder: Path) -> Check:
@@ -90,9 +91,12 @@ def check_rows(manifest: Manifest, runner: Runner, inputs: Mapping[str, np.ndarr
     neighbours. inputs: padded on the right, if at all."""
     if {"input_ids", "pixel_values"} <= set(inputs):
         return Check("rows", Verdict.PASS, "not compared: texts and images of a batch are compared with each other")
-    # Dynamic 8-bit scales are taken over a whole batch: there its mean counts, and the price of 8 bits. Elsewhere
-    # rounding alone may move sensitive inputs by more than a ceiling (see `judge.NEARLY`); neighbours move them more.
-    limit = ERROR if manifest.quantize != "none" else min(NEARLY * LIMITS[manifest.dtype].ceiling, _NEIGHBOUR)
+    # The scales of activations in 8 bits are computed over the whole batch, so there the mean error is compared, with
+    # the limit for the cost of 8 bits. Otherwise the limit allows for sensitive inputs, whose rounding error alone may
+    # exceed a ceiling. The influence of another row is larger.
+    limit = min(MAX_RETRY_CEILINGS * LIMITS[manifest.dtype].ceiling, _MAX_ROW_ERROR)
+    if manifest.quantize != "none":
+        limit = ERROR
     mask = inputs.get("attention_mask")
     farthest = 0.0
     for name in names:

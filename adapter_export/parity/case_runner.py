@@ -15,7 +15,7 @@ from adapter_export.parity.alone import RowsAlone
 from adapter_export.parity.alone import Runs as Case
 from adapter_export.parity.cases import kept_positions
 from adapter_export.parity.exact import Exact
-from adapter_export.parity.measure import Evidence, Measure, Outputs, measure
+from adapter_export.parity.measure import Measurement, OutputArrays, OutputSet, measure
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
 from adapter_export.parity.runner import Runner, attempt
@@ -51,14 +51,14 @@ class CaseRunner:
         # A base model without a task head of its own answers no labels: the last axis is empty.
         self._headless = manifest.labels is None and any(site.method == HEAD_SLUG for site in manifest.sites)
 
-    def run(self, inputs: Arrays, roundings: int = 1) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output; NO_ADAPTER comes first, where the graph has that state.
+    def run(self, inputs: Arrays, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
+        """Measurements by adapter and output; NO_ADAPTER comes first, where the graph has that state.
 
         roundings: in how many ways T is computed, see `recording.precision`.
         """
         exact, runner = self._case(self._exact.case, inputs), self._runner
         targets = [self._case(partial(self._target.case, rounding=rounding), inputs) for rounding in range(roundings)]
-        found: dict[str, dict[str, Measure]] = {}
+        found: dict[str, dict[str, Measurement]] = {}
         if runner.has_off_state:
             base = exact.off(), [target.off() for target in targets], attempt(runner.off, inputs, None)
             measured = _measure_headless if self._headless else measure_outputs
@@ -74,8 +74,8 @@ class CaseRunner:
         return RowsAlone(make, inputs) if self._alone else make(inputs)
 
 
-def measure_outputs(manifest: Manifest, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measure]:
-    """Measures by output, those being the ones R has. off: None for a run without any adapter."""
+def measure_outputs(manifest: Manifest, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measurement]:
+    """Measurements by output, those being the ones R has. off: None for a run without any adapter."""
     expected, outputs = list(on[0]), whole_model_outputs(manifest)
     for actual in (on[2], off[2] if off else None):
         if isinstance(actual, str):
@@ -84,7 +84,7 @@ def measure_outputs(manifest: Manifest, inputs: Arrays, on: Runs, off: Runs | No
             return _failed(expected, f"outputs: expected {', '.join(expected)}, found {', '.join(actual)}")
     return {
         name: measure(
-            Evidence(
+            OutputSet(
                 on=_of(on, name),
                 off=None if off is None else _of(off, name),
                 kept=kept_positions(inputs, on[0][name]),
@@ -96,7 +96,7 @@ def measure_outputs(manifest: Manifest, inputs: Arrays, on: Runs, off: Runs | No
     }
 
 
-def _measure_headless(manifest: Manifest, inputs: Arrays, runs: Runs) -> dict[str, Measure]:
+def _measure_headless(manifest: Manifest, inputs: Arrays, runs: Runs) -> dict[str, Measurement]:
     """Point 1 without a task head: there are no labels to compare; what the body gives besides is compared."""
     reference, targets, actual = runs
     if not isinstance(actual, Mapping):
@@ -112,18 +112,20 @@ def _measure_headless(manifest: Manifest, inputs: Arrays, runs: Runs) -> dict[st
         [_without(target, labelled) for target in targets],
         _without(actual, labelled),
     )
-    return {labelled: Measure(), **measure_outputs(manifest, inputs, body)}
+    return {labelled: Measurement(), **measure_outputs(manifest, inputs, body)}
 
 
 def _without(outputs: Arrays, name: str) -> Arrays:
     return {other: array for other, array in outputs.items() if other != name}
 
 
-def _of(runs: Runs, name: str) -> Outputs:
+def _of(runs: Runs, name: str) -> OutputArrays:
     reference, targets, actual = runs
     assert not isinstance(actual, str)
-    return Outputs(reference[name], tuple(target[name] for target in targets), None if actual is None else actual[name])
+    return OutputArrays(
+        reference[name], tuple(target[name] for target in targets), None if actual is None else actual[name]
+    )
 
 
-def _failed(outputs: list[str], reason: str) -> dict[str, Measure]:
-    return {name: Measure(fails=(reason,)) for name in outputs}
+def _failed(outputs: list[str], reason: str) -> dict[str, Measurement]:
+    return {name: Measurement(fails=(reason,)) for name in outputs}

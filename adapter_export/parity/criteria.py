@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from adapter_export.bundle.manifest import Manifest
-from adapter_export.parity.judge import LIMITS, Judgement, judge, nearly_right
-from adapter_export.parity.measure import Measure
-from adapter_export.parity.quantized import by_chance, judge_quantized
+from adapter_export.parity.judge import LIMITS, Judgement, judge, may_be_sensitive
+from adapter_export.parity.measure import Measurement
+from adapter_export.parity.quantized import judge_quantized, may_fail_by_chance
 
 # Takes the measurements of all cases, and returns for each case whether to repeat it.
-CaseFilter = Callable[[Sequence[Measure]], list[bool]]
+CaseFilter = Callable[[Sequence[Measurement]], list[bool]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Criteria:
         needs_new_inputs: True for cases to repeat with new inputs, because more roundings did not help.
     """
 
-    judge: Callable[[Sequence[Measure]], list[Judgement]]
+    judge: Callable[[Sequence[Measurement]], list[Judgement]]
     needs_more_roundings: CaseFilter
     needs_new_inputs: CaseFilter
 
@@ -35,10 +35,10 @@ class Criteria:
 def criteria_for(manifest: Manifest) -> Criteria:
     """Returns the criteria for the precision of the bundle's graph."""
     if manifest.quantize != "none":
-        return Criteria(judge_quantized, by_chance, lambda measures: [False for _ in measures])
+        return Criteria(judge_quantized, may_fail_by_chance, lambda measurements: [False for _ in measurements])
     limits = LIMITS[manifest.dtype]
     return Criteria(
         partial(judge, limits=limits),
-        partial(nearly_right, limits=limits, failed=True),
-        partial(nearly_right, limits=limits, failed=False),
+        partial(may_be_sensitive, limits=limits, failed=True),
+        partial(may_be_sensitive, limits=limits, failed=False),
     )

@@ -21,7 +21,7 @@ from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.alone import RowsAlone
 from adapter_export.parity.cases import PRIME, Case, TextLimits
 from adapter_export.parity.exact import Exact
-from adapter_export.parity.measure import Evidence, Measure, Outputs, Tokens, measure
+from adapter_export.parity.measure import Measurement, OutputArrays, OutputSet, Tokens, measure
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
 from adapter_export.parity.runner import Runner, attempt
@@ -81,8 +81,8 @@ class GreedyCaseRunner:
         """Tokens of the longest text that is read."""
         return max(self._lengths) + self._new - 1
 
-    def run(self, adapters: Mapping[str, Adapter], seed: int, roundings: int = 1) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output, as those of `CaseRunner`. seed: of the prompts."""
+    def run(self, adapters: Mapping[str, Adapter], seed: int, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
+        """Measurements by adapter and output, as those of `CaseRunner`. seed: of the prompts."""
         prompts = _prompts(self._manifest, self._limits, self._lengths, np.random.default_rng(seed))
         given: dict[str, Adapter | None] = {NO_ADAPTER: None} if self._runner.has_off_state else {}
         return {
@@ -90,10 +90,10 @@ class GreedyCaseRunner:
             for name, adapter in {**given, **adapters}.items()
         }
 
-    def _measure(self, prompts: Sequence[Any], name: str, adapter: Adapter | None, roundings: int) -> Measure:
+    def _measure(self, prompts: Sequence[Any], name: str, adapter: Adapter | None, roundings: int) -> Measurement:
         written = attempt(self._runner.generate, prompts, None if adapter is None else name, self._new)
         if isinstance(written, str):
-            return Measure(fails=(f"did not run: {written}",))
+            return Measurement(fails=(f"did not run: {written}",))
         inputs = self._read(prompts, written.tokens)
         border = self._manifest.reread_at
         exact = RowsAlone(self._exact.case, inputs, border)
@@ -106,7 +106,7 @@ class GreedyCaseRunner:
             on = self._outputs(exact.on(name), [target.on(adapter) for target in targets], written.logits)
             off = self._outputs(exact.off(name), [target.off(adapter) for target in targets], None)
         dtype = whole_model_outputs(self._manifest)["logits"].dtype
-        found = measure(Evidence(on, off, None, dtype, classes=self._manifest.quantize != "none"))
+        found = measure(OutputSet(on, off, None, dtype, classes=self._manifest.quantize != "none"))
         if found.on is None:
             return found
         tokens, stray = judge_tokens(on, written.tokens, _endless(self._config), self._begun(prompts))
@@ -146,14 +146,16 @@ class GreedyCaseRunner:
         exact: Mapping[str, np.ndarray],
         targets: Sequence[Mapping[str, np.ndarray]],
         actual: np.ndarray | None,
-    ) -> Outputs:
+    ) -> OutputArrays:
         """Of each row the logits that its new tokens are chosen from, [rows, new, n]."""
 
         def chosen_from(logits: np.ndarray) -> np.ndarray:
             starts = [before - 1 for before in self._written_before]
             return np.stack([row[start : start + self._new] for row, start in zip(logits, starts, strict=True)])
 
-        return Outputs(chosen_from(exact["logits"]), tuple(chosen_from(target["logits"]) for target in targets), actual)
+        return OutputArrays(
+            chosen_from(exact["logits"]), tuple(chosen_from(target["logits"]) for target in targets), actual
+        )
 
 
 def greedy_case_runners(
@@ -173,7 +175,7 @@ def _endless(config: GenerationConfig) -> GenerationConfig:
 
 
 def judge_tokens(
-    outputs: Outputs, tokens: np.ndarray, config: GenerationConfig, rows: Sequence[Row]
+    outputs: OutputArrays, tokens: np.ndarray, config: GenerationConfig, rows: Sequence[Row]
 ) -> tuple[Tokens, int]:
     """How many tokens [rows, new] are clear, and agree; and how many are not the largest of O's logits.
 

@@ -23,7 +23,7 @@ from adapter_export.parity.case_runner import CaseRunner
 from adapter_export.parity.cases import BorderCase, Case, TextLimits, cases_for, make_inputs
 from adapter_export.parity.exact import Exact
 from adapter_export.parity.greedy import GreedyCaseRunner, greedy_case_runners
-from adapter_export.parity.measure import Measure
+from adapter_export.parity.measure import Measurement
 from adapter_export.parity.recording.eight_bits import STEP, quantize_module
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import Check
@@ -73,8 +73,8 @@ class Live:
         self.cases: list[Case] = [*self._shapes, *self._greedy]
         self._numbers = {case: number for number, case in enumerate(self.cases)}
 
-    def run(self, case: Case, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output. draw: 0 are the first inputs of this shape, others are drawn anew.
+    def run(self, case: Case, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
+        """Measurements by adapter and output. draw: 0 are the first inputs of this shape, others are drawn anew.
         roundings: in how many ways T is computed."""
         seed = self._numbers[case] + draw * len(self._numbers)
         if case in self._greedy:

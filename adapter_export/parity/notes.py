@@ -8,13 +8,13 @@ from dataclasses import replace
 from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.cases import Case, TextLimits
-from adapter_export.parity.measure import Measure
-from adapter_export.parity.quantized import middle_divergence
+from adapter_export.parity.measure import Measurement
+from adapter_export.parity.quantized import median_divergence
 from adapter_export.parity.records import is_within
 from adapter_export.runtime.generation.start import generates
 
 
-def take_unreached(measured: dict[tuple[str, str], dict[Case, Measure]]) -> list[str]:
+def take_unreached(measured: dict[tuple[str, str], dict[Case, Measurement]]) -> list[str]:
     """Outputs that an adapter does not reach at all, though it changes others (an adapter of the decoder alone, and the
     encoder's output): there is no change to compare, and they are judged as equal to R. Returns notes on them."""
     found = []
@@ -23,18 +23,22 @@ def take_unreached(measured: dict[tuple[str, str], dict[Case, Measure]]) -> list
         others = [values for (name, other), values in changes.items() if name == adapter and other != output]
         if own == {0.0} and any(values - {0.0} for values in others):
             items = measured[adapter, output]
-            items |= {case: replace(item, change=None, cosine=None, change_sums=None) for case, item in items.items()}
+            items |= {case: replace(item, change=None, cosine=None, effect_sums=None) for case, item in items.items()}
             found.append(f"adapter {adapter} changes nothing of {output}, in PyTorch neither")
     return found
 
 
-def prices(manifest: Manifest, measured: Mapping[tuple[str, str], Mapping[Case, Measure]]) -> Iterator[str]:
+def prices(manifest: Manifest, measured: Mapping[tuple[str, str], Mapping[Case, Measurement]]) -> Iterator[str]:
     """What quantized weights cost, adapter by adapter."""
     for (adapter, _), items in measured.items():
-        found = [item.on.choice for item in items.values() if item.on is not None and item.on.choice is not None]
+        found = [
+            item.on.class_agreement
+            for item in items.values()
+            if item.on is not None and item.on.class_agreement is not None
+        ]
         if found:
-            positions, divergence = sum(choice.positions for choice in found), middle_divergence(found)
-            clear, agreed = sum(choice.clear for choice in found), sum(choice.agreed for choice in found)
+            positions, divergence = sum(agreement.positions for agreement in found), median_divergence(found)
+            clear, agreed = sum(agreement.clear for agreement in found), sum(agreement.agreed for agreement in found)
             yield (
                 f"{manifest.quantize}: {adapter}: KL {divergence:.1e} in the middle case; of {positions} positions "
                 f"{clear} have a clear margin, {agreed} of them the same class on top"

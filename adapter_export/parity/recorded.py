@@ -8,7 +8,7 @@ import numpy as np
 
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.case_runner import Arrays, measure_outputs
-from adapter_export.parity.measure import Measure
+from adapter_export.parity.measure import Measurement
 from adapter_export.parity.recording.recorder import EXACT, ROUNDED
 from adapter_export.parity.records import Record, RecordedCase, is_within
 from adapter_export.parity.runner import Runner, attempt
@@ -40,11 +40,11 @@ class RecordedCaseRunner:
         """Inputs of several rows."""
         return self.inputs(max(self.cases, key=lambda case: (case.batch, case.length)))
 
-    def run(self, case: RecordedCase) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output, as those of `CaseRunner`."""
+    def run(self, case: RecordedCase) -> dict[tuple[str, str], Measurement]:
+        """Measurements by adapter and output, as those of `CaseRunner`."""
         record, name = self._records[case.adapter], case.adapter
         if (doubt := self._doubt(record, case)) is not None:
-            return {(name, output): Measure(doubts=(doubt,)) for output in record.outputs(case, "on")}
+            return {(name, output): Measurement(doubts=(doubt,)) for output in record.outputs(case, "on")}
         inputs = self.inputs(case)
         off_actual = self._actual(self._runner.off, inputs, name) if self._runner.has_off_state else None
         on = *self._expected(record, case, "on"), self._actual(self._runner.on, inputs, name)

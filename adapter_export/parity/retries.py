@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from adapter_export.parity.cases import Case
 from adapter_export.parity.criteria import CaseFilter, Criteria
-from adapter_export.parity.measure import Measure
+from adapter_export.parity.measure import Measurement
 
 # Where a single direction of the rounding dominates, the errors follow a normal distribution. By chance, the first of
 # two errors is more than three times as large as the second in one of 5 pairs. The first of nine errors is more than
@@ -25,12 +25,12 @@ ROUNDINGS = 8
 DRAWS = 3
 
 # Measurements of one case, by (adapter, output).
-Measures = Mapping[tuple[str, str], Measure]
+Measurements = Mapping[tuple[str, str], Measurement]
 # Measurements of all cases, by (adapter, output).
-Measured = dict[tuple[str, str], dict[Case, Measure]]
+Measured = dict[tuple[str, str], dict[Case, Measurement]]
 # Measures one case again: rerun(case, draw, roundings). draw: 0 for the first inputs, 1 and more for new inputs.
 # roundings: the number of roundings in which T is computed.
-Rerun = Callable[[Case, int, int], Measures]
+Rerun = Callable[[Case, int, int], Measurements]
 
 
 def retry_sensitive_cases(measured: Measured, criteria: Criteria, rerun: Rerun) -> list[str]:
@@ -66,6 +66,6 @@ def _select_cases(measured: Measured, case_filter: CaseFilter) -> list[Case]:
     return list(selected)
 
 
-def _replace(measured: Measured, case: Case, new: Measures) -> None:
+def _replace(measured: Measured, case: Case, new: Measurements) -> None:
     for key, item in new.items():
         measured[key][case] = item

@@ -18,7 +18,7 @@ from adapter_export.parity.cases import Case
 from adapter_export.parity.criteria import criteria_for
 from adapter_export.parity.judge import LIMITS, Verdict
 from adapter_export.parity.live import Live
-from adapter_export.parity.measure import Measure
+from adapter_export.parity.measure import Measurement
 from adapter_export.parity.notes import notes_on, prices, take_unreached
 from adapter_export.parity.providers import check_provider
 from adapter_export.parity.recorded import RecordedCaseRunner
@@ -88,7 +88,7 @@ def check_parity(
         if live:
             live.open(runner)
 
-        def run(case: Case, draw: int = 0, roundings: int = 1) -> Mapping[tuple[str, str], Measure]:
+        def run(case: Case, draw: int = 0, roundings: int = 1) -> Mapping[tuple[str, str], Measurement]:
             if isinstance(case, RecordedCase):
                 return recorded.run(case)
             assert live is not None

@@ -12,7 +12,7 @@ from adapter_export.parity import live as module
 from adapter_export.parity.cases import Case
 from adapter_export.parity.greedy import GreedyCase, judge_tokens
 from adapter_export.parity.judge import LIMITS, Verdict, judge
-from adapter_export.parity.measure import Error, Fit, Measure, Outputs, Tokens
+from adapter_export.parity.measure import Error, ErrorPair, Measurement, OutputArrays, Tokens
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.choose import RowChooser
@@ -28,7 +28,7 @@ R = np.array([[[1.0, 2.0, 3.0, 9.0], [0.0, 5.0, 4.5, 1.0], [7.0, 7.0, 0.0, 1.0]]
 
 
 def judged(actual: np.ndarray, tokens: list[int], **config: Any) -> tuple[Tokens, int]:
-    outputs = Outputs(R, (R,), actual.astype(np.float32))
+    outputs = OutputArrays(R, (R,), actual.astype(np.float32))
     return judge_tokens(outputs, np.array([tokens]), GenerationConfig(rules=Rules(**config)), [Row([2], [2], (), 3)])
 
 
@@ -59,8 +59,8 @@ def test_tokens_on_paper() -> None:
     ],
 )
 def test_the_verdict_on_tokens(tokens: Tokens, verdict: Verdict, reason: str | None) -> None:
-    fit = Fit(Error(0, 0, 0), Error(0, 0, 0), squares=1, count=1)
-    (judgement,) = judge([Measure(on=fit, tokens=tokens)], LIMITS["float32"])
+    pair = ErrorPair(Error(0, 0, 0), Error(0, 0, 0), squares=1, count=1)
+    (judgement,) = judge([Measurement(on=pair, tokens=tokens)], LIMITS["float32"])
     assert (judgement.verdict, judgement.tokens) == (verdict, tokens)
     assert judgement.reasons == (() if reason is None else (reason,))
 

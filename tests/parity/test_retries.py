@@ -9,36 +9,36 @@ import pytest
 
 from adapter_export.parity.cases import Case
 from adapter_export.parity.criteria import Criteria
-from adapter_export.parity.judge import Limits, Verdict, judge, nearly_right
-from adapter_export.parity.measure import Error, Fit, Measure
+from adapter_export.parity.judge import Limits, Verdict, judge, may_be_sensitive
+from adapter_export.parity.measure import Error, ErrorPair, Measurement
 from adapter_export.parity.retries import DRAWS, ROUNDINGS, Measured, retry_sensitive_cases
 
 LIMIT = Limits(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9)
 CRITERIA = Criteria(
     partial(judge, limits=LIMIT),
-    partial(nearly_right, limits=LIMIT, failed=True),
-    partial(nearly_right, limits=LIMIT, failed=False),
+    partial(may_be_sensitive, limits=LIMIT, failed=True),
+    partial(may_be_sensitive, limits=LIMIT, failed=False),
 )
 GOOD, SENSITIVE = Case(2, 9), Case(1, 13, "right")
 KEYS = [("(no adapter)", "logits"), ("ia3", "logits")]
 
 
-def item(actual: float, target: float, change: float = 1.0) -> Measure:
-    fit = Fit(Error(actual, actual, actual), Error(target, target, target), squares=10, count=10)
-    return Measure(on=fit, change=change, cosine=1.0)
+def item(actual: float, target: float, change: float = 1.0) -> Measurement:
+    pair = ErrorPair(Error(actual, actual, actual), Error(target, target, target), squares=10, count=10)
+    return Measurement(on=pair, change=change, cosine=1.0)
 
 
 FINE = item(2e-6, 2e-6)
 
 
 def retried(
-    sensitive: Measure, again: Callable[[int], Measure]
+    sensitive: Measurement, again: Callable[[int], Measurement]
 ) -> tuple[list[Verdict], list[tuple[int, int]], list[str]]:
     """Returns the verdicts on the sensitive case, the requested (draw, roundings), and the notes."""
     measured: Measured = {KEYS[0]: {GOOD: FINE, SENSITIVE: FINE}, KEYS[1]: {GOOD: FINE, SENSITIVE: sensitive}}
     asked: list[tuple[int, int]] = []
 
-    def rerun(case: Case, draw: int, roundings: int) -> dict[tuple[str, str], Measure]:
+    def rerun(case: Case, draw: int, roundings: int) -> dict[tuple[str, str], Measurement]:
         assert case == SENSITIVE
         asked.append((draw, roundings))
         return dict.fromkeys(KEYS, again(draw))
@@ -82,15 +82,15 @@ def test_new_inputs_are_drawn_a_few_times_at_most() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measure", "verdict"),
+    ("measurement", "verdict"),
     [
         (FINE, Verdict.PASS),
         (item(1.1e-3, 1e-6), Verdict.FAIL),
         (item(9e-6, 3e-6, change=1e-6), Verdict.INCONCLUSIVE),
-        (Measure(fails=("did not run: no",)), Verdict.FAIL),
+        (Measurement(fails=("did not run: no",)), Verdict.FAIL),
     ],
     ids=["it passed", "far too wrong", "a faint adapter", "no numbers"],
 )
-def test_cases_that_rounding_cannot_explain_are_not_repeated(measure: Measure, verdict: Verdict) -> None:
-    found, asked, notes = retried(measure, lambda draw: FINE)
+def test_cases_that_rounding_cannot_explain_are_not_repeated(measurement: Measurement, verdict: Verdict) -> None:
+    found, asked, notes = retried(measurement, lambda draw: FINE)
     assert (found[1], asked, notes) == (verdict, [], [])

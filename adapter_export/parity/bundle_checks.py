@@ -12,12 +12,12 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.export.samples import SEQUENCE
+from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import Case
 from adapter_export.parity.greedy import GreedyCase
 from adapter_export.parity.judge import LIMITS, MAX_RETRY_CEILINGS, Verdict, worst
 from adapter_export.parity.quantized import ERROR
 from adapter_export.parity.report import Check, Result
-from adapter_export.parity.runner import Runner, attempt
 from adapter_export.reading.files import present
 
 # Largest difference, in units of rms, between a row in a batch and the same row alone, at any precision. A row that
@@ -68,7 +68,7 @@ def repeat_case(cases: Sequence[Case]) -> Case:
     return min(cases, key=lambda case: (-case.batch, abs(case.length - SEQUENCE), case.padding == "none"))
 
 
-def check_repeats(runner: Runner, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> Check:
+def check_repeats(runner: BundleRunner, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> Check:
     """A -> B -> nothing -> A gives A again bit for bit, for every adapter A and the one after it as B."""
     for index, name in enumerate(names):
         runs = [attempt(runner.on, inputs, name)]
@@ -86,7 +86,9 @@ def check_repeats(runner: Runner, inputs: Mapping[str, np.ndarray], names: Seque
     return Check("swap", Verdict.PASS, "each adapter gives the same bits after another one and after none")
 
 
-def check_rows(manifest: Manifest, runner: Runner, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> Check:
+def check_rows(
+    manifest: Manifest, runner: BundleRunner, inputs: Mapping[str, np.ndarray], names: Sequence[str]
+) -> Check:
     """With each adapter every row of a batch gives what it gives alone, without padding: no row depends on its
     neighbours. inputs: padded on the right, if at all."""
     if {"input_ids", "pixel_values"} <= set(inputs):

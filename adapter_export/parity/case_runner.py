@@ -11,14 +11,14 @@ from adapter_export import tasks
 from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.parity.alone import RowsAlone
-from adapter_export.parity.alone import Runs as Case
+from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import kept_positions
-from adapter_export.parity.exact import Exact
+from adapter_export.parity.float64_reference import Float64Reference
 from adapter_export.parity.measure import Measurement, OutputArrays, OutputSet, measure
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
-from adapter_export.parity.runner import Runner, attempt
+from adapter_export.parity.separate_rows import Runs as Case
+from adapter_export.parity.separate_rows import SeparateRows
 from adapter_export.parity.whole_model import whole_model_outputs
 
 Arrays = Mapping[str, np.ndarray]
@@ -36,9 +36,9 @@ class CaseRunner:
     def __init__(
         self,
         manifest: Manifest,
-        exact: Exact,
+        exact: Float64Reference,
         target: Reference,
-        runner: Runner,
+        runner: BundleRunner,
         adapters: Mapping[str, Adapter],
         alone: bool = False,
     ) -> None:
@@ -71,7 +71,7 @@ class CaseRunner:
         return {(name, output): item for name, outputs in found.items() for output, item in outputs.items()}
 
     def _case(self, make: Callable[[Arrays], Case], inputs: Arrays) -> Case:
-        return RowsAlone(make, inputs) if self._alone else make(inputs)
+        return SeparateRows(make, inputs) if self._alone else make(inputs)
 
 
 def measure_outputs(manifest: Manifest, inputs: Arrays, on: Runs, off: Runs | None = None) -> dict[str, Measurement]:

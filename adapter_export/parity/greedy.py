@@ -18,13 +18,13 @@ import numpy as np
 from adapter_export.bundle.manifest import ENCODER, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
-from adapter_export.parity.alone import RowsAlone
+from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import PRIME, Case, TextLimits
-from adapter_export.parity.exact import Exact
+from adapter_export.parity.float64_reference import Float64Reference
 from adapter_export.parity.measure import Measurement, OutputArrays, OutputSet, Tokens, measure
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
-from adapter_export.parity.runner import Runner, attempt
+from adapter_export.parity.separate_rows import SeparateRows
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.processors import Row, processed, processors_for
@@ -57,9 +57,9 @@ class GreedyCaseRunner:
     def __init__(
         self,
         manifest: Manifest,
-        exact: Exact,
+        exact: Float64Reference,
         target: Reference,
-        runner: Runner,
+        runner: BundleRunner,
         limits: TextLimits,
         border: int | None = None,
     ) -> None:
@@ -96,9 +96,9 @@ class GreedyCaseRunner:
             return Measurement(fails=(f"did not run: {written}",))
         inputs = self._read(prompts, written.tokens)
         border = self._manifest.reread_at
-        exact = RowsAlone(self._exact.case, inputs, border)
+        exact = SeparateRows(self._exact.case, inputs, border)
         targets = [
-            RowsAlone(partial(self._target.case, rounding=rounding), inputs, border) for rounding in range(roundings)
+            SeparateRows(partial(self._target.case, rounding=rounding), inputs, border) for rounding in range(roundings)
         ]
         if adapter is None:
             on, off = self._outputs(exact.off(), [target.off() for target in targets], written.logits), None
@@ -159,7 +159,7 @@ class GreedyCaseRunner:
 
 
 def greedy_case_runners(
-    manifest: Manifest, exact: Exact, target: Reference, runner: Runner, limits: TextLimits
+    manifest: Manifest, exact: Float64Reference, target: Reference, runner: BundleRunner, limits: TextLimits
 ) -> list[GreedyCaseRunner]:
     """One of short prompts, and one for each border of a decoder alone that those do not cross."""
     found = [GreedyCaseRunner(manifest, exact, target, runner, limits)]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from adapter_export.errors import InputError
+from adapter_export.parity.bundle_runner import attempt
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
-from adapter_export.parity.runner import attempt
 from adapter_export.parity.whole_model import WholeModel
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession

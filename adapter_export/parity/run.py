@@ -14,18 +14,18 @@ from adapter_export.hub import local
 from adapter_export.parity.agreement import check_record_agreement
 from adapter_export.parity.borders import borders_of
 from adapter_export.parity.bundle_checks import check_files, check_greedy, check_labels, check_repeats, check_rows
+from adapter_export.parity.bundle_runner import open_bundle_runner
 from adapter_export.parity.cases import Case
 from adapter_export.parity.criteria import criteria_for
 from adapter_export.parity.judge import LIMITS, Verdict
-from adapter_export.parity.live import Live
 from adapter_export.parity.measure import Measurement
 from adapter_export.parity.notes import notes_on, prices, take_unreached
 from adapter_export.parity.providers import check_provider
-from adapter_export.parity.recorded import RecordedCaseRunner
+from adapter_export.parity.pytorch_models import PyTorchModels
+from adapter_export.parity.recorded_cases import RecordedCaseRunner
 from adapter_export.parity.records import Record, RecordedCase, check_record, read_record
 from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.retries import Measured, retry_sensitive_cases
-from adapter_export.parity.runner import open_runner
 from adapter_export.parity.tokens import check_tokens
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.config import read_generation_config
@@ -73,29 +73,29 @@ def check_parity(
     if files.verdict is Verdict.FAIL:
         return report
 
-    live = Live(model, manifest, adapters) if model is not None else None
-    report = replace(report, witnesses=_witnesses(live, records))
-    own = live.adapters if live else {}
-    checks = [files, check_labels(manifest, own, _named_by(manifest, live, records))]
-    if live and model is not None:
+    models = PyTorchModels(model, manifest, adapters) if model is not None else None
+    report = replace(report, witnesses=_witnesses(models, records))
+    own = models.adapters if models else {}
+    checks = [files, check_labels(manifest, own, _named_by(manifest, models, records))]
+    if models and model is not None:
         checks += [
             check_tokens(Path(model), folder, manifest),
-            *live.checks(),
-            *(check_record_agreement(live.own, own[name], records[name]) for name in own if name in records),
+            *models.checks(),
+            *(check_record_agreement(models.own, own[name], records[name]) for name in own if name in records),
         ]
-    with open_runner(folder, manifest, own, provider) as runner:
+    with open_bundle_runner(folder, manifest, own, provider) as runner:
         recorded = RecordedCaseRunner(manifest, runner, records)
-        if live:
-            live.open(runner)
+        if models:
+            models.open(runner)
 
         def run(case: Case, draw: int = 0, roundings: int = 1) -> Mapping[tuple[str, str], Measurement]:
             if isinstance(case, RecordedCase):
                 return recorded.run(case)
-            assert live is not None
-            return live.run(case, draw, roundings)
+            assert models is not None
+            return models.run(case, draw, roundings)
 
         measured: Measured = {}
-        cases = [*(live.cases if live else ()), *recorded.cases]
+        cases = [*(models.cases if models else ()), *recorded.cases]
         for number, case in enumerate(cases):
             if progress:
                 progress(number, len(cases))
@@ -103,11 +103,11 @@ def check_parity(
                 measured.setdefault(key, {})[case] = item
         criteria = criteria_for(manifest)
         retry_notes = retry_sensitive_cases(measured, criteria, run)
-        repeated = live.repeated() if live else recorded.repeated()
+        repeated = models.repeated() if models else recorded.repeated()
         names = [info.name for info in manifest.adapters]
         checks.append(check_repeats(runner, repeated, names))
-        if live:
-            checks.append(check_rows(manifest, runner, live.neighbours(), names))
+        if models:
+            checks.append(check_rows(manifest, runner, models.neighbours(), names))
     placement, check = check_provider(folder, provider, repeated, next((info.name for info in manifest.adapters), None))
     checks.append(check)
     unreached = take_unreached(measured)
@@ -116,15 +116,15 @@ def check_parity(
         for (adapter, output), items in measured.items()
         for case, judgement in zip(items, criteria.judge(list(items.values())), strict=True)
     ]
-    if live and generates(manifest):
+    if models and generates(manifest):
         checks.append(check_greedy(results))
     return replace(
         report,
         checks=tuple(checks),
         results=tuple(results),
-        judged_to=_judged_to(folder, manifest, live, records),
+        judged_to=_judged_to(folder, manifest, models, records),
         notes=(
-            *notes_on(manifest, live.limits if live else None, [name for name in records if name not in own]),
+            *notes_on(manifest, models.limits if models else None, [name for name in records if name not in own]),
             *retry_notes,
             *unreached,
             *prices(manifest, measured),
@@ -133,10 +133,12 @@ def check_parity(
     )
 
 
-def _judged_to(folder: Path, manifest: Manifest, live: Live | None, records: Mapping[str, Record]) -> int | None:
+def _judged_to(
+    folder: Path, manifest: Manifest, models: PyTorchModels | None, records: Mapping[str, Record]
+) -> int | None:
     """The longest text judged, where the model takes longer ones or has borders beyond it; else None."""
-    found = [live.limits.beyond] if live and live.limits else []
-    alone = [record for name, record in records.items() if live is None or name not in live.adapters]
+    found = [models.limits.beyond] if models and models.limits else []
+    alone = [record for name, record in records.items() if models is None or name not in models.adapters]
     if "input_ids" in manifest.graphs[next(iter(manifest.graphs))].inputs:
         longest = read_generation_config(folder).max_positions or 0
         borders = borders_of(optional_json(folder / "config.json"))
@@ -178,15 +180,17 @@ def _check_base(model: str | Path, manifest: Manifest) -> None:
         )
 
 
-def _witnesses(live: Live | None, records: Mapping[str, Record]) -> dict[str, str]:
+def _witnesses(models: PyTorchModels | None, records: Mapping[str, Record]) -> dict[str, str]:
     """Who says what each adapter should compute, besides us."""
-    names = dict(live.witnesses.names) if live else {}
+    names = dict(models.witnesses.names) if models else {}
     return {**names, **{name: f"recorded by {record.witness}" for name, record in records.items()}}
 
 
-def _named_by(manifest: Manifest, live: Live | None, records: Mapping[str, Record]) -> dict[str, tuple[str, ...]]:
+def _named_by(
+    manifest: Manifest, models: PyTorchModels | None, records: Mapping[str, Record]
+) -> dict[str, tuple[str, ...]]:
     """Class names by the witnesses, of the adapters whose classes have been named; not of those that a user named."""
-    subjects = live.witnesses.subjects if live else {}
+    subjects = models.witnesses.subjects if models else {}
     found = {name: tuple(subject.labels) for name, subject in subjects.items() if subject.labels}
     found |= {name: record.labels for name, record in records.items() if record.labels}
     return {name: labels for name, labels in found.items() if not manifest.adapter(name).labels_given}

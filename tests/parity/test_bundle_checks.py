@@ -16,9 +16,9 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.parity.bundle_checks import check_files, check_labels, check_repeats, check_rows, repeat_case
+from adapter_export.parity.bundle_runner import BundleRunner
 from adapter_export.parity.cases import Case, TextLimits, image_cases, text_cases
 from adapter_export.parity.judge import Verdict
-from adapter_export.parity.runner import Runner
 from tests.bundles import Exported
 
 
@@ -93,7 +93,7 @@ def test_the_repeated_case_has_rows_and_padding() -> None:
     assert repeat_case(image_cases()) == Case(3)
 
 
-class Forgetful(Runner):
+class Forgetful(BundleRunner):
     """Adds the number of earlier runs since the last one of `adapter` to its outputs, or raises."""
 
     def __init__(self, leak: float, broken: bool = False) -> None:
@@ -126,7 +126,7 @@ def test_every_adapter_is_run_again_after_another_and_after_none() -> None:
         (Forgetful(leak=0, broken=True), "adapter a: did not run: no such shape"),
     ],
 )
-def test_other_bits_are_a_failure(runner: Runner, detail: str) -> None:
+def test_other_bits_are_a_failure(runner: BundleRunner, detail: str) -> None:
     check = check_repeats(runner, {}, ["a", "b"])
     assert (check.verdict, check.detail) == (Verdict.FAIL, detail)
 
@@ -150,11 +150,11 @@ def test_no_row_depends_on_its_neighbours(swappable_bundle: Exported) -> None:
         "attention_mask": np.array([[1, 1, 1], [1, 1, 0]], np.int64),
     }
     manifest = read_manifest(swappable_bundle.bundle)
-    nothing = check_rows(manifest, cast("Runner", Mixing(-np.inf)), inputs, ["one"])
+    nothing = check_rows(manifest, cast("BundleRunner", Mixing(-np.inf)), inputs, ["one"])
     assert nothing.verdict is Verdict.PASS, "what is no number is judged elsewhere"
-    right = check_rows(manifest, cast("Runner", Mixing(0.0)), inputs, ["one"])
+    right = check_rows(manifest, cast("BundleRunner", Mixing(0.0)), inputs, ["one"])
     assert right.verdict is Verdict.PASS
-    wrong = check_rows(manifest, cast("Runner", Mixing(0.1)), inputs, ["one"])
+    wrong = check_rows(manifest, cast("BundleRunner", Mixing(0.1)), inputs, ["one"])
     assert wrong.verdict is Verdict.FAIL
     assert "row 1 of a batch is " in wrong.detail
     assert "from the same row alone, logits" in wrong.detail

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.parity import live as module
+from adapter_export.parity import pytorch_models as module
 from adapter_export.parity.cases import Case
 from adapter_export.parity.greedy import GreedyCase, judge_tokens
 from adapter_export.parity.judge import LIMITS, Verdict, judge

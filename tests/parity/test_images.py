@@ -11,7 +11,7 @@ import pytest
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.export.export import export_onnx
-from adapter_export.parity import live
+from adapter_export.parity import pytorch_models
 from adapter_export.parity.cases import Case
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.recording.recorder import record
@@ -43,7 +43,7 @@ def test_a_right_bundle(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(live, "cases_for", lambda *_: cases)
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: cases)
     oracle.train(tiny_base("clip", trained_on, num_labels=3), tmp_path / "a", **PLACES, **settings)
     model = tiny_model("clip", model_task)
     manifest = export_onnx(model, {"a": tmp_path / "a"}, tmp_path / "bundle", mode="swappable")

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.manifest import DECODER, ENCODER
-from adapter_export.parity import live as module
+from adapter_export.parity import pytorch_models as module
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
+from tests.parity.cached_references import cached_float64_reference, cached_reference
 from tests.parity.mutants import (
     Mutant,
     bias_unscaled,
@@ -29,7 +30,6 @@ from tests.parity.mutants import (
     together,
     without,
 )
-from tests.parity.remembered import remembering, witnessing
 
 SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR, BANK = (
     f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed", "llama", "t5", "bank")
@@ -215,8 +215,8 @@ def test_unchanged_bundles_live(bundle: str, adapter: str, request: pytest.Fixtu
 
 @pytest.mark.slow
 def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Reference", remembering({}))
-    monkeypatch.setattr(module, "Exact", witnessing({}))
+    monkeypatch.setattr(module, "Reference", cached_reference({}))
+    monkeypatch.setattr(module, "Float64Reference", cached_float64_reference({}))
     alive = []
     print(f"\n{'mutant':<58} verdict      cases      e(O)   cosine")
     for number, mutant in enumerate(MUTANTS):
@@ -234,7 +234,7 @@ def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: 
             alive.append(mutant.name)
     print(f"killed: {len(MUTANTS) - len(alive)} of {len(MUTANTS)}")
     assert not alive
-    # It was not the remembered references that killed them.
+    # The mutants did not fail because of the cached references.
     for bundle, adapter in sorted({(mutant.bundle, mutant.adapter) for mutant in MUTANTS}):
         report = report_of(Mutant("nothing", bundle, adapter), request, tmp_path / f"{bundle}-{adapter}")
         assert report.verdict is Verdict.PASS, (bundle, adapter)

@@ -18,7 +18,7 @@ from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.parity import live
+from adapter_export.parity import pytorch_models
 from adapter_export.parity import run as module
 from adapter_export.parity.cases import Case
 from adapter_export.parity.judge import Verdict
@@ -174,7 +174,7 @@ def test_an_adapter_of_the_decoder_alone(
     late = save_checkpoint(replace(whole, blocks=blocks), info)
     copied = Path(shutil.copytree(t5_bundle.bundle, tmp_path / "copied"))
     add_adapter(copied, {"late": late})
-    monkeypatch.setattr(live, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
     report = check_parity(copied, t5_bundle.base, {**t5_bundle.adapters, "late": late})
     assert report.verdict is Verdict.PASS, reasons(report)
     assert report.notes == ("adapter late changes nothing of encoder_last_hidden_state, in PyTorch neither",)
@@ -201,7 +201,7 @@ def test_a_case_is_repeated_with_the_same_inputs_and_with_new_ones(
     bundle: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: Exported = request.getfixturevalue(bundle)
-    monkeypatch.setattr(live, "cases_for", lambda *_: [Case(2, 9, "left")])
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left")])
     seen: list[Case] = []
     further: list[bool] = []
 

@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from adapter_export.bundle.manifest import Manifest
+from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.case_runner import Arrays, measure_outputs
 from adapter_export.parity.measure import Measurement
 from adapter_export.parity.recording.recorder import EXACT, ROUNDED
 from adapter_export.parity.records import Record, RecordedCase, is_within
-from adapter_export.parity.runner import Runner, attempt
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 
 
 class RecordedCaseRunner:
     """Measures what the bundle gives for the inputs of records. records: by adapter."""
 
-    def __init__(self, manifest: Manifest, runner: Runner, records: Mapping[str, Record]) -> None:
+    def __init__(self, manifest: Manifest, runner: BundleRunner, records: Mapping[str, Record]) -> None:
         self._manifest, self._runner, self._records = manifest, runner, records
         self._kind = manifest.dtype if manifest.quantize == "none" else manifest.quantize
 

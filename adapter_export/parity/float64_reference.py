@@ -14,7 +14,7 @@ from adapter_export.parity.witness import run_witness
 Arrays = Mapping[str, np.ndarray]
 
 
-class Exact:
+class Float64Reference:
     """own: our injection in float64. subjects: the witnesses by adapter. outputs: the names that the graphs give."""
 
     def __init__(
@@ -26,14 +26,14 @@ class Exact:
     ) -> None:
         self.own, self.adapters, self.subjects, self.outputs = own, adapters, subjects, outputs
 
-    def case(self, inputs: Arrays) -> ExactCase:
-        return ExactCase(self, inputs)
+    def case(self, inputs: Arrays) -> Float64Case:
+        return Float64Case(self, inputs)
 
 
-class ExactCase:
+class Float64Case:
     """The outputs for one set of inputs."""
 
-    def __init__(self, exact: Exact, inputs: Arrays) -> None:
+    def __init__(self, exact: Float64Reference, inputs: Arrays) -> None:
         self._exact, self._inputs = exact, inputs
         self._own = exact.own.case(inputs)
 

@@ -12,7 +12,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Runs(Protocol):
-    """Outputs for one set of inputs, as `exact.ExactCase` and `reference.CaseReference` have them."""
+    """Outputs for one set of inputs, as `exact.Float64Case` and `reference.CaseReference` have them."""
 
     def on(self, adapter: Any) -> dict[str, np.ndarray]: ...
 
@@ -22,7 +22,7 @@ class Runs(Protocol):
 C = TypeVar("C", bound=Runs)
 
 
-class RowsAlone(Generic[C]):
+class SeparateRows(Generic[C]):
     """The outputs of a batch, each row's from a run of its own; zeros where it has padding.
 
     make: gives the runs for inputs of one row. reread_at: tokens beyond which a text that grows is read again: outputs

@@ -34,7 +34,7 @@ class Written:
     logits: np.ndarray
 
 
-class Runner:
+class BundleRunner:
     """Runs the bundle with an adapter (`on`), with only its task head (`off`), or with nothing at all (`off(None)`).
 
     Outputs come by name, in the graph's order. What ONNX Runtime raises is passed on.
@@ -105,7 +105,9 @@ def _own(logits: np.ndarray, labels: int) -> np.ndarray:
 
 
 @contextmanager
-def open_runner(bundle: Path, manifest: Manifest, adapters: Mapping[str, Adapter], provider: str) -> Iterator[Runner]:
+def open_bundle_runner(
+    bundle: Path, manifest: Manifest, adapters: Mapping[str, Adapter], provider: str
+) -> Iterator[BundleRunner]:
     """A session of the bundle, with one more adapter for each that brings a task head: the head alone.
 
     The head comes from the checkpoint where that is given, else from the bundle's own file, and goes through the same
@@ -127,7 +129,7 @@ def open_runner(bundle: Path, manifest: Manifest, adapters: Mapping[str, Adapter
                     path = Path(folder) / f"{heads[name]}.onnx_adapter"
                     write_adapter_file(path, tensors, manifest.base.sha256)
                     session.load(heads[name], path)
-        yield Runner(session, manifest, heads)
+        yield BundleRunner(session, manifest, heads)
 
 
 def _head_alone(bundle: Path, manifest: Manifest, name: str, adapter: Adapter | None) -> Mapping[str, np.ndarray]:

@@ -19,21 +19,21 @@ from adapter_export.injection import complete_head
 from adapter_export.parity.agreement import check_agreement, check_base
 from adapter_export.parity.borders import borders_of
 from adapter_export.parity.bundle_checks import repeat_case
+from adapter_export.parity.bundle_runner import BundleRunner
 from adapter_export.parity.case_runner import CaseRunner
 from adapter_export.parity.cases import BorderCase, Case, TextLimits, cases_for, make_inputs
-from adapter_export.parity.exact import Exact
+from adapter_export.parity.float64_reference import Float64Reference
 from adapter_export.parity.greedy import GreedyCaseRunner, greedy_case_runners
 from adapter_export.parity.measure import Measurement
 from adapter_export.parity.recording.eight_bits import STEP, quantize_module
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import Check
-from adapter_export.parity.runner import Runner
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.parity.witness import Witnesses, open_witnesses
 from adapter_export.runtime.generation.start import generates
 
 
-class Live:
+class PyTorchModels:
     """The models of a bundle in PyTorch, and the adapters that `adapters` has checkpoint folders of.
 
     adapters: as our own reading has them, by name. own: our injection of them in float64. witnesses: who else reads
@@ -61,9 +61,9 @@ class Live:
         self.limits = _text_limits(exact, self._inputs, manifest)
         self._shapes = cases_for(self._inputs, self.limits)
 
-    def open(self, runner: Runner) -> None:
+    def open(self, runner: BundleRunner) -> None:
         """Judge what this runs. Has to come before `run`."""
-        exact = Exact(self.own, self.adapters, self.witnesses.subjects, whole_model_outputs(self._manifest))
+        exact = Float64Reference(self.own, self.adapters, self.witnesses.subjects, whole_model_outputs(self._manifest))
         alone = self._manifest.rotary_border is not None
         self._case_runner = CaseRunner(self._manifest, exact, self._target, runner, self.adapters, alone)
         self._greedy: dict[Case, GreedyCaseRunner] = {}

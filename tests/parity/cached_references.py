@@ -42,8 +42,8 @@ def cached_float64_reference(cache: Cache) -> type[Float64Reference]:
 
 
 class CachedFloat64Case(Float64Case):
-    def __init__(self, exact: Float64Reference, inputs: Mapping[str, np.ndarray], cache: Cache) -> None:
-        super().__init__(exact, inputs)
+    def __init__(self, models: Float64Reference, inputs: Mapping[str, np.ndarray], cache: Cache) -> None:
+        super().__init__(models, inputs)
         self._cache, self._key = cache, _content(inputs)
 
     def _run(self, subject: Subject, name: str, *, on: bool) -> Outputs:

@@ -1,4 +1,4 @@
-"""Checks of a bundle as a whole."""
+"""Checks of a bundle as a whole, as opposed to single cases: one `Check` per function, one line each in the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_ROW_ERROR = 0.3
 
 
 def check_files(manifest: Manifest, folder: Path) -> Check:
-    """Every file the manifest names is there, with the bytes it names."""
+    """Checks that every file of the manifest exists and has the sha256 of the manifest."""
     for name, expected in manifest.files.items():
         path = folder / name
         if not present(path):
@@ -44,32 +44,44 @@ def check_files(manifest: Manifest, folder: Path) -> Check:
 def check_labels(
     manifest: Manifest, adapters: Mapping[str, Adapter], witnessed: Mapping[str, tuple[str, ...]]
 ) -> Check:
-    """Class names are the checkpoints', in their order: right numbers under wrong names are wrong answers.
+    """Checks that class names, their order and the kind of problem are those of the checkpoints.
 
-    adapters: as we read them. witnessed: names by a witness, of adapters whose classes have been named.
+    Args:
+        manifest: The manifest of the bundle.
+        adapters: The adapters as our own code reads them, by name.
+        witnessed: Class names by adapter, as the witness reads them, for adapters whose classes have names.
     """
-    ours = {name: adapter.label_names for name, adapter in adapters.items() if adapter.num_labels is not None}
-    for source, names in (("the checkpoint", ours), ("its witness", witnessed)):
+    own = {name: adapter.label_names for name, adapter in adapters.items() if adapter.num_labels is not None}
+    for source, names in (("the checkpoint", own), ("its witness", witnessed)):
         for name, expected in names.items():
             labels = manifest.adapter(name).labels
             if labels != expected:
                 found = ", ".join(labels or ()) or "none"
                 detail = f"adapter {name}: expected {', '.join(expected)} by {source}, found {found}"
                 return Check("labels", Verdict.FAIL, detail)
-    for name in ours:
-        meant, told = adapters[name].problem_type, manifest.adapter(name).problem_type
-        if told != meant:
-            return Check("labels", Verdict.FAIL, f"adapter {name}: expected {meant} by the checkpoint, found {told}")
+    for name in own:
+        expected_type, actual_type = adapters[name].problem_type, manifest.adapter(name).problem_type
+        if actual_type != expected_type:
+            detail = f"adapter {name}: expected {expected_type} by the checkpoint, found {actual_type}"
+            return Check("labels", Verdict.FAIL, detail)
     return Check("labels", Verdict.PASS, "as in the checkpoints")
 
 
 def repeat_case(cases: Sequence[Case]) -> Case:
-    """A case with several rows, of the traced length or one near it."""
+    """Returns a case with as many rows as possible, of the traced length or a similar one."""
     return min(cases, key=lambda case: (-case.batch, abs(case.length - SEQUENCE), case.padding == "none"))
 
 
 def check_repeats(runner: BundleRunner, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> Check:
-    """A -> B -> nothing -> A gives A again bit for bit, for every adapter A and the one after it as B."""
+    """Checks that adapter A, then adapter B, then no adapter, then A again gives the outputs of A bit for bit.
+
+    A is every adapter of the bundle in turn, B the next one.
+
+    Args:
+        runner: Runs the bundle.
+        inputs: Arrays by name.
+        names: All adapters of the bundle.
+    """
     for index, name in enumerate(names):
         runs = [attempt(runner.on, inputs, name)]
         if runner.has_off_state:
@@ -89,8 +101,16 @@ def check_repeats(runner: BundleRunner, inputs: Mapping[str, np.ndarray], names:
 def check_rows(
     manifest: Manifest, runner: BundleRunner, inputs: Mapping[str, np.ndarray], names: Sequence[str]
 ) -> Check:
-    """With each adapter every row of a batch gives what it gives alone, without padding: no row depends on its
-    neighbours. inputs: padded on the right, if at all."""
+    """Checks for each adapter that no row of a batch depends on other rows.
+
+    Each row of the batch must give the same outputs as the same row alone, without padding.
+
+    Args:
+        manifest: The manifest of the bundle.
+        runner: Runs the bundle.
+        inputs: Arrays by name, padded on the right or not at all.
+        names: All adapters of the bundle.
+    """
     if {"input_ids", "pixel_values"} <= set(inputs):
         return Check("rows", Verdict.PASS, "not compared: texts and images of a batch are compared with each other")
     # The scales of activations in 8 bits are computed over the whole batch, so there the mean error is compared, with
@@ -100,48 +120,52 @@ def check_rows(
     if manifest.quantize != "none":
         limit = ERROR
     mask = inputs.get("attention_mask")
-    farthest = 0.0
+    largest = 0.0
     for name in names:
-        together = attempt(runner.on, inputs, name)
+        batch = attempt(runner.on, inputs, name)
         for row in range(len(next(iter(inputs.values())))):
             kept = slice(None) if mask is None else mask[row].astype(bool)
-            single = {key: value[row : row + 1] for key, value in inputs.items()}
+            row_inputs = {key: value[row : row + 1] for key, value in inputs.items()}
             if mask is not None:
-                single = {k: v[:, kept] if inputs[k].shape == mask.shape else v for k, v in single.items()}
-            alone = attempt(runner.on, single, name)
-            if isinstance(together, str) or isinstance(alone, str):
-                reason = together if isinstance(together, str) else alone
+                row_inputs = {k: v[:, kept] if inputs[k].shape == mask.shape else v for k, v in row_inputs.items()}
+            single = attempt(runner.on, row_inputs, name)
+            if isinstance(batch, str) or isinstance(single, str):
+                reason = batch if isinstance(batch, str) else single
                 return Check("rows", Verdict.FAIL, f"adapter {name}: did not run: {reason}")
-            for output, value in together.items():
+            for output, value in batch.items():
                 if row >= len(value):
                     return Check("rows", Verdict.FAIL, f"adapter {name}: {output} has {len(value)} rows")
                 own = value[row]
                 if mask is not None and own.ndim == 2 and len(own) == mask.shape[1]:
                     own = own[kept]
-                distance = _apart(own, alone[output][0], mean=manifest.quantize != "none")
+                distance = _relative_distance(own, single[output][0], mean=manifest.quantize != "none")
                 if not distance <= limit:
                     detail = f"adapter {name}: row {row} of a batch is {distance:.1e} from the same row alone, {output}"
                     return Check("rows", Verdict.FAIL, detail)
-                farthest = max(farthest, distance)
-    return Check("rows", Verdict.PASS, f"each row of a batch is as alone, to {farthest:.0e}")
+                largest = max(largest, distance)
+    return Check("rows", Verdict.PASS, f"each row of a batch is as alone, to {largest:.0e}")
 
 
-def _apart(one: np.ndarray, other: np.ndarray, *, mean: bool) -> float:
-    if one.shape != other.shape or not (np.isfinite(one) == np.isfinite(other)).all():
+def _relative_distance(actual: np.ndarray, expected: np.ndarray, *, mean: bool) -> float:
+    """Returns the largest or mean difference of two arrays, relative to the rms of `expected`.
+
+    Infinity for different shapes, and for infinite or NaN values in only one array. Values that are not finite in both
+    are ignored: the cases check them.
+    """
+    if actual.shape != expected.shape or not (np.isfinite(actual) == np.isfinite(expected)).all():
         return math.inf
-    # What is no number is judged elsewhere.
-    one, other = one[np.isfinite(one)], other[np.isfinite(other)]
-    if not one.size:
+    actual, expected = actual[np.isfinite(actual)], expected[np.isfinite(expected)]
+    if not actual.size:
         return 0.0
-    difference = np.abs(one.astype(np.float64) - other)
-    scale = max(float(np.sqrt(np.square(other.astype(np.float64)).mean())), 1e-30)
+    difference = np.abs(actual.astype(np.float64) - expected)
+    scale = max(float(np.sqrt(np.square(expected.astype(np.float64)).mean())), 1e-30)
     return float((difference.mean() if mean else difference.max()) / scale)
 
 
 def check_greedy(results: Sequence[Result]) -> Check:
-    """What was generated, by every adapter and none, is judged case by case; this tells it in one line."""
-    found = [item.judgement for item in results if isinstance(item.case, GreedyCase)]
-    tokens = [judgement.tokens for judgement in found if judgement.tokens is not None]
+    """Summarizes the cases of generated text, with every adapter and without any, which were judged one by one."""
+    judgements = [item.judgement for item in results if isinstance(item.case, GreedyCase)]
+    tokens = [judgement.tokens for judgement in judgements if judgement.tokens is not None]
     clear, agreed = sum(item.clear for item in tokens), sum(item.agreed for item in tokens)
     detail = f"{sum(item.count for item in tokens)} tokens, {clear} with a clear margin, {agreed} of them PyTorch's"
-    return Check("greedy", worst(judgement.verdict for judgement in found), detail)
+    return Check("greedy", worst(judgement.verdict for judgement in judgements), detail)

@@ -1,4 +1,7 @@
-"""`adapter-export parity`: judge every adapter of a bundle at every shape."""
+"""The entry of the package: checks a bundle with every adapter, at every shape, and by the checks of the whole bundle.
+
+This is what `adapter-export parity` runs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from adapter_export.parity.cases import Case
 from adapter_export.parity.criteria import criteria_for
 from adapter_export.parity.judge import LIMITS, Verdict
 from adapter_export.parity.measure import Measurement
-from adapter_export.parity.notes import notes_on, prices, take_unreached
+from adapter_export.parity.notes import cost_notes, general_notes, remove_absent_effects
 from adapter_export.parity.providers import check_provider
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.recorded_cases import RecordedCaseRunner
@@ -45,16 +48,27 @@ def check_parity(
     references: Mapping[str, str | Path] | None = None,
     follow_links: bool = False,
 ) -> ParityReport:
-    """Judge a bundle against the model folder and the adapter checkpoints it was made from, or against records.
+    """Checks a bundle against the model and the adapter checkpoints it was made from, or against records.
 
-    model: the base model's folder; None where every adapter has a record. adapters: checkpoint folders by name.
-    references: records by name (see `parity.recording`); judging by them alone imports no torch. Every adapter of the
-    bundle needs one of the two. provider: `cpu` or `cuda`. progress: called with (cases done, cases in all). A bundle
-    whose files are not those of its manifest fails without being run. follow_links: whether links in the folders of the
-    model and the adapters may lead out of them.
+    Every adapter of the bundle needs a checkpoint, a record, or both. With records only, torch is not imported. A
+    bundle whose files differ from its manifest fails without being run.
 
-    Raises InputError for adapters that only one of `bundle` and the rest has, for another base model, and for a record
-    of other weights; ProviderError when the provider is not to be had.
+    Args:
+        bundle: Folder of the bundle.
+        model: Folder of the base model; None if every adapter has a record.
+        adapters: Checkpoint folders by adapter name.
+        provider: `cpu` or `cuda`.
+        progress: Called with the number of finished cases and the number of all cases.
+        references: Files of records by adapter name, see `parity.recording`.
+        follow_links: Whether symbolic links in the folders of the model and of the adapters may lead out of them.
+
+    Returns:
+        The verdicts with their reasons and numbers.
+
+    Raises:
+        InputError: An adapter is in the bundle but not among the arguments, or the reverse; the base model is another
+            one than that of the bundle; or a record was made with other weights.
+        ProviderError: The provider is not available.
     """
     folder, references = Path(bundle), references or {}
     model = None if model is None else local(model, "model")
@@ -74,9 +88,9 @@ def check_parity(
         return report
 
     models = PyTorchModels(model, manifest, adapters) if model is not None else None
-    report = replace(report, witnesses=_witnesses(models, records))
+    report = replace(report, witnesses=_witness_names(models, records))
     own = models.adapters if models else {}
-    checks = [files, check_labels(manifest, own, _named_by(manifest, models, records))]
+    checks = [files, check_labels(manifest, own, _witnessed_labels(manifest, models, records))]
     if models and model is not None:
         checks += [
             check_tokens(Path(model), folder, manifest),
@@ -86,7 +100,7 @@ def check_parity(
     with open_bundle_runner(folder, manifest, own, provider) as runner:
         recorded = RecordedCaseRunner(manifest, runner, records)
         if models:
-            models.open(runner)
+            models.attach(runner)
 
         def run(case: Case, draw: int = 0, roundings: int = 1) -> Mapping[tuple[str, str], Measurement]:
             if isinstance(case, RecordedCase):
@@ -103,14 +117,16 @@ def check_parity(
                 measured.setdefault(key, {})[case] = item
         criteria = criteria_for(manifest)
         retry_notes = retry_sensitive_cases(measured, criteria, run)
-        repeated = models.repeated() if models else recorded.repeated()
+        repeat_inputs = models.repeat_inputs() if models else recorded.repeat_inputs()
         names = [info.name for info in manifest.adapters]
-        checks.append(check_repeats(runner, repeated, names))
+        checks.append(check_repeats(runner, repeat_inputs, names))
         if models:
-            checks.append(check_rows(manifest, runner, models.neighbours(), names))
-    placement, check = check_provider(folder, provider, repeated, next((info.name for info in manifest.adapters), None))
+            checks.append(check_rows(manifest, runner, models.row_check_inputs(), names))
+    placement, check = check_provider(
+        folder, provider, repeat_inputs, next((info.name for info in manifest.adapters), None)
+    )
     checks.append(check)
-    unreached = take_unreached(measured)
+    effect_notes = remove_absent_effects(measured)
     results = [
         Result(adapter, case, output, judgement)
         for (adapter, output), items in measured.items()
@@ -124,10 +140,10 @@ def check_parity(
         results=tuple(results),
         judged_to=_judged_to(folder, manifest, models, records),
         notes=(
-            *notes_on(manifest, models.limits if models else None, [name for name in records if name not in own]),
+            *general_notes(manifest, models.limits if models else None, [name for name in records if name not in own]),
             *retry_notes,
-            *unreached,
-            *prices(manifest, measured),
+            *effect_notes,
+            *cost_notes(manifest, measured),
         ),
         placement=placement,
     )
@@ -136,15 +152,16 @@ def check_parity(
 def _judged_to(
     folder: Path, manifest: Manifest, models: PyTorchModels | None, records: Mapping[str, Record]
 ) -> int | None:
-    """The longest text judged, where the model takes longer ones or has borders beyond it; else None."""
-    found = [models.limits.beyond] if models and models.limits else []
-    alone = [record for name, record in records.items() if models is None or name not in models.adapters]
+    """Returns the length in tokens of the longest checked text; None if the model has no longer texts and no borders
+    beyond it."""
+    lengths = [models.limits.checked_length] if models and models.limits else []
+    only_recorded = [record for name, record in records.items() if models is None or name not in models.adapters]
     if "input_ids" in manifest.graphs[next(iter(manifest.graphs))].inputs:
         longest = read_generation_config(folder).max_positions or 0
         borders = borders_of(optional_json(folder / "config.json"))
-        reached = [max(case.length for case in record.cases.values()) for record in alone]
-        found += [length for length in reached if length < max(longest, *borders, 0)]
-    return min((length for length in found if length is not None), default=None)
+        recorded = [max(case.length for case in record.cases.values()) for record in only_recorded]
+        lengths += [length for length in recorded if length < max(longest, *borders, 0)]
+    return min((length for length in lengths if length is not None), default=None)
 
 
 def _check_names(
@@ -154,15 +171,16 @@ def _check_names(
     adapters: Mapping[str, object],
     references: Mapping[str, object],
 ) -> None:
-    has, given = {info.name for info in manifest.adapters}, {*adapters, *references}
-    if missing := sorted(has - given):
+    """Raises InputError if the names of the adapters in the bundle and among the arguments differ."""
+    in_bundle, in_arguments = {info.name for info in manifest.adapters}, {*adapters, *references}
+    if missing := sorted(in_bundle - in_arguments):
         raise InputError(
             f"bundle {folder}: holds adapter {missing[0]!r}: expected --adapter {missing[0]}=DIR or --reference "
             f"{missing[0]}=FILE for it"
         )
     for option, names in (("--adapter", adapters), ("--reference", references)):
-        if extra := sorted(set(names) - has):
-            known = ", ".join(sorted(has)) or "none"
+        if extra := sorted(set(names) - in_bundle):
+            known = ", ".join(sorted(in_bundle)) or "none"
             raise InputError(f"{option} {extra[0]}: not in bundle {folder} (it has: {known})")
     if adapters and model is None:
         raise InputError(f"--adapter {min(adapters)}: expected --model DIR, the base model it belongs to")
@@ -173,24 +191,28 @@ def _check_names(
 
 
 def _check_base(model: str | Path, manifest: Manifest) -> None:
-    found = weights_sha256(existing_folder(model, "model"))
-    if found != manifest.base.sha256:
+    """Raises InputError if the weights of the base model are not those from which the bundle was made."""
+    actual = weights_sha256(existing_folder(model, "model"))
+    if actual != manifest.base.sha256:
         raise InputError(
-            f"model {model}: weights are {found[:12]}..., but the bundle was made from {manifest.base.sha256[:12]}..."
+            f"model {model}: weights are {actual[:12]}..., but the bundle was made from {manifest.base.sha256[:12]}..."
         )
 
 
-def _witnesses(models: PyTorchModels | None, records: Mapping[str, Record]) -> dict[str, str]:
-    """Who says what each adapter should compute, besides us."""
+def _witness_names(models: PyTorchModels | None, records: Mapping[str, Record]) -> dict[str, str]:
+    """Returns the witness of each adapter by name, in words for the report."""
     names = dict(models.witnesses.names) if models else {}
     return {**names, **{name: f"recorded by {record.witness}" for name, record in records.items()}}
 
 
-def _named_by(
+def _witnessed_labels(
     manifest: Manifest, models: PyTorchModels | None, records: Mapping[str, Record]
 ) -> dict[str, tuple[str, ...]]:
-    """Class names by the witnesses, of the adapters whose classes have been named; not of those that a user named."""
+    """Returns class names by adapter, as the witnesses read them.
+
+    Adapters without class names are left out, and those whose class names the user chose at export.
+    """
     subjects = models.witnesses.subjects if models else {}
-    found = {name: tuple(subject.labels) for name, subject in subjects.items() if subject.labels}
-    found |= {name: record.labels for name, record in records.items() if record.labels}
-    return {name: labels for name, labels in found.items() if not manifest.adapter(name).labels_given}
+    names = {name: tuple(subject.labels) for name, subject in subjects.items() if subject.labels}
+    names |= {name: record.labels for name, record in records.items() if record.labels}
+    return {name: labels for name, labels in names.items() if not manifest.adapter(name).labels_given}

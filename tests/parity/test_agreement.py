@@ -15,7 +15,7 @@ from adapter_export.basemodel import load_base
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.injection import complete_head
-from adapter_export.parity.agreement import apart, check_agreement, check_base, first_difference
+from adapter_export.parity.agreement import check_agreement, check_base, first_difference, relative_distance
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.witness import NONE, Witnesses, open_witnesses
@@ -101,9 +101,9 @@ def test_a_checkpoint_that_peft_takes_in_part(own: Reference, inputs: Inputs) ->
 
 def test_what_cannot_be_compared_is_no_agreement() -> None:
     a = {"x": np.ones(3)}
-    assert apart(a, {"y": np.ones(3)}, {}) == np.inf
-    assert apart(a, {"x": np.ones(4)}, {}) == np.inf
-    assert not apart(a, {"x": np.full(3, np.nan)}, {}) <= 1
+    assert relative_distance(a, {"y": np.ones(3)}, {}) == np.inf
+    assert relative_distance(a, {"x": np.ones(4)}, {}) == np.inf
+    assert not relative_distance(a, {"x": np.full(3, np.nan)}, {}) <= 1
     assert first_difference(a, {"y": np.ones(3)}) is not None
 
 

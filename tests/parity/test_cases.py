@@ -45,7 +45,7 @@ def test_every_shape_that_is_judged() -> None:
 def test_long_models_are_judged_up_to_a_limit() -> None:
     assert max(case.length for case in text_cases(TextLimits(50, 0, 0, 131_072, 32))) == LONGEST
     # One output of the longest case: 2 rows of 1 << 17 values a token.
-    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).judged == 64
+    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).standard_length == 64
 
 
 def test_short_models() -> None:
@@ -150,7 +150,7 @@ def test_positions_that_count() -> None:
 
 def test_texts_on_both_sides_of_each_border() -> None:
     limits = replace(LIMITS, borders=(20, 40), positions=64)
-    assert limits.crossed == (20, 40, 64)
+    assert limits.checked_borders == (20, 40, 64)
     cases = [case for case in text_cases(limits) if isinstance(case, BorderCase)]
     # One token below, at, and one above; nothing has more than there are positions.
     assert {case.kept for case in cases} == {(21, 20, 19), (41, 40, 39), (64, 63)}
@@ -162,22 +162,24 @@ def test_texts_on_both_sides_of_each_border() -> None:
     # The last position takes the place of the longest text that is none.
     assert Case(2, 64, "right") not in text_cases(limits)
     assert Case(2, 64, "right") in text_cases(LIMITS)
-    assert limits.beyond is None
+    assert limits.checked_length is None
 
 
 def test_what_is_not_judged_is_said() -> None:
     # Borders cost more than LONGEST allows: as far as parameters and values allow.
     limits = TextLimits(50, 0, 0, 4096, 32, borders=(1024,), parameters=100_000)
-    assert (limits.crossed, limits.beyond) == ((1024,), 1025)
-    assert TextLimits(50, 0, 0, 1024, 32, positions=1024).beyond is None
+    assert (limits.checked_borders, limits.checked_length) == ((1024,), 1025)
+    assert TextLimits(50, 0, 0, 1024, 32, positions=1024).checked_length is None
     large = replace(limits, parameters=100_000_000)
-    assert (large.crossed, large.beyond) == ((), LONGEST)
+    assert (large.checked_borders, large.checked_length) == ((), LONGEST)
     # A border beyond what is judged; a maximum beyond it; none of either.
-    assert TextLimits(50, 0, 0, 1 << 20, 32, borders=(600,), parameters=1 << 30, endless=True).beyond == LONGEST
-    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).beyond == 64
-    assert TextLimits(50, 0, 0, 1 << 20, 32, endless=True).beyond is None
-    assert LIMITS.beyond is None
-    assert replace(LIMITS, written=16).beyond == 16
+    assert (
+        TextLimits(50, 0, 0, 1 << 20, 32, borders=(600,), parameters=1 << 30, unbounded=True).checked_length == LONGEST
+    )
+    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).checked_length == 64
+    assert TextLimits(50, 0, 0, 1 << 20, 32, unbounded=True).checked_length is None
+    assert LIMITS.checked_length is None
+    assert replace(LIMITS, generation_limit=16).checked_length == 16
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from adapter_export.parity import pytorch_models as module
 from adapter_export.parity.cases import Case
-from adapter_export.parity.greedy import GreedyCase, judge_tokens
+from adapter_export.parity.greedy import GreedyCase, compare_tokens
 from adapter_export.parity.judge import LIMITS, Verdict, judge
 from adapter_export.parity.measure import Error, ErrorPair, Measurement, OutputArrays, Tokens
 from adapter_export.parity.report import ParityReport
@@ -29,7 +29,7 @@ R = np.array([[[1.0, 2.0, 3.0, 9.0], [0.0, 5.0, 4.5, 1.0], [7.0, 7.0, 0.0, 1.0]]
 
 def judged(actual: np.ndarray, tokens: list[int], **config: Any) -> tuple[Tokens, int]:
     outputs = OutputArrays(R, (R,), actual.astype(np.float32))
-    return judge_tokens(outputs, np.array([tokens]), GenerationConfig(rules=Rules(**config)), [Row([2], [2], (), 3)])
+    return compare_tokens(outputs, np.array([tokens]), GenerationConfig(rules=Rules(**config)), [Row([2], [2], (), 3)])
 
 
 def test_tokens_on_paper() -> None:

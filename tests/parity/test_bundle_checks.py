@@ -126,7 +126,7 @@ def test_every_adapter_is_run_again_after_another_and_after_none() -> None:
         (Forgetful(leak=0, broken=True), "adapter a: did not run: no such shape"),
     ],
 )
-def test_other_bits_are_a_failure(runner: BundleRunner, detail: str) -> None:
+def test_different_bits_after_another_adapter_fail(runner: BundleRunner, detail: str) -> None:
     check = check_repeats(runner, {}, ["a", "b"])
     assert (check.verdict, check.detail) == (Verdict.FAIL, detail)
 
@@ -143,7 +143,7 @@ class Mixing:
         return {"logits": ids[:, :1] + self._share * kept, "last_hidden_state": np.stack([ids, ids + 1], axis=-1)}
 
 
-def test_no_row_depends_on_its_neighbours(swappable_bundle: Exported) -> None:
+def test_a_row_that_depends_on_other_rows_fails(swappable_bundle: Exported) -> None:
     """One in which the length of the longest row counts fails, as LongRoPE's did (finding 4)."""
     inputs = {
         "input_ids": np.array([[5, 6, 7], [8, 9, 0]], np.int64),

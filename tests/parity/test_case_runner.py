@@ -40,7 +40,7 @@ def test_finding_13_only_the_labels_are_empty(exported: tuple[Path, Path, dict[s
     assert {"logits", "encoder_last_hidden_state"} <= outputs
 
 
-def test_what_the_body_gives_is_compared(
+def test_outputs_of_the_body_are_compared(
     exported: tuple[Path, Path, dict[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A body that is off by a little fails, though no label shows it."""

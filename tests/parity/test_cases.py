@@ -98,7 +98,7 @@ def test_images() -> None:
 SOUNDS = {"input_features": TensorInfo("float32", ("batch", 8, 20)), "decoder_input_ids": TEXT["input_ids"]}
 
 
-def test_sounds_and_what_is_written_about_them() -> None:
+def test_sounds_and_the_texts_of_the_decoder() -> None:
     cases = cases_for(SOUNDS, LIMITS)
     assert {case.padding for case in cases} == {"none"}
     assert {(case.batch, case.length) for case in cases} >= {(batch, n) for batch in BATCHES for n in (1, 9, 64)}
@@ -110,7 +110,7 @@ def test_sounds_and_what_is_written_about_them() -> None:
     assert make_inputs(Case(2, 64), {**TEXT, **SOUNDS}, LIMITS, seed=0)["decoder_input_ids"].shape == (2, 62)
 
 
-def test_images_beside_texts_are_others_in_number() -> None:
+def test_texts_and_images_differ_in_number() -> None:
     pixels = {"pixel_values": TensorInfo("float32", ("image_batch", 3, 16, 8))}
     assert cases_for({**TEXT, **pixels}, LIMITS) == text_cases(LIMITS)
     inputs = make_inputs(Case(2, 9, "left"), {**TEXT, **pixels}, LIMITS, seed=0)
@@ -120,7 +120,7 @@ def test_images_beside_texts_are_others_in_number() -> None:
 
 @pytest.mark.parametrize("case", text_cases(LIMITS), ids=lambda case: case.name)
 @pytest.mark.parametrize("pad", [0, 3])
-def test_texts_that_have_one_end(case: Case, pad: int) -> None:
+def test_texts_with_an_end_token(case: Case, pad: int) -> None:
     limits = TextLimits(vocabulary=7, pad=pad, types=0, longest=64, values=32, end=2)
     inputs = make_inputs(case, TEXT, limits, seed=1)
     ids, mask = inputs["input_ids"], inputs["attention_mask"].astype(bool)
@@ -136,7 +136,7 @@ def test_an_input_of_another_kind_is_refused(limits: TextLimits | None) -> None:
         make_inputs(Case(1, 4), {"bbox": TensorInfo("int64", ("batch", "sequence", 4))}, limits, seed=0)
 
 
-def test_positions_that_count() -> None:
+def test_positions_that_are_compared() -> None:
     inputs = make_inputs(Case(2, 9, "left"), TEXT, LIMITS, seed=0)
     kept = kept_positions(inputs, np.zeros((2, 9, 4)))
     assert kept is not None
@@ -165,7 +165,7 @@ def test_texts_on_both_sides_of_each_border() -> None:
     assert limits.checked_length is None
 
 
-def test_what_is_not_judged_is_said() -> None:
+def test_the_length_that_is_checked() -> None:
     # Borders cost more than LONGEST allows: as far as parameters and values allow.
     limits = TextLimits(50, 0, 0, 4096, 32, borders=(1024,), parameters=100_000)
     assert (limits.checked_borders, limits.checked_length) == ((1024,), 1025)

@@ -54,7 +54,7 @@ def test_which_weights_are_rounded() -> None:
     assert module.tied.weight is module.table.weight
 
 
-def test_what_weights_are_multiplied_with_is_rounded() -> None:
+def test_activations_are_rounded() -> None:
     torch.manual_seed(0)
     module = Model()
     quantize_module(module, kept=("head",))
@@ -70,7 +70,7 @@ def test_what_weights_are_multiplied_with_is_rounded() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
-def test_it_is_as_far_from_the_model_as_8_bits_are(model_type: str, tiny_base: Callable[..., BaseModel]) -> None:
+def test_the_error_against_the_model_is_that_of_8_bits(model_type: str, tiny_base: Callable[..., BaseModel]) -> None:
     """Its error is that of a model whose weights alone are rounded, and some more."""
     ids = torch.arange(5, 15).reshape(2, 5)
     plain, eighth, weights = (tiny_base(model_type, "features").module for _ in range(3))

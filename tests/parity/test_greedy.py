@@ -118,7 +118,7 @@ def rows_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
         (adapter_forgotten, "t5_bundle"),
     ],
 )
-def test_a_wrong_loop_fails_though_the_graphs_are_right(
+def test_a_wrong_loop_fails_with_right_graphs(
     wrong: Callable[[pytest.MonkeyPatch], None],
     bundle: str,
     request: pytest.FixtureRequest,

@@ -71,7 +71,7 @@ def test_a_class_that_pytorch_keeps_with_the_same_weights() -> None:
     )
 
 
-def test_the_price_in_the_middle_case() -> None:
+def test_the_cost_is_the_median_over_the_cases() -> None:
     def three(middle: float, last: float) -> list[Verdict]:
         return verdicts(case(), case(middle, target=middle), case(last, target=last))
 
@@ -85,7 +85,7 @@ def test_the_price_in_the_middle_case() -> None:
     assert divergences(1.001 * DIVERGENCE) == [FAIL, PASS, PASS]
 
 
-def test_an_effect_too_small_to_tell_is_no_pass_whatever_its_direction() -> None:
+def test_a_small_effect_is_inconclusive_in_any_direction() -> None:
     size = 0.1 * EFFECT
     assert verdicts(case(size=1.001 * size)) == [PASS]
     assert verdicts(case(size=0.999 * size, cosine=-1)) == [INCONCLUSIVE]
@@ -100,14 +100,14 @@ def test_the_direction_of_the_change() -> None:
     assert verdicts(dropped) == [FAIL]
 
 
-def test_inputs_that_8_bits_cannot_tell_anything_about_do_not_decide_the_direction() -> None:
+def test_cases_with_large_quantization_error_hardly_count() -> None:
     wild = case(1.0, size=20.0, cosine=-1.0, target=0.5)
     assert verdicts(case(), case(), wild) == [PASS, PASS, PASS]
     # As large a change of inputs that tell as much as others does.
     assert verdicts(case(), case(), replace(wild, on=pair(0.01))) == [FAIL, PASS, PASS]
 
 
-def test_what_is_wrong_with_the_form_stays() -> None:
+def test_reasons_about_the_form_are_kept() -> None:
     broken, doubtful = Measurement(fails=("dtype: no",)), Measurement(doubts=("PyTorch gives NaN",))
     assert verdicts(case(), broken, doubtful) == [PASS, FAIL, INCONCLUSIVE]
 

@@ -105,7 +105,7 @@ def logits(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     return outputs["logits"]
 
 
-def test_heads_come_and_go(
+def test_heads_are_replaced_and_put_back(
     tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], batch: dict[str, np.ndarray]
 ) -> None:
     base = tiny_base("bert", "text-classification", dtype=torch.float64)
@@ -160,7 +160,7 @@ def test_the_body_without_adapters_runs_once_a_case(
     assert len(runs) == 4
 
 
-def test_small_work_has_one_thread(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
+def test_a_short_forward_runs_in_one_thread(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
     base = tiny_base("bert")
     before, seen = torch.get_num_threads(), []
     base.module.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
@@ -176,7 +176,7 @@ def test_small_work_has_one_thread(tiny_base: Callable[..., BaseModel], batch: d
         torch.set_num_threads(before)
 
 
-def test_outputs_within_outputs_have_both_names(
+def test_nested_outputs_have_both_names(
     tiny_base: Callable[..., BaseModel], inputs_for: Callable[..., dict[str, np.ndarray]]
 ) -> None:
     found = Reference(tiny_base("clip")).case(inputs_for("clip")).off()
@@ -184,12 +184,12 @@ def test_outputs_within_outputs_have_both_names(
     assert found["text_model_output.last_hidden_state"].shape == (3, 7, 32)
 
 
-def test_a_cache_is_no_output(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
+def test_a_kv_cache_is_not_an_output(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
     for task in ("text-classification", "causal-lm"):
         assert list(Reference(tiny_base("gpt2", task)).case(batch).off()) == ["logits"]
 
 
-def test_what_pytorch_cannot_run_names_the_shapes(
+def test_inputs_that_pytorch_cannot_run_are_named_by_shape(
     tiny_base: Callable[..., BaseModel], inputs_for: Callable[..., dict[str, np.ndarray]]
 ) -> None:
     case = Reference(tiny_base("bert")).case(inputs_for("bert", 1, 65))
@@ -199,7 +199,7 @@ def test_what_pytorch_cannot_run_names_the_shapes(
         case.off()
 
 
-def test_what_is_made_without_a_dtype_is_float64_too() -> None:
+def test_tensors_made_without_a_dtype_are_float64() -> None:
     """As the masks of CLIP in transformers 4, whose smallest value no float32 has."""
     with everything_in_float64():
         assert torch.full((2,), torch.finfo(torch.float64).min).dtype is torch.float64

@@ -238,7 +238,7 @@ def test_an_adapter_of_the_bundle_that_is_not_given(swappable_bundle: Exported) 
         check_parity(swappable_bundle.bundle, swappable_bundle.base, given)
 
 
-def test_an_adapter_that_the_bundle_has_not(swappable_bundle: Exported) -> None:
+def test_an_adapter_that_the_bundle_does_not_have(swappable_bundle: Exported) -> None:
     given = {**swappable_bundle.adapters, "other": swappable_bundle.adapters["ia3_two"]}
     with pytest.raises(InputError, match=r"--adapter other: not in bundle .* \(it has: houlsby_four, "):
         check_parity(swappable_bundle.bundle, swappable_bundle.base, given)

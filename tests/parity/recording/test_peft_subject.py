@@ -71,14 +71,14 @@ def test_the_numbers_are_pefts(
         np.testing.assert_allclose(found.run(inputs, on=True)["logits"], expected, rtol=1e-11, atol=1e-12)
 
 
-def test_features_that_were_asked_for_are_the_bodys(
+def test_requested_features_are_those_of_the_body(
     adapter: Path, tiny_model: Callable[..., Path], inputs_for: Callable[..., Inputs]
 ) -> None:
     found = subject(tiny_model("bert"), adapter, "features").run(inputs_for("bert"), on=True)
     assert {"last_hidden_state", "pooler_output"} == set(found)
 
 
-def test_an_adapter_beside_the_base_model_is_not_there(
+def test_an_adapter_in_the_folder_of_the_base_model_is_ignored(
     adapter: Path, tiny_model: Callable[..., Path], inputs_for: Callable[..., Inputs], tmp_path: Path
 ) -> None:
     """Finding 2: transformers would attach it unasked."""
@@ -89,7 +89,7 @@ def test_an_adapter_beside_the_base_model_is_not_there(
     np.testing.assert_array_equal(found["logits"], clean["logits"])
 
 
-def test_a_head_tells_the_class_where_the_checkpoint_does_not(
+def test_the_head_determines_the_class_if_the_checkpoint_has_no_task(
     tiny_base: Callable[..., BaseModel], tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Finding 1: task_type null and modules_to_save, the only way PEFT does vision."""
@@ -106,7 +106,7 @@ def test_a_head_tells_the_class_where_the_checkpoint_does_not(
 
 
 @pytest.mark.parametrize("how", ["missing", "left over"])
-def test_what_peft_only_warns_of_is_a_mismatch(how: str, adapter: Path, tiny_model: Callable[..., Path]) -> None:
+def test_warnings_of_peft_are_a_mismatch(how: str, adapter: Path, tiny_model: Callable[..., Path]) -> None:
     tensors = load_file(adapter / WEIGHTS)
     name = next(name for name in tensors if name.endswith("layer.1.attention.self.key.ia3_l"))
     vector = tensors.pop(name)
@@ -118,7 +118,7 @@ def test_what_peft_only_warns_of_is_a_mismatch(how: str, adapter: Path, tiny_mod
         subject(tiny_model("bert"), adapter)
 
 
-def test_names_of_another_transformers_are_refused(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_module_names_of_another_transformers_are_refused(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     """PEFT itself cannot load what was trained on ViT under transformers 4."""
     names = [f"vit.encoder.layer.{n}.attention.attention.{x}" for n in (0, 1) for x in ("key", "value")]
     vectors = {f"base_model.model.{name}.ia3_l": np.ones((32, 1), np.float32) for name in names}
@@ -151,7 +151,7 @@ def test_labels(names: list[str] | None, adapter: Path, tiny_model: Callable[...
         ("text-classification", "FEATURE_EXTRACTION", "RobertaForSequenceClassification", {"last_hidden_state"}),
     ],
 )
-def test_names_with_the_bodys_and_without_it(
+def test_module_names_with_and_without_that_of_the_body(
     trained_on: str,
     task_type: str | None,
     class_name: str,

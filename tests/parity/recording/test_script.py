@@ -43,7 +43,7 @@ def record(python: Path | str, recorder: Path, model: Path, adapter: Path, *more
     return output
 
 
-def test_it_stands_alone(recorder: Path) -> None:
+def test_the_script_needs_nothing_of_this_package(recorder: Path) -> None:
     tree = ast.parse(recorder.read_text())
     names = Counter(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
     names |= Counter(t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets)  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ def test_peft(swappable_bundle: Exported, recorder: Path, tmp_path: Path) -> Non
     assert {name: len(report.of(name)) for name in ("ia3_two", "ia3_three")} == {"ia3_two": 32, "ia3_three": 7}
 
 
-def test_what_the_library_leaves_out_is_no_record(
+def test_a_checkpoint_that_the_library_loads_in_part_is_refused(
     recorder: Path, tiny_model: Callable[..., Path], swappable_bundle: Exported
 ) -> None:
     command = [sys.executable, recorder, "--model", tiny_model("gpt2"), "--output", recorder.with_suffix(".npz")]
@@ -107,7 +107,7 @@ def test_what_the_library_leaves_out_is_no_record(
     assert not list(recorder.parent.glob("*.npz"))
 
 
-def test_what_is_wrong_is_told_before_the_work(recorder: Path, swappable_bundle: Exported) -> None:
+def test_wrong_arguments_are_refused_at_once(recorder: Path, swappable_bundle: Exported) -> None:
     """A folder that is not there, and an environment without the checkpoint's library (AdapterHub's is not here)."""
     command = [sys.executable, recorder, "--model", swappable_bundle.base]
     for adapter, output, message in (

@@ -1,4 +1,4 @@
-"""Our reading against its witness': a checkpoint or a base model read wrongly is found, with the place."""
+"""Our reading against the witness: a wrong reading of a checkpoint or a base model is detected, and the place named."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_base_model_that_differs(own: Reference, witnesses: Witnesses, inputs:
 
 
 def test_finding_14_modules_without_weights_are_random_in_both(tmp_path: Path, inputs: Inputs) -> None:
-    """ALBERT as a masked language model has no pooler, whose output goes on through a module without weights."""
+    """ALBERT as a masked language model has no pooler. The pooler's output passes through a module without weights."""
     sizes = {"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
     config = transformers.AlbertConfig(vocab_size=101, num_hidden_layers=2, **sizes)
     transformers.AlbertForMaskedLM(config).save_pretrained(tmp_path)
@@ -87,7 +87,7 @@ def test_finding_14_modules_without_weights_are_random_in_both(tmp_path: Path, i
     assert own.base.info.unread == ("pooler",)
     found = check_base(own, open_witnesses(tmp_path, {}, "features", None), inputs)
     assert found.verdict is Verdict.PASS, found
-    # All else is compared.
+    # All other modules are compared.
     own.base.module.encoder.albert_layer_groups[0].albert_layers[0].ffn.bias[3] += 1e-6
     found = check_base(own, open_witnesses(tmp_path, {}, "features", None), inputs)
     assert found.verdict is Verdict.FAIL

@@ -1,4 +1,4 @@
-"""Checks of a bundle as a whole: its files, its labels, and that no run leaves something behind."""
+"""Checks of a bundle as a whole: its files, its labels, and that no run affects a later one."""
 
 from __future__ import annotations
 
@@ -94,7 +94,10 @@ def test_the_repeated_case_has_rows_and_padding() -> None:
 
 
 class Forgetful(BundleRunner):
-    """Adds the number of earlier runs since the last one of `adapter` to its outputs, or raises."""
+    """A runner whose runs affect later ones: it adds the number of runs since the last one of `adapter` to its outputs.
+
+    A broken one raises instead.
+    """
 
     def __init__(self, leak: float, broken: bool = False) -> None:
         self.leak, self.broken, self.names = leak, broken, list[str | None]()
@@ -132,7 +135,7 @@ def test_different_bits_after_another_adapter_fail(runner: BundleRunner, detail:
 
 
 class Mixing:
-    """Gives each row its tokens, and a share of what the longest row of the batch has."""
+    """A runner that returns the number of tokens of each row, plus a share of that of the longest row."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -144,7 +147,7 @@ class Mixing:
 
 
 def test_a_row_that_depends_on_other_rows_fails(swappable_bundle: Exported) -> None:
-    """One in which the length of the longest row counts fails, as LongRoPE's did (finding 4)."""
+    """A graph whose rows depend on the length of the longest row fails, as that of LongRoPE did (finding 4)."""
     inputs = {
         "input_ids": np.array([[5, 6, 7], [8, 9, 0]], np.int64),
         "attention_mask": np.array([[1, 1, 1], [1, 1, 0]], np.int64),

@@ -1,4 +1,4 @@
-"""What is compared of a graph without an adapter where the base model has no task head."""
+"""What is compared without an adapter if the base model has no task head."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_finding_13_only_the_labels_are_empty(exported: tuple[Path, Path, dict[s
 def test_outputs_of_the_body_are_compared(
     exported: tuple[Path, Path, dict[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A body that is off by a little fails, though no label shows it."""
+    """A small error of the body is detected, although there are no labels."""
     bundle, base, adapters = exported
     attempt = case_runner.attempt
 

@@ -1,4 +1,4 @@
-"""CLIP under parity: images beside texts, and a class for images that is its own base model."""
+"""CLIP: texts with images, and a model class for images that is its own base model."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ HEAD = {"modules_to_save": ["classifier"]}
 @pytest.mark.parametrize(
     ("trained_on", "model_task", "settings", "cases"),
     [
-        # Of two texts and three images, all are judged.
+        # Two texts and three images are all judged.
         ("features", "features", {}, [Case(2, 5, "left"), Case(1, 3)]),
-        # Finding 1: a head that tells the task, over a base model with none.
+        # Finding 1: the head determines the task; the base model has no head.
         ("image-classification", "features", HEAD, [Case(1), Case(2)]),
-        # And over one whose own head has as many classes, which T must not be judged by.
+        # The base model has a head with as many classes; T must not use it.
         ("image-classification", "image-classification", HEAD, [Case(1), Case(2)]),
     ],
 )
@@ -60,7 +60,7 @@ def test_a_right_bundle(
 
 
 def judged_by_records(bundle: Path, model: Path, adapter: Path) -> None:
-    """Transformers 4 calls other tensors `vision_model_output.pooler_output`: the record's own are not judged by."""
+    """In transformers 4 `vision_model_output.pooler_output` is another tensor, so nested outputs are not compared."""
     arrays: dict[str, Any] = record(model, adapter)
     others = {name: np.zeros(3) if "pooler_output" in name else value for name, value in arrays.items()}
     wrong = {name: value + 0.1 if name.endswith("/text_embeds") else value for name, value in arrays.items()}

@@ -1,4 +1,4 @@
-"""The thresholds: each is passed by a hair and missed by a hair."""
+"""The thresholds: values just inside each of them pass, values just outside do not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def only(item: Measurement, limits: Limits = LIMIT) -> Judgement:
     return judgement
 
 
-# Everything is fine about this one, and e(O) leaves room for the effect.
+# All criteria pass, and e(O) is well below the effect.
 FINE = Measurement(on=pair(0.002, 0.001), off=pair(0.002, 0.001), change=0.5, cosine=0.95)
 
 
@@ -92,7 +92,7 @@ def test_no_adapter_is_judged_by_its_error_alone() -> None:
 
 
 def test_rms_is_taken_over_all_cases() -> None:
-    # Alone, the second case would have e = 0.02 / 0.01 = 2.
+    # By its own rms, the second case would have e = 0.02 / 0.01 = 2.
     usual, small = pair(0.002, 0.001, rms=1), pair(0.002, 0.001, rms=0.01)
     judged = judge([Measurement(on=usual), Measurement(fails=("did not run",)), Measurement(on=small)], LIMIT)
     assert [item.verdict for item in judged] == [PASS, FAIL, PASS]

@@ -1,4 +1,4 @@
-"""Points 1 to 4 in numbers, against arrays small enough to check on paper."""
+"""The numbers of points 1 to 4, for arrays that are small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ def test_overflow_at_the_target_dtype_is_a_doubt() -> None:
 def test_choices_among_classes() -> None:
     reference = np.log(np.array([[0.5, 0.5], [0.8, 0.2], [0.25, 0.75]]))
     actual = np.log(np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]]))
-    # 0.8 : 0.2 and 0.75 : 0.25 are clear, 1 : 1 is not; only the first of the clear ones keeps its class (the former of
-    # two equal ones).
+    # 0.8 : 0.2 and 0.75 : 0.25 are clear, 1 : 1 is not. Only the first clear position keeps its class, because the
+    # first of two equal logits counts as the largest.
     divergence = np.mean(
         [
             0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75),
@@ -147,5 +147,5 @@ def test_choices_among_classes() -> None:
     )
     found = class_agreement(reference + 7, [reference], actual - 3)
     assert found == ClassAgreement(pytest.approx(divergence), positions=3, clear=2, agreed=1, wrong=1)
-    # Where one way to round gives that class up as well, it does not count against O.
+    # If one rounding of T predicts another class as well, the position does not count against O.
     assert class_agreement(reference + 7, [reference, actual], actual - 3) == replace(found, wrong=0)

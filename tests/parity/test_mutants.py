@@ -1,4 +1,4 @@
-"""The judge is judged: it must kill every one of these, and let the unchanged bundles live."""
+"""Parity must detect every one of these wrong bundles (mutants), and the unchanged bundles must pass."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ROW_0 = (
     "zeros = Sub (x, x)  first = Constant <value_ints: ints = [0]> ()  row = Gather (x, first)  out = Add (zeros, row)"
 )
 ROW_LAST = ROW_0.replace("[0]", "[-1]")
-# What is oldest of a cache [B, heads, past, d] stands last; an empty one stays.
+# Moves the oldest entry of a KV cache [batch, heads, past, d] to the end; an empty cache is unchanged.
 ROLLED = """axis = Constant <value_ints: ints = [2]> ()  zero = Constant <value_ints: ints = [0]> ()
     one = Constant <value_ints: ints = [1]> ()  end = Constant <value_ints: ints = [1000000]> ()
     first = Slice (x, zero, one, axis)  others = Slice (x, one, end, axis)
@@ -208,13 +208,15 @@ def report_of(mutant: Mutant, request: pytest.FixtureRequest, folder: Path) -> P
         (BANK, "houlsby_four"),
     ],
 )
-def test_unchanged_bundles_live(bundle: str, adapter: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_unchanged_bundles_pass(bundle: str, adapter: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     report = report_of(Mutant("nothing", bundle, adapter), request, tmp_path)
     assert report.verdict is Verdict.PASS, [(item.case, item.judgement.reasons) for item in report.results]
 
 
 @pytest.mark.slow
-def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mutant_is_detected(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "Reference", cached_reference({}))
     monkeypatch.setattr(module, "Float64Reference", cached_float64_reference({}))
     alive = []
@@ -229,7 +231,7 @@ def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: 
             f"{mutant.name:<58} {report.verdict.value:<12} {len(killing):>2} of {len(judged):>2} "
             f"{max(errors, default=np.nan):>9.1e} {min(cosines, default=np.nan):>8.4f}"
         )
-        # A failed check of the whole bundle would not do: the numbers of the cases must tell.
+        # A failed check of the bundle as a whole does not count: the numbers of the cases must show the mistake.
         if not killing:
             alive.append(mutant.name)
     print(f"killed: {len(MUTANTS) - len(alive)} of {len(MUTANTS)}")

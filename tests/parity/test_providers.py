@@ -1,4 +1,4 @@
-"""Where nodes ran: read from profiles as ONNX Runtime writes them, and judged."""
+"""The execution providers of nodes, read from profiles of ONNX Runtime, and the check of them."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_session_that_writes_no_profile_is_no_proof(
     swappable_bundle: Exported, inputs: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Options:
-        """Takes what it is told, and does not do it."""
+        """Session options without any effect: no profile is written."""
 
     monkeypatch.setattr(module, "quiet_options", Options)
     monkeypatch.setattr(module, "AdapterSession", _SilentSession)

@@ -23,7 +23,7 @@ AGREEMENT = ClassAgreement(divergence=0.01, positions=10, clear=8, agreed=8, wro
 
 
 def pair(mean: float, target: float = 0.01, agreement: ClassAgreement | None = AGREEMENT) -> ErrorPair:
-    # The largest error does not count.
+    # The largest error is not used.
     return ErrorPair(Error(9.0, 5.0, mean), Error(8.0, 4.0, target), squares=10.0, count=10, class_agreement=agreement)
 
 
@@ -89,7 +89,7 @@ def test_a_small_effect_is_inconclusive_in_any_direction() -> None:
     size = 0.1 * EFFECT
     assert verdicts(case(size=1.001 * size)) == [PASS]
     assert verdicts(case(size=0.999 * size, cosine=-1)) == [INCONCLUSIVE]
-    # One case may show nothing where others do.
+    # A single case may have too small an effect.
     assert verdicts(case(), case(size=0.01, cosine=-1)) == [PASS, PASS]
 
 
@@ -103,7 +103,7 @@ def test_the_direction_of_the_change() -> None:
 def test_cases_with_large_quantization_error_hardly_count() -> None:
     wild = case(1.0, size=20.0, cosine=-1.0, target=0.5)
     assert verdicts(case(), case(), wild) == [PASS, PASS, PASS]
-    # As large a change of inputs that tell as much as others does.
+    # The same change with a small quantization error decides the direction.
     assert verdicts(case(), case(), replace(wild, on=pair(0.01))) == [FAIL, PASS, PASS]
 
 

@@ -1,4 +1,4 @@
-"""The record as JSON and as tables."""
+"""The report as JSON and as tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb: right bundles of every mode and task pass, faint adapters are inconclusive, bad input is refused."""
+"""`check_parity`: right bundles of every mode and task pass, faint adapters are inconclusive, bad input is refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_adapter_of_a_bundle_and_none(swappable_bundle: Exported) -> None:
     assert done == [(n, 32) for n in range(32)]
     for name in swappable_bundle.adapters:
         assert rows[name]["cases"] == {"pass": 32, "inconclusive": 0, "fail": 0}
-        # Numbers that are there, of the size of float32's rounding, and an effect that is the body's own.
+        # The errors have the size of float32's rounding, and the effect is that of the body.
         assert 1e-8 < rows[name]["error"] < 1e-5
         assert 1e-8 < rows[name]["off_error"] < 1e-5
         assert rows[name]["effect"] > 0.01
@@ -119,7 +119,7 @@ def test_images_and_language_models(
     assert len(report.results) == (3 if model_type == "vit" else 32) * 3
 
 
-# An adapter that hardly does anything
+# Adapters with little or no effect
 
 
 def test_a_decoder_with_a_cache(llama_bundle: Exported) -> None:
@@ -181,7 +181,7 @@ def test_an_adapter_of_the_decoder_alone(
     shown = {item.output: item.judgement for item in report.of("late") if item.case.length == 9}
     assert shown["logits"].effect is not None
     assert (shown["encoder_last_hidden_state"].effect, shown["encoder_last_hidden_state"].cosine) == (None, None)
-    # That the encoder's output is right with the adapter is judged all the same.
+    # The encoder's output with the adapter is judged nevertheless.
     assert shown["encoder_last_hidden_state"].error is not None
 
 
@@ -229,7 +229,7 @@ def test_a_case_is_repeated_with_the_same_inputs_and_with_new_ones(
     assert [case.name for case in seen] == ["2 x 9 left", *(["4 x 13 + 16 greedy"] if bundle == "llama_bundle" else [])]
 
 
-# What is refused
+# Refused arguments
 
 
 def test_an_adapter_of_the_bundle_that_is_not_given(swappable_bundle: Exported) -> None:

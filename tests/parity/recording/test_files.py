@@ -1,4 +1,4 @@
-"""Which files count, and their digests: the recorder's own words for what the rest of the package says too."""
+"""The files of models and checkpoints and their digests: the recorder's code agrees with that of the package."""
 
 from __future__ import annotations
 

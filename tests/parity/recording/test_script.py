@@ -1,4 +1,4 @@
-"""The script: one file that needs nothing of this package, run where AdapterHub's own library is, and where PEFT is."""
+"""The script of the recorder needs nothing of this package. It runs with AdapterHub's own library and with PEFT."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_adapterhubs_own_library(case: str, recorder: Path, hub_python: Path, tm
     assert report.outcome == "pass (not judged beyond 13 tokens)"
     assert report.witnesses == {"t": "recorded by adapters 1.3.0"}
     assert len(report.of("t")) == 7
-    # With the checkpoint as well, our own reading is held against the record.
+    # With the checkpoint as well, our own reading is compared with the record.
     both = check_parity(tmp_path / "bundle", base, {"t": adapter}, references={"t": output})
     assert both.verdict is Verdict.PASS
     assert [check.verdict for check in both.checks if check.name == "record"] == [Verdict.PASS]
@@ -92,7 +92,7 @@ def test_peft(swappable_bundle: Exported, recorder: Path, tmp_path: Path) -> Non
         "houlsby_two": own,
         "pfeiffer_five": own,
     }
-    # Of each adapter all cases; of the recorded one those of its record.
+    # All cases for each adapter; for the recorded adapter those of its record as well.
     assert {name: len(report.of(name)) for name in ("ia3_two", "ia3_three")} == {"ia3_two": 32, "ia3_three": 7}
 
 
@@ -108,7 +108,7 @@ def test_a_checkpoint_that_the_library_loads_in_part_is_refused(
 
 
 def test_wrong_arguments_are_refused_at_once(recorder: Path, swappable_bundle: Exported) -> None:
-    """A folder that is not there, and an environment without the checkpoint's library (AdapterHub's is not here)."""
+    """A missing folder, and an environment without the checkpoint's library (AdapterHub's is not installed here)."""
     command = [sys.executable, recorder, "--model", swappable_bundle.base]
     for adapter, output, message in (
         ("ia3_two", recorder.parent / "nowhere" / "r.npz", "nowhere is not a folder"),

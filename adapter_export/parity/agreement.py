@@ -169,7 +169,7 @@ def module_outputs(own: Reference, adapter: Adapter | None, inputs: Arrays) -> d
 
 
 def witness_module_outputs(subject: Subject, inputs: Arrays, *, on: bool) -> dict[str, np.ndarray]:
-    """Returns the output of each module of a witness' model by path, in the order of computation."""
+    """Returns the output of each module of a witness's model by path, in the order of computation."""
     with _recorded_outputs(subject.body) as outputs:
         run_witness(subject, inputs, on=on)
     return outputs

@@ -1,6 +1,6 @@
-"""Mistakes in the reading of checkpoints and base models, made for export and judge alike.
+"""Mistakes in the reading of checkpoints and base models, which affect the export and our own reference alike.
 
-Each is put at the one place that everything reads through: the registry of formats, or the loading of base models.
+Each patches the place through which everything is read: the registry of formats, or the loading of base models.
 """
 
 from __future__ import annotations

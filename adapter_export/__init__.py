@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from adapter_export.export.export import export_onnx
     from adapter_export.merging.merge import merge
-    from adapter_export.parity.check import check_parity
+    from adapter_export.parity.run import check_parity
     from adapter_export.runtime.batching.batcher import DynamicBatcher
     from adapter_export.runtime.session import AdapterSession
     from adapter_export.runtime.watching import BundleWatch as BundleWatch
@@ -67,7 +67,7 @@ _HOMES = {
     "Unavailable": "errors",
     "WrongProcess": "errors",
     "add_adapter": "bundle.add",
-    "check_parity": "parity.check",
+    "check_parity": "parity.run",
     "export_onnx": "export.export",
     "merge": "merging.merge",
     "train": "training.train",

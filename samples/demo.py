@@ -183,8 +183,8 @@ def main() -> None:
     from adapter_export.export.export import export_onnx
     from adapter_export.injection import inject
     from adapter_export.merging.merge import merge
-    from adapter_export.parity.check import check_parity
     from adapter_export.parity.report import print_report, summary
+    from adapter_export.parity.run import check_parity
     from adapter_export.runtime.session import AdapterSession
     from adapter_export.training.train import train
 

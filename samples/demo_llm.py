@@ -224,8 +224,8 @@ def main() -> None:
     from adapter_export.cli.table import print_table
     from adapter_export.export.export import export_onnx
     from adapter_export.injection import inject
-    from adapter_export.parity.check import check_parity
     from adapter_export.parity.report import print_report
+    from adapter_export.parity.run import check_parity
     from adapter_export.training.train import train
 
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Our reading of a checkpoint against its witness': two ways to the same numbers, both in float64."""
+"""Compares our own reading of a checkpoint with that of its witness: both must give the same outputs in float64."""
 
 from __future__ import annotations
 
@@ -21,21 +21,30 @@ from adapter_export.parity.witness import Witnesses, run_witness
 if TYPE_CHECKING:
     from torch import nn
 
-# Of two float64 runs in one process; rounding alone gives 1e-15 to 1e-13.
+# Largest relative difference of two float64 runs in one process. Rounding alone gives 1e-15 to 1e-13.
 SAME_PROCESS = 1e-9
-# Of a record, made by other versions of PyTorch and transformers, which compute some constants in float32.
+# Largest relative difference from a record. Records are made with other versions of PyTorch and transformers, which
+# compute some constants in float32.
 RECORDED = 2e-6
 
 Arrays = Mapping[str, np.ndarray]
 
 
 def check_base(own: Reference, witnesses: Witnesses, inputs: Arrays) -> Check:
-    """The base model, as transformers alone loads it from a folder with nothing else in it, is the one judged with."""
+    """Checks our base model against the one that transformers loads from a folder with the model's own files only.
+
+    Args:
+        own: Our models in float64.
+        witnesses: The witnesses, with the base model as transformers loads it.
+        inputs: Arrays by name.
+    """
     if witnesses.base is None:
         return Check("base", Verdict.PASS, "not compared: transformers has no class of its own for this task")
-    # What the checkpoint has no weights for is random in both, and read by no output that is judged.
-    _made_equal(own.base.module.base_model, witnesses.base.body, (*own.base.info.unread, *own.base.info.untrained))
-    where = first_difference(watched(own, None, inputs), witnessed(witnesses.base, inputs, on=False))
+    # Modules without weights in the checkpoint are random in both models. They affect no output that is judged.
+    _copy_parameters(own.base.module.base_model, witnesses.base.body, (*own.base.info.unread, *own.base.info.untrained))
+    where = first_difference(
+        module_outputs(own, None, inputs), witness_module_outputs(witnesses.base, inputs, on=False)
+    )
     if where is None:
         return Check("base", Verdict.PASS, f"as {witnesses.base.witness} loads it alone")
     return Check(
@@ -43,44 +52,64 @@ def check_base(own: Reference, witnesses: Witnesses, inputs: Arrays) -> Check:
     )
 
 
-def _made_equal(ours: nn.Module, theirs: nn.Module, modules: Iterable[str]) -> None:
-    """Give `theirs` our values in those of its modules that it has; others may share the tensors that it had."""
+def _copy_parameters(source: nn.Module, target: nn.Module, modules: Iterable[str]) -> None:
+    """Copies the parameters of some modules. Modules that `target` lacks are skipped.
+
+    The parameters of `target` are replaced, not overwritten: other models may share its old tensors.
+
+    Args:
+        source: The model to read.
+        target: The model to change.
+        modules: Paths of the modules.
+    """
     from torch import nn
 
-    known = dict(theirs.named_modules())
+    targets = dict(target.named_modules())
     for path in modules:
-        for name, value in ours.get_submodule(path).named_parameters() if path in known else ():
-            place, _, last = name.rpartition(".")
-            setattr(known[path].get_submodule(place), last, nn.Parameter(value.detach().clone(), requires_grad=False))
+        for name, value in source.get_submodule(path).named_parameters() if path in targets else ():
+            parent, _, last = name.rpartition(".")
+            copy = nn.Parameter(value.detach().clone(), requires_grad=False)
+            setattr(targets[path].get_submodule(parent), last, copy)
 
 
 def check_agreement(own: Reference, adapters: Mapping[str, Adapter], witnesses: Witnesses, inputs: Arrays) -> Check:
-    """With each adapter our injection gives its witness' numbers."""
+    """Checks that our injection gives the same outputs as the witness, with each adapter that has one.
+
+    Args:
+        own: Our models in float64.
+        adapters: The adapters as our own code reads them, by name.
+        witnesses: The witnesses.
+        inputs: Arrays by name.
+    """
     for name, fault in witnesses.faults.items():
         return Check("witness", Verdict.FAIL, f"adapter {name}: PEFT takes only a part of the checkpoint: {fault}")
     distances = []
     for name, subject in witnesses.subjects.items():
-        ours, theirs = own.case(inputs).on(adapters[name]), run_witness(subject, inputs, on=True)
-        distance = apart(ours, theirs, inputs)
+        actual, expected = own.case(inputs).on(adapters[name]), run_witness(subject, inputs, on=True)
+        distance = relative_distance(actual, expected, inputs)
         if distance == math.inf:
             detail = (
-                f"adapter {name}: {subject.class_name} of {subject.witness} gives {_form(theirs)}, ours {_form(ours)}"
+                f"adapter {name}: {subject.class_name} of {subject.witness} gives {_shapes(expected)}, ours "
+                f"{_shapes(actual)}"
             )
             return Check("witness", Verdict.FAIL, detail)
         if not distance <= SAME_PROCESS:
-            return Check("witness", Verdict.FAIL, _otherwise(own, name, adapters[name], subject, inputs, distance))
+            detail = _describe_difference(own, name, adapters[name], subject, inputs, distance)
+            return Check("witness", Verdict.FAIL, detail)
         distances.append(distance)
     if not distances:
         return Check("witness", Verdict.PASS, "none runs here")
     return Check("witness", Verdict.PASS, f"{len(distances)} read as their own library does, to {max(distances):.0e}")
 
 
-def _form(outputs: Arrays) -> str:
+def _shapes(outputs: Arrays) -> str:
     return ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
 
 
-def _otherwise(own: Reference, name: str, adapter: Adapter, subject: Subject, inputs: Arrays, distance: float) -> str:
-    where = first_difference(watched(own, adapter, inputs), witnessed(subject, inputs, on=True))
+def _describe_difference(
+    own: Reference, name: str, adapter: Adapter, subject: Subject, inputs: Arrays, distance: float
+) -> str:
+    where = first_difference(module_outputs(own, adapter, inputs), witness_module_outputs(subject, inputs, on=True))
     return (
         f"adapter {name}: the checkpoint is read otherwise than {subject.witness} reads it, {distance:.1e} apart; the "
         f"first difference is at {where or 'the task head'}"
@@ -88,82 +117,99 @@ def _otherwise(own: Reference, name: str, adapter: Adapter, subject: Subject, in
 
 
 def check_record_agreement(own: Reference, adapter: Adapter, record: Record) -> Check:
-    """Our injection gives a record's numbers for its own inputs."""
+    """Checks that our injection gives the outputs of a record, for the largest case of the record."""
     case = max(record.cases.values(), key=lambda item: (item.batch, item.length))
     inputs = record.inputs(case)
-    distance = apart(own.case(inputs).on(adapter), record.outputs(case, "on"), inputs)
+    distance = relative_distance(own.case(inputs).on(adapter), record.outputs(case, "on"), inputs)
     detail = f"adapter {case.adapter}: our reading is {distance:.0e} from what {record.witness} recorded"
     return Check("record", Verdict.PASS if distance <= RECORDED else Verdict.FAIL, detail)
 
 
-def apart(ours: Arrays, theirs: Arrays, inputs: Arrays) -> float:
-    """max|ours - theirs| / rms(theirs) over the outputs of both, at positions that are no padding; infinity without one
-    in common, or with other shapes."""
-    common = [name for name in ours if name in theirs]
-    if not common or any(ours[name].shape != theirs[name].shape for name in common):
+def relative_distance(actual: Arrays, expected: Arrays, inputs: Arrays) -> float:
+    """Returns max|actual - expected| / rms(expected) over the outputs that both have, without padded positions.
+
+    Infinity if they have no output in common, or an output with different shapes.
+
+    Args:
+        actual: Outputs by name.
+        expected: Outputs by name.
+        inputs: The inputs, with the mask of the padding.
+    """
+    common = [name for name in actual if name in expected]
+    if not common or any(actual[name].shape != expected[name].shape for name in common):
         return math.inf
-    return max(_relative(*(_kept(inputs, outputs[name]) for outputs in (ours, theirs))) for name in common)
+    return max(
+        _relative_distance(*(_without_padding(inputs, outputs[name]) for outputs in (actual, expected)))
+        for name in common
+    )
 
 
-def _kept(inputs: Arrays, output: np.ndarray) -> np.ndarray:
+def _without_padding(inputs: Arrays, output: np.ndarray) -> np.ndarray:
     kept = kept_positions(inputs, output)
     return output if kept is None else output[kept]
 
 
-def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
-    # What a row of padding alone gives may be NaN, in both.
-    same = np.isnan(ours) & np.isnan(theirs)
-    ours, theirs = ours[~same], theirs[~same]
-    if not theirs.size:
+def _relative_distance(actual: np.ndarray, expected: np.ndarray) -> float:
+    # A row of padding alone may give NaN in both models. These values are ignored.
+    both_nan = np.isnan(actual) & np.isnan(expected)
+    actual, expected = actual[~both_nan], expected[~both_nan]
+    if not expected.size:
         return 0.0
-    return float(np.abs(ours - theirs).max() / max(np.sqrt(np.square(theirs).mean()), 1e-30))
+    return float(np.abs(actual - expected).max() / max(np.sqrt(np.square(expected).mean()), 1e-30))
 
 
-def watched(own: Reference, adapter: Adapter | None, inputs: Arrays) -> dict[str, np.ndarray]:
-    """What each module of our base model gives, by path, in the order of the computation."""
+def module_outputs(own: Reference, adapter: Adapter | None, inputs: Arrays) -> dict[str, np.ndarray]:
+    """Returns the output of each module of our base model by path, in the order of computation."""
     case = own.case(inputs)
-    # What an injected adapter makes of a module's output is seen only by who comes after it.
-    with case.injected(adapter) if adapter else nullcontext(), _watch(own.base.module.base_model) as seen:
+    # The hooks of an injected adapter change the output of a module. Only hooks that are registered after them see the
+    # change, so the adapter is injected first.
+    with case.injected(adapter) if adapter else nullcontext(), _recorded_outputs(own.base.module.base_model) as outputs:
         case.run()
-    return seen
+    return outputs
 
 
-def witnessed(subject: Subject, inputs: Arrays, *, on: bool) -> dict[str, np.ndarray]:
-    """The same of a witness' model."""
-    with _watch(subject.body) as seen:
+def witness_module_outputs(subject: Subject, inputs: Arrays, *, on: bool) -> dict[str, np.ndarray]:
+    """Returns the output of each module of a witness's model by path, in the order of computation."""
+    with _recorded_outputs(subject.body) as outputs:
         run_witness(subject, inputs, on=on)
-    return seen
+    return outputs
 
 
-def first_difference(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> str | None:
-    """The first module, innermost first, that gives something else in both; None where all of them agree."""
-    if not set(ours) & set(theirs):
+def first_difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> str | None:
+    """Returns the first module whose outputs differ, inner modules before outer ones; None if all agree.
+
+    Args:
+        actual: Outputs by module path, in the order of computation.
+        expected: Outputs by module path.
+    """
+    if not set(actual) & set(expected):
         return "the names of the modules, of which the two have none in common"
-    for path, value in ours.items():
-        other = theirs.get(path)
-        if other is not None and (other.shape != value.shape or not _relative(value, other) <= SAME_PROCESS):
+    for path, value in actual.items():
+        other = expected.get(path)
+        if other is not None and (other.shape != value.shape or not _relative_distance(value, other) <= SAME_PROCESS):
             return f"module {path!r}" if path else "the body's output"
     return None
 
 
 @contextmanager
-def _watch(body: nn.Module) -> Iterator[dict[str, np.ndarray]]:
-    seen: dict[str, np.ndarray] = {}
+def _recorded_outputs(body: nn.Module) -> Iterator[dict[str, np.ndarray]]:
+    """Returns a context in which the first output of each module is stored, by path, in the order of computation."""
+    outputs: dict[str, np.ndarray] = {}
 
-    def hook(path: str) -> Any:
-        def see(_: nn.Module, args: Any, output: Any) -> None:
+    def hook_for(path: str) -> Any:
+        def hook(_: nn.Module, args: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple) and output else output
             values = dict(named_tensors({"first": first})) if first is not None else {}
-            # A module that runs several times (ALBERT's) is compared by its last run.
+            # Of a module that runs several times, as in ALBERT, the last run is compared.
             if "first" in values:
-                seen.pop(path, None)
-                seen[path] = values["first"].copy()
+                outputs.pop(path, None)
+                outputs[path] = values["first"].copy()
 
-        return see
+        return hook
 
-    handles = [module.register_forward_hook(hook(path)) for path, module in body.named_modules()]
+    handles = [module.register_forward_hook(hook_for(path)) for path, module in body.named_modules()]
     try:
-        yield seen
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""The shapes a graph is judged at, and the inputs for them."""
+"""The cases: the shapes at which a graph is checked, and random inputs of these shapes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from adapter_export.errors import InputError
 from adapter_export.export.samples import SEQUENCE
 
 BATCHES = (1, 2, 3)
-# A length that no power of two, tile or unrolled loop divides.
+# A length that is not a multiple of any power of two, tile size or unrolled loop.
 PRIME = 13
-# The longest sequence judged: a float64 forward at the millions of tokens some models allow would take hours.
+# The longest sequence of the standard cases, in tokens. Some models allow millions of tokens, for which a forward in
+# float64 would take hours.
 LONGEST = 512
-# Values of one output of a longest case, above which the sequence is shortened: large vocabularies.
+# The most values that one output of the longest case may have. Models with large vocabularies get shorter sequences.
 MAX_VALUES = 1 << 24
-# Borders of the model's own are judged beyond LONGEST, as far as parameters x tokens of a row stay below this, and the
-# square of their length in memory.
+# Borders beyond LONGEST are checked if (parameters of the model) x (tokens of a row) is at most MAX_WORK. The length is
+# then at most MAX_BORDER tokens, because attention needs memory of the length squared.
 MAX_WORK, MAX_BORDER = 1 << 34, 2048
 
 
 @dataclass(frozen=True)
 class Case:
-    """One shape. length, padding (`none`, `left`, `right`): of texts, or of what is written about sounds; 0 and `none`
-    for images."""
+    """One shape of inputs.
+
+    Attributes:
+        batch: Number of rows.
+        length: Tokens of the longest row; for speech models, of the decoder's text. 0 for images.
+        padding: The side of the padding: `none`, `left` or `right`. `none` for images.
+    """
 
     batch: int
     length: int = 0
@@ -35,21 +41,26 @@ class Case:
 
     @property
     def name(self) -> str:
+        """The name in reports, such as `2 x 9 left`."""
         text = f" x {self.length}" if self.length else ""
         return f"{self.batch}{text}" + ("" if self.padding == "none" else f" {self.padding}")
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """Tokens of each row: rows lose a token, or a third of their length, more with each row."""
+        """Number of tokens of each row that are not padding.
+
+        With padding, each row has a third of the length fewer tokens than the row before it, and at least one token.
+        The first row is full, unless it is the only one.
+        """
         step = max(1, self.length // 3)
         first = 1 if self.batch == 1 and self.padding != "none" else 0
-        lost = (row * step if self.padding != "none" else 0 for row in range(first, first + self.batch))
-        return tuple(max(1, self.length - tokens) for tokens in lost)
+        padded = (row * step if self.padding != "none" else 0 for row in range(first, first + self.batch))
+        return tuple(max(1, self.length - tokens) for tokens in padded)
 
 
 @dataclass(frozen=True)
 class BorderCase(Case):
-    """Rows on both sides of a border: each has one token less than the one before."""
+    """A shape whose rows are on both sides of a border: each row has one token less than the row before it."""
 
     @property
     def name(self) -> str:
@@ -62,11 +73,20 @@ class BorderCase(Case):
 
 @dataclass(frozen=True)
 class TextLimits:
-    """vocabulary: number of token ids. pad: the id that padding has. types: number of token types. longest: the model's
-    own maximum sequence. values: of one output per token. end: the id that ends each text, of models that look for it.
-    borders: lengths at which the model begins to compute otherwise (`borders.borders_of`). positions: room of its table
-    of positions, 0 without. parameters: of the model. endless: whether nothing bounds a text. written: the longest text
-    that generating is judged at, None for any.
+    """What texts a model accepts, and how long they may be in the cases.
+
+    Attributes:
+        vocabulary: Number of token ids.
+        pad: Token id of padding.
+        types: Number of token types.
+        longest: Longest sequence that the model accepts, in tokens.
+        values: Number of values of one output per token.
+        end: Token id that ends each text, for models that search for it; else None.
+        borders: Borders of the model in tokens, see `borders.borders_of`.
+        positions: Number of rows of the table of positions; 0 for a model without a table.
+        parameters: Number of parameters of the model.
+        unbounded: Whether the model accepts texts of any length.
+        generation_limit: Longest text for which generation is checked, in tokens; None for no limit.
     """
 
     vocabulary: int
@@ -78,57 +98,64 @@ class TextLimits:
     borders: tuple[int, ...] = ()
     positions: int = 0
     parameters: int = 0
-    endless: bool = False
-    written: int | None = None
+    unbounded: bool = False
+    generation_limit: int | None = None
 
     @property
-    def judged(self) -> int:
-        """The longest sequence judged wherever borders are: the model's maximum, or what LONGEST and MAX_VALUES allow
-        of it."""
+    def standard_length(self) -> int:
+        """Length of the longest case, not counting those at borders: the model's maximum, limited by LONGEST and
+        MAX_VALUES."""
         return max(1, min(self.longest, LONGEST, MAX_VALUES // (2 * self.values)))
 
     @property
-    def crossed(self) -> tuple[int, ...]:
-        """Borders that are judged: one token beyond each is within what is allowed. The last position is one itself."""
+    def checked_borders(self) -> tuple[int, ...]:
+        """The borders that are checked: those for which a text of one token more is allowed.
+
+        The last position of a table of positions counts as a border.
+        """
         allowed = min(MAX_BORDER, MAX_WORK // max(1, self.parameters), MAX_VALUES // (3 * self.values))
-        reach = min(self.longest, max(self.judged, allowed))
+        reach = min(self.longest, max(self.standard_length, allowed))
         inner = [border for border in self.borders if border + 1 <= reach]
         last = [self.positions] if 2 <= self.positions <= reach and self.positions == self.longest else []
         return tuple(dict.fromkeys([*inner, *last]))
 
     @property
-    def writable(self) -> int:
-        """The longest text that generating is judged at."""
-        return self.longest if self.written is None else min(self.longest, self.written)
+    def longest_generated(self) -> int:
+        """Length of the longest text for which generation is checked, in tokens."""
+        return self.longest if self.generation_limit is None else min(self.longest, self.generation_limit)
 
     @property
-    def beyond(self) -> int | None:
-        """The longest text judged, where the model has borders or takes texts beyond it; else None."""
-        reached = max(self.judged, *(min(border + 1, self.longest) for border in self.crossed), 1)
-        more = [border for border in self.borders if border < self.longest and border not in self.crossed]
-        if self.written is not None:
-            return min(reached, self.written)
-        return reached if more or (reached < self.longest and not self.endless) else None
+    def checked_length(self) -> int | None:
+        """Length of the longest text that is checked; None if the model has no borders and accepts no texts beyond."""
+        reached = max(self.standard_length, *(min(border + 1, self.longest) for border in self.checked_borders), 1)
+        unchecked = [border for border in self.borders if border < self.longest and border not in self.checked_borders]
+        if self.generation_limit is not None:
+            return min(reached, self.generation_limit)
+        return reached if unchecked or (reached < self.longest and not self.unbounded) else None
 
 
 def text_cases(limits: TextLimits) -> list[Case]:
-    """Batch 1 to 3; sequence 1, the traced length and its neighbours, a prime, the maximum; left, right and no padding.
+    """Returns the cases for texts.
 
-    The longest ones cost most of the time, so they are two, of three rows in all, of which one is full. Each border of
-    the model has two: rows of one token less, as many, and one more, with either padding.
+    Batch sizes 1 to 3; lengths 1, the traced length, one token less and one more, a prime number, and the maximum;
+    padding on the left, on the right, and none. The cases of the maximum length take most of the time, so there are two
+    of them, with three rows in all, of which one is full. Each border of the model has two cases, one per side of the
+    padding, whose rows have one token less than the border, as many, and one more.
     """
-    lengths = [n for n in (SEQUENCE - 1, SEQUENCE, SEQUENCE + 1, PRIME) if n < limits.judged]
+    lengths = [n for n in (SEQUENCE - 1, SEQUENCE, SEQUENCE + 1, PRIME) if n < limits.standard_length]
     cases = [Case(batch, 1) for batch in BATCHES]
     cases += [Case(batch, n, side) for n in lengths for batch in BATCHES for side in ("left", "right")]
     cases += [Case(batch, SEQUENCE) for batch in BATCHES if SEQUENCE in lengths]
-    if limits.judged > 1 and not (limits.judged == limits.positions and limits.positions in limits.crossed):
-        cases += [Case(1, limits.judged, "left"), Case(2, limits.judged, "right")]
+    standard = limits.standard_length
+    is_checked_border = standard == limits.positions and limits.positions in limits.checked_borders
+    if standard > 1 and not is_checked_border:
+        cases += [Case(1, standard, "left"), Case(2, standard, "right")]
     return [*cases, *border_cases(limits)]
 
 
 def border_cases(limits: TextLimits) -> list[Case]:
-    """Nothing has more tokens than there are positions."""
-    sizes = {border: min(border + 1, limits.longest) for border in limits.crossed}
+    """Returns two cases per border. No row has more tokens than the model accepts."""
+    sizes = {border: min(border + 1, limits.longest) for border in limits.checked_borders}
     return [
         BorderCase(size - max(border - 1, 1) + 1, size, side)
         for border, size in sizes.items()
@@ -138,19 +165,27 @@ def border_cases(limits: TextLimits) -> list[Case]:
 
 
 def sound_cases(limits: TextLimits) -> list[Case]:
-    """Batch 1 to 3, of sounds of the one length their model takes; what is written about them, without padding, as long
-    as texts are."""
+    """Returns the cases for speech models.
+
+    Batch sizes 1 to 3. All sounds have the one length that the model accepts. The decoder's texts have the lengths of
+    `text_cases`, without padding.
+    """
     lengths = dict.fromkeys(case.length for case in text_cases(limits))
     return [Case(batch, length) for length in lengths for batch in BATCHES]
 
 
 def image_cases() -> list[Case]:
-    """Batch 1 to 3: images have the one size their model takes."""
+    """Returns the cases for images: batch sizes 1 to 3. All images have the one size that the model accepts."""
     return [Case(batch) for batch in BATCHES]
 
 
 def cases_for(inputs: Collection[str], limits: TextLimits | None) -> list[Case]:
-    """The cases for a model that takes these inputs."""
+    """Returns the cases for a model.
+
+    Args:
+        inputs: Names of the model's inputs.
+        limits: Limits of the texts; None for a model without texts.
+    """
     if limits is None:
         return image_cases()
     return sound_cases(limits) if "input_features" in inputs else text_cases(limits)
@@ -159,12 +194,23 @@ def cases_for(inputs: Collection[str], limits: TextLimits | None) -> list[Case]:
 def make_inputs(
     case: Case, inputs: Mapping[str, TensorInfo], limits: TextLimits | None, seed: int
 ) -> dict[str, np.ndarray]:
-    """Random inputs of that shape, of the whole model (see `whole`). Raises InputError for an input that no rule here
-    makes.
+    """Makes random inputs of the whole model (see `whole_model`).
 
-    Padding: of several rows the first is full and the others are not; a single row is padded too. Token types are
-    random where the graph takes them: the trace has zeros, which a graph could have baked in. Positions count within
-    each row. A decoder's text has another length than the encoder's. Beside texts, images are one more than those.
+    Token types are random if the graph takes them: they are zero in the traced example, and a graph could contain them
+    as a constant. Positions count the tokens of each row. A decoder's text has two tokens less than the encoder's. For
+    a model that takes texts and images there is one image more than there are texts.
+
+    Args:
+        case: The shape.
+        inputs: Dtypes and shapes by name.
+        limits: Limits of the texts; None for a model without texts.
+        seed: Seed of the random numbers.
+
+    Returns:
+        Arrays by name, in the dtypes of `inputs`.
+
+    Raises:
+        InputError: There is an input that this function cannot make.
     """
     rng = np.random.default_rng(seed)
     made: dict[str, Any] = {}
@@ -172,7 +218,7 @@ def make_inputs(
         shape = (case.batch, case.length)
         mask = _mask(case)
         ids = rng.integers(0, limits.vocabulary - 1, shape)
-        ids += ids >= limits.pad  # any id but the padding's
+        ids += ids >= limits.pad  # excludes the id of padding
         if limits.end is not None:
             ids[ids == limits.end] = next(i for i in range(3) if i not in (limits.pad, limits.end))
             ids[np.arange(case.batch), case.length - 1 - mask[:, ::-1].argmax(axis=1)] = limits.end
@@ -198,13 +244,22 @@ def make_inputs(
 
 
 def _mask(case: Case) -> np.ndarray:
-    """True where a token is, (B, T)."""
+    """Returns a boolean array [batch, tokens]: True for tokens, False for padding."""
     mask: np.ndarray = np.arange(case.length)[None, :] < np.array(case.kept)[:, None]
     return mask[:, ::-1] if case.padding == "left" else mask
 
 
 def kept_positions(inputs: Mapping[str, np.ndarray], output: np.ndarray) -> np.ndarray | None:
-    """Which positions of an output count: where it has vectors per token, the unpadded ones; else all (None)."""
+    """Returns which positions of an output are compared.
+
+    Args:
+        inputs: Arrays by name.
+        output: One output for these inputs.
+
+    Returns:
+        A boolean mask [batch, tokens] of the positions without padding, if the output has a vector per token. None for
+        all positions.
+    """
     mask = inputs.get("attention_mask")
     if mask is None or output.ndim <= mask.ndim or output.shape[: mask.ndim] != mask.shape:
         return None

@@ -1,9 +1,11 @@
-"""Generating: the runtime's own loop, greedy, against PyTorch that reads each row's tokens alone, in one forward, or in
-two where a text is read again on the way.
+"""Checks generation: texts that the runtime writes greedily, against PyTorch.
 
-    a token is clear where R's two largest logits are more than twice max|O - R| apart: there O must choose as R does
-Both are taken from the very logits that the tokens were chosen from, which are judged by the law too, after the rules
-of the bundle's generation_config.json.
+The runtime's own loop writes tokens behind a batch of prompts. PyTorch then reads each prompt with its new tokens, each
+row separately and without padding, in one forward; in two forwards if the runtime reads the text again on the way.
+
+The logits from which the runtime chose the tokens are judged like other outputs. In addition, the rules of the bundle's
+generation_config.json are applied to the logits of both sides, and the tokens are compared: where the two largest
+logits of R are more than twice max|O - R| apart, the token has a clear margin, and O must choose as R does.
 """
 
 from __future__ import annotations
@@ -18,28 +20,33 @@ import numpy as np
 from adapter_export.bundle.manifest import ENCODER, Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
-from adapter_export.parity.alone import RowsAlone
+from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import PRIME, Case, TextLimits
-from adapter_export.parity.exact import Exact
-from adapter_export.parity.measure import Evidence, Measure, Outputs, Tokens, measure
+from adapter_export.parity.float64_reference import Float64Reference
+from adapter_export.parity.measure import Measurement, OutputArrays, OutputSet, Tokens, measure
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import NO_ADAPTER
-from adapter_export.parity.runner import Runner, attempt
-from adapter_export.parity.whole import whole_inputs, whole_outputs
+from adapter_export.parity.separate_rows import SeparateRows
+from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.processors import Row, processed, processors_for
 
-# Tokens written behind each prompt, where the model has room for as many and a prompt.
-NEW = 16
-# Prompts of unequal lengths, one of a single token; the last is no longer than others.
-_LENGTHS = (SEQUENCE, 1, PRIME, 5)
-# Of prompts whose texts cross a border: how many tokens before it they end, of some that begin beyond it.
-_BEFORE = (NEW // 2, -1, 1)
+# Number of tokens to generate per prompt, if the model accepts texts of that length.
+NEW_TOKENS = 16
+# Lengths of the prompts in tokens. One has a single token, and the last row is not the longest.
+_PROMPT_LENGTHS = (SEQUENCE, 1, PRIME, 5)
+# For prompts whose texts cross a border: how many tokens before the border each prompt ends. The second prompt ends one
+# token beyond the border.
+_TOKENS_BEFORE_BORDER = (NEW_TOKENS // 2, -1, 1)
 
 
 @dataclass(frozen=True)
 class GreedyCase(Case):
-    """`batch` prompts of unequal lengths up to `length`, and `new` tokens written behind each."""
+    """A batch of prompts of different lengths, the longest of `length` tokens.
+
+    Attributes:
+        new: Number of tokens to generate per prompt.
+    """
 
     new: int = 0
 
@@ -48,136 +55,174 @@ class GreedyCase(Case):
         return f"{self.batch} x {self.length} + {self.new} greedy"
 
 
-class GreedyTrial:
-    """A batch of prompts, written on with every adapter, and without any.
+class GreedyCaseRunner:
+    """Generates texts from a batch of prompts, with every adapter and without any, and measures the logits.
 
-    exact: R in float64, by witnesses and by us. target: PyTorch at the graph's dtype (T). runner: ONNX Runtime (O).
+    Attributes:
+        case: The case that is run.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        exact: Exact,
+        exact: Float64Reference,
         target: Reference,
-        runner: Runner,
+        runner: BundleRunner,
         limits: TextLimits,
         border: int | None = None,
     ) -> None:
-        """border: one that the texts are to cross, or to end at where it is the last position."""
+        """Chooses the lengths of the prompts and of the generated texts.
+
+        Args:
+            manifest: The manifest of the bundle.
+            exact: Computes R.
+            target: Computes T.
+            runner: Computes O.
+            limits: Limits of the texts.
+            border: A border that the texts must cross, or at which they must end if it is the last position. None for
+                short texts.
+        """
         self._manifest, self._exact, self._target, self._runner = manifest, exact, target, runner
         self._limits = limits
         self._config = runner.generation_config
-        allowed = limits.judged if border is None else border + NEW
-        taken = min(allowed, limits.writable, self._config.max_positions or allowed)
-        self._new = min(NEW, max(1, taken // 2))
-        # The last token is chosen, and never read.
-        longest = max(1, taken - self._new + (border is not None))
-        wanted = _LENGTHS if border is None else [border - before for before in _BEFORE]
-        self._lengths = [max(1, min(length, longest)) for length in wanted]
-        self.case = GreedyCase(len(self._lengths), max(self._written_before), new=self._new)
+        allowed = limits.standard_length if border is None else border + NEW_TOKENS
+        max_length = min(allowed, limits.longest_generated, self._config.max_positions or allowed)
+        self._new = min(NEW_TOKENS, max(1, max_length // 2))
+        # The last token is chosen but never read, so a text at a border may have one token more.
+        longest_prompt = max(1, max_length - self._new + (border is not None))
+        lengths = _PROMPT_LENGTHS if border is None else [border - before for before in _TOKENS_BEFORE_BORDER]
+        self._lengths = [max(1, min(length, longest_prompt)) for length in lengths]
+        self.case = GreedyCase(len(self._lengths), max(self._tokens_before_new), new=self._new)
 
     @property
-    def reach(self) -> int:
-        """Tokens of the longest text that is read."""
+    def tokens_read(self) -> int:
+        """Length of the longest text that the model reads, in tokens."""
         return max(self._lengths) + self._new - 1
 
-    def run(self, adapters: Mapping[str, Adapter], seed: int, roundings: int = 1) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output, as those of `Trial`. seed: of the prompts."""
+    def run(self, adapters: Mapping[str, Adapter], seed: int, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
+        """Measures the case.
+
+        Args:
+            adapters: The adapters by name.
+            seed: Seed of the random prompts.
+            roundings: Number of roundings in which T is computed.
+
+        Returns:
+            Measurements by adapter and output, like those of `CaseRunner`.
+        """
         prompts = _prompts(self._manifest, self._limits, self._lengths, np.random.default_rng(seed))
-        given: dict[str, Adapter | None] = {NO_ADAPTER: None} if self._runner.has_off_state else {}
+        base: dict[str, Adapter | None] = {NO_ADAPTER: None} if self._runner.has_off_state else {}
         return {
             (name, "logits"): self._measure(prompts, name, adapter, roundings)
-            for name, adapter in {**given, **adapters}.items()
+            for name, adapter in {**base, **adapters}.items()
         }
 
-    def _measure(self, prompts: Sequence[Any], name: str, adapter: Adapter | None, roundings: int) -> Measure:
-        written = attempt(self._runner.generate, prompts, None if adapter is None else name, self._new)
-        if isinstance(written, str):
-            return Measure(fails=(f"did not run: {written}",))
-        inputs = self._read(prompts, written.tokens)
-        border = self._manifest.reread_at
-        exact = RowsAlone(self._exact.case, inputs, border)
+    def _measure(self, prompts: Sequence[Any], name: str, adapter: Adapter | None, roundings: int) -> Measurement:
+        generated = attempt(self._runner.generate, prompts, None if adapter is None else name, self._new)
+        if isinstance(generated, str):
+            return Measurement(fails=(f"did not run: {generated}",))
+        inputs = self._forward_inputs(prompts, generated.tokens)
+        reread_at = self._manifest.reread_at
+        exact = SeparateRows(self._exact.case, inputs, reread_at)
         targets = [
-            RowsAlone(partial(self._target.case, rounding=rounding), inputs, border) for rounding in range(roundings)
+            SeparateRows(partial(self._target.case, rounding=rounding), inputs, reread_at)
+            for rounding in range(roundings)
         ]
         if adapter is None:
-            on, off = self._outputs(exact.off(), [target.off() for target in targets], written.logits), None
+            on, off = self._output_arrays(exact.off(), [target.off() for target in targets], generated.logits), None
         else:
-            on = self._outputs(exact.on(name), [target.on(adapter) for target in targets], written.logits)
-            off = self._outputs(exact.off(name), [target.off(adapter) for target in targets], None)
-        dtype = whole_outputs(self._manifest)["logits"].dtype
-        found = measure(Evidence(on, off, None, dtype, classes=self._manifest.quantize != "none"))
-        if found.on is None:
-            return found
-        tokens, stray = judge_tokens(on, written.tokens, _endless(self._config), self._begun(prompts))
-        fails = (f"{stray} of {tokens.count} tokens are not the largest of their logits",) if stray else ()
-        return replace(found, tokens=tokens, fails=fails)
+            on = self._output_arrays(exact.on(name), [target.on(adapter) for target in targets], generated.logits)
+            off = self._output_arrays(exact.off(name), [target.off(adapter) for target in targets], None)
+        dtype = whole_model_outputs(self._manifest)["logits"].dtype
+        measurement = measure(OutputSet(on, off, None, dtype, classes=self._manifest.quantize != "none"))
+        if measurement.on is None:
+            return measurement
+        tokens, not_largest = compare_tokens(
+            on, generated.tokens, _without_forced_end(self._config), self._rows_before_new(prompts)
+        )
+        fails = (f"{not_largest} of {tokens.count} tokens are not the largest of their logits",) if not_largest else ()
+        return replace(measurement, tokens=tokens, fails=fails)
 
-    def _begun(self, prompts: Sequence[Any]) -> list[Row]:
-        """Each prompt as the runtime's rules see it."""
+    def _rows_before_new(self, prompts: Sequence[Any]) -> list[Row]:
+        """Returns each prompt in the form that the runtime's rules take."""
         if ENCODER not in self._manifest.graphs:
             return [Row(prompt, prompt, (), self._new) for prompt in prompts]
-        text = "input_features" not in whole_inputs(self._manifest)
+        text = "input_features" not in whole_model_inputs(self._manifest)
         return [Row(self._config.begin, prompt if text else None, (), self._new) for prompt in prompts]
 
     @property
-    def _written_before(self) -> list[int]:
-        """Tokens of each row before the first new one."""
+    def _tokens_before_new(self) -> list[int]:
+        """Number of tokens in each row before the first new one. For an encoder-decoder: in the decoder's text."""
         if ENCODER in self._manifest.graphs:
             return [len(self._config.begin)] * len(self._lengths)
         return self._lengths
 
-    def _read(self, prompts: Sequence[Any], tokens: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs of one forward over prompts and new tokens but the last: padded on the right, unlike the runtime's."""
-        inputs = whole_inputs(self._manifest)
+    def _forward_inputs(self, prompts: Sequence[Any], tokens: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the inputs of one forward over the prompts and all new tokens but the last.
+
+        They are padded on the right; the runtime pads prompts on the left.
+        """
+        inputs = whole_model_inputs(self._manifest)
         made: dict[str, np.ndarray]
         if ENCODER not in self._manifest.graphs:
-            made = _padded([[*p, *new[:-1]] for p, new in zip(prompts, tokens.tolist(), strict=True)])
+            made = _pad([[*p, *new[:-1]] for p, new in zip(prompts, tokens.tolist(), strict=True)])
         else:
-            made = {} if "input_features" in inputs else _padded(prompts)
+            made = {} if "input_features" in inputs else _pad(prompts)
             if "input_features" in inputs:
                 made["input_features"] = np.stack(prompts)
             begin = np.tile(np.array(self._config.begin, np.int64), (len(tokens), 1))
             made["decoder_input_ids"] = np.concatenate([begin, tokens[:, :-1]], axis=1)
         return {name: value for name, value in made.items() if name in inputs}
 
-    def _outputs(
+    def _output_arrays(
         self,
         exact: Mapping[str, np.ndarray],
         targets: Sequence[Mapping[str, np.ndarray]],
         actual: np.ndarray | None,
-    ) -> Outputs:
-        """Of each row the logits that its new tokens are chosen from, [rows, new, n]."""
+    ) -> OutputArrays:
+        """Returns the logits [rows, new, vocabulary] from which the new tokens are chosen."""
 
-        def chosen_from(logits: np.ndarray) -> np.ndarray:
-            starts = [before - 1 for before in self._written_before]
+        def logits_of_new(logits: np.ndarray) -> np.ndarray:
+            starts = [before - 1 for before in self._tokens_before_new]
             return np.stack([row[start : start + self._new] for row, start in zip(logits, starts, strict=True)])
 
-        return Outputs(chosen_from(exact["logits"]), tuple(chosen_from(target["logits"]) for target in targets), actual)
+        return OutputArrays(
+            logits_of_new(exact["logits"]), tuple(logits_of_new(target["logits"]) for target in targets), actual
+        )
 
 
-def greedy_trials(
-    manifest: Manifest, exact: Exact, target: Reference, runner: Runner, limits: TextLimits
-) -> list[GreedyTrial]:
-    """One of short prompts, and one for each border of a decoder alone that those do not cross."""
-    found = [GreedyTrial(manifest, exact, target, runner, limits)]
-    for border in () if ENCODER in manifest.graphs else limits.crossed:
-        if found[0].reach <= border and (border < limits.writable or border == limits.positions):
-            found.append(GreedyTrial(manifest, exact, target, runner, limits, border))
-    return list({trial.case: trial for trial in found}.values())
+def greedy_case_runners(
+    manifest: Manifest, exact: Float64Reference, target: Reference, runner: BundleRunner, limits: TextLimits
+) -> list[GreedyCaseRunner]:
+    """Returns a runner for short prompts and, for a decoder without an encoder, one for each border beyond them."""
+    runners = [GreedyCaseRunner(manifest, exact, target, runner, limits)]
+    for border in () if ENCODER in manifest.graphs else limits.checked_borders:
+        can_cross = border < limits.longest_generated or border == limits.positions
+        if runners[0].tokens_read <= border and can_cross:
+            runners.append(GreedyCaseRunner(manifest, exact, target, runner, limits, border))
+    return list({item.case: item for item in runners}.values())
 
 
-def _endless(config: GenerationConfig) -> GenerationConfig:
-    """As it is for a caller who ignores ends: none is forced."""
+def _without_forced_end(config: GenerationConfig) -> GenerationConfig:
+    """Returns the config for a caller that ignores end tokens: no end token is forced."""
     return replace(config, rules=replace(config.rules, forced_eos_token_id=()))
 
 
-def judge_tokens(
-    outputs: Outputs, tokens: np.ndarray, config: GenerationConfig, rows: Sequence[Row]
+def compare_tokens(
+    outputs: OutputArrays, tokens: np.ndarray, config: GenerationConfig, rows: Sequence[Row]
 ) -> tuple[Tokens, int]:
-    """How many tokens [rows, new] are clear, and agree; and how many are not the largest of O's logits.
+    """Compares generated tokens with the largest logits of R and of O.
 
-    Both sides are changed by the bundle's own rules first, each after the tokens that were written before it.
+    The rules of the bundle are applied to the logits of both sides first, given the tokens before each position.
+
+    Args:
+        outputs: Logits [rows, new, vocabulary].
+        tokens: Generated tokens [rows, new].
+        config: Rules of the bundle.
+        rows: The prompts, one per row.
+
+    Returns:
+        Counts of the tokens, and the number of tokens that are not the largest logit of O.
     """
     assert outputs.actual is not None
     processors = [processors_for(config.rules, row) for row in rows]
@@ -191,19 +236,19 @@ def judge_tokens(
             np.float64,
         )
 
-    expected, found = scores(outputs.reference), scores(outputs.actual)
-    both = np.isfinite(expected) & np.isfinite(found)
-    error = float(np.abs(np.where(both, found, 0) - np.where(both, expected, 0)).max())
+    expected, actual = scores(outputs.reference), scores(outputs.actual)
+    finite = np.isfinite(expected) & np.isfinite(actual)
+    error = float(np.abs(np.where(finite, actual, 0) - np.where(finite, expected, 0)).max())
     second, first = np.moveaxis(np.partition(expected, -2, axis=-1)[..., -2:], -1, 0)
     clear = first - second > 2 * error
     agreed = clear & (expected.argmax(-1) == tokens)
-    stray = int((found.argmax(-1) != tokens).sum())
-    return Tokens(tokens.size, int(clear.sum()), int(agreed.sum())), stray
+    not_largest = int((actual.argmax(-1) != tokens).sum())
+    return Tokens(tokens.size, int(clear.sum()), int(agreed.sum())), not_largest
 
 
 def _prompts(manifest: Manifest, limits: TextLimits, lengths: Sequence[int], rng: np.random.Generator) -> list[Any]:
-    """Random tokens a prompt; of an encoder that reads no text, random features."""
-    inputs = whole_inputs(manifest)
+    """Returns random token ids per prompt; for an encoder that reads no text, random features."""
+    inputs = whole_model_inputs(manifest)
     if "input_features" in inputs:
         shape = [int(dim) for dim in inputs["input_features"].shape[1:]]
         return [rng.standard_normal(shape).astype(inputs["input_features"].dtype) for _ in lengths]
@@ -211,7 +256,8 @@ def _prompts(manifest: Manifest, limits: TextLimits, lengths: Sequence[int], rng
     return [(row + (row >= limits.pad)).tolist() for row in ids]
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+def _pad(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """Returns token ids and mask [rows, tokens], padded on the right."""
     width = max(map(len, rows))
     lengths = np.array([len(row) for row in rows])
     return {

@@ -1,10 +1,11 @@
-"""The law: when numbers count as proof that the graph computes what the model does.
+"""Acceptance criteria for graphs in floating point: when the numbers show that a graph computes what the model does.
 
-    e(x)   = max|x - R| / rms(R)                over unpadded positions
+    e(x)   = max|x - R| / rms(R)                over positions without padding
     effect = max|R_on - R_off| / rms(R_on)
     cosine = cosine(O_on - O_off, R_on - R_off)
-with rms(R) over all cases of an adapter: the two logits of a single row may both happen to be near zero, where a
-harmless error would look large.
+
+rms(R) is taken over all cases of an adapter: both logits of a single row may be near zero by chance, and then a
+harmless error would look large. The points are those of `docs/parity.md`, section "The criteria".
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from adapter_export.parity.measure import OFF, Error, Fit, Measure, Tokens
+from adapter_export.parity.measure import OFF, Error, ErrorPair, Measurement, Tokens
 
 
 class Verdict(str, Enum):
-    """Ordered from best to worst. INCONCLUSIVE is no pass: what was seen would look the same for a wrong graph."""
+    """Ordered from best to worst. INCONCLUSIVE is not a pass: a wrong graph could have given the same numbers."""
 
     PASS = "pass"
     INCONCLUSIVE = "inconclusive"
@@ -26,16 +27,16 @@ class Verdict(str, Enum):
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of them; PASS of none."""
+    """Returns the worst of the verdicts; PASS if there are none."""
     order = list(Verdict)
     return max(verdicts, key=order.index, default=Verdict.PASS)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Thresholds of one dtype; how they were calibrated is in `docs/parity.md`.
+    """Thresholds of one dtype. `docs/parity.md` describes their calibration.
 
-    e(O) <= slack * e(T) + floor, and e(O) <= ceiling; effect / e(O) >= effect; cosine >= cosine.
+    A case passes only if e(O) <= slack * e(T) + floor, e(O) <= ceiling, effect / e(O) >= effect, and cosine >= cosine.
     """
 
     floor: float
@@ -52,15 +53,24 @@ LIMITS: Mapping[str, Limits] = {
 }
 
 
-# An error of more ceilings is the graph's: those of 1% in one tensor begin at 17.
-NEARLY = 10
+# A case with an error of more than this many ceilings is not repeated: the graph is wrong. A single tensor that is off
+# by 1% gives an error of at least 17 ceilings.
+MAX_RETRY_CEILINGS = 10
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """verdict, the reasons for it when it is no pass, and the numbers; None for a number that could not be taken.
+    """The verdict on one output of one case. A number is None where it could not be measured.
 
-    error, target_error: e(O) and e(T) with the adapter. off_error: e(O) without its body.
+    Attributes:
+        verdict: The verdict.
+        reasons: Why the verdict is not PASS.
+        error: e(O) with the adapter.
+        target_error: e(T) with the adapter.
+        off_error: e(O) without the adapter's body.
+        effect: See the module's docstring; for 8-bit weights see `quantized`.
+        cosine: See the module's docstring.
+        tokens: Counts of generated tokens.
     """
 
     verdict: Verdict
@@ -73,63 +83,92 @@ class Judgement:
     tokens: Tokens | None = None
 
 
-def judge(measures: Sequence[Measure], limits: Limits) -> list[Judgement]:
-    """Points 1 to 4 for one output of one adapter: a judgement for each of its cases."""
-    rms_on = rms(item.on for item in measures)
-    rms_off = rms(item.off for item in measures)
-    return [_judge(item, rms_on, rms_off, limits) for item in measures]
+def judge(measurements: Sequence[Measurement], limits: Limits) -> list[Judgement]:
+    """Judges the cases of one output of one adapter by points 1 to 4.
+
+    Args:
+        measurements: One per case.
+        limits: Thresholds of the graph's dtype.
+
+    Returns:
+        One judgement per case.
+    """
+    rms_on = rms(item.on for item in measurements)
+    rms_off = rms(item.off for item in measurements)
+    return [_judge(item, rms_on, rms_off, limits) for item in measurements]
 
 
-def nearly_right(measures: Sequence[Measure], limits: Limits, *, failed: bool) -> list[bool]:
-    """Which cases are no pass, and O is so near R that the inputs may be to blame; failed: those that fail as well."""
+def may_be_sensitive(measurements: Sequence[Measurement], limits: Limits, *, failed: bool) -> list[bool]:
+    """Selects the cases that did not pass although the error of O is small. Sensitive inputs may be the reason.
+
+    Args:
+        measurements: One per case.
+        limits: Thresholds of the graph's dtype.
+        failed: Whether failed cases are selected as well; otherwise only inconclusive ones are.
+
+    Returns:
+        One flag per case.
+    """
     verdicts = (Verdict.FAIL, Verdict.INCONCLUSIVE) if failed else (Verdict.INCONCLUSIVE,)
 
-    def near(judgement: Judgement) -> bool:
+    def is_small(judgement: Judgement) -> bool:
         errors = [error.max for error in (judgement.error, judgement.off_error) if error is not None]
-        return limits.floor < max(errors, default=0.0) <= NEARLY * limits.ceiling
+        return limits.floor < max(errors, default=0.0) <= MAX_RETRY_CEILINGS * limits.ceiling
 
-    return [judgement.verdict in verdicts and near(judgement) for judgement in judge(measures, limits)]
+    return [judgement.verdict in verdicts and is_small(judgement) for judgement in judge(measurements, limits)]
 
 
-def _judge(item: Measure, rms_on: float, rms_off: float, limits: Limits) -> Judgement:
+def _judge(item: Measurement, rms_on: float, rms_off: float, limits: Limits) -> Judgement:
     fails, doubts = list(item.fails), list(item.doubts)
-    error = target = off_error = effect = None
+    error = target_error = off_error = effect = None
     if item.on is not None:
-        error, target = _close("", item.on, rms_on, limits, fails, doubts)
+        error, target_error = _check_errors("", item.on, rms_on, limits, fails, doubts)
     if item.off is not None:
-        off_error, _ = _close(OFF, item.off, rms_off, limits, fails, doubts)
+        off_error, _ = _check_errors(OFF, item.off, rms_off, limits, fails, doubts)
     if item.change is not None and error is not None:
         effect = item.change / rms_on
-        _right(effect, error.max, item.cosine, limits, fails, doubts)
+        _check_effect(effect, error.max, item.cosine, limits, fails, doubts)
     if item.tokens is not None:
-        _chosen(item.tokens, fails, doubts)
+        _check_generated_tokens(item.tokens, fails, doubts)
     verdict = Verdict.FAIL if fails else Verdict.INCONCLUSIVE if doubts else Verdict.PASS
-    return Judgement(verdict, (*fails, *doubts), error, target, off_error, effect, item.cosine, item.tokens)
+    return Judgement(verdict, (*fails, *doubts), error, target_error, off_error, effect, item.cosine, item.tokens)
 
 
-def _close(
-    prefix: str, fit: Fit, rms: float, limits: Limits, fails: list[str], doubts: list[str]
+def _check_errors(
+    prefix: str, pair: ErrorPair, rms_reference: float, limits: Limits, fails: list[str], doubts: list[str]
 ) -> tuple[Error, Error]:
-    """Point 2: close to float64, as close as PyTorch itself is at this dtype. Returns the errors of O and of T."""
-    error, target = fit.actual.relative(rms), fit.target.relative(rms)
-    bound = limits.slack * target.max + limits.floor
+    """Checks point 2: O is as close to float64 as PyTorch is at this dtype.
+
+    Args:
+        prefix: Prefix of all messages.
+        pair: Errors of O and of T.
+        rms_reference: rms(R) over all cases.
+        limits: Thresholds of the graph's dtype.
+        fails: Reasons for FAIL are appended here.
+        doubts: Reasons for INCONCLUSIVE are appended here.
+
+    Returns:
+        e(O) and e(T).
+    """
+    error, target_error = pair.actual.relative(rms_reference), pair.target.relative(rms_reference)
+    bound = limits.slack * target_error.max + limits.floor
     if error.max > bound:
         fails.append(f"{prefix}e(O) = {error.max:.2e} is above {limits.slack:g} e(T) + {limits.floor:g} = {bound:.2e}")
     elif error.max > limits.ceiling:
         line = f"{prefix}e(O) = {error.max:.2e} is above the ceiling {limits.ceiling:g}"
-        if target.max > limits.ceiling:
-            doubts.append(f"{line}, but so is PyTorch itself at this dtype: e(T) = {target.max:.2e}")
+        if target_error.max > limits.ceiling:
+            doubts.append(f"{line}, but so is PyTorch itself at this dtype: e(T) = {target_error.max:.2e}")
         else:
             fails.append(line)
-    return error, target
+    return error, target_error
 
 
-def _right(
+def _check_effect(
     effect: float, error: float, cosine: float | None, limits: Limits, fails: list[str], doubts: list[str]
 ) -> None:
-    """Points 3 and 4: the adapter matters, and what it changed is the right change."""
+    """Checks points 3 and 4: the adapter has a measurable effect, and O has the same effect as R."""
     if effect == 0 or effect < limits.effect * error:
-        # A cosine between changes of the size of rounding would say nothing: it is not looked at.
+        # The cosine is not checked here: where the changes are as small as the rounding, it carries no information.
         doubts.append(
             f"the adapter changes the output too little to tell: effect = {effect:.2e}, expected {limits.effect:g} "
             f"e(O) = {limits.effect * error:.2e} or more"
@@ -140,16 +179,16 @@ def _right(
         fails.append(f"the change is another one: cosine = {cosine:.6f}, below {limits.cosine:g}")
 
 
-def _chosen(tokens: Tokens, fails: list[str], doubts: list[str]) -> None:
-    """Where the choice is clear, it is PyTorch's."""
+def _check_generated_tokens(tokens: Tokens, fails: list[str], doubts: list[str]) -> None:
+    """Checks that every token with a clear margin is the token that PyTorch chooses."""
     if wrong := tokens.clear - tokens.agreed:
         fails.append(f"another token than PyTorch's at {wrong} of {tokens.clear} with a clear margin")
     elif not tokens.clear:
         doubts.append(f"of {tokens.count} tokens none has a margin above twice the error")
 
 
-def rms(fits: Iterable[Fit | None]) -> float:
-    """Of R over all positions of several cases; NaN of none."""
-    found = [fit for fit in fits if fit is not None]
-    count = sum(fit.count for fit in found)
-    return math.sqrt(sum(fit.squares for fit in found) / count) if count else math.nan
+def rms(pairs: Iterable[ErrorPair | None]) -> float:
+    """Returns the root mean square of R over all positions of all cases; NaN if there are none."""
+    present = [pair for pair in pairs if pair is not None]
+    count = sum(pair.count for pair in present)
+    return math.sqrt(sum(pair.squares for pair in present) / count) if count else math.nan

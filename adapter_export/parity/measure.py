@@ -1,7 +1,6 @@
-"""What one output of one case gave, in numbers. Pure numpy: arrays in, numbers out.
+"""Measures one output of one case: the arrays of R, T and O go in, numbers come out. Pure numpy.
 
-R PyTorch in float64 with the adapter unmerged, T PyTorch at the graph's dtype, O ONNX Runtime, for the same inputs.
-`on` and `off`: with and without the adapter's body; its task head stays in both (see `docs/parity.md`).
+R, T, O, on and off are explained in `adapter_export.parity`.
 """
 
 from __future__ import annotations
@@ -12,11 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# A position is clear where the largest logit exceeds the second largest by at least this much. The class of the largest
+# logit is then at least 2.7 times as likely as the next one.
+MARGIN = 1.0
+# Prefix of messages about the run without the adapter.
+OFF = "without the adapter: "
+
 
 @dataclass(frozen=True)
-class Outputs:
-    """R, T and O of one output, on or off; O is None where the graph cannot run like that. targets: T, and what else it
-    might have been, had it rounded otherwise."""
+class OutputArrays:
+    """The arrays of one output in one state, on or off. All have the same shape if the graph is right.
+
+    Attributes:
+        reference: R.
+        targets: T as PyTorch rounds it, followed by T in other roundings, if any.
+        actual: O; None where the graph cannot run in this state.
+    """
 
     reference: np.ndarray
     targets: tuple[np.ndarray, ...]
@@ -24,16 +34,19 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What one output of one case gave.
+class OutputSet:
+    """Arrays to compare for one output of one case.
 
-    off: None where there is no adapter to speak of. kept: which leading positions (B, T) count; None means all.
-    dtype: of the output, as the graph promises it. classes: the last axis holds logits, whose choice is compared
-    as well.
+    Attributes:
+        on: Arrays with the adapter.
+        off: Arrays without the adapter; None for the base model, which has no adapter to switch off.
+        kept: Boolean mask [batch, tokens] of the positions to compare; None for all positions.
+        dtype: Name of the dtype that the manifest declares for the output.
+        classes: Whether the last axis holds logits. If so, the predicted classes are compared as well.
     """
 
-    on: Outputs
-    off: Outputs | None
+    on: OutputArrays
+    off: OutputArrays | None
     kept: np.ndarray | None
     dtype: str
     classes: bool = False
@@ -41,34 +54,45 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Error:
-    """Differences from R: the largest, the 99.9th percentile, and the mean."""
+    """Absolute differences from R: the largest, the 99.9th percentile, and the mean."""
 
     max: float
     p999: float
     mean: float
 
     def relative(self, rms: float) -> Error:
+        """Returns the errors divided by `rms`."""
         return Error(self.max / rms, self.p999 / rms, self.mean / rms)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How far O chooses among classes as R does, over positions: the mean of KL(softmax R || softmax O), how many
-    positions there are, how many of them are clear in R (see `MARGIN`), at how many of those the classes agree, and at
-    how many they do not though every T chooses as R does.
+class ClassAgreement:
+    """How far O predicts the same classes as R, over the positions of one output.
+
+    Attributes:
+        divergence: Mean of KL(softmax R || softmax O), in nats.
+        positions: Number of positions.
+        clear: Number of positions that are clear in R, see `MARGIN`.
+        agreed: Number of clear positions at which O and R predict the same class.
+        wrong: Number of clear positions at which O predicts another class than R, although every T predicts that of R.
     """
 
     divergence: float
     positions: int
     clear: int
     agreed: int
-    lost: int
+    wrong: int
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of tokens that were generated: how many there are, how many are clear (see `greedy`), and at how many of those
-    O chose as R does."""
+    """Counts of generated tokens.
+
+    Attributes:
+        count: Number of tokens.
+        clear: Number of tokens with a clear margin in R, see `greedy`.
+        agreed: Number of clear tokens that are the largest logit of R as well.
+    """
 
     count: int
     clear: int
@@ -76,32 +100,46 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How far O and T are from R, in R's units; of several T the one furthest away. squares, count: sum of R^2 and
-    number of values, for its rms."""
+class ErrorPair:
+    """Errors of one output in one state, in units of the output.
+
+    Attributes:
+        actual: Error of ONNX Runtime against float64.
+        target: Error of PyTorch at the graph's dtype against float64; of several roundings the one with the largest
+            maximum.
+        squares: Sum of the squares of R, for its root mean square.
+        count: Number of values of R.
+        class_agreement: Predicted classes of O and R; None for outputs that are not compared as classes.
+    """
 
     actual: Error
     target: Error
     squares: float
     count: int
-    choice: Choice | None = None
+    class_agreement: ClassAgreement | None = None
 
 
 @dataclass(frozen=True)
-class Change:
-    """Sums over positions of what the adapter changed: (O_on - O_off)(R_on - R_off), the squares of each, and those of
-    O_on - R_on. Sums of several cases add up."""
+class EffectSums:
+    """Sums over positions that describe the effect of an adapter. Those of several cases can be weighted and added.
+
+    Attributes:
+        product: Sum of (O_on - O_off)(R_on - R_off).
+        actual: Sum of the squares of O_on - O_off.
+        expected: Sum of the squares of R_on - R_off.
+        error: Sum of the squares of O_on - R_on.
+    """
 
     product: float
     actual: float
     expected: float
     error: float
 
-    def __mul__(self, weight: float) -> Change:
-        return Change(*(weight * value for value in (self.product, self.actual, self.expected, self.error)))
+    def __mul__(self, weight: float) -> EffectSums:
+        return EffectSums(*(weight * value for value in (self.product, self.actual, self.expected, self.error)))
 
-    def __add__(self, other: Change) -> Change:
-        return Change(
+    def __add__(self, other: EffectSums) -> EffectSums:
+        return EffectSums(
             self.product + other.product,
             self.actual + other.actual,
             self.expected + other.expected,
@@ -110,139 +148,169 @@ class Change:
 
     @property
     def cosine(self) -> float | None:
-        """Of both changes; None where one of them is zero."""
+        """Cosine between O_on - O_off and R_on - R_off; None where one of them is zero."""
         lengths = math.sqrt(self.actual * self.expected)
         return self.product / lengths if lengths > 0 else None
 
     @property
     def effect(self) -> float:
-        """How large the change is beside the error, by root mean squares."""
+        """rms(R_on - R_off) / rms(O_on - R_on): the size of the effect relative to the error."""
         return math.sqrt(self.expected / self.error) if self.error > 0 else math.inf
 
 
 @dataclass(frozen=True)
-class Measure:
-    """fails, doubts: what is wrong with the form of the outputs, or with what they are compared with; then there are no
-    numbers. change: max|R_on - R_off|. cosine: of O_on - O_off and R_on - R_off; None where one of them is zero.
+class Measurement:
+    """The numbers of one output of one case.
+
+    There are no numbers where `fails` or `doubts` contains an entry about the form of the arrays.
+
+    Attributes:
+        fails: What is wrong with the output of ONNX Runtime.
+        doubts: Why the PyTorch reference cannot be compared with.
+        on: Errors with the adapter.
+        off: Errors without the adapter; None where O has no off state.
+        change: max|R_on - R_off|, in units of the output.
+        cosine: Cosine between O_on - O_off and R_on - R_off; None where one of them is zero.
+        effect_sums: Sums from which change and cosine over several cases are computed.
+        tokens: Counts of generated tokens; None for cases without generation.
     """
 
     fails: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
-    on: Fit | None = None
-    off: Fit | None = None
+    on: ErrorPair | None = None
+    off: ErrorPair | None = None
     change: float | None = None
     cosine: float | None = None
-    change_sums: Change | None = None
+    effect_sums: EffectSums | None = None
     tokens: Tokens | None = None
 
 
-# Between the two largest logits, from which on a choice is clear: it is then 2.7 times as likely as the next.
-MARGIN = 1.0
-# Before what concerns the run without the adapter.
-OFF = "without the adapter: "
+def measure(output_set: OutputSet) -> Measurement:
+    """Checks the form of the arrays and, if it is right, measures their differences.
 
-
-def measure(evidence: Evidence) -> Measure:
-    """Check the form of the outputs and, where nothing is wrong with it, measure them.
-
-    For a graph without an off state T_off stands in for O_off: it has the rounding errors of the graph's dtype too,
-    which in half precision are mostly common to both states and cancel.
+    For a graph without an off state, T_off is used in place of O_off. It has the rounding errors of the graph's dtype
+    too. In half precision they are mostly common to both states, and cancel in the difference of the states.
     """
-    on, off = (_select(outputs, evidence.kept) for outputs in (evidence.on, evidence.off))
+    on, off = (_select(outputs, output_set.kept) for outputs in (output_set.on, output_set.off))
     assert on is not None
     assert on.actual is not None
-    fails, doubts = _form("", evidence.on, on, evidence.dtype)
-    if off is not None and evidence.off is not None and off.actual is not None:
-        more = _form(OFF, evidence.off, off, evidence.dtype)
-        fails, doubts = fails + more[0], doubts + more[1]
+    fails, doubts = _check_form("", output_set.on, on, output_set.dtype)
+    if off is not None and output_set.off is not None and off.actual is not None:
+        off_fails, off_doubts = _check_form(OFF, output_set.off, off, output_set.dtype)
+        fails, doubts = fails + off_fails, doubts + off_doubts
     if fails or doubts:
-        return Measure(tuple(fails), tuple(doubts))
+        return Measurement(tuple(fails), tuple(doubts))
     if off is None:
-        return Measure(on=_fit(on, evidence.classes))
+        return Measurement(on=_error_pair(on, output_set.classes))
     expected = on.reference - off.reference
-    changed = on.actual - (off.targets[0] if off.actual is None else off.actual)
-    sums = Change(
-        float(np.vdot(changed, expected)),
-        float(np.vdot(changed, changed)),
+    actual = on.actual - (off.targets[0] if off.actual is None else off.actual)
+    sums = EffectSums(
+        float(np.vdot(actual, expected)),
+        float(np.vdot(actual, actual)),
         float(np.vdot(expected, expected)),
         float(np.square(on.actual - on.reference).sum()),
     )
-    return Measure(
-        on=_fit(on, evidence.classes),
-        off=None if off.actual is None else _fit(off, evidence.classes),
+    return Measurement(
+        on=_error_pair(on, output_set.classes),
+        off=None if off.actual is None else _error_pair(off, output_set.classes),
         change=float(np.abs(expected).max()),
         cosine=sums.cosine,
-        change_sums=sums,
+        effect_sums=sums,
     )
 
 
-def _select(outputs: Outputs | None, kept: np.ndarray | None) -> Outputs | None:
-    """The positions that count, as float64; O as it is where its shape is wrong."""
+def _select(outputs: OutputArrays | None, kept: np.ndarray | None) -> OutputArrays | None:
+    """Returns the kept positions as float64. All positions of O are returned where its shape is wrong."""
     if outputs is None:
         return None
     shape = outputs.reference.shape
 
     def select(array: np.ndarray) -> np.ndarray:
-        whole = kept is None or array.shape != shape
-        selected: np.ndarray = (array if whole else array[kept]).astype(np.float64)
+        keep_all = kept is None or array.shape != shape
+        selected: np.ndarray = (array if keep_all else array[kept]).astype(np.float64)
         return selected
 
     actual = None if outputs.actual is None else select(outputs.actual)
-    return Outputs(select(outputs.reference), tuple(map(select, outputs.targets)), actual)
+    return OutputArrays(select(outputs.reference), tuple(map(select, outputs.targets)), actual)
 
 
-def _form(prefix: str, whole: Outputs, kept: Outputs, dtype: str) -> tuple[list[str], list[str]]:
-    """Shape, dtype, finite, neither constant nor all zero: what fails, and what makes the comparison worthless."""
-    reference, actual = kept.reference, kept.actual
-    assert whole.actual is not None
+def _check_form(prefix: str, outputs: OutputArrays, selected: OutputArrays, dtype: str) -> tuple[list[str], list[str]]:
+    """Checks shape and dtype, and that the values are finite and neither constant nor all zero.
+
+    Args:
+        prefix: Prefix of all messages.
+        outputs: The arrays with all positions, in their own dtypes.
+        selected: The kept positions of the same arrays, float64.
+        dtype: Expected name of the dtype of O.
+
+    Returns:
+        What is wrong with O, and why R or T cannot be compared with.
+    """
+    reference, actual = selected.reference, selected.actual
+    assert outputs.actual is not None
     assert actual is not None
-    if whole.actual.shape != whole.reference.shape:
-        found = f"expected {list(whole.reference.shape)}, found {list(whole.actual.shape)}"
-        return [f"{prefix}shape: {found}"], []
+    if outputs.actual.shape != outputs.reference.shape:
+        shapes = f"expected {list(outputs.reference.shape)}, found {list(outputs.actual.shape)}"
+        return [f"{prefix}shape: {shapes}"], []
     fails, doubts = [], []
-    if whole.actual.dtype.name != dtype:
-        fails.append(f"{prefix}dtype: expected {dtype}, found {whole.actual.dtype.name}")
+    if outputs.actual.dtype.name != dtype:
+        fails.append(f"{prefix}dtype: expected {dtype}, found {outputs.actual.dtype.name}")
     if not actual.size:
         return fails, [f"{prefix}the output is empty: nothing to compare"]
-    if not all(np.isfinite(array).all() for array in (reference, *kept.targets)):
+    if not all(np.isfinite(array).all() for array in (reference, *selected.targets)):
         doubts.append(f"{prefix}PyTorch itself gives NaN or infinity: nothing to compare with")
-    elif _constant(reference):
+    elif _is_constant(reference):
         doubts.append(f"{prefix}the model's own output is constant: it would not show a mistake")
     if not np.isfinite(actual).all():
         fails.append(f"{prefix}{np.count_nonzero(~np.isfinite(actual))} of {actual.size} values are not finite")
-    elif _constant(actual) and not doubts:
+    elif _is_constant(actual) and not doubts:
         fails.append(f"{prefix}the output is {'all zero' if not actual.any() else f'constant: {actual.flat[0]:.4g}'}")
     return fails, doubts
 
 
-def _constant(values: np.ndarray) -> bool:
-    """Whether all values are equal; of a single one, whether it is zero."""
+def _is_constant(values: np.ndarray) -> bool:
+    """Returns whether all values are equal; for a single value, whether it is zero."""
     return bool(np.ptp(values) == 0 and (values.size > 1 or not values.any()))
 
 
-def _fit(outputs: Outputs, classes: bool) -> Fit:
+def _error_pair(outputs: OutputArrays, classes: bool) -> ErrorPair:
     assert outputs.actual is not None
     reference = outputs.reference
-    return Fit(
+    agreement = None
+    if classes and reference.shape[-1] > 1:
+        agreement = class_agreement(reference, outputs.targets, outputs.actual)
+    return ErrorPair(
         _error(outputs.actual - reference),
         max((_error(target - reference) for target in outputs.targets), key=lambda error: error.max),
         float(np.square(reference).sum()),
         reference.size,
-        choice(reference, outputs.targets, outputs.actual) if classes and reference.shape[-1] > 1 else None,
+        agreement,
     )
 
 
-def choice(reference: np.ndarray, targets: Sequence[np.ndarray], actual: np.ndarray) -> Choice:
-    """Of logits (..., n), n > 1, in float64."""
-    expected, found = (array.reshape(-1, array.shape[-1]) for array in (reference, actual))
-    ours, theirs = _log_softmax(expected), _log_softmax(found)
-    second, first = np.partition(expected, -2, axis=-1)[:, -2:].T
+def class_agreement(reference: np.ndarray, targets: Sequence[np.ndarray], actual: np.ndarray) -> ClassAgreement:
+    """Compares the classes that logits predict.
+
+    Args:
+        reference: R, float64 [..., classes], with at least two classes.
+        targets: T in one or more roundings, each of the shape of R.
+        actual: O, of the shape of R.
+    """
+    reference, actual = (array.reshape(-1, array.shape[-1]) for array in (reference, actual))
+    log_expected, log_actual = _log_softmax(reference), _log_softmax(actual)
+    second, first = np.partition(reference, -2, axis=-1)[:, -2:].T
     clear = first - second >= MARGIN
-    best = expected.argmax(-1)
-    agreed = clear & (best == found.argmax(-1))
-    sure = np.all([best == target.reshape(expected.shape).argmax(-1) for target in targets], axis=0)
-    divergence = float((np.exp(ours) * (ours - theirs)).sum(-1).mean())
-    return Choice(divergence, len(expected), int(clear.sum()), int(agreed.sum()), int((clear & ~agreed & sure).sum()))
+    expected = reference.argmax(-1)
+    agreed = clear & (expected == actual.argmax(-1))
+    kept_by_targets = np.all([expected == target.reshape(reference.shape).argmax(-1) for target in targets], axis=0)
+    divergence = float((np.exp(log_expected) * (log_expected - log_actual)).sum(-1).mean())
+    return ClassAgreement(
+        divergence,
+        positions=len(reference),
+        clear=int(clear.sum()),
+        agreed=int(agreed.sum()),
+        wrong=int((clear & ~agreed & kept_by_targets).sum()),
+    )
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a report says besides its numbers: what was not judged as might be expected, and what precision costs."""
+"""Notes of a report: what was not checked in the usual way, and what 8-bit weights cost."""
 
 from __future__ import annotations
 
@@ -8,54 +8,70 @@ from dataclasses import replace
 from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.cases import Case, TextLimits
-from adapter_export.parity.measure import Measure
-from adapter_export.parity.quantized import middle_divergence
-from adapter_export.parity.records import is_within
+from adapter_export.parity.measure import Measurement
+from adapter_export.parity.quantized import median_divergence
+from adapter_export.parity.records import is_nested
 from adapter_export.runtime.generation.start import generates
 
 
-def take_unreached(measured: dict[tuple[str, str], dict[Case, Measure]]) -> list[str]:
-    """Outputs that an adapter does not reach at all, though it changes others (an adapter of the decoder alone, and the
-    encoder's output): there is no change to compare, and they are judged as equal to R. Returns notes on them."""
-    found = []
+def remove_absent_effects(measured: dict[tuple[str, str], dict[Case, Measurement]]) -> list[str]:
+    """Removes the effect from the measurements of outputs that an adapter does not affect, also not in PyTorch.
+
+    An example is the output of the encoder if the adapter is in the decoder only. There is no effect to compare, so
+    only the errors of these outputs are judged. The adapter must affect another output.
+
+    Args:
+        measured: The measurements of all cases, by (adapter, output). Changed in place.
+
+    Returns:
+        One note per output.
+    """
+    notes = []
     changes = {key: {item.change for item in items.values()} - {None} for key, items in measured.items()}
     for (adapter, output), own in changes.items():
         others = [values for (name, other), values in changes.items() if name == adapter and other != output]
         if own == {0.0} and any(values - {0.0} for values in others):
             items = measured[adapter, output]
-            items |= {case: replace(item, change=None, cosine=None, change_sums=None) for case, item in items.items()}
-            found.append(f"adapter {adapter} changes nothing of {output}, in PyTorch neither")
-    return found
+            items |= {case: replace(item, change=None, cosine=None, effect_sums=None) for case, item in items.items()}
+            notes.append(f"adapter {adapter} changes nothing of {output}, in PyTorch neither")
+    return notes
 
 
-def prices(manifest: Manifest, measured: Mapping[tuple[str, str], Mapping[Case, Measure]]) -> Iterator[str]:
-    """What quantized weights cost, adapter by adapter."""
+def cost_notes(manifest: Manifest, measured: Mapping[tuple[str, str], Mapping[Case, Measurement]]) -> Iterator[str]:
+    """Yields one note per adapter: the accuracy that 8-bit weights cost."""
     for (adapter, _), items in measured.items():
-        found = [item.on.choice for item in items.values() if item.on is not None and item.on.choice is not None]
-        if found:
-            positions, divergence = sum(choice.positions for choice in found), middle_divergence(found)
-            clear, agreed = sum(choice.clear for choice in found), sum(choice.agreed for choice in found)
+        pairs = [item.on for item in items.values() if item.on is not None]
+        agreements = [pair.class_agreement for pair in pairs if pair.class_agreement is not None]
+        if agreements:
+            positions, divergence = sum(item.positions for item in agreements), median_divergence(agreements)
+            clear, agreed = sum(item.clear for item in agreements), sum(item.agreed for item in agreements)
             yield (
                 f"{manifest.quantize}: {adapter}: KL {divergence:.1e} in the middle case; of {positions} positions "
                 f"{clear} have a clear margin, {agreed} of them the same class on top"
             )
 
 
-def notes_on(manifest: Manifest, limits: TextLimits | None, recorded: Sequence[str]) -> list[str]:
-    """What was not judged as might be expected. recorded: adapters that were judged by a record alone."""
+def general_notes(manifest: Manifest, limits: TextLimits | None, recorded: Sequence[str]) -> list[str]:
+    """Returns notes on what was not checked in the usual way.
+
+    Args:
+        manifest: The manifest of the bundle.
+        limits: Limits of the texts; None without texts or without a model in PyTorch.
+        recorded: Adapters that were judged by a record only.
+    """
     notes = []
-    within = [output for output in manifest.outputs if is_within(output)]
+    nested = [output for output in manifest.outputs if is_nested(output)]
     for name in recorded:
         notes.append(
             f"adapter {name}: judged at the shapes of its record alone"
             + (", and not on what it generates" if generates(manifest) else "")
-            + (f", and not on {', '.join(within)}" if within else "")
+            + (f", and not on {', '.join(nested)}" if nested else "")
         )
-    if limits and limits.beyond is not None:
-        crossed = ", ".join(map(str, limits.crossed)) or "none"
+    if limits and limits.checked_length is not None:
+        crossed = ", ".join(map(str, limits.checked_borders)) or "none"
         notes.append(
-            f"texts were judged up to {limits.beyond} of the {limits.longest} tokens the model takes; borders crossed: "
-            f"{crossed}"
+            f"texts were judged up to {limits.checked_length} of the {limits.longest} tokens the model takes; "
+            f"borders crossed: {crossed}"
         )
     if manifest.mode == "bank":
         notes.append("every row was judged in a batch beside rows of other adapters and of none")

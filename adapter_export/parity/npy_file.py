@@ -1,8 +1,8 @@
-"""Arrays as numpy writes them into an archive (`.npy`), read strictly.
+"""Reads `.npy` files, the arrays in a `.npz` archive, strictly.
 
-Numpy's own reader takes the header for Python, and raises what its tokenizer, its parser and its dtypes raise. Here it
-is what numpy writes, to the letter: a mark, a version, the header's length, `{'descr': '<f8', 'fortran_order': False,
-'shape': (2, 3), }`, and the values. Format: `numpy.lib.format`.
+Numpy's own reader parses the header as Python code, and raises whatever its tokenizer, its parser and its dtypes raise.
+This reader accepts exactly what numpy writes: a magic string, a version, the length of the header, the header
+`{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3), }`, and the values. `numpy.lib.format` describes the format.
 """
 
 from __future__ import annotations
@@ -12,27 +12,38 @@ import re
 
 import numpy as np
 
-_MARK = b"\x93NUMPY"
-# Version -> bytes of the header's length.
+_MAGIC = b"\x93NUMPY"
+# By version: the number of bytes of the field with the header's length.
 _LENGTHS = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
 _HEADER = re.compile(
     rb"\{'descr': '(?P<dtype>[<>|](?:b1|[iu][1248]|f[248]|U[1-9][0-9]{0,8}))', "
     rb"'fortran_order': (?P<fortran>True|False), "
     rb"'shape': \((?P<shape>(?:[0-9]{1,18}, ?){0,64}(?:[0-9]{1,18})?)\), \} *\n?"
 )
-# As numpy.
+# The limit of numpy.
 _MAX_RANK = 64
+# The last code point of Unicode.
 _LAST_CHARACTER = 0x10FFFF
 
 
 class NotArray(Exception):
-    """What is wrong with the bytes of an array, in one line."""
+    """The bytes are not an array; the message says why, in one line."""
 
 
 def parse_npy(data: bytes) -> np.ndarray:
-    """The array: numbers, truth values or texts. Raises NotArray for anything else."""
-    start = len(_MARK) + 2
-    if not data.startswith(_MARK) or (width := _LENGTHS.get(data[len(_MARK) : start])) is None:
+    """Reads an array of numbers, booleans or strings.
+
+    Args:
+        data: Contents of a `.npy` file.
+
+    Returns:
+        A writable array.
+
+    Raises:
+        NotArray: The bytes are something else.
+    """
+    start = len(_MAGIC) + 2
+    if not data.startswith(_MAGIC) or (width := _LENGTHS.get(data[len(_MAGIC) : start])) is None:
         raise NotArray("no array of numpy's")
     begin = start + width + int.from_bytes(data[start : start + width], "little")
     if (header := _HEADER.fullmatch(data[start + width : begin])) is None or begin > len(data):
@@ -43,7 +54,7 @@ def parse_npy(data: bytes) -> np.ndarray:
         raise NotArray(f"a shape that no array can have: {shape!r:.80}")
     if math.prod(shape) * dtype.itemsize != len(data) - begin:
         raise NotArray(f"{len(data) - begin} bytes do not hold {shape!r:.80} of {dtype.str}")
-    # A copy: PyTorch takes no array that cannot be written.
+    # A copy, because PyTorch does not accept arrays that are read-only.
     values: np.ndarray = np.frombuffer(data, dtype, offset=begin).copy()
     if dtype.kind == "U" and values.size and values.view(f"{dtype.str[0]}u4").max() > _LAST_CHARACTER:
         raise NotArray("a text with what is no character")

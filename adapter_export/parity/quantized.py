@@ -1,16 +1,21 @@
-"""The law for weights in 8 bits. T is PyTorch with the same weights in 8 bits (`eight_bits`), R the model as it was.
+"""Acceptance criteria for weights in 8 bits.
 
-Of each case
-    e(x) = mean|x - R| / rms(R)      e(O) <= 3 e(T) + FLOOR, on and off
-    where a choice among logits is clear in R, and T makes it as well, so must O
-and over all cases of an adapter
-    change       O_on - O_off and R_on - R_off, each case by 1 / e(T)^2: what says little counts little
-    effect       rms(R_on - R_off) / rms(O_on - R_on), cosine of both changes
-    price        of the middle case: e(O), and for logits KL(softmax R || softmax O)
+T is PyTorch with the same weights in 8 bits (`recording.eight_bits`); R is the model with its original weights.
 
-Single numbers say little: on SmolLM2-135M the largest error of a logit is 0.35 to 0.9 rms(R), of tokens that nobody
-would choose. And some random texts say nothing about 8 bits: where float32's own rounding is 20 times what it is
-elsewhere, 8 bits move the logits by half of rms(R), in PyTorch too.
+For each case:
+    e(x) = mean|x - R| / rms(R), and e(O) <= 3 e(T) + FLOOR, on and off. At positions where the class of the largest
+    logit is clear in R, and T predicts it too, O must predict it as well.
+
+Over all cases of an adapter:
+    effect: rms(R_on - R_off) / rms(O_on - R_on).
+    change: compare O_on - O_off with R_on - R_off by their cosine. Effect and cosine are computed from sums over all
+    cases; a case is weighted by 1 / e(T)^2, because cases with large quantization error carry little information.
+    cost of 8 bits: the median over the cases of e(O) and, for logits, of KL(softmax R || softmax O).
+
+Means are used because single values carry little information: on SmolLM2-135M the largest error of a logit is 0.35 to
+0.9 rms(R), for tokens that would never be generated. Some random texts carry no information about 8 bits: where the
+rounding error of float32 is 20 times as large as for other texts, 8 bits change the logits by half of rms(R), in
+PyTorch as well.
 """
 
 from __future__ import annotations
@@ -23,34 +28,41 @@ from operator import add
 import numpy as np
 
 from adapter_export.parity.judge import Judgement, Verdict, rms
-from adapter_export.parity.measure import OFF, Choice, Fit, Measure
+from adapter_export.parity.measure import OFF, ClassAgreement, ErrorPair, Measurement
 
-# Thresholds; how they were calibrated is in `docs/parity.md`.
+# Thresholds. `docs/parity.md` describes their calibration.
 SLACK = 3.0
 FLOOR = 0.01
 EFFECT = 2.0
 COSINE = 0.8
 ERROR = 0.1
 DIVERGENCE = 0.05
-# Of e(T), so that a T without any error is not all that counts.
-_LEAST = 1e-6
+# Lower bound of e(T) in the weights, so that a case in which T has no error does not outweigh all others.
+_MIN_TARGET_ERROR = 1e-6
 
 
-def judge_quantized(measures: Sequence[Measure]) -> list[Judgement]:
-    """A judgement for each case of one output of one adapter; what is found over all of them stands in the first."""
-    judged = judge_alone(measures)
+def judge_quantized(measurements: Sequence[Measurement]) -> list[Judgement]:
+    """Judges the cases of one output of one adapter.
+
+    Args:
+        measurements: One per case.
+
+    Returns:
+        One judgement per case. The reasons that concern all cases together are added to the first one.
+    """
+    judgements = judge_each_case(measurements)
     fails, doubts = [], []
-    for prefix, fits in (("", [item.on for item in measures]), (OFF, [item.off for item in measures])):
-        fails += _price(prefix, [fit for fit in fits if fit is not None], rms(fits))
+    for prefix, pairs in (("", [item.on for item in measurements]), (OFF, [item.off for item in measurements])):
+        fails += _check_cost(prefix, [pair for pair in pairs if pair is not None], rms(pairs))
     weighted = [
-        item.change_sums * max(item.on.target.mean, _LEAST) ** -2
-        for item in measures
-        if item.change_sums is not None and item.on is not None
+        item.effect_sums * max(item.on.target.mean, _MIN_TARGET_ERROR) ** -2
+        for item in measurements
+        if item.effect_sums is not None and item.on is not None
     ]
     effect = cosine = None
     if weighted:
-        whole = reduce(add, weighted)
-        effect, cosine = whole.effect, whole.cosine
+        total = reduce(add, weighted)
+        effect, cosine = total.effect, total.cosine
         if effect < EFFECT:
             doubts.append(
                 f"over all cases: the adapter changes the output too little to tell: effect = {effect:.2f}, expected "
@@ -58,71 +70,72 @@ def judge_quantized(measures: Sequence[Measure]) -> list[Judgement]:
             )
         elif cosine is None or cosine < COSINE:
             fails.append(f"over all cases: the change is another one: cosine = {cosine or 0:.4f}, below {COSINE:g}")
-    judged = [replace(judgement, effect=effect, cosine=cosine) for judgement in judged]
-    return [_with(judged[0], fails, doubts), *judged[1:]] if judged else []
+    judgements = [replace(judgement, effect=effect, cosine=cosine) for judgement in judgements]
+    return [_add_reasons(judgements[0], fails, doubts), *judgements[1:]] if judgements else []
 
 
-def judge_alone(measures: Sequence[Measure]) -> list[Judgement]:
-    """What each case shows by itself: the form of its outputs, their errors, and the clear choices."""
-    rms_on, rms_off = rms(item.on for item in measures), rms(item.off for item in measures)
-    judged = []
-    for item in measures:
+def judge_each_case(measurements: Sequence[Measurement]) -> list[Judgement]:
+    """Judges what each case shows on its own: the form of its arrays, its errors, and its clear positions."""
+    rms_on, rms_off = rms(item.on for item in measurements), rms(item.off for item in measurements)
+    judgements = []
+    for item in measurements:
         fails = list(item.fails)
-        for prefix, fit, size in (("", item.on, rms_on), (OFF, item.off, rms_off)):
-            if fit is not None:
-                fails += _close(prefix, fit, size)
-        plain = Judgement(
+        for prefix, pair, case_rms in (("", item.on, rms_on), (OFF, item.off, rms_off)):
+            if pair is not None:
+                fails += _check_errors(prefix, pair, case_rms)
+        judgement = Judgement(
             Verdict.PASS,
             error=None if item.on is None else item.on.actual.relative(rms_on),
             target_error=None if item.on is None else item.on.target.relative(rms_on),
             off_error=None if item.off is None else item.off.actual.relative(rms_off),
             tokens=item.tokens,
         )
-        judged.append(_with(plain, fails, list(item.doubts)))
-    return judged
+        judgements.append(_add_reasons(judgement, fails, list(item.doubts)))
+    return judgements
 
 
-def by_chance(measures: Sequence[Measure]) -> list[bool]:
-    """Which cases fail by numbers that T might have had as well, had it rounded otherwise."""
+def may_fail_by_chance(measurements: Sequence[Measurement]) -> list[bool]:
+    """Returns for each case whether it fails by numbers that another rounding of T may explain."""
     return [
         judgement.verdict is Verdict.FAIL and item.on is not None and not item.fails
-        for item, judgement in zip(measures, judge_alone(measures), strict=True)
+        for item, judgement in zip(measurements, judge_each_case(measurements), strict=True)
     ]
 
 
-def _close(prefix: str, fit: Fit, size: float) -> list[str]:
+def _check_errors(prefix: str, pair: ErrorPair, rms_reference: float) -> list[str]:
+    """Returns what fails in one state of one case."""
     fails = []
-    error, target = fit.actual.mean / size, fit.target.mean / size
-    if not error <= SLACK * target + FLOOR:
+    error, target_error = pair.actual.mean / rms_reference, pair.target.mean / rms_reference
+    if not error <= SLACK * target_error + FLOOR:
         fails.append(
             f"{prefix}mean error = {error:.2e} is above {SLACK:g} times PyTorch's with the same weights + {FLOOR:g} "
-            f"= {SLACK * target + FLOOR:.2e}"
+            f"= {SLACK * target_error + FLOOR:.2e}"
         )
-    if fit.choice is not None and fit.choice.lost:
+    if (agreement := pair.class_agreement) is not None and agreement.wrong:
         fails.append(
-            f"{prefix}another class on top at {fit.choice.lost} of {fit.choice.clear} clear positions, where PyTorch "
+            f"{prefix}another class on top at {agreement.wrong} of {agreement.clear} clear positions, where PyTorch "
             "with the same weights keeps it"
         )
     return fails
 
 
-def _price(prefix: str, fits: Sequence[Fit], size: float) -> list[str]:
-    """What 8 bits cost, in the middle case: single inputs may be beyond them."""
+def _check_cost(prefix: str, pairs: Sequence[ErrorPair], rms_reference: float) -> list[str]:
+    """Returns what fails in the cost of 8 bits. The median is used because single inputs may exceed every limit."""
     fails = []
-    if fits and not (error := float(np.median([fit.actual.mean for fit in fits])) / size) <= ERROR:
+    if pairs and not (error := float(np.median([pair.actual.mean for pair in pairs])) / rms_reference) <= ERROR:
         fails.append(f"{prefix}over all cases: mean error = {error:.2e} is above {ERROR:g}")
-    choices = [fit.choice for fit in fits if fit.choice is not None]
-    if choices and (divergence := middle_divergence(choices)) > DIVERGENCE:
+    agreements = [pair.class_agreement for pair in pairs if pair.class_agreement is not None]
+    if agreements and (divergence := median_divergence(agreements)) > DIVERGENCE:
         fails.append(f"{prefix}over all cases: KL = {divergence:.2e} is above {DIVERGENCE:g}")
     return fails
 
 
-def middle_divergence(choices: Iterable[Choice]) -> float:
-    """Of the middle case."""
-    return float(np.median([choice.divergence for choice in choices]))
+def median_divergence(agreements: Iterable[ClassAgreement]) -> float:
+    """Returns the median over the cases of the mean KL divergence, in nats."""
+    return float(np.median([agreement.divergence for agreement in agreements]))
 
 
-def _with(judgement: Judgement, fails: list[str], doubts: list[str]) -> Judgement:
+def _add_reasons(judgement: Judgement, fails: list[str], doubts: list[str]) -> Judgement:
     reasons = (*judgement.reasons, *fails, *doubts)
     verdict = judgement.verdict
     if doubts and verdict is Verdict.PASS:

@@ -1,4 +1,7 @@
-"""Records of what an adapter computes, made by the library that trained it; without torch. See `recording`."""
+"""Reads records: files with inputs and the outputs that the library of an adapter computes for them. Without torch.
+
+`recording` describes the format.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from adapter_export.reading.json_text import NotJson, parse
 from adapter_export.reading.links import folder_of
 from adapter_export.reading.shown import shortened
 
-# A record unpacks to no more than this: one from a stranger must not fill the memory.
+# Largest size of an unpacked record in bytes. Without a limit a file from an untrusted source could fill the memory.
 _MAX_BYTES = 8 << 30
 _STATES = ("on", "off")
 _PADDINGS = ("none", "left", "right")
@@ -29,7 +32,12 @@ _PADDINGS = ("none", "left", "right")
 
 @dataclass(frozen=True)
 class RecordedCase(Case):
-    """One case of a record. key: its name there. adapter: whose record."""
+    """One case of a record.
+
+    Attributes:
+        key: Name of the case in the file.
+        adapter: Name of the adapter.
+    """
 
     key: str = ""
     adapter: str = ""
@@ -41,9 +49,19 @@ class RecordedCase(Case):
 
 @dataclass(frozen=True)
 class Record:
-    """witness: the library and its version. class_name: of the model it ran. labels: class names of the adapter's task
-    head, None where nobody has named them. kinds: by precision why PyTorch's outputs in it are not there, None where
-    they are. cases: by their names in the file.
+    """The contents of a record.
+
+    Attributes:
+        path: The file.
+        witness: Name and version of the library that computed the outputs.
+        versions: Versions of Python and of the libraries involved.
+        base_sha256: sha256 of the base model's weights.
+        adapter_sha256: sha256 of the checkpoint.
+        class_name: Class of the model that was run.
+        labels: Class names of the adapter's task head; None if the classes have no names.
+        kinds: For each precision: None if its outputs were recorded, else the reason why they were not.
+        cases: Cases by their names in the file.
+        arrays: All arrays of the file by name.
     """
 
     path: Path
@@ -58,30 +76,49 @@ class Record:
     arrays: Mapping[str, np.ndarray]
 
     def inputs(self, case: RecordedCase) -> dict[str, np.ndarray]:
-        """What the model was given, by name."""
+        """Returns the recorded inputs of a case, by name."""
         return self._named(f"{case.key}/input/")
 
     def outputs(self, case: RecordedCase, state: str, kind: str = EXACT) -> dict[str, np.ndarray]:
-        """What it gave, by name, but for outputs within outputs. state: `on` or `off`. kind: see `recording`; empty
-        where it is not there."""
-        found = self._named(f"{case.key}/{state}/{kind}/")
-        return {name: array for name, array in found.items() if not is_within(name)}
+        """Returns the recorded outputs of a case, without nested outputs.
+
+        Args:
+            case: A case of this record.
+            state: `on` or `off`.
+            kind: Precision, see `recording`.
+
+        Returns:
+            Arrays by output. Empty if nothing was recorded in this precision.
+        """
+        outputs = self._named(f"{case.key}/{state}/{kind}/")
+        return {name: array for name, array in outputs.items() if not is_nested(name)}
 
     def _named(self, prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
 
 
-def is_within(output: str) -> bool:
-    """Whether this is an output within an output (of CLIP's two models): transformers 4 and 5 call other tensors so."""
+def is_nested(output: str) -> bool:
+    """Returns whether this output is nested in another one, as those of CLIP's two models are.
+
+    Nested outputs are not compared: transformers 4 and 5 use the same names for different tensors.
+    """
     return "." in output
 
 
 def read_record(path: str | Path, adapter: str) -> Record:
-    """Read the record of the adapter of that name. Raises InputError for a file that is no whole record."""
+    """Reads the record of an adapter.
+
+    Args:
+        path: The file.
+        adapter: Name of the adapter in the bundle.
+
+    Raises:
+        InputError: The file is not a complete record.
+    """
     path = Path(path)
     arrays = _arrays(path)
-    record = _parse(path, adapter, _about(path, arrays.pop("meta", None)), arrays)
-    _check_whole(record)
+    record = _parse(path, adapter, _read_meta(path, arrays.pop("meta", None)), arrays)
+    _check_complete(record)
     return record
 
 
@@ -90,22 +127,22 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         try:
             files = read_archive(content, _MAX_BYTES, deflated=True)
         except BadArchive as error:
-            raise _no_record(path, str(error)) from None
+            raise _not_a_record(path, str(error)) from None
     arrays: dict[str, np.ndarray] = {}
     for file in list(files):
         try:
             arrays[file.removesuffix(".npy")] = parse_npy(files.pop(file))
         except NotArray as error:
-            raise _no_record(path, f"{file[:100]!r}: {error}") from None
+            raise _not_a_record(path, f"{file[:100]!r}: {error}") from None
     return arrays
 
 
-def _no_record(path: Path, found: str) -> InputError:
-    return InputError(f"{path}: expected a record (.npz), found: {found}")
+def _not_a_record(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: expected a record (.npz), found: {reason}")
 
 
 def check_record(record: Record, manifest: Manifest, info: AdapterInfo) -> None:
-    """Raise InputError where the record is of another base model, or of another checkpoint, than the bundle's."""
+    """Raises InputError if the record was made with another base model or another checkpoint than the bundle."""
     if record.base_sha256 != manifest.base.sha256:
         raise InputError(
             f"{record.path}: was recorded with a base model of weights {record.base_sha256[:12]}..., but the bundle "
@@ -118,7 +155,8 @@ def check_record(record: Record, manifest: Manifest, info: AdapterInfo) -> None:
         )
 
 
-def _about(path: Path, meta: Any) -> dict[str, Any]:
+def _read_meta(path: Path, meta: Any) -> dict[str, Any]:
+    """Returns the JSON object in the array `meta`."""
     try:
         about = parse(str(meta)) if meta is not None else None
     except NotJson:
@@ -161,7 +199,7 @@ def _parse(path: Path, adapter: str, about: Mapping[str, Any], arrays: Mapping[s
 
 
 def _texts(about: Mapping[str, Any], where: Path, name: str) -> dict[str, Any]:
-    """Texts by name, or null."""
+    """Returns a field whose values are strings or null."""
     values: dict[str, Any] = field(about, where, name, dict)
     for value in values.values():
         if value is not None and not isinstance(value, str):
@@ -169,8 +207,8 @@ def _texts(about: Mapping[str, Any], where: Path, name: str) -> dict[str, Any]:
     return values
 
 
-def _check_whole(record: Record) -> None:
-    """Every case has inputs and outputs, and a lower precision has what float64 has."""
+def _check_complete(record: Record) -> None:
+    """Checks that every case has inputs and outputs, and that lower precisions have the same outputs as float64."""
     if not record.cases:
         raise InputError(f"{record.path}: expected cases, found none")
     for key, case in record.cases.items():

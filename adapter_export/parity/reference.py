@@ -1,4 +1,4 @@
-"""What the outputs should be: the model in PyTorch, with each adapter unmerged."""
+"""Computes R and T: the outputs of the model in PyTorch, with each adapter unmerged, by our own injection."""
 
 from __future__ import annotations
 
@@ -18,39 +18,57 @@ from adapter_export.parity.recording.subject import named_tensors
 
 Outputs = dict[str, np.ndarray]
 
-# Multiply-adds of a forward pass below which PyTorch gets one thread: on a busy machine two that wait for each other
-# took 170 s for what one does in 13 s (MiniLM, the short cases of five adapters).
+# A forward pass with fewer multiply-adds than this runs in a single thread. On a busy machine two threads that wait for
+# each other took 170 s for what one thread does in 13 s (MiniLM, the short cases of five adapters).
 _SMALL_WORK = 1 << 30
 
 
 class Reference:
-    """The base model at its module's dtype; `case` gives its outputs for one set of inputs.
+    """The base model at the dtype of its module. It computes R if that is float64, and T otherwise.
 
-    With a float64 module this is R. Loading in float64 is not enough for that: norms, rotary positions and softmax of
-    many models cast to float32 by themselves (errors of 5e-7, as large as what is to be judged, and masks of -inf that
-    give NaN), so every such cast is lifted to float64 too.
+    Loading a model in float64 is not enough for R: the code of many models casts norms, rotary positions and softmax to
+    float32. This gives errors of 5e-7, as large as the errors to be judged, and NaN for masks of -inf. So every such
+    cast is replaced by a cast to float64.
+
+    Attributes:
+        base: The base model.
+        exact: Whether the dtype is float64.
+        step: Relative size of a rounding of a layer's outputs.
+        parameters: Number of parameters.
+        own_head: The base model's own task head, as an adapter without blocks.
     """
 
     def __init__(self, base: BaseModel, step: float | None = None) -> None:
-        """step: relative size of what rounding changes in a layer's outputs; None is half a unit of the dtype."""
+        """Keeps the model and reads its head.
+
+        Args:
+            base: The base model.
+            step: Relative size of a rounding of a layer's outputs; None for half a unit in the last place of the dtype.
+        """
         import torch
 
         self.base = base
         self.exact = base.module.dtype == torch.float64
         self.step = torch.finfo(base.module.dtype).eps / 2 if step is None else step
         self.parameters = sum(parameter.numel() for parameter in base.module.parameters())
-        # Adapters bring heads of their own; this one goes back in for what has none.
+        # Adapters may replace the task head. For adapters without a head this one is put back.
         own = base.module.config.id2label if base.info.head else {}
         head = read_head(base.module, base.info.head)
         self.own_head = Adapter("none", {}, head, tuple(str(own[i]) for i in sorted(own)) or None)
 
     def case(self, inputs: Mapping[str, np.ndarray], rounding: int = 0) -> CaseReference:
-        """rounding: 0 is the model as it is, every other number a way of its own to round (`rounded_otherwise`)."""
+        """Returns the case for one set of inputs; its outputs are computed when they are asked for.
+
+        Args:
+            inputs: Arrays by name.
+            rounding: 0 for the model as it is. Every other number is the seed of another rounding, see
+                `rounded_otherwise`.
+        """
         return CaseReference(self, inputs, rounding)
 
 
 class CaseReference:
-    """Outputs for one set of inputs. What the base model's body computes is computed once, whatever head follows."""
+    """Computes the outputs for one set of inputs. The base model's body is run once for all task heads."""
 
     def __init__(self, reference: Reference, inputs: Mapping[str, np.ndarray], rounding: int = 0) -> None:
         import torch
@@ -62,13 +80,13 @@ class CaseReference:
         self._body: Any = None
 
     def on(self, adapter: Adapter) -> Outputs:
-        """With the whole adapter: its blocks unmerged, and its task head where it has one."""
+        """Returns the outputs, by name, with the adapter: its blocks unmerged, and its task head if it has one."""
         with self.injected(adapter):
             return self.run()
 
     @contextmanager
     def injected(self, adapter: Adapter) -> Iterator[None]:
-        """Inside the block the whole adapter is in the model."""
+        """Returns a context in which the adapter is in the model, with its task head."""
         self._load_head(adapter)
         injection = inject(self._reference.base.module, adapter)
         try:
@@ -77,9 +95,10 @@ class CaseReference:
             injection.remove()
 
     def off(self, adapter: Adapter | None = None) -> Outputs:
-        """Without any adapter; with the task head of `adapter` where one is given and has one."""
+        """Returns the outputs, by name, without any adapter, but with the task head of `adapter` if it has one."""
         self._load_head(adapter)
-        # A head that begins inside the base model changes what that gives; all of it, where the class is its own base.
+        # The body's outputs cannot be kept if the head begins inside the base model, or if the model class is its own
+        # base model: another head then changes them.
         base = self._reference.base
         inside = adapter is not None and base.info.pooler in adapter.head
         inside = inside or base.module.base_model is base.module
@@ -91,7 +110,7 @@ class CaseReference:
 
     @contextmanager
     def _body_once(self) -> Iterator[None]:
-        """Inside the block the base model under the task class is run at most once a case, and then remembered."""
+        """Returns a context in which the base model below the task head runs at most once per case."""
         body = self._reference.base.module.base_model
         forward = body.forward
 
@@ -107,16 +126,20 @@ class CaseReference:
             del body.forward
 
     def run(self) -> Outputs:
-        """The outputs of the model as it is now."""
+        """Returns the outputs, by name, of the model in its current state.
+
+        Raises:
+            InputError: PyTorch cannot run the model with these inputs.
+        """
         import torch
 
         module = self._reference.base.module
-        # A cache is no output of a graph that scores or classifies.
+        # The graphs of a forward over a full text have no KV cache among their outputs.
         extra = {"use_cache": False} if getattr(module.config, "use_cache", False) else {}
         try:
             with torch.inference_mode(), few_threads(self._reference.parameters, self._inputs), self._precision():
                 result = module(**self._inputs, **extra)
-        except Exception as error:  # a model raises what it likes
+        except Exception as error:  # the code of a model may raise anything
             folder = self._reference.base.folder
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in self._inputs.items())
             reason = f"{type(error).__name__}: {error}"
@@ -131,9 +154,11 @@ class CaseReference:
 
 @contextmanager
 def few_threads(parameters: int, inputs: Mapping[str, Any]) -> Iterator[None]:
-    """Inside the block PyTorch has one thread where a forward pass with those inputs is little work.
+    """Returns a context in which PyTorch uses one thread if a forward pass with these inputs is short.
 
-    parameters: of the model. inputs: arrays or tensors of PyTorch.
+    Args:
+        parameters: Number of parameters of the model.
+        inputs: Arrays or tensors by name.
     """
     import torch
 

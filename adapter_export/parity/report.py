@@ -1,4 +1,4 @@
-"""What a parity check found: the record itself, as a JSON object, and as a table for people."""
+"""The result of a parity check: as objects, as JSON, and as a table in the terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from adapter_export.parity.judge import Judgement, Verdict, worst
 from adapter_export.parity.witness import NONE
 from adapter_export.terminal import console, visible
 
-# How the runs without an adapter are called; no adapter can have this name.
+# Stands in place of an adapter's name for runs without an adapter. No adapter can have this name.
 NO_ADAPTER = "(no adapter)"
 _SHOWN_REASONS = 12
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check of the bundle as a whole."""
+    """A check of the bundle as a whole: its name, its verdict, and one line of details."""
 
     name: str
     verdict: Verdict
@@ -28,7 +28,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """One output of one case; adapter is NO_ADAPTER for a run without one."""
+    """The judgement on one output of one case. `adapter` is NO_ADAPTER for a run without an adapter."""
 
     adapter: str
     case: Case
@@ -38,11 +38,22 @@ class Result:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """notes: what was not judged as it might be expected, and why. placement: share of nodes by provider.
-    witnesses: by adapter who besides us says what it should compute: `peft 0.21.2`, `recorded by adapters 1.3.0`, or
-    `none: ...` with the reason.
-    judged_to: the longest text judged in tokens, where the model takes longer ones or computes otherwise beyond; else
-    None.
+    """The result of a parity check.
+
+    Attributes:
+        bundle: Folder of the bundle.
+        mode: How the bundle holds its adapters.
+        task: Task of the bundle.
+        dtype: dtype of the graphs.
+        provider: The requested provider, `cpu` or `cuda`.
+        checks: Checks of the bundle as a whole.
+        results: One per adapter, case and output.
+        notes: What was not checked in the usual way, and why.
+        placement: Share of the graph nodes, from 0 to 1, by execution provider of ONNX Runtime.
+        witnesses: The witness of each adapter: `peft 0.21.2`, `recorded by adapters 1.3.0`, or `none: ...` with the
+            reason.
+        judged_to: Length in tokens of the longest checked text, if the model accepts longer texts or has a border
+            beyond it; else None.
     """
 
     bundle: Path
@@ -59,13 +70,16 @@ class ParityReport:
 
     @property
     def witnessed(self) -> bool:
-        """Whether every adapter has a witness besides our own reading of its checkpoint."""
+        """Whether every adapter has a witness other than our own reading of its checkpoint."""
         return not any(name.startswith(NONE) for name in self.witnesses.values())
 
     @property
     def outcome(self) -> str:
-        """The verdict in words: a pass says what it does not cover, `pass (unwitnessed)` where it rests on our own
-        reading alone, `pass (not judged beyond 512 tokens)`, or both with a semicolon between them."""
+        """The verdict in words. A pass names what it does not cover.
+
+        `pass (unwitnessed)` if an adapter has no witness, `pass (not judged beyond 512 tokens)` if longer texts were
+        not checked, or both, separated by a semicolon.
+        """
         limits = [] if self.witnessed else ["unwitnessed"]
         if self.judged_to is not None:
             limits.append(f"not judged beyond {self.judged_to} tokens")
@@ -74,18 +88,18 @@ class ParityReport:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of everything; INCONCLUSIVE when no case was run."""
+        """The worst verdict of all checks and cases; at best INCONCLUSIVE if no case was run."""
         if not self.results:
             return worst([Verdict.INCONCLUSIVE, *(check.verdict for check in self.checks)])
         return worst([*(check.verdict for check in self.checks), *(item.judgement.verdict for item in self.results)])
 
     def of(self, adapter: str) -> tuple[Result, ...]:
-        """The results of one adapter."""
+        """Returns the results of one adapter."""
         return tuple(item for item in self.results if item.adapter == adapter)
 
 
 def summary(report: ParityReport) -> list[dict[str, Any]]:
-    """One object per adapter: its verdict and, over its cases, the worst of every number."""
+    """Returns one object per adapter: its verdict and, over its cases, the worst value of every number."""
     rows = []
     for name in dict.fromkeys(item.adapter for item in report.results):
         judgements = [item.judgement for item in report.of(name)]
@@ -107,7 +121,7 @@ def summary(report: ParityReport) -> list[dict[str, Any]]:
 
 
 def as_dict(report: ParityReport) -> dict[str, Any]:
-    """The whole report as one JSON object."""
+    """Returns the report as an object for JSON."""
     return {
         "verdict": report.outcome,
         "witnesses": dict(report.witnesses),
@@ -130,7 +144,7 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
 
 
 def print_report(report: ParityReport) -> None:
-    """Checks, one line per adapter, and the reasons of what did not pass."""
+    """Prints the checks, one line per adapter, and the reasons for verdicts other than PASS."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -141,10 +155,10 @@ def print_report(report: ParityReport) -> None:
     def coloured(verdict: Verdict) -> Text:
         return Text(verdict.value, colours[verdict])
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         out.print(visible(line, lines=False), soft_wrap=True, highlight=False)
 
-    say(f"{report.bundle}: {report.mode}, {report.task}, {report.dtype}, {report.provider}")
+    print_line(f"{report.bundle}: {report.mode}, {report.task}, {report.dtype}, {report.provider}")
     checks = Table("check", "verdict", "found", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for check in report.checks:
         checks.add_row(check.name, coloured(check.verdict), visible(check.detail))
@@ -156,8 +170,8 @@ def print_report(report: ParityReport) -> None:
             table.add_column(title, justify="right", no_wrap=True)
         for row in summary(report):
             cases = f"{row['cases']['pass']}/{sum(row['cases'].values())}"
-            numbers = [row["error"], row["target_error"], row["off_error"], row["effect"], _rest(row["cosine"])]
-            table.add_row(row["adapter"], coloured(Verdict(row["verdict"])), cases, *map(_short, numbers))
+            numbers = [row["error"], row["target_error"], row["off_error"], row["effect"], _one_minus(row["cosine"])]
+            table.add_row(row["adapter"], coloured(Verdict(row["verdict"])), cases, *map(_format, numbers))
         out.print(table)
     lines = [
         f"{item.judgement.verdict.value}: {item.adapter}, case {item.case.name}, {item.output}: {reason}"
@@ -165,19 +179,19 @@ def print_report(report: ParityReport) -> None:
         for reason in item.judgement.reasons
     ]
     for line in [*lines[:_SHOWN_REASONS], *(f"note: {note}" for note in report.notes)]:
-        say(line)
+        print_line(line)
     if len(lines) > _SHOWN_REASONS:
-        say(f"... and {len(lines) - _SHOWN_REASONS} more; --json has all of them")
+        print_line(f"... and {len(lines) - _SHOWN_REASONS} more; --json has all of them")
     for name, witness in report.witnesses.items():
-        say(f"witness: {name}: {witness}")
+        print_line(f"witness: {name}: {witness}")
     out.print("parity:", Text(report.outcome, colours[report.verdict]), highlight=False)
 
 
-def _short(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
 
 
-def _rest(cosine: float | None) -> float | None:
+def _one_minus(cosine: float | None) -> float | None:
     return None if cosine is None else max(0.0, 1 - cosine)
 
 

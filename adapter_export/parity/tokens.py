@@ -1,4 +1,4 @@
-"""Whether texts become the same tokens in the bundle as in training: its tokenizer against transformers' own."""
+"""Checks that a bundle turns texts into the same tokens as in training: its tokenizer against transformers' own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adapter_export.runtime.text import TextEncoder, longest_text, read_tokenize
 from adapter_export.tokenizer import has_tokenizer, load_tokenizer, samples_for
 
 _NAME = "tokens"
-# What is asked of a chat template: some refuse a system's words, or two of a user's.
+# Conversations for chat templates. Some templates reject a system message, or more than one user message.
 _CONVERSATIONS: tuple[list[dict[str, str]], ...] = (
     [{"role": "user", "content": "Hello, how are you?"}],
     [
@@ -29,45 +29,56 @@ _CONVERSATIONS: tuple[list[dict[str, str]], ...] = (
         {"role": "user", "content": "And 3 + 3?"},
     ],
 )
-# A row of tokens by the names that graphs have for them; None: the text has no tokens.
-Rows = dict[str, list[int]] | None
+# The inputs of a graph for one text: lists of integers, one per token, by input name. None if the text has no tokens.
+Encoding = dict[str, list[int]] | None
 
 
 def check_tokens(model: Path, bundle: Path, manifest: Manifest) -> Check:
-    """Real sentences and, where a bundle generates, conversations: the ids, the types, and where they are cut."""
+    """Compares token ids, token types and truncation, for real texts and, if the bundle generates, for conversations.
+
+    Args:
+        model: Folder of the base model.
+        bundle: Folder of the bundle.
+        manifest: Its manifest.
+    """
     if not present(bundle / "tokenizer.json"):
         reason = "the bundle has no tokenizer, and takes token ids alone"
         return Check(_NAME, Verdict.PASS, reason if has_tokenizer(model) else f"{reason}; the model has none either")
     try:
-        wanted = load_tokenizer(model)
-        served = _Served(bundle, manifest)
+        tokenizer = load_tokenizer(model)
+        encoder = _BundleEncoder(bundle, manifest)
     except InputError as error:
         return Check(_NAME, Verdict.INCONCLUSIVE, f"nothing to compare: {error}")
-    texts = samples_for(wanted)
-    if served.cuts:
-        limit = longest_text(read_json(model / "config.json"), {"model_max_length": wanted.model_max_length})
-        if limit != served.max_length:
-            shown = [value or "no number of" for value in (limit, served.max_length)]
+    texts = samples_for(tokenizer)
+    if encoder.truncates:
+        limit = longest_text(read_json(model / "config.json"), {"model_max_length": tokenizer.model_max_length})
+        if limit != encoder.max_length:
+            shown = [value or "no number of" for value in (limit, encoder.max_length)]
             return Check(_NAME, Verdict.FAIL, f"expected texts to be cut at {shown[0]} tokens, found {shown[1]}")
     for text in texts:
-        if (expected := _expected(wanted, text, served)) != (found := served.text(text)):
-            return Check(_NAME, Verdict.FAIL, _difference(repr(text), expected, found))
-    told = [] if served.prompts is None else list(_conversations(wanted, bundle, served.prompts))
-    for what, one, other in told:
-        if one != other:
-            return Check(_NAME, Verdict.FAIL, _difference(what, _rows(one), _rows(other)))
-    chats = f" and {len(told)} conversations" if told else ""
+        if (expected := _expected_encoding(tokenizer, text, encoder)) != (actual := encoder.encode(text)):
+            return Check(_NAME, Verdict.FAIL, _difference(repr(text), expected, actual))
+    conversations = [] if encoder.prompts is None else list(_conversations(tokenizer, bundle, encoder.prompts))
+    for title, expected_ids, actual_ids in conversations:
+        if expected_ids != actual_ids:
+            return Check(_NAME, Verdict.FAIL, _difference(title, _encoding(expected_ids), _encoding(actual_ids)))
+    chats = f" and {len(conversations)} conversations" if conversations else ""
     return Check(_NAME, Verdict.PASS, f"{len(texts)} texts{chats} become the tokens that transformers makes of them")
 
 
-class _Served:
-    """The bundle's side. prompts: of one that generates. cuts: whether texts are cut, and max_length: where, None for
-    nowhere. names: of
-    what a text becomes."""
+class _BundleEncoder:
+    """Encodes texts with the tokenizer of a bundle.
+
+    Attributes:
+        max_length: Number of tokens at which texts are truncated; None if they are not.
+        truncates: Whether the bundle truncates texts by a limit of its own, which is compared.
+        names: Names of the inputs that a text becomes.
+        prompts: Encoder of prompts; None for a bundle that does not generate.
+    """
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         self.max_length: int | None = None
-        self.cuts = False
+        self.truncates = False
         self.names: Sequence[str] = ("input_ids",)
         self.prompts: PromptTexts | None = None
         self._encoder: TextEncoder | None = None
@@ -76,15 +87,15 @@ class _Served:
         elif "input_ids" in manifest.inputs and ENCODER not in manifest.graphs:
             try:
                 self._encoder = TextEncoder(bundle, manifest)
-            except InputError:  # the graph takes more than texts
+            except InputError:  # the graph has inputs that are not texts
                 self._plain = read_tokenizer(bundle)
             else:
-                self.max_length, self.cuts = self._encoder.max_length, True
+                self.max_length, self.truncates = self._encoder.max_length, True
                 self.names = list(manifest.graphs[manifest.model].given)
         else:
             self._plain = read_tokenizer(bundle)
 
-    def text(self, text: str) -> Rows:
+    def encode(self, text: str) -> Encoding:
         try:
             if self._encoder is not None:
                 return {name: rows[0].tolist() for name, rows in self._encoder.encode([text]).inputs.items()}
@@ -94,51 +105,56 @@ class _Served:
         return {"input_ids": ids} if ids else None
 
 
-def _expected(tokenizer: Any, text: str, served: _Served) -> Rows:
-    cut = {} if served.max_length is None else {"truncation": True, "max_length": served.max_length}
-    encoded = tokenizer(text, verbose=False, **cut)
+def _expected_encoding(tokenizer: Any, text: str, encoder: _BundleEncoder) -> Encoding:
+    """Encodes a text with transformers, truncated like the bundle does."""
+    options = {} if encoder.max_length is None else {"truncation": True, "max_length": encoder.max_length}
+    encoded = tokenizer(text, verbose=False, **options)
     ids = list(encoded["input_ids"])
     if not ids:
         return None
-    # A model that is not given types takes 0 for all.
+    # A model without given token types uses 0 for all tokens.
     zeros = [0] * len(ids)
     known = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": encoded.get("token_type_ids", zeros)}
-    return {name: known[name] for name in served.names}
+    return {name: known[name] for name in encoder.names}
 
 
 def _conversations(
     tokenizer: Any, bundle: Path, prompts: PromptTexts
 ) -> Iterator[tuple[str, list[int] | None, list[int] | None]]:
-    """Each with its tokens on both sides; None where the template refuses it."""
+    """Yields a title, the expected token ids and the actual ones of each conversation.
+
+    The token ids are None if the chat template rejects the conversation.
+    """
     if not tokenizer.chat_template:
         return
     for messages in _CONVERSATIONS:
-        wanted: list[int] | None = None
-        found: list[int] | None = None
+        expected: list[int] | None = None
+        actual: list[int] | None = None
         try:
             rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            wanted = tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
-        except Exception:  # whatever the template makes Python raise
-            wanted = None
+            expected = tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
+        except Exception:  # a template may raise any exception
+            expected = None
         try:
-            found = prompts.encode(render_chat(bundle, messages), special=False)
+            actual = prompts.encode(render_chat(bundle, messages), special=False)
         except InputError:
-            found = None
-        yield f"a conversation of {len(messages)} messages", wanted, found
+            actual = None
+        yield f"a conversation of {len(messages)} messages", expected, actual
 
 
-def _rows(ids: list[int] | None) -> Rows:
+def _encoding(ids: list[int] | None) -> Encoding:
     return None if ids is None else {"input_ids": ids}
 
 
-def _difference(what: str, expected: Rows, found: Rows) -> str:
-    """The first difference, in one line."""
-    shown = what if len(what) <= 60 else f"{what[:57]}..."
-    if expected is None or found is None:
-        sides = [f"{len(side['input_ids'])} tokens" if side else "none" for side in (expected, found)]
-        return f"{shown}: expected {sides[0]}, as transformers makes, found {sides[1]}"
-    name = next(name for name in expected if expected[name] != found.get(name))
-    one, other = expected[name], found.get(name, [])
-    place = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    sides = [str(side[place]) if place < len(side) else "the end" for side in (one, other)]
-    return f"{shown}: {name} {place}: expected {sides[0]}, as transformers makes, found {sides[1]}"
+def _difference(title: str, expected: Encoding, actual: Encoding) -> str:
+    """Describes the first difference in one line."""
+    shown = title if len(title) <= 60 else f"{title[:57]}..."
+    if expected is None or actual is None:
+        texts = [f"{len(side['input_ids'])} tokens" if side else "none" for side in (expected, actual)]
+        return f"{shown}: expected {texts[0]}, as transformers makes, found {texts[1]}"
+    name = next(name for name in expected if expected[name] != actual.get(name))
+    left, right = expected[name], actual.get(name, [])
+    shorter = min(len(left), len(right))
+    index = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), shorter)
+    values = [str(side[index]) if index < len(side) else "the end" for side in (left, right)]
+    return f"{shown}: {name} {index}: expected {values[0]}, as transformers makes, found {values[1]}"

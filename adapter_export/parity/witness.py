@@ -1,7 +1,7 @@
-"""Who else says what an adapter computes: PEFT's own model, beside ours, for its checkpoints.
+"""Opens and runs the witnesses of checkpoints: PEFT's own models, independent of our reading of a checkpoint.
 
-Independent of the rest: it reads the checkpoint and the base model by itself, chooses its class by itself, and knows
-nothing of sites or hooks. What it cannot see is in docs/parity.md.
+A witness reads the checkpoint and the base model with its own code, and chooses the class of the model itself. This
+module imports nothing of our reading. docs/parity.md lists what a witness cannot detect.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ OWN_READING = f"{NONE}our own reading"
 
 @dataclass(frozen=True)
 class Witnesses:
-    """names: by adapter who its witness is, in words. subjects: those of them that run here, in float64.
-    base: the base model without any adapter, as transformers alone loads it. faults: by adapter what PEFT left out.
+    """The witnesses of a bundle's adapters.
+
+    Attributes:
+        names: The witness of each adapter, in words for the report.
+        subjects: By adapter, the float64 models of the witnesses that run in this process.
+        base: The base model without any adapter, as transformers loads it; None if transformers has no class for it.
+        faults: By adapter, what PEFT did not load from the checkpoint.
     """
 
     names: Mapping[str, str]
@@ -35,8 +40,14 @@ class Witnesses:
 
 
 def open_witnesses(model: Path, adapters: Mapping[str, Path], task: str, asked: str | None) -> Witnesses:
-    """The witnesses of checkpoint folders by name. task: of the bundle. asked: the task that was asked for by name,
-    None where the checkpoints and the base model were to tell it."""
+    """Opens the witnesses of checkpoints.
+
+    Args:
+        model: Folder of the base model.
+        adapters: Checkpoint folders by adapter name.
+        task: Task of the bundle.
+        asked: Task that the user chose at export; None if it followed from the checkpoints and the base model.
+    """
     bases = Bases(model, "float64")
     names: dict[str, str] = {}
     subjects: dict[str, Subject] = {}
@@ -64,10 +75,22 @@ def open_witnesses(model: Path, adapters: Mapping[str, Path], task: str, asked: 
 
 
 def run_witness(subject: Subject, inputs: Mapping[str, np.ndarray], *, on: bool) -> dict[str, np.ndarray]:
-    """A witness' outputs by name, with the adapter or without it. Raises InputError where its model cannot run."""
+    """Runs a witness.
+
+    Args:
+        subject: The model of the witness.
+        inputs: Arrays by name.
+        on: Whether the adapter is active.
+
+    Returns:
+        Outputs by name.
+
+    Raises:
+        InputError: The model cannot run with these inputs.
+    """
     try:
         return subject.run(inputs, on=on)
-    except Exception as error:  # a model raises what it likes
+    except Exception as error:  # the code of a model may raise anything
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
         raise InputError(
             f"{subject.witness}: {subject.class_name} cannot run {shapes}: {type(error).__name__}: {error}"

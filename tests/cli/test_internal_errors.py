@@ -161,7 +161,7 @@ def test_in_what_inspect_reads(module: Any, name: str, tmp_path: Path, broken: C
     internal(["inspect", str(path)])
 
 
-@pytest.mark.parametrize("name", ["_parse", "_about", "field"])
+@pytest.mark.parametrize("name", ["_parse", "_read_meta", "field"])
 def test_in_the_reader_of_records(
     name: str, tmp_path: Path, swappable_bundle: Exported, broken: Callable[[Any, str], None]
 ) -> None:

@@ -20,10 +20,10 @@ from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.parity import live
+from adapter_export.parity import pytorch_models
 from adapter_export.parity.cases import BorderCase, Case
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
+from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.kinds import DecoderFeeds
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
@@ -224,7 +224,9 @@ def test_parity_fails_a_loop_that_keeps_what_no_longer_holds(
     long_bundle: Callable[..., Exported], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported = long_bundle("phi3", "bank")
-    monkeypatch.setattr(live, "cases_for", lambda *_: [Case(2, 9, "left"), BorderCase(3, BORDER + 1, "right")])
+    monkeypatch.setattr(
+        pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left"), BorderCase(3, BORDER + 1, "right")]
+    )
     begin = DecoderFeeds.__init__
     monkeypatch.setattr(
         DecoderFeeds, "__init__", lambda self, prompts, pad, inputs, _: begin(self, prompts, pad, inputs)

@@ -24,8 +24,8 @@ from adapter_export.export.stages import is_cache, scoring
 from adapter_export.export.target import Target
 from adapter_export.injection import inject
 from adapter_export.merging.model import merge_into
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
+from adapter_export.parity.run import check_parity
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 from tests.parity.mutants import ChangeGraph, Mutant, initializer, make

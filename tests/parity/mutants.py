@@ -1,7 +1,7 @@
 """Wrong bundles, each wrong in one way, made from a right one without tracing again.
 
-A mutant changes the tensors of an adapter's file, or the graph; the manifest's digests are brought up to date, so that
-only the numbers can tell.
+A mutant changes the tensors of an adapter file, or the graph. The digests in the manifest are updated, so that only the
+numbers can show the mistake.
 """
 
 from __future__ import annotations
@@ -35,8 +35,14 @@ ChangeGraph = Callable[[ir.Model, Tensors], None]
 
 @dataclass(frozen=True)
 class Mutant:
-    """name: what is wrong. bundle: fixture it is made from. adapter: the one of its adapters that is judged. file: the
-    graph that is changed."""
+    """A mistake in a bundle.
+
+    Attributes:
+        name: What is wrong.
+        bundle: Name of the fixture with the right bundle.
+        adapter: The adapter of it that is judged.
+        file: The graph that is changed.
+    """
 
     name: str
     bundle: str
@@ -47,7 +53,7 @@ class Mutant:
 
 
 def make(mutant: Mutant, exported: Exported, target: Path) -> Path:
-    """The mutated copy of the bundle at `target`, with no other adapter in it."""
+    """Makes a mutated copy of the bundle at `target`, with a single adapter."""
     shutil.copytree(exported.bundle, target)
     manifest = json.loads((target / "manifest.json").read_text())
     manifest["adapters"] = [info for info in manifest["adapters"] if info["name"] == mutant.adapter]
@@ -77,7 +83,7 @@ def same(a: Tensors, b: Tensors) -> bool:
 
 
 def with_faint(size: float, exported: Exported, name: str, folder: Path) -> Exported:
-    """A bundle with one adapter `faint`: the IA3 adapter `name`, its vectors off one by `size` times what they were."""
+    """Makes a bundle with one adapter `faint`: the IA3 adapter `name`, with 1 + size * vector for each vector."""
     info = read_manifest(exported.bundle).base
     adapter = load_adapter(exported.adapters[name], info)
     blocks = {
@@ -97,12 +103,12 @@ def with_faint(size: float, exported: Exported, name: str, folder: Path) -> Expo
 
 
 def without(*parts: str) -> ChangeTensors:
-    """Tensors whose names have all of `parts` are not there: their defaults, the identity, take their place."""
+    """Removes the tensors whose names contain all of `parts`, so that their defaults, the identity, are used."""
     return lambda tensors: {n: t for n, t in tensors.items() if not all(part in n for part in parts)}
 
 
 def swapped(first: str, second: str) -> ChangeTensors:
-    """What belongs to `first` stands at `second`, and the reverse."""
+    """Exchanges the tensors of `first` and of `second`."""
 
     def other(name: str) -> str:
         return name.replace(first, second) if first in name else name.replace(second, first)
@@ -111,7 +117,7 @@ def swapped(first: str, second: str) -> ChangeTensors:
 
 
 def changed(part: str, change: Callable[[np.ndarray], np.ndarray]) -> ChangeTensors:
-    """`change` applied to every tensor whose name has `part`."""
+    """Applies `change` to every tensor whose name contains `part`."""
     return lambda tensors: {
         name: np.ascontiguousarray(change(tensor), tensor.dtype) if part in name else tensor
         for name, tensor in tensors.items()
@@ -119,16 +125,16 @@ def changed(part: str, change: Callable[[np.ndarray], np.ndarray]) -> ChangeTens
 
 
 def of_another(part: str, seed: int = 0) -> ChangeTensors:
-    """Other random values of the same kind, as of another adapter, in every tensor whose name has `part`."""
+    """Replaces every tensor whose name contains `part` by random values, like those of another adapter."""
     rng = np.random.default_rng(seed)
     return changed(part, lambda tensor: rng.permutation(tensor.reshape(-1)).reshape(tensor.shape))
 
 
-# Graphs, changed by texts in ONNX's own language
+# Graphs, changed by texts in ONNX's text format
 
 
 def function(op_type: str, old: str, new: str) -> ChangeGraph:
-    """`old` replaced by `new` in the text of a function's body."""
+    """Replaces `old` by `new` in the text of a function's body."""
 
     def apply(model: ir.Model, _: Tensors) -> None:
         text = onnx.printer.to_text(ir.to_proto(model.functions[DOMAIN, op_type, ""]))
@@ -139,7 +145,7 @@ def function(op_type: str, old: str, new: str) -> ChangeGraph:
 
 
 def input_through(name: str, text: str) -> ChangeGraph:
-    """Every node that reads the input `name` as x reads `out` of `text` instead."""
+    """Makes every node that reads the graph input `name` read `out` of `text` instead; the input is x in `text`."""
 
     def apply(model: ir.Model, _: Tensors) -> None:
         _define(model, "Mutant", Function("Mutant", ("x",), text).text(model.graph.opset_imports[""]))
@@ -154,7 +160,7 @@ def input_through(name: str, text: str) -> ChangeGraph:
 
 
 def output_through(text: str) -> ChangeGraph:
-    """The output as x gives `out` of `text`."""
+    """Replaces the graph output by `out` of `text`; the original output is x in `text`."""
 
     def apply(model: ir.Model, _: Tensors) -> None:
         _define(model, "Mutant", Function("Mutant", ("x",), text).text(model.graph.opset_imports[""]))
@@ -169,7 +175,7 @@ def output_through(text: str) -> ChangeGraph:
 
 
 def dropped(part: str) -> ChangeGraph:
-    """IA3 is not applied at the sites whose names have `part`."""
+    """Removes IA3 at the sites whose names contain `part`."""
 
     def apply(model: ir.Model, _: Tensors) -> None:
         nodes = [node for node in model.graph if node.op_type == "IA3" and part in (node.name or "")]
@@ -182,12 +188,12 @@ def dropped(part: str) -> ChangeGraph:
 
 
 def initializer(name: str, change: Callable[[np.ndarray], np.ndarray]) -> ChangeGraph:
-    """`change` applied to one initializer."""
+    """Applies `change` to one initializer."""
     return lambda model, _: _put(model, name, change)
 
 
 def together(*changes: ChangeGraph) -> ChangeGraph:
-    """All of `changes`."""
+    """Applies all of `changes`."""
 
     def apply(model: ir.Model, base: Tensors) -> None:
         for change in changes:
@@ -197,12 +203,12 @@ def together(*changes: ChangeGraph) -> ChangeGraph:
 
 
 def bias_unscaled(module: str) -> ChangeGraph:
-    """The bias of a merged linear layer is still the base model's."""
+    """Replaces the bias of a merged linear layer by that of the base model."""
     return lambda model, base: _put(model, f"bert.{module}.bias", lambda _: base[f"{module}.bias"])
 
 
 def merged_again(module: str) -> ChangeGraph:
-    """The vector, known from the biases, scales weight and bias of a merged linear layer once more."""
+    """Scales weight and bias of a merged linear layer a second time. The vector is computed from the biases."""
 
     def apply(model: ir.Model, base: Tensors) -> None:
         bias = model.graph.initializers[f"bert.{module}.bias"]

@@ -1,6 +1,6 @@
-"""Mistakes in the reading of checkpoints and base models, made for export and judge alike.
+"""Mistakes in the reading of checkpoints and base models, which affect the export and our own reference alike.
 
-Each is put at the one place that everything reads through: the registry of formats, or the loading of base models.
+Each patches the place through which everything is read: the registry of formats, or the loading of base models.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ ChangeAdapter = Callable[[Adapter], Adapter]
 
 @dataclass(frozen=True)
 class ReaderMutant:
-    """A mistake. case: what is exported and judged with it, see `test_reader_mutants`. patch: makes the mistake."""
+    """A mistake in the reading.
+
+    Attributes:
+        case: The model and adapter that are exported and judged, see `test_reader_mutants`.
+        patch: Makes the mistake.
+    """
 
     name: str
     case: str
@@ -34,17 +39,17 @@ class ReaderMutant:
 
 
 def reading(change: ChangeAdapter) -> Patch:
-    """Every checkpoint is read, then changed by `change`."""
+    """Applies `change` to every adapter after its checkpoint was read."""
     return _formats(lambda known: {"resolve": lambda *args: change(known.resolve(*args))})
 
 
 def reading_from(change: Callable[[Checkpoint], Checkpoint]) -> Patch:
-    """What is in a checkpoint's folder is changed by `change` before it is read."""
+    """Applies `change` to the contents of a checkpoint's folder before it is read."""
     return _formats(lambda known: {"resolve": lambda checkpoint, info: known.resolve(change(checkpoint), info)})
 
 
 def taken_for(task: str) -> Patch:
-    """Every checkpoint is taken for that task, and what this has no place for is left out without a word."""
+    """Reads every checkpoint for that task, and silently drops what the task has no place for."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(*args: Any, **options: Any) -> Adapter:
@@ -66,7 +71,7 @@ def _formats(overrides: Callable[[Any], Mapping[str, Any]]) -> Patch:
 
 
 def base_changed(change: Callable[[Any], None]) -> Patch:
-    """Every base model is loaded, then changed in place by `change`."""
+    """Applies `change` to every base model after it was loaded."""
     import transformers
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +85,7 @@ def base_changed(change: Callable[[Any], None]) -> Patch:
 
             return from_pretrained
 
-        # What the witness loads, it loads by the model's own class.
+        # The witness is not affected: it loads a model by its own class.
         for name in {task.auto_class for task in tasks.TASKS.values()}:
             kind = getattr(transformers, name)
             monkeypatch.setattr(kind, "from_pretrained", loading(kind))
@@ -89,15 +94,15 @@ def base_changed(change: Callable[[Any], None]) -> Patch:
 
 
 def loaded_as(auto_class: str) -> Patch:
-    """Every base model is loaded by that class of transformers."""
+    """Loads every base model with that class of transformers."""
     return lambda monkeypatch: monkeypatch.setattr(tasks, "auto_class", lambda task, model_type: auto_class)
 
 
-# Changes of an adapter as it was read
+# Changes of an adapter after it was read
 
 
 def tensors(part: str, change: Callable[[np.ndarray], np.ndarray], of: str = "") -> ChangeAdapter:
-    """`change` applied to the tensors called `part` at the sites whose names have `of`."""
+    """Applies `change` to the tensors named `part` at the sites whose names contain `of`."""
 
     def apply(adapter: Adapter) -> Adapter:
         blocks = dict(adapter.blocks)
@@ -112,12 +117,12 @@ def tensors(part: str, change: Callable[[np.ndarray], np.ndarray], of: str = "")
 
 
 def sites(change: Callable[[Site], Site]) -> ChangeAdapter:
-    """What was read for a site stands at another."""
+    """Moves the tensors of each site to the site that `change` returns."""
     return lambda adapter: replace(adapter, blocks={change(site): block for site, block in adapter.blocks.items()})
 
 
 def exchanged(first: str, second: str) -> ChangeAdapter:
-    """What was read for `first` stands at `second`, and the reverse."""
+    """Exchanges the tensors of `first` and of `second`."""
 
     def other(site: Site) -> Site:
         fields = {name: _swap(getattr(site, name), first, second) for name in ("module", "residual", "output", "norm")}
@@ -131,12 +136,12 @@ def _swap(text: str, first: str, second: str) -> str:
 
 
 def at_input(module: str) -> ChangeAdapter:
-    """A vector of the output side stands at the input side."""
+    """Moves a vector from the output side of a module to its input side."""
     return sites(lambda site: replace(site, port=Port.INPUT) if site.module == module else site)
 
 
 def head(change: Callable[[HeadLayer], HeadLayer], of: str) -> ChangeAdapter:
-    """`change` applied to one layer of the task head."""
+    """Applies `change` to one layer of the task head."""
     return lambda adapter: replace(adapter, head={**adapter.head, of: change(adapter.head[of])})
 
 

@@ -1,4 +1,4 @@
-"""Our reading against its witness': a checkpoint or a base model read wrongly is found, with the place."""
+"""Our reading against the witness: a wrong reading of a checkpoint or a base model is detected, and the place named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adapter_export.basemodel import load_base
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.injection import complete_head
-from adapter_export.parity.agreement import apart, check_agreement, check_base, first_difference
+from adapter_export.parity.agreement import check_agreement, check_base, first_difference, relative_distance
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.witness import NONE, Witnesses, open_witnesses
@@ -78,8 +78,8 @@ def test_a_base_model_that_differs(own: Reference, witnesses: Witnesses, inputs:
     assert found.detail.endswith("the first difference is at module 'encoder.layer.1.output.LayerNorm'")
 
 
-def test_finding_14_what_the_base_model_lacks_is_random_in_both(tmp_path: Path, inputs: Inputs) -> None:
-    """ALBERT as a masked language model has no pooler, whose output goes on through a module without weights."""
+def test_finding_14_modules_without_weights_are_random_in_both(tmp_path: Path, inputs: Inputs) -> None:
+    """ALBERT as a masked language model has no pooler. The pooler's output passes through a module without weights."""
     sizes = {"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
     config = transformers.AlbertConfig(vocab_size=101, num_hidden_layers=2, **sizes)
     transformers.AlbertForMaskedLM(config).save_pretrained(tmp_path)
@@ -87,27 +87,29 @@ def test_finding_14_what_the_base_model_lacks_is_random_in_both(tmp_path: Path, 
     assert own.base.info.unread == ("pooler",)
     found = check_base(own, open_witnesses(tmp_path, {}, "features", None), inputs)
     assert found.verdict is Verdict.PASS, found
-    # All else is compared.
+    # All other modules are compared.
     own.base.module.encoder.albert_layer_groups[0].albert_layers[0].ffn.bias[3] += 1e-6
     found = check_base(own, open_witnesses(tmp_path, {}, "features", None), inputs)
     assert found.verdict is Verdict.FAIL
 
 
-def test_a_checkpoint_that_peft_takes_in_part(own: Reference, inputs: Inputs) -> None:
+def test_a_checkpoint_that_peft_loads_in_part(own: Reference, inputs: Inputs) -> None:
     found = check_agreement(own, {}, Witnesses({"a": f"{NONE}..."}, faults={"a": "tensor 'x' is missing"}), inputs)
     assert found.verdict is Verdict.FAIL
     assert found.detail == "adapter a: PEFT takes only a part of the checkpoint: tensor 'x' is missing"
 
 
-def test_what_cannot_be_compared_is_no_agreement() -> None:
+def test_outputs_that_cannot_be_compared_do_not_agree() -> None:
     a = {"x": np.ones(3)}
-    assert apart(a, {"y": np.ones(3)}, {}) == np.inf
-    assert apart(a, {"x": np.ones(4)}, {}) == np.inf
-    assert not apart(a, {"x": np.full(3, np.nan)}, {}) <= 1
+    assert relative_distance(a, {"y": np.ones(3)}, {}) == np.inf
+    assert relative_distance(a, {"x": np.ones(4)}, {}) == np.inf
+    assert not relative_distance(a, {"x": np.full(3, np.nan)}, {}) <= 1
     assert first_difference(a, {"y": np.ones(3)}) is not None
 
 
-def test_who_bears_witness(swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_witness_of_each_adapter(
+    swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     adapters = {name: swappable_bundle.adapters[name] for name in ("ia3_two", "houlsby_two")}
     names = open_witnesses(swappable_bundle.base, adapters, TASK, None).names
     assert names["ia3_two"].startswith("peft 0.")

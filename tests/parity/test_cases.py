@@ -1,4 +1,4 @@
-"""The shapes cover what is promised, and the inputs are what their names say."""
+"""The cases have all documented shapes, and the inputs have the documented contents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIMITS = TextLimits(vocabulary=50, pad=3, types=2, longest=64, values=32)
 TEXT = {name: TensorInfo("int64", ("batch", "sequence")) for name in ("input_ids", "attention_mask", "token_type_ids")}
 
 
-def test_every_shape_of_the_law() -> None:
+def test_every_shape_that_is_judged() -> None:
     cases = text_cases(LIMITS)
     assert len(cases) == len(set(cases)) == len({case.name for case in cases})
     assert {case.batch for case in cases} == {1, 2, 3}
@@ -44,8 +44,8 @@ def test_every_shape_of_the_law() -> None:
 
 def test_long_models_are_judged_up_to_a_limit() -> None:
     assert max(case.length for case in text_cases(TextLimits(50, 0, 0, 131_072, 32))) == LONGEST
-    # One output of the longest case: 2 rows of 1 << 17 values a token.
-    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).judged == 64
+    # One output of the longest case: 2 rows of 1 << 17 values per token.
+    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).standard_length == 64
 
 
 def test_short_models() -> None:
@@ -98,19 +98,19 @@ def test_images() -> None:
 SOUNDS = {"input_features": TensorInfo("float32", ("batch", 8, 20)), "decoder_input_ids": TEXT["input_ids"]}
 
 
-def test_sounds_and_what_is_written_about_them() -> None:
+def test_sounds_and_the_texts_of_the_decoder() -> None:
     cases = cases_for(SOUNDS, LIMITS)
     assert {case.padding for case in cases} == {"none"}
     assert {(case.batch, case.length) for case in cases} >= {(batch, n) for batch in BATCHES for n in (1, 9, 64)}
     inputs = make_inputs(Case(2, 64), SOUNDS, LIMITS, seed=0)
     assert inputs["input_features"].shape == (2, 8, 20)
     assert inputs["input_features"].dtype == np.float32
-    # The longest text is written, which a decoder's beside an encoder's text is not.
+    # The decoder's text has the full length here; next to an encoder's text it is shorter.
     assert inputs["decoder_input_ids"].shape == (2, 64)
     assert make_inputs(Case(2, 64), {**TEXT, **SOUNDS}, LIMITS, seed=0)["decoder_input_ids"].shape == (2, 62)
 
 
-def test_images_beside_texts_are_others_in_number() -> None:
+def test_texts_and_images_differ_in_number() -> None:
     pixels = {"pixel_values": TensorInfo("float32", ("image_batch", 3, 16, 8))}
     assert cases_for({**TEXT, **pixels}, LIMITS) == text_cases(LIMITS)
     inputs = make_inputs(Case(2, 9, "left"), {**TEXT, **pixels}, LIMITS, seed=0)
@@ -120,7 +120,7 @@ def test_images_beside_texts_are_others_in_number() -> None:
 
 @pytest.mark.parametrize("case", text_cases(LIMITS), ids=lambda case: case.name)
 @pytest.mark.parametrize("pad", [0, 3])
-def test_texts_that_have_one_end(case: Case, pad: int) -> None:
+def test_texts_with_an_end_token(case: Case, pad: int) -> None:
     limits = TextLimits(vocabulary=7, pad=pad, types=0, longest=64, values=32, end=2)
     inputs = make_inputs(case, TEXT, limits, seed=1)
     ids, mask = inputs["input_ids"], inputs["attention_mask"].astype(bool)
@@ -136,13 +136,13 @@ def test_an_input_of_another_kind_is_refused(limits: TextLimits | None) -> None:
         make_inputs(Case(1, 4), {"bbox": TensorInfo("int64", ("batch", "sequence", 4))}, limits, seed=0)
 
 
-def test_positions_that_count() -> None:
+def test_positions_that_are_compared() -> None:
     inputs = make_inputs(Case(2, 9, "left"), TEXT, LIMITS, seed=0)
     kept = kept_positions(inputs, np.zeros((2, 9, 4)))
     assert kept is not None
     np.testing.assert_array_equal(kept, inputs["attention_mask"] == 1)
     assert kept_positions(inputs, np.zeros((2, 4))) is None
-    # Two labels for each of nine images would not be taken for tokens.
+    # Two labels for each of nine images are not tokens.
     assert kept_positions({"pixel_values": np.zeros((2, 3, 8, 8))}, np.zeros((2, 9, 4))) is None
     # As many labels as tokens are not tokens either.
     assert kept_positions(inputs, np.zeros((2, 9))) is None
@@ -150,34 +150,36 @@ def test_positions_that_count() -> None:
 
 def test_texts_on_both_sides_of_each_border() -> None:
     limits = replace(LIMITS, borders=(20, 40), positions=64)
-    assert limits.crossed == (20, 40, 64)
+    assert limits.checked_borders == (20, 40, 64)
     cases = [case for case in text_cases(limits) if isinstance(case, BorderCase)]
-    # One token below, at, and one above; nothing has more than there are positions.
+    # One token less than the border, as many, and one more; no row has more tokens than there are positions.
     assert {case.kept for case in cases} == {(21, 20, 19), (41, 40, 39), (64, 63)}
     assert {(case.length, case.padding) for case in cases} == {(n, p) for n in (21, 41, 64) for p in ("left", "right")}
     for case in cases:
         mask = make_inputs(case, TEXT, limits, seed=1)["attention_mask"]
         assert tuple(mask.sum(1)) == case.kept
         assert mask[:, -1 if case.padding == "left" else 0].all()
-    # The last position takes the place of the longest text that is none.
+    # The cases at the last position replace those of the longest text.
     assert Case(2, 64, "right") not in text_cases(limits)
     assert Case(2, 64, "right") in text_cases(LIMITS)
-    assert limits.beyond is None
+    assert limits.checked_length is None
 
 
-def test_what_is_not_judged_is_said() -> None:
-    # Borders cost more than LONGEST allows: as far as parameters and values allow.
+def test_the_length_that_is_checked() -> None:
+    # Borders beyond LONGEST are checked as far as parameters and values allow.
     limits = TextLimits(50, 0, 0, 4096, 32, borders=(1024,), parameters=100_000)
-    assert (limits.crossed, limits.beyond) == ((1024,), 1025)
-    assert TextLimits(50, 0, 0, 1024, 32, positions=1024).beyond is None
+    assert (limits.checked_borders, limits.checked_length) == ((1024,), 1025)
+    assert TextLimits(50, 0, 0, 1024, 32, positions=1024).checked_length is None
     large = replace(limits, parameters=100_000_000)
-    assert (large.crossed, large.beyond) == ((), LONGEST)
-    # A border beyond what is judged; a maximum beyond it; none of either.
-    assert TextLimits(50, 0, 0, 1 << 20, 32, borders=(600,), parameters=1 << 30, endless=True).beyond == LONGEST
-    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).beyond == 64
-    assert TextLimits(50, 0, 0, 1 << 20, 32, endless=True).beyond is None
-    assert LIMITS.beyond is None
-    assert replace(LIMITS, written=16).beyond == 16
+    assert (large.checked_borders, large.checked_length) == ((), LONGEST)
+    # A border beyond the checked length; a maximum beyond it; neither of them.
+    assert (
+        TextLimits(50, 0, 0, 1 << 20, 32, borders=(600,), parameters=1 << 30, unbounded=True).checked_length == LONGEST
+    )
+    assert TextLimits(1 << 17, 0, 0, 131_072, 1 << 17).checked_length == 64
+    assert TextLimits(50, 0, 0, 1 << 20, 32, unbounded=True).checked_length is None
+    assert LIMITS.checked_length is None
+    assert replace(LIMITS, generation_limit=16).checked_length == 16
 
 
 @pytest.mark.parametrize(

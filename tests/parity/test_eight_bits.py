@@ -1,4 +1,4 @@
-"""PyTorch with weights in 8 bits, against the graph with the same, and against products in numpy."""
+"""PyTorch with 8-bit weights, compared with the graph with the same weights and with products in numpy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Model(nn.Module):
 
 
 def steps(rows: np.ndarray) -> np.ndarray:
-    """Distance of each value from w = scale (q - 128) with q whole, in steps of its block of 32."""
+    """Returns the distance of each value from w = scale (q - 128) with integer q, in steps of its block of 32."""
     padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 32))).reshape(len(rows), -1, 32)
     scale = np.abs(padded).max(-1, keepdims=True) / 128
     return np.abs(padded / scale - np.rint(padded / scale))
@@ -54,7 +54,7 @@ def test_which_weights_are_rounded() -> None:
     assert module.tied.weight is module.table.weight
 
 
-def test_what_weights_are_multiplied_with_is_rounded() -> None:
+def test_activations_are_rounded() -> None:
     torch.manual_seed(0)
     module = Model()
     quantize_module(module, kept=("head",))
@@ -70,8 +70,8 @@ def test_what_weights_are_multiplied_with_is_rounded() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
-def test_it_is_as_far_from_the_model_as_8_bits_are(model_type: str, tiny_base: Callable[..., BaseModel]) -> None:
-    """Its error is that of a model whose weights alone are rounded, and some more."""
+def test_the_error_against_the_model_is_that_of_8_bits(model_type: str, tiny_base: Callable[..., BaseModel]) -> None:
+    """The error is somewhat larger than that of a model in which only the weights are rounded."""
     ids = torch.arange(5, 15).reshape(2, 5)
     plain, eighth, weights = (tiny_base(model_type, "features").module for _ in range(3))
     quantize_module(eighth)

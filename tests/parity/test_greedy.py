@@ -1,4 +1,4 @@
-"""What the runtime's own loop writes is judged: a loop that is wrong fails by its own case, whatever the graphs do."""
+"""Generated text is checked: a wrong loop of the runtime fails by the case of generation, with right graphs too."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.parity import live as module
+from adapter_export.parity import pytorch_models as module
 from adapter_export.parity.cases import Case
-from adapter_export.parity.check import check_parity
-from adapter_export.parity.greedy import GreedyCase, judge_tokens
+from adapter_export.parity.greedy import GreedyCase, compare_tokens
 from adapter_export.parity.judge import LIMITS, Verdict, judge
-from adapter_export.parity.measure import Error, Fit, Measure, Outputs, Tokens
+from adapter_export.parity.measure import Error, ErrorPair, Measurement, OutputArrays, Tokens
 from adapter_export.parity.report import ParityReport
+from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.choose import RowChooser
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.kinds import CrossFeeds, DecoderFeeds
@@ -23,27 +23,27 @@ from adapter_export.runtime.generation.rules import Rules
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 
-# Of a row of four tokens each: 3 is best by far, 1 and 2 are close, 0 and 1 are as good.
+# Three rows of logits for four tokens: token 3 is the largest by far; 1 and 2 are close; 0 and 1 are equal.
 R = np.array([[[1.0, 2.0, 3.0, 9.0], [0.0, 5.0, 4.5, 1.0], [7.0, 7.0, 0.0, 1.0]]])
 
 
 def judged(actual: np.ndarray, tokens: list[int], **config: Any) -> tuple[Tokens, int]:
-    outputs = Outputs(R, (R,), actual.astype(np.float32))
-    return judge_tokens(outputs, np.array([tokens]), GenerationConfig(rules=Rules(**config)), [Row([2], [2], (), 3)])
+    outputs = OutputArrays(R, (R,), actual.astype(np.float32))
+    return compare_tokens(outputs, np.array([tokens]), GenerationConfig(rules=Rules(**config)), [Row([2], [2], (), 3)])
 
 
 def test_tokens_on_paper() -> None:
-    # Without an error all but equal ones are clear.
+    # Without an error all tokens are clear except where two logits are equal.
     assert judged(R, [3, 1, 0]) == (Tokens(count=3, clear=2, agreed=2), 0)
-    # An error of 0.3 makes a margin of 0.5 unclear, and may choose the other.
+    # With an error of 0.3 a margin of 0.5 is not clear, and another token may be chosen.
     actual = R + 0.3 * np.eye(4)[2]
     assert judged(actual, [3, 2, 0])[0] == Tokens(count=3, clear=1, agreed=1)
-    # The loop did not take the best of its own logits.
+    # The loop did not choose the largest of its own logits.
     assert judged(R, [3, 2, 0]) == (Tokens(count=3, clear=2, agreed=1), 1)
-    # What is never chosen, or not as the first, counts on neither side.
+    # Suppressed tokens are ignored on both sides.
     assert judged(R, [2, 1, 0], begin_suppress_tokens=(3,)) == (Tokens(count=3, clear=2, agreed=2), 0)
     assert judged(R, [3, 2, 0], suppress_tokens=(1,)) == (Tokens(count=3, clear=3, agreed=3), 0)
-    # Rules see what was written before: 3 is halved once it is there, 0 and 1 are as good only while neither is.
+    # Rules apply to the tokens written before: 3 is halved after it was chosen; 0 and 1 are equal until one was chosen.
     assert judged(R, [3, 1, 0], repetition_penalty=2.0) == (Tokens(count=3, clear=3, agreed=3), 0)
     assert judged(R, [3, 1, 1], repetition_penalty=2.0) == (Tokens(count=3, clear=3, agreed=2), 1)
     assert judged(R, [0, 1, 3], forced_bos_token_id=0, forced_eos_token_id=(3,)) == (Tokens(3, 3, 3), 0)
@@ -59,15 +59,15 @@ def test_tokens_on_paper() -> None:
     ],
 )
 def test_the_verdict_on_tokens(tokens: Tokens, verdict: Verdict, reason: str | None) -> None:
-    fit = Fit(Error(0, 0, 0), Error(0, 0, 0), squares=1, count=1)
-    (judgement,) = judge([Measure(on=fit, tokens=tokens)], LIMITS["float32"])
+    pair = ErrorPair(Error(0, 0, 0), Error(0, 0, 0), squares=1, count=1)
+    (judgement,) = judge([Measurement(on=pair, tokens=tokens)], LIMITS["float32"])
     assert (judgement.verdict, judgement.tokens) == (verdict, tokens)
     assert judgement.reasons == (() if reason is None else (reason,))
 
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exported], ParityReport]:
-    """Called with a bundle -> its report of one case beside the generation."""
+    """Returns a function that judges a bundle by one case and by generation."""
     monkeypatch.setattr(module, "cases_for", lambda *_: [Case(2, 9, "left")])
     return lambda exported: check_parity(exported.bundle, exported.base, exported.adapters)
 
@@ -118,7 +118,7 @@ def rows_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
         (adapter_forgotten, "t5_bundle"),
     ],
 )
-def test_a_wrong_loop_fails_though_the_graphs_are_right(
+def test_a_wrong_loop_fails_with_right_graphs(
     wrong: Callable[[pytest.MonkeyPatch], None],
     bundle: str,
     request: pytest.FixtureRequest,

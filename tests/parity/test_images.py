@@ -1,4 +1,4 @@
-"""CLIP under parity: images beside texts, and a class for images that is its own base model."""
+"""CLIP: texts with images, and a model class for images that is its own base model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.export.export import export_onnx
-from adapter_export.parity import live
+from adapter_export.parity import pytorch_models
 from adapter_export.parity.cases import Case
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.recording.recorder import record
+from adapter_export.parity.run import check_parity
 from tests.checkpoints import oracle
 
 PLACES = {"target_modules": ["k_proj", "v_proj", "fc2"], "feedforward_modules": ["fc2"]}
@@ -25,11 +25,11 @@ HEAD = {"modules_to_save": ["classifier"]}
 @pytest.mark.parametrize(
     ("trained_on", "model_task", "settings", "cases"),
     [
-        # Of two texts and three images, all are judged.
+        # Two texts and three images are all judged.
         ("features", "features", {}, [Case(2, 5, "left"), Case(1, 3)]),
-        # Finding 1: a head that tells the task, over a base model with none.
+        # Finding 1: the head determines the task; the base model has no head.
         ("image-classification", "features", HEAD, [Case(1), Case(2)]),
-        # And over one whose own head has as many classes, which T must not be judged by.
+        # The base model has a head with as many classes; T must not use it.
         ("image-classification", "image-classification", HEAD, [Case(1), Case(2)]),
     ],
 )
@@ -43,7 +43,7 @@ def test_a_right_bundle(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(live, "cases_for", lambda *_: cases)
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: cases)
     oracle.train(tiny_base("clip", trained_on, num_labels=3), tmp_path / "a", **PLACES, **settings)
     model = tiny_model("clip", model_task)
     manifest = export_onnx(model, {"a": tmp_path / "a"}, tmp_path / "bundle", mode="swappable")
@@ -60,7 +60,7 @@ def test_a_right_bundle(
 
 
 def judged_by_records(bundle: Path, model: Path, adapter: Path) -> None:
-    """Transformers 4 calls other tensors `vision_model_output.pooler_output`: the record's own are not judged by."""
+    """In transformers 4 `vision_model_output.pooler_output` is another tensor, so nested outputs are not compared."""
     arrays: dict[str, Any] = record(model, adapter)
     others = {name: np.zeros(3) if "pooler_output" in name else value for name, value in arrays.items()}
     wrong = {name: value + 0.1 if name.endswith("/text_embeds") else value for name, value in arrays.items()}

@@ -1,4 +1,4 @@
-"""The thresholds: each is passed by a hair and missed by a hair."""
+"""The thresholds: values just inside each of them pass, values just outside do not."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import replace
 import pytest
 
 from adapter_export.parity.judge import LIMITS, Judgement, Limits, Verdict, judge, worst
-from adapter_export.parity.measure import Error, Fit, Measure
+from adapter_export.parity.measure import Error, ErrorPair, Measurement
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
 LIMIT = Limits(floor=0.001, ceiling=0.1, effect=100, cosine=0.9)
 
 
-def fit(actual: float, target: float, rms: float = 1) -> Fit:
-    return Fit(Error(actual, actual, actual), Error(target, target, target), squares=10 * rms**2, count=10)
+def pair(actual: float, target: float, rms: float = 1) -> ErrorPair:
+    return ErrorPair(Error(actual, actual, actual), Error(target, target, target), squares=10 * rms**2, count=10)
 
 
-def only(item: Measure, limits: Limits = LIMIT) -> Judgement:
+def only(item: Measurement, limits: Limits = LIMIT) -> Judgement:
     (judgement,) = judge([item], limits)
     return judgement
 
 
-# Everything is fine about this one, and e(O) leaves room for the effect.
-FINE = Measure(on=fit(0.002, 0.001), off=fit(0.002, 0.001), change=0.5, cosine=0.95)
+# All criteria pass, and e(O) is well below the effect.
+FINE = Measurement(on=pair(0.002, 0.001), off=pair(0.002, 0.001), change=0.5, cosine=0.95)
 
 
 def test_a_pass_has_numbers_and_no_reasons() -> None:
@@ -35,8 +35,8 @@ def test_a_pass_has_numbers_and_no_reasons() -> None:
 @pytest.mark.parametrize("side", ["on", "off"])
 def test_error_against_the_target_dtype(side: str, target: float) -> None:
     bound = 3 * target + 0.001
-    below = replace(FINE, **{side: fit(0.999 * bound, target)}, change=100)
-    above = replace(FINE, **{side: fit(1.001 * bound, target)}, change=100)
+    below = replace(FINE, **{side: pair(0.999 * bound, target)}, change=100)
+    above = replace(FINE, **{side: pair(1.001 * bound, target)}, change=100)
     assert only(below).verdict is PASS
     judgement = only(above)
     assert judgement.verdict is FAIL
@@ -46,14 +46,14 @@ def test_error_against_the_target_dtype(side: str, target: float) -> None:
 
 
 def test_ceiling() -> None:
-    assert only(replace(FINE, on=fit(0.0999, 0.05), change=100)).verdict is PASS
-    judgement = only(replace(FINE, on=fit(0.1001, 0.05), change=100))
+    assert only(replace(FINE, on=pair(0.0999, 0.05), change=100)).verdict is PASS
+    judgement = only(replace(FINE, on=pair(0.1001, 0.05), change=100))
     assert judgement.verdict is FAIL
     assert judgement.reasons == ("e(O) = 1.00e-01 is above the ceiling 0.1",)
 
 
 def test_above_the_ceiling_as_pytorch_itself_is_inconclusive() -> None:
-    assert only(replace(FINE, on=fit(0.15, 0.12), change=100)).verdict is INCONCLUSIVE
+    assert only(replace(FINE, on=pair(0.15, 0.12), change=100)).verdict is INCONCLUSIVE
 
 
 def test_effect() -> None:
@@ -64,7 +64,7 @@ def test_effect() -> None:
 
 
 def test_no_effect_is_inconclusive_even_without_error() -> None:
-    assert only(replace(FINE, on=fit(0, 0), change=0, cosine=None)).verdict is INCONCLUSIVE
+    assert only(replace(FINE, on=pair(0, 0), change=0, cosine=None)).verdict is INCONCLUSIVE
 
 
 def test_cosine() -> None:
@@ -80,25 +80,25 @@ def test_a_cosine_of_rounding_errors_is_not_looked_at() -> None:
 
 
 def test_a_failure_outweighs_a_doubt() -> None:
-    judgement = only(replace(FINE, on=fit(0.9, 0.001)))
+    judgement = only(replace(FINE, on=pair(0.9, 0.001)))
     assert judgement.verdict is FAIL
     assert len(judgement.reasons) == 2
-    assert only(Measure(fails=("a",), doubts=("b",))) == Judgement(FAIL, ("a", "b"))
+    assert only(Measurement(fails=("a",), doubts=("b",))) == Judgement(FAIL, ("a", "b"))
 
 
 def test_no_adapter_is_judged_by_its_error_alone() -> None:
-    assert only(Measure(on=fit(0.002, 0.001))).verdict is PASS
-    assert only(Measure(on=fit(0.2, 0.001))).verdict is FAIL
+    assert only(Measurement(on=pair(0.002, 0.001))).verdict is PASS
+    assert only(Measurement(on=pair(0.2, 0.001))).verdict is FAIL
 
 
 def test_rms_is_taken_over_all_cases() -> None:
-    # Alone, the second case would have e = 0.02 / 0.01 = 2.
-    usual, small = fit(0.002, 0.001, rms=1), fit(0.002, 0.001, rms=0.01)
-    judged = judge([Measure(on=usual), Measure(fails=("did not run",)), Measure(on=small)], LIMIT)
+    # By its own rms, the second case would have e = 0.02 / 0.01 = 2.
+    usual, small = pair(0.002, 0.001, rms=1), pair(0.002, 0.001, rms=0.01)
+    judged = judge([Measurement(on=usual), Measurement(fails=("did not run",)), Measurement(on=small)], LIMIT)
     assert [item.verdict for item in judged] == [PASS, FAIL, PASS]
     assert judged[2].error is not None
     assert judged[2].error.max == pytest.approx(0.002 / ((1 + 0.0001) / 2) ** 0.5)
-    assert only(Measure(on=small)).verdict is FAIL
+    assert only(Measurement(on=small)).verdict is FAIL
 
 
 def test_worst() -> None:

@@ -1,4 +1,4 @@
-"""The judge is judged: it must kill every one of these, and let the unchanged bundles live."""
+"""Parity must detect every one of these wrong bundles (mutants), and the unchanged bundles must pass."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.manifest import DECODER, ENCODER
-from adapter_export.parity import live as module
-from adapter_export.parity.check import check_parity
+from adapter_export.parity import pytorch_models as module
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import ParityReport
+from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
+from tests.parity.cached_references import cached_float64_reference, cached_reference
 from tests.parity.mutants import (
     Mutant,
     bias_unscaled,
@@ -29,7 +30,6 @@ from tests.parity.mutants import (
     together,
     without,
 )
-from tests.parity.remembered import remembering, witnessing
 
 SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR, BANK = (
     f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed", "llama", "t5", "bank")
@@ -48,7 +48,7 @@ ROW_0 = (
     "zeros = Sub (x, x)  first = Constant <value_ints: ints = [0]> ()  row = Gather (x, first)  out = Add (zeros, row)"
 )
 ROW_LAST = ROW_0.replace("[0]", "[-1]")
-# What is oldest of a cache [B, heads, past, d] stands last; an empty one stays.
+# Moves the oldest entry of a KV cache [batch, heads, past, d] to the end; an empty cache is unchanged.
 ROLLED = """axis = Constant <value_ints: ints = [2]> ()  zero = Constant <value_ints: ints = [0]> ()
     one = Constant <value_ints: ints = [1]> ()  end = Constant <value_ints: ints = [1000000]> ()
     first = Slice (x, zero, one, axis)  others = Slice (x, one, end, axis)
@@ -208,15 +208,17 @@ def report_of(mutant: Mutant, request: pytest.FixtureRequest, folder: Path) -> P
         (BANK, "houlsby_four"),
     ],
 )
-def test_unchanged_bundles_live(bundle: str, adapter: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_unchanged_bundles_pass(bundle: str, adapter: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     report = report_of(Mutant("nothing", bundle, adapter), request, tmp_path)
     assert report.verdict is Verdict.PASS, [(item.case, item.judgement.reasons) for item in report.results]
 
 
 @pytest.mark.slow
-def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Reference", remembering({}))
-    monkeypatch.setattr(module, "Exact", witnessing({}))
+def test_every_mutant_is_detected(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Reference", cached_reference({}))
+    monkeypatch.setattr(module, "Float64Reference", cached_float64_reference({}))
     alive = []
     print(f"\n{'mutant':<58} verdict      cases      e(O)   cosine")
     for number, mutant in enumerate(MUTANTS):
@@ -229,12 +231,12 @@ def test_kill_rate(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: 
             f"{mutant.name:<58} {report.verdict.value:<12} {len(killing):>2} of {len(judged):>2} "
             f"{max(errors, default=np.nan):>9.1e} {min(cosines, default=np.nan):>8.4f}"
         )
-        # A failed check of the whole bundle would not do: the numbers of the cases must tell.
+        # A failed check of the bundle as a whole does not count: the numbers of the cases must show the mistake.
         if not killing:
             alive.append(mutant.name)
     print(f"killed: {len(MUTANTS) - len(alive)} of {len(MUTANTS)}")
     assert not alive
-    # It was not the remembered references that killed them.
+    # The mutants did not fail because of the cached references.
     for bundle, adapter in sorted({(mutant.bundle, mutant.adapter) for mutant in MUTANTS}):
         report = report_of(Mutant("nothing", bundle, adapter), request, tmp_path / f"{bundle}-{adapter}")
         assert report.verdict is Verdict.PASS, (bundle, adapter)

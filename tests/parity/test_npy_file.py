@@ -1,4 +1,4 @@
-"""Arrays of records: numpy's writer is the oracle for what is read, its reader for what is refused."""
+"""Arrays of records: what numpy writes is read, and what numpy's reader refuses is refused."""
 
 from __future__ import annotations
 

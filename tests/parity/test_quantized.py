@@ -1,4 +1,4 @@
-"""The law for 8-bit weights: each threshold is passed by a hair and missed by a hair."""
+"""The criteria for 8-bit weights: values just inside each threshold pass, values just outside do not."""
 
 from __future__ import annotations
 
@@ -7,30 +7,38 @@ from dataclasses import replace
 import pytest
 
 from adapter_export.parity.judge import Verdict
-from adapter_export.parity.measure import Change, Choice, Error, Fit, Measure
-from adapter_export.parity.quantized import COSINE, DIVERGENCE, EFFECT, ERROR, FLOOR, by_chance, judge_quantized
+from adapter_export.parity.measure import ClassAgreement, EffectSums, Error, ErrorPair, Measurement
+from adapter_export.parity.quantized import (
+    COSINE,
+    DIVERGENCE,
+    EFFECT,
+    ERROR,
+    FLOOR,
+    judge_quantized,
+    may_fail_by_chance,
+)
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
-CHOICE = Choice(divergence=0.01, positions=10, clear=8, agreed=8, lost=0)
+AGREEMENT = ClassAgreement(divergence=0.01, positions=10, clear=8, agreed=8, wrong=0)
 
 
-def fit(mean: float, target: float = 0.01, choice: Choice | None = CHOICE) -> Fit:
-    # The largest error does not count.
-    return Fit(Error(9.0, 5.0, mean), Error(8.0, 4.0, target), squares=10.0, count=10, choice=choice)
+def pair(mean: float, target: float = 0.01, agreement: ClassAgreement | None = AGREEMENT) -> ErrorPair:
+    # The largest error is not used.
+    return ErrorPair(Error(9.0, 5.0, mean), Error(8.0, 4.0, target), squares=10.0, count=10, class_agreement=agreement)
 
 
 def case(
     mean: float = 0.01,
     size: float = 1.0,
     cosine: float = 0.95,
-    choice: Choice | None = CHOICE,
+    agreement: ClassAgreement | None = AGREEMENT,
     target: float = 0.01,
-) -> Measure:
-    sums = Change(cosine * size**2, size**2, size**2, error=0.01)
-    return Measure(on=fit(mean, target, choice), off=fit(0.01), change=size, cosine=cosine, change_sums=sums)
+) -> Measurement:
+    sums = EffectSums(cosine * size**2, size**2, size**2, error=0.01)
+    return Measurement(on=pair(mean, target, agreement), off=pair(0.01), change=size, cosine=cosine, effect_sums=sums)
 
 
-def verdicts(*cases: Measure) -> list[Verdict]:
+def verdicts(*cases: Measurement) -> list[Verdict]:
     return [judgement.verdict for judgement in judge_quantized(cases)]
 
 
@@ -48,22 +56,22 @@ def test_the_error_of_each_case_against_pytorch_with_the_same_weights(target: fl
     bound = 3 * target + FLOOR
     assert verdicts(case(), case(0.999 * bound, target=target), case()) == [PASS, PASS, PASS]
     assert verdicts(case(), case(1.001 * bound, target=target), case()) == [PASS, FAIL, PASS]
-    (off,) = judge_quantized([replace(case(), off=fit(1.001 * bound, target))])
+    (off,) = judge_quantized([replace(case(), off=pair(1.001 * bound, target))])
     assert off.reasons[0].startswith("without the adapter: mean error = ")
     assert verdicts(case(float("nan")))[0] is FAIL
 
 
 def test_a_class_that_pytorch_keeps_with_the_same_weights() -> None:
-    kept = replace(CHOICE, agreed=7)
-    assert verdicts(case(), case(choice=kept)) == [PASS, PASS]
-    lost = judge_quantized([case(), case(choice=replace(kept, lost=1))])
-    assert [item.verdict for item in lost] == [PASS, FAIL]
-    assert lost[1].reasons == (
+    kept = replace(AGREEMENT, agreed=7)
+    assert verdicts(case(), case(agreement=kept)) == [PASS, PASS]
+    changed = judge_quantized([case(), case(agreement=replace(kept, wrong=1))])
+    assert [item.verdict for item in changed] == [PASS, FAIL]
+    assert changed[1].reasons == (
         "another class on top at 1 of 8 clear positions, where PyTorch with the same weights keeps it",
     )
 
 
-def test_the_price_in_the_middle_case() -> None:
+def test_the_cost_is_the_median_over_the_cases() -> None:
     def three(middle: float, last: float) -> list[Verdict]:
         return verdicts(case(), case(middle, target=middle), case(last, target=last))
 
@@ -71,42 +79,44 @@ def test_the_price_in_the_middle_case() -> None:
     assert three(1.001 * ERROR, 5.0) == [FAIL, PASS, PASS]
 
     def divergences(middle: float) -> list[Verdict]:
-        return verdicts(*(case(choice=replace(CHOICE, divergence=value)) for value in (3.0, middle, 0.0)))
+        return verdicts(*(case(agreement=replace(AGREEMENT, divergence=value)) for value in (3.0, middle, 0.0)))
 
     assert divergences(0.999 * DIVERGENCE) == [PASS, PASS, PASS]
     assert divergences(1.001 * DIVERGENCE) == [FAIL, PASS, PASS]
 
 
-def test_an_effect_too_small_to_tell_is_no_pass_whatever_its_direction() -> None:
+def test_a_small_effect_is_inconclusive_in_any_direction() -> None:
     size = 0.1 * EFFECT
     assert verdicts(case(size=1.001 * size)) == [PASS]
     assert verdicts(case(size=0.999 * size, cosine=-1)) == [INCONCLUSIVE]
-    # One case may show nothing where others do.
+    # A single case may have too small an effect.
     assert verdicts(case(), case(size=0.01, cosine=-1)) == [PASS, PASS]
 
 
 def test_the_direction_of_the_change() -> None:
     assert verdicts(case(cosine=1.001 * COSINE)) == [PASS]
     assert verdicts(case(cosine=0.999 * COSINE)) == [FAIL]
-    dropped = replace(case(), cosine=None, change_sums=Change(0.0, 0.0, 1.0, 0.01))
+    dropped = replace(case(), cosine=None, effect_sums=EffectSums(0.0, 0.0, 1.0, 0.01))
     assert verdicts(dropped) == [FAIL]
 
 
-def test_inputs_that_8_bits_cannot_tell_anything_about_do_not_decide_the_direction() -> None:
+def test_cases_with_large_quantization_error_hardly_count() -> None:
     wild = case(1.0, size=20.0, cosine=-1.0, target=0.5)
     assert verdicts(case(), case(), wild) == [PASS, PASS, PASS]
-    # As large a change of inputs that tell as much as others does.
-    assert verdicts(case(), case(), replace(wild, on=fit(0.01))) == [FAIL, PASS, PASS]
+    # The same change with a small quantization error decides the direction.
+    assert verdicts(case(), case(), replace(wild, on=pair(0.01))) == [FAIL, PASS, PASS]
 
 
-def test_what_is_wrong_with_the_form_stays() -> None:
-    broken, doubtful = Measure(fails=("dtype: no",)), Measure(doubts=("PyTorch gives NaN",))
+def test_reasons_about_the_form_are_kept() -> None:
+    broken, doubtful = Measurement(fails=("dtype: no",)), Measurement(doubts=("PyTorch gives NaN",))
     assert verdicts(case(), broken, doubtful) == [PASS, FAIL, INCONCLUSIVE]
 
 
 def test_which_cases_may_have_failed_by_chance() -> None:
-    lost = case(choice=replace(CHOICE, lost=1))
-    assert by_chance([case(), case(0.5), lost, Measure(fails=("did not run",)), case(size=0.01, cosine=-1)]) == [
+    changed = case(agreement=replace(AGREEMENT, wrong=1))
+    assert may_fail_by_chance(
+        [case(), case(0.5), changed, Measurement(fails=("did not run",)), case(size=0.01, cosine=-1)]
+    ) == [
         False,
         True,
         True,

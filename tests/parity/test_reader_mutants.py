@@ -1,4 +1,4 @@
-"""Finding 6: mistakes in our reading, made for export and judge alike; a witness that does not share it kills them."""
+"""Finding 6: mistakes in our reading affect the export and our own reference alike; a witness detects them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.parity import live
+from adapter_export.parity import pytorch_models
 from adapter_export.parity.cases import Case
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import ParityReport
+from adapter_export.parity.run import check_parity
 from tests.parity.reader_mutants import (
     ReaderMutant,
     at_input,
@@ -38,7 +38,7 @@ from tests.parity.reader_mutants import (
 
 pytestmark = pytest.mark.slow
 GOLDENS = Path(__file__).parents[1] / "goldens"
-# A BERT without a head and one with its own, a RoBERTa, whose head has two layers; adapters of PEFT with a head.
+# A BERT without a head, a BERT with a head, and a RoBERTa, whose head has two layers; PEFT adapters with a head.
 BARE, HEADED, TWO_LAYERS = "bert", "bert with a head", "roberta"
 # Of AdapterHub's library, with its records.
 HUB, HUB_FEATURES = "bert-cls-pfeiffer-bin", "bert-learned-scaling"
@@ -51,7 +51,7 @@ def backwards(tensor: np.ndarray) -> np.ndarray:
 
 
 def one_weight(model: torch.nn.Module) -> None:
-    """The base model with one of its biases moved, as by an adapter that was attached to it."""
+    """Changes one bias of the base model, as an adapter that was attached to it would."""
     with torch.no_grad():
         dict(model.named_parameters())[next(n for n in dict(model.named_parameters()) if "value.bias" in n)].mul_(1.01)
 
@@ -92,14 +92,14 @@ def checkpoints(
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
 ) -> dict[str, tuple[Path, Path]]:
-    """Base model and adapter by case."""
+    """Returns the folders of base model and adapter, by case."""
     made = {}
     for case, (model_type, task) in {
         BARE: ("bert", "features"),
         HEADED: ("bert", "text-classification"),
         TWO_LAYERS: ("roberta", "text-classification"),
     }.items():
-        # Without the digest of a base model: one adapter is for two of them.
+        # Without the digest of a base model, because the adapter is used with two base models.
         info = replace(tiny_info(model_type, "text-classification"), sha256="")
         adapter = random_adapter(info, "ia3", 5, labels=("bad", "so so", "good"))
         made[case] = tiny_model(model_type, task), save_checkpoint(adapter, info)
@@ -114,7 +114,7 @@ def checkpoints(
 
 def judged(case: str, made: dict[str, tuple[Path, Path]], bundle: Path) -> ParityReport:
     model, adapter = made[case]
-    # A scoring graph: what a decoder writes is no matter of reading.
+    # A graph that scores texts: generation does not depend on the reading.
     export_onnx(model, {"a": adapter}, bundle, mode="swappable", cache=False)
     record = GOLDENS / "records" / f"{case}.npz"
     references = {"a": record} if record.exists() else {}
@@ -122,7 +122,7 @@ def judged(case: str, made: dict[str, tuple[Path, Path]], bundle: Path) -> Parit
 
 
 def test_mutants(checkpoints: dict[str, tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(live, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
     for case in sorted({mutant.case for mutant in MUTANTS}):
         report = judged(case, checkpoints, tmp_path / "right")
         assert report.verdict is Verdict.PASS, (case, report.checks, [item.judgement for item in report.results])

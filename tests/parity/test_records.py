@@ -16,11 +16,11 @@ import pytest
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.recording.recorder import record
 from adapter_export.parity.records import check_record, read_record
 from adapter_export.parity.report import ParityReport
+from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
 from tests.parity.mutants import Mutant, make, of_another, swapped, without
 
@@ -29,7 +29,7 @@ Arrays = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def arrays(merged_bundle: Exported) -> Arrays:
-    """The record of `ia3_three`, by PEFT."""
+    """Returns the arrays of the record of `ia3_three`, made by PEFT."""
     return record(merged_bundle.base, merged_bundle.adapters["ia3_three"])
 
 
@@ -39,7 +39,7 @@ def file(arrays: Arrays, tmp_path: Path) -> Path:
 
 
 def written(arrays: Arrays, path: Path, **changes: Any) -> Path:
-    """A file of these arrays, `meta` with other values in it."""
+    """Writes these arrays to a file, with changed values in `meta`."""
     meta = np.array(json.dumps(json.loads(str(arrays["meta"])) | changes))
     np.savez(path, **(arrays | {"meta": meta}))  # type: ignore[arg-type]
     return path
@@ -58,7 +58,7 @@ def test_a_right_bundle(mode: str, file: Path, request: pytest.FixtureRequest, t
 
 
 def judged(exported: Exported, file: Path, folder: Path) -> ParityReport:
-    """A bundle that has `ia3_three` alone, by the record alone."""
+    """Judges a bundle with `ia3_three` alone by its record alone."""
     bundle = make(Mutant("nothing", "", "ia3_three"), exported, folder / "bundle")
     return check_parity(bundle, references={"ia3_three": file})
 
@@ -90,12 +90,12 @@ def test_no_torch_is_imported(merged_bundle: Exported, file: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from adapter_export.parity.check import check_parity
+from adapter_export.parity.run import check_parity
 report = check_parity(Path({str(merged_bundle.bundle)!r}), references={{"ia3_three": Path({str(file)!r})}})
 print(report.outcome, *[name for name in ("torch", "transformers", "peft") if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # The model takes 64 tokens, and the record has no text as long.
+    # The model accepts 64 tokens; the texts of the record are shorter.
     assert result.stdout.strip() == "pass (not judged beyond 13 tokens)"
 
 
@@ -109,7 +109,7 @@ def test_a_record_of_something_else_is_refused(swappable_bundle: Exported, array
         found = read_record(written(arrays, tmp_path / "r.npz", **{field: "0" * 64}), "ia3_three")
         with pytest.raises(InputError, match=message):
             check_record(found, manifest, info)
-    # A bundle that does not know its checkpoints is judged by the numbers alone.
+    # A bundle without digests of its checkpoints is judged by the numbers alone.
     check_record(found, manifest, replace(info, source_sha256=None))
 
 
@@ -127,12 +127,12 @@ def test_eight_bits_by_a_record_for_the_bundle(merged_bundle: Exported, tmp_path
     assert read_record(file, "a").kinds == {"float32": None, "float16": None, "bfloat16": None, "int8": None}
     report = check_parity(tmp_path / "bundle", references={"ia3_three": file})
     assert report.verdict is Verdict.PASS, [item.judgement for item in report.results]
-    # PyTorch with the same weights errs as the graph does, and not as one with weights in float32.
+    # PyTorch with the same weights has the error of the graph, not that of a graph with float32 weights.
     errors = [item.judgement for item in report.results if item.judgement.error and item.judgement.target_error]
     assert all(
         1e-3 < one.error.mean < 3 * one.target_error.mean < 0.5 for one in errors if one.error and one.target_error
     )
-    # A record that is not for 8 bits tells nothing, and another adapter's tensors fail.
+    # A record that is not for 8 bits is inconclusive, and the tensors of another adapter fail.
     plain = {name: array for name, array in found.items() if "/int8" not in name}
     plain |= _meta(plain, kinds={"float32": None})
     report = check_parity(tmp_path / "bundle", references={"ia3_three": written(plain, tmp_path / "plain.npz")})

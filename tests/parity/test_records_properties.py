@@ -1,4 +1,4 @@
-"""Records of arrays: what numpy writes is read, and whatever is damaged ends in one error."""
+"""Arrays of records: what numpy writes is read, and any damage ends in one kind of error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""R is float64 throughout and unmerged; heads come and go; nothing of one run stays for the next."""
+"""R is float64 throughout and unmerged, heads can be replaced, and no run affects a later one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from adapter_export.injection import Injection
 from adapter_export.parity.recording.precision import everything_in_float64
 from adapter_export.parity.reference import Reference
 
-# Models whose own code casts to float32, and what stays in it: RMSNorm, rotary positions, softmax, ALiBi, buckets.
+# Models whose own code casts to float32: RMSNorm, rotary positions, softmax, ALiBi, buckets.
 CASTING = ["llama", "qwen3", "gemma2", "gemma3_text", "gpt_neox", "phi3", "bloom", "mpnet"]
 
 
 class Narrow(TorchDispatchMode):
-    """Collects the operators that gave floating point other than float64."""
+    """Collects the operators whose results are floating point but not float64."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def test_everything_is_computed_in_float64(
     with Narrow() as narrow:
         outputs = Reference(base).case(batch).off()
     assert narrow.seen == set()
-    # Rows padded on the left are fully masked: float64's smallest number, cast to float32, is an infinity there.
+    # Left-padded rows are fully masked: the smallest number of float64 becomes minus infinity in float32.
     assert all(np.isfinite(array).all() and array.dtype == np.float64 for array in outputs.values())
 
 
@@ -88,7 +88,7 @@ def test_other_ways_to_round(
     reference = Reference(tiny_base(model_type, "features"))
     exact = states(Reference(tiny_base(model_type, "features", dtype=torch.float64)).case(inputs).off())
     ways = [states(reference.case(inputs, rounding).off()) for rounding in (0, 1, 2, 1, 0)]
-    # Each number is a way of its own, again and again; and nothing of it stays behind.
+    # Each number is a different rounding, is reproducible, and does not affect later runs.
     assert np.array_equal(ways[1], ways[3])
     assert np.array_equal(ways[0], ways[4])
     assert not np.array_equal(ways[1], ways[2])
@@ -105,7 +105,7 @@ def logits(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     return outputs["logits"]
 
 
-def test_heads_come_and_go(
+def test_heads_are_replaced_and_put_back(
     tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], batch: dict[str, np.ndarray]
 ) -> None:
     base = tiny_base("bert", "text-classification", dtype=torch.float64)
@@ -125,7 +125,7 @@ def test_heads_come_and_go(
         ons.append(logits(case.on(adapter)))
         np.testing.assert_allclose(logits(case.off(adapter)), pooled @ head.weight.T + head.bias, rtol=1e-13)
         assert np.abs(ons[-1] - logits(case.off(adapter))).max() > 0.01
-    # An adapter without a head of its own goes with the base model's, whatever was there before.
+    # An adapter without a head uses the base model's head, even after another head was in place.
     bare = replace(adapters[0], head={}, labels=None)
     np.testing.assert_array_equal(logits(case.off(bare)), own)
     logits(case.on(adapters[1]))
@@ -160,7 +160,7 @@ def test_the_body_without_adapters_runs_once_a_case(
     assert len(runs) == 4
 
 
-def test_small_work_has_one_thread(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
+def test_a_short_forward_runs_in_one_thread(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
     base = tiny_base("bert")
     before, seen = torch.get_num_threads(), []
     base.module.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
@@ -176,7 +176,7 @@ def test_small_work_has_one_thread(tiny_base: Callable[..., BaseModel], batch: d
         torch.set_num_threads(before)
 
 
-def test_outputs_within_outputs_have_both_names(
+def test_nested_outputs_have_both_names(
     tiny_base: Callable[..., BaseModel], inputs_for: Callable[..., dict[str, np.ndarray]]
 ) -> None:
     found = Reference(tiny_base("clip")).case(inputs_for("clip")).off()
@@ -184,12 +184,12 @@ def test_outputs_within_outputs_have_both_names(
     assert found["text_model_output.last_hidden_state"].shape == (3, 7, 32)
 
 
-def test_a_cache_is_no_output(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
+def test_a_kv_cache_is_not_an_output(tiny_base: Callable[..., BaseModel], batch: dict[str, np.ndarray]) -> None:
     for task in ("text-classification", "causal-lm"):
         assert list(Reference(tiny_base("gpt2", task)).case(batch).off()) == ["logits"]
 
 
-def test_what_pytorch_cannot_run_names_the_shapes(
+def test_inputs_that_pytorch_cannot_run_are_named_by_shape(
     tiny_base: Callable[..., BaseModel], inputs_for: Callable[..., dict[str, np.ndarray]]
 ) -> None:
     case = Reference(tiny_base("bert")).case(inputs_for("bert", 1, 65))
@@ -199,8 +199,8 @@ def test_what_pytorch_cannot_run_names_the_shapes(
         case.off()
 
 
-def test_what_is_made_without_a_dtype_is_float64_too() -> None:
-    """As the masks of CLIP in transformers 4, whose smallest value no float32 has."""
+def test_tensors_made_without_a_dtype_are_float64() -> None:
+    """An example are the masks of CLIP in transformers 4, whose smallest value is outside the range of float32."""
     with everything_in_float64():
         assert torch.full((2,), torch.finfo(torch.float64).min).dtype is torch.float64
     assert torch.zeros(1).dtype is torch.float32

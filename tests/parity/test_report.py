@@ -1,4 +1,4 @@
-"""The record as JSON and as tables."""
+"""The report as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_pass_says_what_it_does_not_cover() -> None:
     assert failed.outcome == "fail"
 
 
-def test_nothing_judged_is_no_pass() -> None:
+def test_without_cases_the_verdict_is_no_pass() -> None:
     assert ParityReport(Path(), "", "", "", "", (FILES,)).verdict is INCONCLUSIVE
     assert ParityReport(Path(), "", "", "", "", (Check("files", FAIL, ""),)).verdict is FAIL
 

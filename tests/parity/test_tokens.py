@@ -1,4 +1,4 @@
-"""The check on tokens: it passes for the tokenizer of training, and fails for any other, with the difference."""
+"""The check of tokens passes for the tokenizer of training. For any other it fails and names the difference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def text_inputs(manifest: Manifest, *names: str) -> Manifest:
 
 @pytest.fixture
 def manifest(swappable_bundle: Exported) -> Manifest:
-    """Of a graph that takes texts, with their types."""
+    """Returns the manifest of a graph that takes texts with token types."""
     found = read_manifest(swappable_bundle.bundle)
     return text_inputs(found, "input_ids", "attention_mask", "token_type_ids")
 
@@ -38,7 +38,7 @@ def generating(llama_bundle: Exported) -> Manifest:
 
 
 def bundle_of(model: Path, tmp_path: Path) -> Path:
-    """What an export writes of a model's texts."""
+    """Writes the files of a bundle that concern texts, as an export does."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     write_tokenizer(exportable_tokenizer(model), folder)
@@ -56,7 +56,7 @@ def test_the_tokenizer_of_training_passes(tmp_path: Path, manifest: Manifest, li
 
 
 def test_a_file_that_lowercases_fails(tmp_path: Path, manifest: Manifest) -> None:
-    """Finding 5: what a bundle had that took tokenizer.json as it lay."""
+    """Finding 5: a bundle with an unchanged copy of tokenizer.json had this mistake."""
     model = bert(tmp_path / "model", {"do_lower_case": False})
     bundle = bundle_of(model, tmp_path)
     content = json.loads((bundle / "tokenizer.json").read_text())

@@ -1,12 +1,15 @@
-"""What a trained adapter computes, by the library that trained it: PEFT, or AdapterHub's `adapters`.
+"""Computes the outputs of a trained adapter with the library that trained it: PEFT, or AdapterHub's `adapters`.
 
-Nothing here comes from the rest of the package: it is what the rest is held against, and it also runs without it. The
-modules, in the order of `script.PARTS`, are one script (`adapter-export reference --script`) for the environment of
-that library, which writes a record. Inside this package they are parity's witness for PEFT.
+The modules import nothing from the rest of the package, so that the rest can be compared with them, and so that they
+run without it. Joined in the order of `script.PARTS`, they are one script (`adapter-export reference --script`) that
+runs in an environment of that library and writes a record. Within the package they are the witness for PEFT
+checkpoints.
 
-A record, format version 1: a .npz archive with `meta`, a JSON text, and arrays by these names:
-    <case>/input/<name>             what the model was given
-    <case>/<state>/<kind>/<output>  what it gave
-state: `on` with the adapter, `off` without it but with its task head. kind: `exact` (float64), `float32`, `float16`,
-`bfloat16`, `int8`; each of the lower ones also as `<kind>.rounded`: of 8 ways to round, the one furthest from exact.
+Format of a record, version 1: a .npz archive with `meta`, a JSON text, and arrays with these names:
+    <case>/input/<name>             An input of the model.
+    <case>/<state>/<kind>/<output>  An output of the model.
+
+state: `on` with the adapter, `off` without the adapter but with its task head.
+kind: `exact` (float64), `float32`, `float16`, `bfloat16` or `int8`. Each precision below float64 is stored a second
+time as `<kind>.rounded`: of 8 different roundings, the output furthest from exact.
 """

@@ -1,8 +1,9 @@
-"""A model with weights in 8 bits, as ONNX Runtime computes with them: T of such a graph.
+"""Rounds the weights of a PyTorch model to 8 bits, to compute T for a graph with 8-bit weights.
 
-Of a weight row, each block of 32 values has one float32 scale: w = scale * (q - 128), q unsigned. What is multiplied
-with it is rounded to 8 bits as well, in blocks of 32 along the features, as MatMulNBits does at accuracy level 4:
-x' = scale * round(x / scale), scale = max|x| / 127. Written apart from the export, so that it can be held against it.
+Weights: each block of 32 values of a row has one float32 scale, and w = scale * (q - 128) with unsigned codes q.
+Activations that are multiplied with them are rounded to 8 bits as well, in blocks of 32 along the features, as ONNX
+Runtime's MatMulNBits does at accuracy level 4: x' = scale * round(x / scale), scale = max|x| / 127. This code is
+independent of the export, so that the export can be compared with it.
 """
 
 from __future__ import annotations
@@ -17,18 +18,24 @@ if TYPE_CHECKING:
     from torch import nn
 
 BLOCK = 32
-# What a product makes of rounding its operands, relative to itself: each is rounded to steps of 1/127 of the largest in
-# its block, which is some three times the usual one.
+# Relative error of a product caused by rounding its operands, used to vary the rounding of T. Each operand is rounded
+# to steps of 1/127 of the largest value in its block, which is about three times as large as a typical value.
 STEP = 2.0**-7
+# Largest code of an activation.
 _LARGEST = 127
+# Zero point of the unsigned codes. The weight with the largest magnitude in a block is encoded as q = 0, that is -128
+# scales, without error.
 _ZERO_POINT = 128
+# Number of rows to round at a time, to limit the memory.
 _ROWS_AT_ONCE = 256
 
 
 def quantize_module(module: nn.Module, kept: Collection[str] = ()) -> None:
-    """Round the module's matrices in place, and for as long as it lives what they are multiplied with.
+    """Rounds the weight matrices of a model in place, and installs hooks that round what they are multiplied with.
 
-    kept: names of modules that stay as they are, as those that are swappable in the graph.
+    Args:
+        module: The model. Changed permanently.
+        kept: Names of modules that stay unchanged, such as those that are swappable in the graph.
     """
     import torch
     from torch import nn
@@ -44,7 +51,7 @@ def quantize_module(module: nn.Module, kept: Collection[str] = ()) -> None:
                 continue
         else:
             layer.register_forward_pre_hook(_round_operand)
-        if weight.data_ptr() in done:  # tied
+        if weight.data_ptr() in done:  # a tied weight
             continue
         done.add(weight.data_ptr())
         rows = weight.data.T if isinstance(layer, Conv1D) else weight.data
@@ -52,7 +59,14 @@ def quantize_module(module: nn.Module, kept: Collection[str] = ()) -> None:
 
 
 def rounded_rows(matrix: np.ndarray) -> np.ndarray:
-    """float32 [N, K] as its 8-bit form stands for it; the value of largest size in a block stays as it is."""
+    """Rounds a weight matrix to the values that its 8-bit form represents.
+
+    Args:
+        matrix: float32 [outputs, inputs].
+
+    Returns:
+        float32 of the same shape. The value with the largest magnitude in each block is unchanged.
+    """
     found = np.empty_like(matrix)
     for start in range(0, len(matrix), _ROWS_AT_ONCE):
         part = matrix[start : start + _ROWS_AT_ONCE]

@@ -1,4 +1,4 @@
-"""The files of models and checkpoints: which count, and their sha256."""
+"""Finds the files that define a model or a checkpoint, and computes their sha256."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# What a checkpoint consists of, in either library's format; other files beside them say nothing of what it computes.
+# The files of a checkpoint, in the format of either library. Other files in the folder do not affect its outputs.
 CHECKPOINT_FILES = (
     "adapter_config.json",
     "adapter_interface.json",
@@ -23,20 +23,24 @@ CHECKPOINT_FILES = (
     "model_head.safetensors",
     "pytorch_model_head.bin",
 )
-# A model's own weights: the first of these that a folder has; an index stands for the files that it lists.
+# Files with a model's own weights. The first one that exists is used; an index stands for the files that it lists.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class Refused(Exception):
-    """The library cannot load this checkpoint: there is nothing to compare with."""
+    """The library cannot load this checkpoint, so there is nothing to compare with."""
 
 
 class Mismatch(Exception):
-    """The library loads the checkpoint, but not all of it: what it then computes is something else."""
+    """The library loads a part of the checkpoint only, so its outputs are not those of the checkpoint."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; raises Refused where there is none."""
+    """Reads a JSON object.
+
+    Raises:
+        Refused: The file cannot be read, or is not a JSON object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -47,7 +51,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a model folder that hold the base model's own weights, sorted by name."""
+    """Returns the files of a model folder that hold the base model's own weights, sorted by name.
+
+    Raises:
+        Refused: The folder has none, or an index names files outside of it.
+    """
     for name in _choices(folder):
         path = folder / name
         if not path.is_file():
@@ -62,7 +70,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _choices(folder: Path) -> tuple[str, ...]:
-    """Names that the weights may have: that in the config, where it tells one, else the usual ones."""
+    """Returns possible names of the file with the weights: the one in the config if there is one, else WEIGHTS."""
     config = folder / "config.json"
     named = read_object(config).get("transformers_weights") if config.is_file() else None
     if named is not None and (not isinstance(named, str) or Path(named).name != named):
@@ -71,7 +79,7 @@ def _choices(folder: Path) -> tuple[str, ...]:
 
 
 def digest(files: Sequence[Path]) -> str:
-    """One sha256 of several files: of their names and contents, in the order given."""
+    """Returns one sha256 of several files: of their names and contents, in the given order."""
     whole = hashlib.sha256()
     for path in files:
         own = hashlib.sha256()
@@ -83,18 +91,21 @@ def digest(files: Sequence[Path]) -> str:
 
 
 def base_sha256(folder: Path) -> str:
-    """sha256 of a base model's own weights."""
+    """Returns the sha256 of a base model's own weights."""
     return digest(weight_files(folder))
 
 
 def adapter_sha256(folder: Path) -> str:
-    """sha256 of what makes up a checkpoint: its configs and tensors."""
+    """Returns the sha256 of the files of a checkpoint: its configs and tensors."""
     return digest([folder / name for name in sorted(CHECKPOINT_FILES) if (folder / name).is_file()])
 
 
 @contextlib.contextmanager
 def clean_copy(folder: Path) -> Iterator[Path]:
-    """A folder with the model's config and weights alone: transformers would also load an adapter beside them."""
+    """Returns a context with a temporary folder that contains only the model's config and weights.
+
+    transformers would also load an adapter that lies in the folder of the model.
+    """
     with tempfile.TemporaryDirectory(prefix="reference-") as name:
         target = Path(name)
         indexes = [folder / item for item in _choices(folder) if item.endswith(".index.json")]

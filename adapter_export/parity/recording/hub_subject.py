@@ -1,4 +1,4 @@
-"""AdapterHub's library `adapters` over transformers' own model."""
+"""Loads an AdapterHub checkpoint with AdapterHub's library `adapters`, into transformers' own model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from adapter_export.parity.recording.subject import (
 
 
 class HubSubject(Subject):
-    """An AdapterHub checkpoint in AdapterHub's library."""
+    """An AdapterHub checkpoint, loaded by AdapterHub's library."""
 
     def __init__(self, bases: Bases, adapter: Path, task: str | None = None) -> None:
-        """As `PeftSubject`. With task `features` the checkpoint's head is left out."""
+        """Loads the checkpoint. The arguments and errors are those of `PeftSubject`.
+
+        With task `features` the checkpoint's head is not loaded.
+        """
         import adapters
         import transformers
 
@@ -50,11 +53,12 @@ class HubSubject(Subject):
                     loading_info=loaded,
                     use_safetensors=(adapter / "adapter.safetensors").is_file(),
                 )
-            except Exception as error:  # the library raises what it likes
+            except Exception as error:  # the library may raise anything
                 raise Refused(one_line(error)) from error
         if lost := [*loaded.get("missing_keys", ()), *loaded.get("unexpected_keys", ())]:
             raise Mismatch(f"tensor {lost[0]!r} is missing or left over ({len(lost)} in all)")
-        # What the library adds has its own dtype; constants that a model stores in float32 are no parameters.
+        # The parameters that the library adds have another dtype. Constants that a model stores in float32 are not
+        # parameters, so they stay unchanged.
         for parameter in base.parameters():
             parameter.data = parameter.data.to(dtype)
         self.model, self.body, self.class_name = base.eval(), base.base_model, type(base).__name__

@@ -1,4 +1,4 @@
-"""Random inputs for whatever a model reads."""
+"""Makes random inputs of a model: texts, images, sounds, and the texts of a decoder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-# Rows, tokens and side of the padding; each row after the first loses a third of its tokens, a single one loses them
-# too.
+# (rows, tokens, side of the padding). With padding, each row has a third of the length fewer tokens than the row before
+# it. The first row is full, unless it is the only one.
 SHAPES = (
     (1, 1, "none"),
     (2, 1, "none"),
@@ -21,7 +21,11 @@ SHAPES = (
 
 
 def shapes_for(module: Any, lengths: tuple[int, ...] = ()) -> list[tuple[int, int, str]]:
-    """What to record: SHAPES, and for each of `lengths` one row without padding and two with. Images have one size."""
+    """Returns the shapes to record: (rows, tokens, side of the padding).
+
+    These are SHAPES and, for each of `lengths`, one row without padding and two rows with padding. For images the
+    number of tokens is 0.
+    """
     if "input_ids" not in _reads(module) and "decoder_input_ids" not in _reads(module):
         return [(rows, 0, "none") for rows in (1, 2, 3)]
     more = [shape for length in lengths for shape in ((1, length, "none"), (2, length, "left"))]
@@ -31,10 +35,20 @@ def shapes_for(module: Any, lengths: tuple[int, ...] = ()) -> list[tuple[int, in
 def random_inputs(
     module: Any, shape: tuple[int, int, str], seed: int, *, classifies: bool = False
 ) -> dict[str, np.ndarray]:
-    """Texts (input_ids, attention_mask, token_type_ids), images, sounds, and what a decoder has written, as int64 and
-    float32. Each text ends with the model's end token, where it has one: classifiers of two stacks look for it.
+    """Makes the inputs that the model's forward takes.
 
-    classifies: an encoder-decoder reads its text a second time then, and is given nothing that it has written.
+    These may be texts (input_ids, attention_mask, token_type_ids), images, sounds, and the text of a decoder. Each text
+    ends with the model's end token, if it has one: classifiers with an encoder and a decoder search for it.
+
+    Args:
+        module: The model.
+        shape: (rows, tokens, side of the padding).
+        seed: Seed of the random numbers.
+        classifies: Whether the model classifies. The decoder of an encoder-decoder then reads the encoder's text, and
+            has no text of its own.
+
+    Returns:
+        Arrays by name, int64 for texts and float32 for images and sounds.
     """
     rows, length, padding = shape
     rng = np.random.default_rng(seed)
@@ -67,13 +81,16 @@ def random_inputs(
 
 
 def _reads(module: Any) -> set[str]:
-    """The names of what a model's forward takes; a library may have put a forward without names around it."""
+    """Returns the names of the arguments of a model's forward.
+
+    A library may have wrapped it in a forward without these names, so the forwards of all base classes are read too.
+    """
     forwards = [kind.__dict__["forward"] for kind in type(module).__mro__ if "forward" in kind.__dict__]
     return {name for forward in forwards for name in inspect.signature(inspect.unwrap(forward)).parameters}
 
 
 def _mask(rows: int, length: int, padding: str) -> np.ndarray:
-    """True where a token is, (rows, length)."""
+    """Returns a boolean array [rows, length]: True for tokens, False for padding."""
     first = 1 if rows == 1 else 0
     lost = np.arange(first, first + rows) * (max(1, length // 3) if padding != "none" else 0)
     mask = np.arange(length)[None, :] < np.maximum(1, length - lost)[:, None]

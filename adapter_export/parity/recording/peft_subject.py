@@ -1,4 +1,4 @@
-"""PEFT's own `PeftModel` over transformers' own model, unmerged."""
+"""Loads a PEFT checkpoint with PEFT's own `PeftModel`, unmerged, into transformers' own model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from adapter_export.parity.recording.subject import (
     silence,
 )
 
-# PEFT's task types, and the classes that its documentation loads the base model with.
+# By task type of PEFT: the classes with which PEFT's documentation loads the base model.
 PEFT_CLASSES: Mapping[str, tuple[str, ...]] = {
     "SEQ_CLS": (SEQUENCE_CLASSIFICATION,),
     "TOKEN_CLS": ("AutoModelForTokenClassification",),
@@ -33,17 +33,25 @@ PEFT_CLASSES: Mapping[str, tuple[str, ...]] = {
 FEATURES = "FEATURE_EXTRACTION"
 _PREFIX = "base_model.model."
 _SAVED = ".modules_to_save"
-# Of language models, which are no task head.
+# Names of the output layers of language models. They are not task heads.
 _OUTPUT_LAYERS = ("lm_head", "embed_out", "proj_out")
 
 
 class PeftSubject(Subject):
-    """A PEFT checkpoint in PEFT."""
+    """A PEFT checkpoint, loaded by PEFT."""
 
     def __init__(self, bases: Bases, adapter: Path, task: str | None = None) -> None:
-        """task: the one that was asked for; None leaves it to the checkpoint, then to the base model's config.
+        """Loads the checkpoint.
 
-        Raises Refused where PEFT cannot load the checkpoint, and Mismatch where it leaves a part of it out.
+        Args:
+            bases: Loads the base model.
+            adapter: Folder of the checkpoint.
+            task: The task to load the model for; None to take it from the checkpoint or else from the base model's
+                config.
+
+        Raises:
+            Refused: PEFT cannot load the checkpoint.
+            Mismatch: PEFT loads a part of the checkpoint only.
         """
         import peft
 
@@ -57,28 +65,29 @@ class PeftSubject(Subject):
         with silence():
             try:
                 loaded, result = _load(base.base_model if inside else base, adapter, whole=not inside)
-            except Exception as error:  # PEFT raises what it likes
+            except Exception as error:  # PEFT may raise anything
                 raise Refused(one_line(error)) from error
         _check_keys(loaded, list(result.missing_keys), list(result.unexpected_keys))
-        # transformers' own model with PEFT's layers in it: PEFT's wrapper around it takes texts alone.
+        # transformers' own model with PEFT's layers in it is used, because PEFT's wrapper around it accepts texts only.
         self.model = base.eval()
         self.body, self.class_name = self.model.base_model, type(self.model).__name__
         self.head = classes is not None
-        # Of a checkpoint with a head that was not asked for, the body is read.
+        # For the task `features` the outputs of the body are compared, even if the checkpoint has a task head.
         features = task == "features" or task_type == FEATURES
         self.body_only = features and self.model is not self.body
-        # PEFT stores no class names: they are in a file of adapter-export's beside the checkpoint, or the base model's.
+        # PEFT stores no class names. They are in a file that adapter-export writes next to the checkpoint, or else in
+        # the config of the base model.
         beside = adapter / "adapter_export.json"
         noted = read_object(beside) if beside.is_file() else {}
         own, pad = noted.get("labels"), noted.get("pad_token_id")
         if getattr(self.model.config, "pad_token_id", None) is None and pad is not None:
-            # As training set it, for a base model that names none.
+            # The base model has no padding id; this is the one that was used in training.
             self.model.config.pad_token_id = pad
         names = base_labels(read_object(bases.folder / "config.json"), classes or 0)
         self.labels = chosen_names([str(name) for name in own]) if own else names
 
     def set_active(self, active: bool) -> None:
-        # Not PEFT's `disable_adapter`, which would put the base model's task head in the place of the adapter's.
+        # PEFT's `disable_adapter` is not used: it would also replace the adapter's task head by the base model's.
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         for layer in self.model.modules():
@@ -90,7 +99,7 @@ class PeftSubject(Subject):
 
 
 def tensor_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of a PEFT checkpoint's tensors, by name without PEFT's prefix."""
+    """Returns the shapes of a PEFT checkpoint's tensors, by name without PEFT's prefix."""
     path = adapter / "adapter_model.safetensors"
     if path.is_file():
         from safetensors import safe_open
@@ -106,20 +115,34 @@ def tensor_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _module_of(key: str) -> str:
-    """The module that a checkpoint's tensor belongs to: without the tensor's name, nor what PEFT puts around it."""
+    """Returns the path of the module that a checkpoint's tensor belongs to, without the parts that PEFT adds."""
     path = key.rpartition(".")[0] if not key.endswith(".ia3_l") else key.removesuffix(".ia3_l")
     return path.partition(_SAVED)[0].partition(".ia3_l")[0]
 
 
 def _class_of(config: Any, task_type: str, shapes: Mapping[str, Any], task: str | None) -> tuple[Any, bool]:
-    """The class to load the base model with: the checkpoint's task tells it; else the first that has all modules that
-    the checkpoint names, of the task asked for, the class the base model was saved with, and those with a head.
+    """Returns the class with which to load the base model.
 
-    And whether PEFT's place is its body: a checkpoint that was saved from there has names without the body's own.
+    It is given by the checkpoint's task type. If there is none, it is the first class that has all modules that the
+    checkpoint names, among the classes of the requested task, the class with which the base model was saved, and the
+    classes with a task head.
+
+    Args:
+        config: The base model's config.
+        task_type: Task type of the checkpoint.
+        shapes: Shapes of the checkpoint's tensors by name.
+        task: The requested task; None if there is none.
+
+    Returns:
+        The class, and whether PEFT must be applied to the body of the model. A checkpoint that was saved from the body
+        has module paths without the name of the body.
+
+    Raises:
+        Refused: transformers has no class for this config and task type.
     """
     if task_type in PEFT_CLASSES:
         found = [mapped_class(name, config) for name in PEFT_CLASSES[task_type]]
-        if task_type == FEATURES:  # of a body that was trained under a head
+        if task_type == FEATURES:  # the body may have been trained below a task head
             found.append(saved_class(config))
     else:
         names = (*TASK_CLASSES.get(task or "", ()), "", SEQUENCE_CLASSIFICATION, IMAGE_CLASSIFICATION, "AutoModel")
@@ -138,7 +161,7 @@ def _class_of(config: Any, task_type: str, shapes: Mapping[str, Any], task: str 
 
 
 def _modules(model_class: Any, config: Any) -> dict[str, Any]:
-    """The modules of a class by path, without weights."""
+    """Returns the modules of a model class by path, without weights."""
     import torch
 
     with torch.device("meta"):
@@ -146,7 +169,10 @@ def _modules(model_class: Any, config: Any) -> dict[str, Any]:
 
 
 def _saved_classes(model_class: Any, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """How many classes the checkpoint's own task head has: the rows of its last layer; None without a head."""
+    """Returns the number of classes of the checkpoint's own task head: the rows of its last layer.
+
+    None if it has no head.
+    """
     from torch import nn
 
     body = f"{model_class.base_model_prefix}."
@@ -160,8 +186,17 @@ def _saved_classes(model_class: Any, config: Any, shapes: Mapping[str, tuple[int
 
 
 def _load(base: Any, adapter: Path, *, whole: bool) -> tuple[Any, Any]:
-    """What `PeftModel.from_pretrained` does, in `base` itself, and the keys it missed or did not expect, of which that
-    only warns. whole: whether `base` is of the class that the checkpoint's task has, not the body of one."""
+    """Loads a checkpoint into `base` as `PeftModel.from_pretrained` does.
+
+    Args:
+        base: The base model. Changed in place.
+        adapter: Folder of the checkpoint.
+        whole: Whether `base` is a model with a head, and not the body of one.
+
+    Returns:
+        The loaded model, and PEFT's result with the missing and the unexpected keys, for which `from_pretrained` only
+        warns.
+    """
     import peft
 
     config = peft.PeftConfig.from_pretrained(str(adapter))
@@ -173,7 +208,12 @@ def _load(base: Any, adapter: Path, *, whole: bool) -> tuple[Any, Any]:
 
 
 def _check_keys(loaded: Any, missing: list[str], unexpected: list[str]) -> None:
-    """Raise Mismatch where PEFT took only a part of the tensors, Refused where the model has no such modules at all."""
+    """Checks that PEFT loaded all tensors.
+
+    Raises:
+        Refused: The model has none of the modules of the tensors that PEFT did not load.
+        Mismatch: PEFT loaded a part of the tensors only.
+    """
     if not missing and not unexpected:
         return
     modules = {name.replace(".base_layer", "") for name, _ in loaded.named_modules()}

@@ -1,4 +1,4 @@
-"""How a model is run in float64 throughout, and how its rounding is varied."""
+"""Runs a model in float64 throughout, and varies the rounding of a model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def everything_in_float64() -> Iterator[None]:
-    """A context in which no PyTorch function is asked for float32: it is given float64 in its place, and makes it where
-    it is asked for nothing.
+    """Returns a context in which PyTorch functions use float64 wherever they are asked for float32, and by default.
 
-    Loading a model in float64 is not enough: norms, rotary positions and softmax of many models cast to float32 in
-    their own code. Only the forward pass belongs in here: constants that a model stores in float32 are part of it.
+    Loading a model in float64 is not enough: the code of many models casts norms, rotary positions and softmax to
+    float32. Use the context for the forward pass only, not for loading: constants that a model stores in float32 are
+    part of its definition.
     """
     import torch
     from torch.overrides import TorchFunctionMode
@@ -40,10 +40,16 @@ def everything_in_float64() -> Iterator[None]:
 
 @contextlib.contextmanager
 def rounded_otherwise(module: nn.Module, step: float, seed: int) -> Iterator[None]:
-    """A context in which every layer with weights of its own gives each of its numbers higher or lower by `step` of it,
-    at random, as another order of sums might: Monte Carlo arithmetic (Parker 1997, UCLA CSD-970002).
+    """Returns a context in which every layer with weights changes each value of its output by `step`, up or down.
 
-    How far the outputs then are from R is what the dtype can tell of these inputs, more surely than one run's luck.
+    The sign is random, as the effect of another order of summation would be. This is Monte Carlo arithmetic (Parker
+    1997, UCLA CSD-970002). The error of the outputs against float64 then shows the precision of the dtype for these
+    inputs. The largest error of several roundings is a more reliable estimate than that of a single run.
+
+    Args:
+        module: The model.
+        step: Size of the change, relative to each value.
+        seed: Seed of the random signs.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Writes a record: what an adapter computes, in float64 and in lower precisions, with and without it."""
+"""Writes a record: the outputs of a model with and without an adapter, in float64 and in lower precisions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,18 @@ ROUNDINGS = 8
 
 
 def open_subject(model: Path, adapter: Path, task: str | None = None, dtype: str = "float64") -> Subject:
-    """The checkpoint in its own library, which its config tells. Raises Refused and Mismatch, see `PeftSubject`."""
+    """Loads a checkpoint with its own library, which its config names.
+
+    Args:
+        model: Folder of the base model.
+        adapter: Folder of the checkpoint.
+        task: Task to load the model for; None for that of the checkpoint.
+        dtype: Name of the dtype.
+
+    Raises:
+        Refused: The library cannot load the checkpoint.
+        Mismatch: The library loads a part of the checkpoint only.
+    """
     bases = Bases(model, dtype)
     if "peft_type" in read_object(adapter / "adapter_config.json"):
         return PeftSubject(bases, adapter, task)
@@ -38,7 +49,18 @@ def open_subject(model: Path, adapter: Path, task: str | None = None, dtype: str
 def record(
     model: Path, adapter: Path, task: str | None = None, lengths: tuple[int, ...] = (), bundle: Path | None = None
 ) -> dict[str, np.ndarray]:
-    """The arrays of a record, `meta` among them. bundle: one whose graph has weights in 8 bits, for T of that."""
+    """Computes the arrays of a record, including `meta`.
+
+    Args:
+        model: Folder of the base model.
+        adapter: Folder of the checkpoint.
+        task: Task to load the model for; None for that of the checkpoint.
+        lengths: Lengths of further texts, in tokens.
+        bundle: Folder of a bundle with 8-bit weights, to record T for it; None otherwise.
+
+    Returns:
+        Arrays by name. `recording` describes the names.
+    """
     exact = open_subject(model, adapter, task)
     shapes = shapes_for(exact.model, lengths)
     cases = {
@@ -65,7 +87,7 @@ def record(
         ],
     }
     del exact
-    # Why a precision is not there; None of those that are.
+    # For each precision: None if its outputs were recorded, else the reason why they were not.
     kinds: dict[str, str | None] = {}
     for kind, make in _lower(model, adapter, task, bundle):
         try:
@@ -82,14 +104,17 @@ def record(
 def _run(subject: Subject, inputs: Mapping[str, np.ndarray], *, on: bool) -> dict[str, np.ndarray]:
     try:
         return subject.run(inputs, on=on)
-    except Exception as error:  # a model raises what it likes
+    except Exception as error:  # the code of a model may raise anything
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
         more = "" if subject.body_only else "; --task features records its body without a head"
         raise Refused(f"{subject.class_name} cannot run {shapes}: {one_line(error)}{more}") from error
 
 
 def _lower(model: Path, adapter: Path, task: str | None, bundle: Path | None) -> Iterator[tuple[str, Any]]:
-    """Each lower precision, and what makes the model in it, with the step of its roundings."""
+    """Yields each lower precision with a function that loads the model in it.
+
+    The function returns the model and the step of its roundings.
+    """
 
     def plain(dtype: str) -> Any:
         return lambda: (open_subject(model, adapter, task, dtype), None)
@@ -103,7 +128,7 @@ def _lower(model: Path, adapter: Path, task: str | None, bundle: Path | None) ->
             heads = {str(site["module"]) for site in manifest.get("sites", ()) if site.get("method") == "head"}
             own = [name for name, _ in subject.model.named_modules() if subject.is_adapter(name)]
             kept = [name for name, _ in subject.model.named_modules() if any(_ends(name, head) for head in heads)]
-            if heads:  # AdapterHub's flexible heads have a place of their own
+            if heads:  # AdapterHub stores flexible heads in a module of their own
                 kept += [name for name, _ in subject.model.named_modules() if name.startswith("heads.")]
             quantize_module(subject.model, {*own, *kept})
             return subject, STEP
@@ -123,7 +148,19 @@ def _rounded(
     exact: Mapping[str, np.ndarray],
     step: float | None,
 ) -> dict[str, np.ndarray]:
-    """One case in a lower precision: as PyTorch rounds it, and of other ways to round the one furthest from exact."""
+    """Computes one case in a lower precision.
+
+    Args:
+        subject: The model in this precision.
+        inputs: Arrays by name.
+        kind: Name of the precision.
+        case: Name of the case.
+        exact: The arrays of the record so far, with the outputs in float64.
+        step: Relative size of a rounding; None for half a unit in the last place of the dtype.
+
+    Returns:
+        Arrays of the record: the outputs as PyTorch rounds them and, of other roundings, those furthest from float64.
+    """
     found: dict[str, np.ndarray] = {}
     for state, on in (("on", True), ("off", False)):
         where = f"{case}/{state}"
@@ -139,14 +176,14 @@ def _rounded(
 
 
 def _versions() -> dict[str, str]:
-    """Of everything that had a part in the numbers."""
+    """Returns the versions of Python and of all libraries that affect the outputs."""
     names = ("torch", "transformers", "numpy", "peft", "adapters")
     loaded = {name: str(sys.modules[name].__version__) for name in names if name in sys.modules}
     return {"python": platform.python_version(), **loaded}
 
 
 def main() -> None:
-    """The command line of the script."""
+    """Runs the command line of the script."""
     parser = argparse.ArgumentParser(description="Record what an adapter computes, by the library that trained it.")
     parser.add_argument("--model", type=Path, required=True, help="base model folder")
     parser.add_argument("--adapter", type=Path, required=True, help="adapter folder, of PEFT or AdapterHub")

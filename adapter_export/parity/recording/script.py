@@ -1,11 +1,11 @@
-"""The recorder as one file, for an environment that has nothing of this package."""
+"""Joins the recorder's modules into one script, for an environment without this package."""
 
 from __future__ import annotations
 
 import re
 from importlib import resources
 
-# In the order in which they need each other.
+# Each module needs only modules before it.
 PARTS = ("files", "precision", "subject", "peft_subject", "hub_subject", "inputs", "eight_bits", "recorder")
 _OWN_IMPORT = re.compile(r"^from adapter_export\.[\w.]+ import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 _FUTURE = "from __future__ import annotations\n"
@@ -21,7 +21,7 @@ Then, where adapter-export is: adapter-export parity --bundle BUNDLE --reference
 
 
 def script() -> str:
-    """The text of the script: the modules one behind the other, without what they import of each other."""
+    """Returns the text of the script: all modules one after another, without the imports between them."""
     folder = resources.files("adapter_export.parity.recording")
     texts = [(folder / f"{part}.py").read_text(encoding="utf-8") for part in PARTS]
     return "\n\n".join([f"{_HEADER}\n{_FUTURE}", *(_OWN_IMPORT.sub("", text.replace(_FUTURE, "")) for text in texts)])

@@ -1,4 +1,4 @@
-"""A model with one adapter in it, as a library has loaded them, and how it is run."""
+"""Base classes of models with one adapter, loaded by another library, and the loading of base models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adapter_export.parity.recording.precision import everything_in_float64, rou
 
 SEQUENCE_CLASSIFICATION = "AutoModelForSequenceClassification"
 IMAGE_CLASSIFICATION = "AutoModelForImageClassification"
-# The classes of transformers for a task that was asked for.
+# By task: the auto classes of transformers to try, in this order.
 TASK_CLASSES: Mapping[str, tuple[str, ...]] = {
     "features": ("AutoModel",),
     "text-classification": (SEQUENCE_CLASSIFICATION,),
@@ -29,10 +29,16 @@ TASK_CLASSES: Mapping[str, tuple[str, ...]] = {
 
 
 class Subject:
-    """model: what is called. body: the part of it without a task head. body_only: the body's outputs are asked for.
+    """A model with one adapter, as another library loads it.
 
-    witness: the library and its version. class_name: of the model. head: whether the checkpoint has a task head.
-    labels: the head's class names, None where nobody has named them.
+    Attributes:
+        model: The model.
+        body: The part of the model without a task head.
+        witness: Name and version of the library.
+        class_name: Class of the model.
+        head: Whether the checkpoint has a task head.
+        labels: Class names of the head; None if the classes have no names.
+        body_only: Whether the body's outputs are compared instead of the model's.
     """
 
     model: Any
@@ -44,20 +50,27 @@ class Subject:
     body_only = False
 
     def set_active(self, active: bool) -> None:
-        """Give the adapter its effect, or take it; its task head stays."""
+        """Switches the adapter on or off. Its task head stays in place."""
         raise NotImplementedError
 
     def is_adapter(self, module: str) -> bool:
-        """Whether a module of the model is a part of the adapter."""
+        """Returns whether the module of this name is a part of the adapter."""
         raise NotImplementedError
 
     def run(
         self, inputs: Mapping[str, np.ndarray], *, on: bool, rounding: int = 0, step: float | None = None
     ) -> dict[str, np.ndarray]:
-        """Outputs by name, with the adapter or without it.
+        """Runs the model.
 
-        rounding: 0 is the model as it is, every other number a way of its own to round. step: what rounding changes in
-        a layer's outputs, relative to them; None is half a unit of the dtype.
+        Args:
+            inputs: Arrays by name.
+            on: Whether the adapter is active.
+            rounding: 0 for the model as it is. Every other number is the seed of another rounding.
+            step: Size of a rounding, relative to the values of a layer's output; None for half a unit in the last place
+                of the dtype.
+
+        Returns:
+            Outputs by name.
         """
         import torch
 
@@ -68,7 +81,7 @@ class Subject:
             tensor = torch.from_numpy(np.ascontiguousarray(value))
             given[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
         if "use_cache" in inspect.signature(self.body.forward).parameters:
-            # A cache is no output of a model that scores or classifies.
+            # A KV cache is not compared.
             given["use_cache"] = False
         precision: Any = contextlib.nullcontext()
         if rounding:
@@ -81,22 +94,36 @@ class Subject:
 
 
 def named_tensors(outputs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors of a model's outputs by name; those of outputs within outputs (CLIP's two models) with both names."""
+    """Yields the tensors of a model's outputs with their names.
+
+    Nested outputs, as of CLIP's two models, are named by both names with a dot between them.
+    """
     import torch
 
     for name, value in outputs.items():
         if isinstance(value, torch.Tensor):
-            # numpy has no bfloat16; float32 holds every value of it.
+            # numpy has no bfloat16. float32 represents all its values exactly.
             yield prefix + name, (value.float() if value.dtype is torch.bfloat16 else value).cpu().numpy()
         elif isinstance(value, Mapping):
             yield from named_tensors(value, f"{prefix}{name}.")
 
 
 class Bases:
-    """transformers' own models of one folder at one dtype, frozen: of its config and weights alone, each read once."""
+    """Loads the base models of one folder with transformers, at one dtype and without gradients.
+
+    Only the config and the weights of the folder are read, each model class once.
+    """
 
     def __init__(self, folder: Path, dtype: str) -> None:
-        """Raises Refused for a folder without weights, or a config that transformers does not know."""
+        """Reads the config.
+
+        Args:
+            folder: Folder of the base model.
+            dtype: Name of the dtype.
+
+        Raises:
+            Refused: The folder has no weights, or transformers does not know its config.
+        """
         import transformers
 
         self.folder, self._dtype = folder, dtype
@@ -108,9 +135,11 @@ class Bases:
                 raise Refused(one_line(error)) from error
 
     def get(self, model_class: Any, num_labels: int | None = None) -> Any:
-        """A model of that class to change as one likes; its tensors are shared with others of this class.
+        """Returns a new model that may be changed. Its tensors are shared with other models of this class.
 
-        num_labels: size of its task head, None for the base model's.
+        Args:
+            model_class: Class of the model.
+            num_labels: Number of classes of the task head; None for that of the base model.
         """
         key = (model_class, num_labels)
         if key not in self._read:
@@ -130,13 +159,13 @@ class Bases:
             options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
         model = model_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
         if self._dtype == "float64" and hasattr(model, "set_experts_implementation"):
-            # The faster ways to run experts know no float64.
+            # The faster implementations of experts do not support float64.
             model.set_experts_implementation("eager")
         return model.eval().requires_grad_(False)
 
 
 def mapped_class(name: str, config: Any) -> Any:
-    """The class that the auto class called `name` loads for a config; None where it has none."""
+    """Returns the class that the auto class of this name loads for a config; None if there is none."""
     import transformers
 
     mapping = getattr(transformers, name)._model_mapping
@@ -147,7 +176,7 @@ def mapped_class(name: str, config: Any) -> Any:
 
 
 def saved_class(config: Any) -> Any:
-    """The class that a base model was saved with; None where its config does not say."""
+    """Returns the class with which a base model was saved; None if its config does not name one."""
     import transformers
 
     named = [getattr(transformers, str(name), None) for name in getattr(config, "architectures", None) or ()]
@@ -155,7 +184,11 @@ def saved_class(config: Any) -> Any:
 
 
 def class_for(config: Any, task: str | None) -> Any:
-    """The class for a task that was asked for, else the one the base model was saved with. Raises Refused."""
+    """Returns the class for a task, or the class with which the base model was saved if `task` is None.
+
+    Raises:
+        Refused: transformers has no such class.
+    """
     found = [mapped_class(name, config) for name in TASK_CLASSES[task]] if task else [saved_class(config)]
     if (first := next((item for item in found if item is not None), None)) is None:
         raise Refused(f"transformers has no class for {config.model_type!r} {f'and task {task}' if task else 'here'}")
@@ -163,7 +196,7 @@ def class_for(config: Any, task: str | None) -> Any:
 
 
 def base_labels(config: Mapping[str, Any], count: int) -> list[str] | None:
-    """The class names in a base model's config.json, where somebody has given it `count` of them."""
+    """Returns the class names in a base model's config.json; None unless there are `count` names chosen by a user."""
     names = config.get("id2label")
     if not isinstance(names, Mapping) or len(names) != count:
         return None
@@ -171,17 +204,21 @@ def base_labels(config: Mapping[str, Any], count: int) -> list[str] | None:
 
 
 def chosen_names(names: list[str]) -> list[str] | None:
-    """Class names, unless they are the placeholders that the libraries write where nobody has named a class."""
+    """Returns the class names; None if they are the placeholders that the libraries write for classes without names."""
     return None if all(name == f"LABEL_{number}" for number, name in enumerate(names)) else names
 
 
 def one_line(error: Exception) -> str:
+    """Returns the message of an error in one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """No progress bars and no advice from the libraries: what matters of a load is checked and raised."""
+    """Returns a context without progress bars and warnings of the libraries.
+
+    Whatever matters about loading a model is checked and raised as an error.
+    """
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in ("transformers", "adapters", "peft")]
@@ -212,7 +249,7 @@ class PlainSubject(Subject):
         self.body, self.class_name = self.model.base_model, type(self.model).__name__
 
     def set_active(self, active: bool) -> None:
-        """There is nothing to switch."""
+        """Does nothing: there is no adapter."""
 
     def is_adapter(self, module: str) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Which files count, and their digests: the recorder's own words for what the rest of the package says too."""
+"""The files of models and checkpoints and their digests: the recorder's code agrees with that of the package."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def model(tiny_model: Callable[..., Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model("bert"), tmp_path / "model"))
 
 
-def test_both_sides_know_a_folder_by_the_same_digest(model: Path, features_bundle: Exported) -> None:
+def test_recorder_and_package_compute_the_same_digest(model: Path, features_bundle: Exported) -> None:
     assert base_sha256(model) == weights_sha256(model)
     for folder in [*features_bundle.adapters.values(), *GOLDENS.glob("*/adapter")]:
         assert adapter_sha256(folder) == checkpoint_sha256(folder)
 
 
-def test_what_changes_a_checkpoint_changes_its_digest(features_bundle: Exported, tmp_path: Path) -> None:
+def test_every_file_of_a_checkpoint_affects_its_digest(features_bundle: Exported, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(features_bundle.adapters["ia3"], tmp_path / "adapter"))
     before = adapter_sha256(folder)
     (folder / "README.md").write_text("nothing that matters")
@@ -37,7 +37,7 @@ def test_what_changes_a_checkpoint_changes_its_digest(features_bundle: Exported,
     assert adapter_sha256(folder) != before
 
 
-def test_a_clean_copy_has_nothing_but_the_base_model(model: Path, features_bundle: Exported) -> None:
+def test_a_clean_copy_contains_only_the_base_model(model: Path, features_bundle: Exported) -> None:
     for path in features_bundle.adapters["ia3"].iterdir():
         shutil.copyfile(path, model / path.name)
     with clean_copy(model) as folder:

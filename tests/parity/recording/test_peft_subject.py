@@ -1,4 +1,4 @@
-"""PEFT as a witness: what PEFT computes, read by nothing of ours; and what it leaves out is told."""
+"""PEFT as a witness: PEFT reads the checkpoint itself, and tensors that it does not load are reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Inputs = dict[str, np.ndarray]
 
 @pytest.fixture
 def adapter(tiny_base: Callable[..., BaseModel], tmp_path: Path) -> Path:
-    """IA3 and a head of two classes, written by PEFT."""
+    """Returns a checkpoint with IA3 and a head of two classes, written by PEFT."""
     base = tiny_base("bert", "text-classification", num_labels=2)
     oracle.train(base, tmp_path / "adapter", task_type="SEQ_CLS")
     return tmp_path / "adapter"
@@ -39,7 +39,7 @@ def subject(model: Path, adapter: Path, task: str | None = None) -> PeftSubject:
 
 
 def by_hand(model: Path, adapter: Path, inputs: Inputs, **options: Any) -> Any:
-    """PEFT as its documentation loads it."""
+    """Loads and runs a checkpoint as PEFT's documentation does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         base = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -54,34 +54,34 @@ def test_the_numbers_are_pefts(
     adapter: Path, tiny_model: Callable[..., Path], inputs_for: Callable[..., Inputs]
 ) -> None:
     inputs = inputs_for("bert")
-    # The base model has no head, then one of three classes: the checkpoint's has two.
+    # The base model has no head, or one of three classes; the checkpoint's head has two classes.
     for model in (tiny_model("bert"), tiny_model("bert", "text-classification")):
         found = subject(model, adapter)
         expected, whole = by_hand(model, adapter, inputs, num_labels=2)
         assert found.class_name == "BertForSequenceClassification"
         assert found.witness == f"peft {peft.__version__}"
         np.testing.assert_allclose(found.run(inputs, on=True)["logits"], expected, rtol=1e-11, atol=1e-12)
-        # Without the adapter: the base model's body under the adapter's head, which PEFT itself would not give.
+        # Without the adapter: the base model's body with the adapter's head. PEFT itself has no such state.
         with torch.inference_mode(), whole.disable_adapter():
             body = whole.base_model.model.bert(**{name: torch.from_numpy(value) for name, value in inputs.items()})
             head = whole.base_model.model.classifier.modules_to_save["default"]
             without = head(body.pooler_output).numpy()
         np.testing.assert_allclose(found.run(inputs, on=False)["logits"], without, rtol=1e-11, atol=1e-12)
-        # And on again.
+        # The adapter is switched on again.
         np.testing.assert_allclose(found.run(inputs, on=True)["logits"], expected, rtol=1e-11, atol=1e-12)
 
 
-def test_features_that_were_asked_for_are_the_bodys(
+def test_requested_features_are_those_of_the_body(
     adapter: Path, tiny_model: Callable[..., Path], inputs_for: Callable[..., Inputs]
 ) -> None:
     found = subject(tiny_model("bert"), adapter, "features").run(inputs_for("bert"), on=True)
     assert {"last_hidden_state", "pooler_output"} == set(found)
 
 
-def test_an_adapter_beside_the_base_model_is_not_there(
+def test_an_adapter_in_the_folder_of_the_base_model_is_ignored(
     adapter: Path, tiny_model: Callable[..., Path], inputs_for: Callable[..., Inputs], tmp_path: Path
 ) -> None:
-    """Finding 2: transformers would attach it unasked."""
+    """Finding 2: transformers would attach it without being asked to."""
     inputs, beside = inputs_for("bert"), Path(shutil.copytree(tiny_model("bert"), tmp_path / "beside"))
     for path in adapter.iterdir():
         shutil.copyfile(path, beside / path.name)
@@ -89,10 +89,10 @@ def test_an_adapter_beside_the_base_model_is_not_there(
     np.testing.assert_array_equal(found["logits"], clean["logits"])
 
 
-def test_a_head_tells_the_class_where_the_checkpoint_does_not(
+def test_the_head_determines_the_class_if_the_checkpoint_has_no_task(
     tiny_base: Callable[..., BaseModel], tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Finding 1: task_type null and modules_to_save, the only way PEFT does vision."""
+    """Finding 1: task_type null and modules_to_save, the only form in which PEFT stores vision models."""
     oracle.train(
         tiny_base("vit", "image-classification", num_labels=2),
         tmp_path / "adapter",
@@ -106,7 +106,7 @@ def test_a_head_tells_the_class_where_the_checkpoint_does_not(
 
 
 @pytest.mark.parametrize("how", ["missing", "left over"])
-def test_what_peft_only_warns_of_is_a_mismatch(how: str, adapter: Path, tiny_model: Callable[..., Path]) -> None:
+def test_warnings_of_peft_are_a_mismatch(how: str, adapter: Path, tiny_model: Callable[..., Path]) -> None:
     tensors = load_file(adapter / WEIGHTS)
     name = next(name for name in tensors if name.endswith("layer.1.attention.self.key.ia3_l"))
     vector = tensors.pop(name)
@@ -118,7 +118,7 @@ def test_what_peft_only_warns_of_is_a_mismatch(how: str, adapter: Path, tiny_mod
         subject(tiny_model("bert"), adapter)
 
 
-def test_names_of_another_transformers_are_refused(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_module_names_of_another_transformers_are_refused(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     """PEFT itself cannot load what was trained on ViT under transformers 4."""
     names = [f"vit.encoder.layer.{n}.attention.attention.{x}" for n in (0, 1) for x in ("key", "value")]
     vectors = {f"base_model.model.{name}.ia3_l": np.ones((32, 1), np.float32) for name in names}
@@ -137,21 +137,21 @@ def test_labels(names: list[str] | None, adapter: Path, tiny_model: Callable[...
     if names:
         (adapter / "adapter_export.json").write_text(json.dumps({"labels": names}))
     assert subject(model, adapter).labels == (names or ["off", "on"])
-    # Nobody has named three classes.
+    # The three classes have no names.
     assert names or subject(tiny_model("bert"), adapter).labels is None
 
 
 @pytest.mark.parametrize(
     ("trained_on", "task_type", "class_name", "outputs"),
     [
-        # Names without the body's, over a base model that was saved with a head: the head goes on as it is.
+        # Module paths without that of the body, and a base model that was saved with a head: the head stays unchanged.
         ("features", None, "RobertaForSequenceClassification", {"logits"}),
         ("features", "FEATURE_EXTRACTION", "RobertaModel", {"last_hidden_state", "pooler_output"}),
-        # Names with it, and features asked for.
+        # Module paths with that of the body, and the task `features`.
         ("text-classification", "FEATURE_EXTRACTION", "RobertaForSequenceClassification", {"last_hidden_state"}),
     ],
 )
-def test_names_with_the_bodys_and_without_it(
+def test_module_names_with_and_without_that_of_the_body(
     trained_on: str,
     task_type: str | None,
     class_name: str,

@@ -1,4 +1,4 @@
-"""The script: one file that needs nothing of this package, run where AdapterHub's own library is, and where PEFT is."""
+"""The script of the recorder needs nothing of this package. It runs with AdapterHub's own library and with PEFT."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from adapter_export.export.export import export_onnx
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.recording.script import script
+from adapter_export.parity.run import check_parity
 from samples import environments
 from tests.bundles import Exported
 
@@ -43,7 +43,7 @@ def record(python: Path | str, recorder: Path, model: Path, adapter: Path, *more
     return output
 
 
-def test_it_stands_alone(recorder: Path) -> None:
+def test_the_script_needs_nothing_of_this_package(recorder: Path) -> None:
     tree = ast.parse(recorder.read_text())
     names = Counter(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
     names |= Counter(t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets)  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ def test_adapterhubs_own_library(case: str, recorder: Path, hub_python: Path, tm
     assert report.outcome == "pass (not judged beyond 13 tokens)"
     assert report.witnesses == {"t": "recorded by adapters 1.3.0"}
     assert len(report.of("t")) == 7
-    # With the checkpoint as well, our own reading is held against the record.
+    # With the checkpoint as well, our own reading is compared with the record.
     both = check_parity(tmp_path / "bundle", base, {"t": adapter}, references={"t": output})
     assert both.verdict is Verdict.PASS
     assert [check.verdict for check in both.checks if check.name == "record"] == [Verdict.PASS]
@@ -92,11 +92,11 @@ def test_peft(swappable_bundle: Exported, recorder: Path, tmp_path: Path) -> Non
         "houlsby_two": own,
         "pfeiffer_five": own,
     }
-    # Of each adapter all cases; of the recorded one those of its record.
+    # All cases for each adapter; for the recorded adapter those of its record as well.
     assert {name: len(report.of(name)) for name in ("ia3_two", "ia3_three")} == {"ia3_two": 32, "ia3_three": 7}
 
 
-def test_what_the_library_leaves_out_is_no_record(
+def test_a_checkpoint_that_the_library_loads_in_part_is_refused(
     recorder: Path, tiny_model: Callable[..., Path], swappable_bundle: Exported
 ) -> None:
     command = [sys.executable, recorder, "--model", tiny_model("gpt2"), "--output", recorder.with_suffix(".npz")]
@@ -107,8 +107,8 @@ def test_what_the_library_leaves_out_is_no_record(
     assert not list(recorder.parent.glob("*.npz"))
 
 
-def test_what_is_wrong_is_told_before_the_work(recorder: Path, swappable_bundle: Exported) -> None:
-    """A folder that is not there, and an environment without the checkpoint's library (AdapterHub's is not here)."""
+def test_wrong_arguments_are_refused_at_once(recorder: Path, swappable_bundle: Exported) -> None:
+    """A missing folder, and an environment without the checkpoint's library (AdapterHub's is not installed here)."""
     command = [sys.executable, recorder, "--model", swappable_bundle.base]
     for adapter, output, message in (
         ("ia3_two", recorder.parent / "nowhere" / "r.npz", "nowhere is not a folder"),

@@ -1,4 +1,8 @@
-"""Where the nodes of a graph really ran: ONNX Runtime places each on its own, whatever provider the session names."""
+"""Checks on which execution provider the nodes of a graph ran.
+
+ONNX Runtime assigns every node separately, so a session for CUDA may run nodes on the CPU. Its profile of a run shows
+where each node ran.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +16,37 @@ from typing import Any
 import numpy as np
 
 from adapter_export.errors import InputError
+from adapter_export.parity.bundle_runner import attempt
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
-from adapter_export.parity.runner import attempt
-from adapter_export.parity.whole import run_whole
+from adapter_export.parity.whole_model import WholeModel
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession
 
 _EXECUTION_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# Parts of names of operators that do the arithmetic: one of these elsewhere means that the request was not met. What
-# computes shapes may run on the CPU beside a GPU: ONNX Runtime prefers it so.
+# Parts of the names of operators that do the arithmetic. The check fails if such an operator runs on another provider
+# than the requested one. Operators that compute shapes may run on the CPU in a session for CUDA: ONNX Runtime
+# prefers that.
 _ARITHMETIC = ("MatMul", "Gemm", "Conv", "Attention", "Norm", "Softmax", "Gelu")
 
-# Number of nodes by operator, by execution provider.
+# By execution provider: the number of nodes by operator.
 Placement = Mapping[str, Counter[str]]
 
 
 def check_provider(
     bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapter: str | None = None
 ) -> tuple[dict[str, float], Check]:
-    """Run once under ONNX Runtime's profiler; returns each provider's share of the nodes, and the verdict on them."""
+    """Runs the bundle once with ONNX Runtime's profiler.
+
+    Args:
+        bundle: Folder of the bundle.
+        provider: The requested provider, `cpu` or `cuda`.
+        inputs: Arrays by name.
+        adapter: The adapter to run with; None for no adapter.
+
+    Returns:
+        The share of the nodes by execution provider, from 0 to 1, and the check.
+    """
     placement = attempt(profile, bundle, provider, inputs, adapter)
     if isinstance(placement, str):
         return {}, Check("provider", Verdict.FAIL, f"did not run: {placement}")
@@ -40,47 +55,59 @@ def check_provider(
 
 
 def judge_placement(provider: str, placement: Placement) -> Check:
-    """Point 5: all arithmetic ran on the provider asked for."""
-    wanted = _EXECUTION_PROVIDERS[provider]
+    """Checks point 5: all arithmetic ran on the requested provider."""
+    requested = _EXECUTION_PROVIDERS[provider]
     total = sum(counts.total() for counts in placement.values())
-    here = placement.get(wanted, Counter())
-    elsewhere = {
+    requested_nodes = placement.get(requested, Counter())
+    arithmetic_elsewhere = {
         name: {op: count for op, count in counts.items() if any(part in op for part in _ARITHMETIC)}
         for name, counts in placement.items()
-        if name != wanted
+        if name != requested
     }
-    strayed = [f"{count} {op} on {name}" for name, counts in elsewhere.items() for op, count in counts.items()]
-    worked = any(part in op for op in here for part in _ARITHMETIC)
-    share = f"{here.total()} of {total} nodes on {wanted}"
-    others = [f"{counts.total()} on {name}" for name, counts in placement.items() if name != wanted]
-    if strayed or not worked:
-        reason = ", ".join(strayed) or "no arithmetic there"
+    misplaced = [
+        f"{count} {op} on {name}" for name, counts in arithmetic_elsewhere.items() for op, count in counts.items()
+    ]
+    has_arithmetic = any(part in op for op in requested_nodes for part in _ARITHMETIC)
+    share = f"{requested_nodes.total()} of {total} nodes on {requested}"
+    others = [f"{counts.total()} on {name}" for name, counts in placement.items() if name != requested]
+    if misplaced or not has_arithmetic:
+        reason = ", ".join(misplaced) or "no arithmetic there"
         return Check("provider", Verdict.FAIL, f"{provider} was asked for, but {share}: {reason}")
     return Check("provider", Verdict.PASS, ", ".join([share, *others]))
 
 
 def profile(bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapter: str | None = None) -> Placement:
-    """Placement of every node that one run executed, from the profile ONNX Runtime writes."""
+    """Returns where each node of one run was executed, from ONNX Runtime's profile.
+
+    Args:
+        bundle: Folder of the bundle.
+        provider: The requested provider, `cpu` or `cuda`.
+        inputs: Arrays by name.
+        adapter: The adapter to run with; None for no adapter.
+
+    Raises:
+        InputError: The profile of a graph of the bundle is missing.
+    """
     with tempfile.TemporaryDirectory(prefix="adapter-export-", ignore_cleanup_errors=True) as folder:
         options = quiet_options()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        # The file is complete when the session is gone.
+        # The file of the profile is complete after the session is closed.
         with AdapterSession(bundle, provider, options=options, verify=False) as session:
             rows = len(next(iter(inputs.values())))
-            run_whole(session, inputs, [adapter] * rows)
+            WholeModel(session).run(inputs, [adapter] * rows)
             graphs = list(session.manifest.graphs)
         files = sorted(Path(folder).glob("profile*.json"))
-        # A file a graph, called after the time it was opened: two may have been written into one.
-        found = [read_profile(json.loads(file.read_text(encoding="utf-8"))) for file in files]
-        if len([placement for placement in found if placement]) != len(graphs):
+        # There is one file per graph. Its name is the time at which it was opened, so two graphs may share a file.
+        placements = [read_profile(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+        if len([placement for placement in placements if placement]) != len(graphs):
             names = " and ".join(graphs)
             raise InputError(f"bundle {bundle}: ONNX Runtime wrote no profile of {names}, so where it ran is not known")
-        return _sum(found)
+        return _sum(placements)
 
 
 def read_profile(events: list[dict[str, Any]]) -> Placement:
-    """Nodes by provider and operator; a node that ran twice counts once."""
+    """Counts the nodes of a profile by provider and operator. A node that ran twice counts once."""
     nodes = {
         event["name"]: (event["args"]["provider"], event["args"]["op_name"])
         for event in events

@@ -1,4 +1,4 @@
-"""What is judged against models in PyTorch: those that a bundle was made from, loaded beside it."""
+"""The PyTorch side of a check: loads the base model and the adapters of a bundle, and runs all cases on both sides."""
 
 from __future__ import annotations
 
@@ -19,29 +19,43 @@ from adapter_export.export.samples import limited, max_sequence, position_table
 from adapter_export.injection import complete_head
 from adapter_export.parity.agreement import check_agreement, check_base
 from adapter_export.parity.borders import borders_of
+from adapter_export.parity.bundle_checks import repeat_case
+from adapter_export.parity.bundle_runner import BundleRunner
+from adapter_export.parity.case_runner import CaseRunner
 from adapter_export.parity.cases import BorderCase, Case, TextLimits, cases_for, make_inputs
-from adapter_export.parity.checks import repeat_case
-from adapter_export.parity.exact import Exact
-from adapter_export.parity.greedy import GreedyTrial, greedy_trials
-from adapter_export.parity.measure import Measure
+from adapter_export.parity.float64_reference import Float64Reference
+from adapter_export.parity.greedy import GreedyCaseRunner, greedy_case_runners
+from adapter_export.parity.measure import Measurement
 from adapter_export.parity.recording.eight_bits import STEP, quantize_module
 from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import Check
-from adapter_export.parity.runner import Runner
-from adapter_export.parity.trial import Trial
-from adapter_export.parity.whole import whole_inputs, whole_outputs
+from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.parity.witness import Witnesses, open_witnesses
 from adapter_export.runtime.generation.start import generates
 
 
-class Live:
-    """The models of a bundle in PyTorch, and the adapters that `adapters` has checkpoint folders of.
+class PyTorchModels:
+    """The base model in PyTorch, in float64 and at the graph's dtype, with the adapters that have checkpoints.
 
-    adapters: as our own reading has them, by name. own: our injection of them in float64. witnesses: who else reads
-    them. limits: of texts, None without. cases: the shapes to judge at, known once something is open.
+    Attributes:
+        adapters: The adapters as our own code reads them, by name.
+        own: Our own injection of the adapters, in float64.
+        witnesses: The witnesses of the adapters.
+        limits: Limits of the texts; None for a model without texts.
+        cases: The cases to run; set by `attach`.
     """
 
     def __init__(self, model: Path, manifest: Manifest, adapters: Mapping[str, str | Path]) -> None:
+        """Loads the models.
+
+        Args:
+            model: Folder of the base model.
+            manifest: The manifest of the bundle.
+            adapters: Checkpoint folders by adapter name.
+
+        Raises:
+            InputError: A folder cannot be read, or does not belong to the bundle.
+        """
         self._manifest = manifest
         exact = _load(model, manifest, "float64")
         self.adapters = {name: _load_adapter(path, exact, manifest, name) for name, path in adapters.items()}
@@ -55,47 +69,59 @@ class Live:
             use_padding(base, self.adapters)
         pad = getattr(exact.module.config, "pad_token_id", None)
         if (plain := self.witnesses.base) is not None and pad is not None:
-            # The adapters' own, where the base model names none: a classifier finds the end of a text by it.
+            # If the base model defines no padding id, it is that of the adapters. A classifier finds the end of a text
+            # by it.
             plain.model.config.pad_token_id = pad
         self._target = _target(manifest, target)
-        self._inputs = whole_inputs(manifest)
+        self._inputs = whole_model_inputs(manifest)
         self.limits = _text_limits(exact, self._inputs, manifest)
         self._shapes = cases_for(self._inputs, self.limits)
 
-    def open(self, runner: Runner) -> None:
-        """Judge what this runs. Has to come before `run`."""
-        exact = Exact(self.own, self.adapters, self.witnesses.subjects, whole_outputs(self._manifest))
-        alone = self._manifest.rotary_border is not None
-        self._trial = Trial(self._manifest, exact, self._target, runner, self.adapters, alone)
-        self._greedy: dict[Case, GreedyTrial] = {}
+    def attach(self, runner: BundleRunner) -> None:
+        """Sets the bundle to check. Must be called before `run`."""
+        exact = Float64Reference(self.own, self.adapters, self.witnesses.subjects, whole_model_outputs(self._manifest))
+        separate_rows = self._manifest.rotary_border is not None
+        self._case_runner = CaseRunner(self._manifest, exact, self._target, runner, self.adapters, separate_rows)
+        self._greedy: dict[Case, GreedyCaseRunner] = {}
         if self.limits and generates(self._manifest):
-            trials = greedy_trials(self._manifest, exact, self._target, runner, self.limits)
-            self._greedy = {trial.case: trial for trial in trials}
+            runners = greedy_case_runners(self._manifest, exact, self._target, runner, self.limits)
+            self._greedy = {item.case: item for item in runners}
         self.cases: list[Case] = [*self._shapes, *self._greedy]
         self._numbers = {case: number for number, case in enumerate(self.cases)}
 
-    def run(self, case: Case, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measure]:
-        """Measures by adapter and output. draw: 0 are the first inputs of this shape, others are drawn anew.
-        roundings: in how many ways T is computed."""
+    def run(self, case: Case, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
+        """Measures one case.
+
+        Args:
+            case: One of `cases`.
+            draw: 0 for the first inputs of this shape, 1 and more for new inputs.
+            roundings: Number of roundings in which T is computed.
+
+        Returns:
+            Measurements by adapter and output.
+        """
         seed = self._numbers[case] + draw * len(self._numbers)
         if case in self._greedy:
             return self._greedy[case].run(self.adapters, seed, roundings)
-        return self._trial.run(make_inputs(case, self._inputs, self.limits, seed), roundings)
+        return self._case_runner.run(make_inputs(case, self._inputs, self.limits, seed), roundings)
 
-    def repeated(self) -> dict[str, np.ndarray]:
-        """Inputs of several rows, as no case has them."""
+    def repeat_inputs(self) -> dict[str, np.ndarray]:
+        """Returns inputs of several rows, by name, which no case has. For checks of the bundle as a whole."""
         return make_inputs(repeat_case(self._shapes), self._inputs, self.limits, seed=len(self._shapes))
 
-    def neighbours(self) -> dict[str, np.ndarray]:
-        """Inputs of rows of unequal lengths, on both sides of the model's farthest border where it has one."""
+    def row_check_inputs(self) -> dict[str, np.ndarray]:
+        """Returns inputs, by name, with rows of different lengths, for the check that rows do not affect each other.
+
+        If the model has borders, the rows are on both sides of the last one.
+        """
         crossing = [case for case in self._shapes if isinstance(case, BorderCase)]
         case = crossing[-1] if crossing else repeat_case(self._shapes)
         case = case if case.padding == "none" else replace(case, padding="right")
         return make_inputs(case, self._inputs, self.limits, seed=len(self._shapes))
 
     def checks(self) -> list[Check]:
-        """That the models themselves are the right ones, by their witnesses."""
-        inputs = self.repeated()
+        """Checks the base model and the adapters in PyTorch against their witnesses."""
+        inputs = self.repeat_inputs()
         return [
             check_base(self.own, self.witnesses, inputs),
             check_agreement(self.own, self.adapters, self.witnesses, inputs),
@@ -109,18 +135,21 @@ def _load(model: str | Path, manifest: Manifest, dtype: str) -> BaseModel:
 
 
 def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: str) -> Adapter:
-    """The adapter as an export reads it: the task head whole, and none for another task; class names, of which those
-    that a user chose win; what its numbers mean."""
+    """Loads an adapter as the export does.
+
+    The task head is complete, and absent if it is of another task. Class names that the user chose at export replace
+    those of the checkpoint. The kind of problem (regression, one label, several labels) is set.
+    """
     info = manifest.adapter(name)
-    given = info.labels if info.labels_given else None
-    described = replace(base.info, labels=manifest.base.labels)
-    adapter = load_adapter(path, described, task=manifest.task, labels=given)
-    whole = _for_task(complete_head(base.module, manifest.base.head, adapter), manifest.task)
-    return with_problem_type(whole, base.module.config.to_dict())
+    chosen_labels = info.labels if info.labels_given else None
+    base_info = replace(base.info, labels=manifest.base.labels)
+    adapter = load_adapter(path, base_info, task=manifest.task, labels=chosen_labels)
+    adapter = _for_task(complete_head(base.module, manifest.base.head, adapter), manifest.task)
+    return with_problem_type(adapter, base.module.config.to_dict())
 
 
 def _target(manifest: Manifest, base: BaseModel) -> Reference:
-    """T: PyTorch at the graph's precision."""
+    """Returns the model that computes T: PyTorch at the graph's dtype, with 8-bit weights if the graph has them."""
     if manifest.quantize == "none":
         return Reference(base)
     quantize_module(base.module, manifest.base.head if manifest.mode in MANY else ())
@@ -128,7 +157,10 @@ def _target(manifest: Manifest, base: BaseModel) -> Reference:
 
 
 def _for_task(adapter: Adapter, task: str) -> Adapter:
-    """The adapter with the head that this task's graph has: its own for labels, else at most a repeated `lm_head`."""
+    """Returns the adapter with the head that a graph of this task has.
+
+    For tasks with labels it is the adapter's own head; for others at most a copy of `lm_head`.
+    """
     if tasks.get(task).labelled:
         return adapter
     kept = {name: layer for name, layer in adapter.head.items() if name == LM_HEAD and task != "features"}
@@ -136,7 +168,7 @@ def _for_task(adapter: Adapter, task: str) -> Adapter:
 
 
 def _text_limits(base: BaseModel, inputs: Mapping[str, TensorInfo], manifest: Manifest) -> TextLimits | None:
-    """What texts the model reads, or writes; None where it does neither."""
+    """Returns the limits of the texts that the model reads or writes; None if it does neither."""
     if not {"input_ids", "decoder_input_ids"} & set(inputs):
         return None
     config, task = base.module.config.get_text_config(), manifest.task
@@ -151,14 +183,16 @@ def _text_limits(base: BaseModel, inputs: Mapping[str, TensorInfo], manifest: Ma
         borders=borders_of(base.module.config.to_dict()),
         positions=position_table(base),
         parameters=sum(parameter.numel() for parameter in base.module.parameters()),
-        endless=not limited(config),
-        # What transformers' `generate` writes beyond it, no forward over the whole text does.
-        written=manifest.rotary_border if generates(manifest) and manifest.reread_at is None else None,
+        unbounded=not limited(config),
+        # Beyond this border, no forward over the full text computes what `generate` of transformers writes.
+        generation_limit=manifest.rotary_border if generates(manifest) and manifest.reread_at is None else None,
     )
 
 
 def _looks_for_end(base: BaseModel, task: str) -> bool:
-    """Whether what the model tells of a text stands at its end token, whose place it looks for: CLIP, and classifiers
-    of two stacks."""
+    """Returns whether the model takes its output from the position of the end token of the text.
+
+    CLIP does, and classifiers with an encoder and a decoder.
+    """
     config = base.module.config
     return facts(config.model_type).end_token or (config.is_encoder_decoder and tasks.get(task).labelled)

@@ -1,4 +1,4 @@
-"""Checks of a bundle as a whole: its files, its labels, and that no run leaves something behind."""
+"""Checks of a bundle as a whole: its files, its labels, and that no run affects a later one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from adapter_export.bundle.manifest import Manifest, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
+from adapter_export.parity.bundle_checks import check_files, check_labels, check_repeats, check_rows, repeat_case
+from adapter_export.parity.bundle_runner import BundleRunner
 from adapter_export.parity.cases import Case, TextLimits, image_cases, text_cases
-from adapter_export.parity.checks import check_files, check_labels, check_repeats, check_rows, repeat_case
 from adapter_export.parity.judge import Verdict
-from adapter_export.parity.runner import Runner
 from tests.bundles import Exported
 
 
@@ -93,8 +93,11 @@ def test_the_repeated_case_has_rows_and_padding() -> None:
     assert repeat_case(image_cases()) == Case(3)
 
 
-class Forgetful(Runner):
-    """Adds the number of earlier runs since the last one of `adapter` to its outputs, or raises."""
+class Forgetful(BundleRunner):
+    """A runner whose runs affect later ones: it adds the number of runs since the last one of `adapter` to its outputs.
+
+    A broken one raises instead.
+    """
 
     def __init__(self, leak: float, broken: bool = False) -> None:
         self.leak, self.broken, self.names = leak, broken, list[str | None]()
@@ -126,13 +129,13 @@ def test_every_adapter_is_run_again_after_another_and_after_none() -> None:
         (Forgetful(leak=0, broken=True), "adapter a: did not run: no such shape"),
     ],
 )
-def test_other_bits_are_a_failure(runner: Runner, detail: str) -> None:
+def test_different_bits_after_another_adapter_fail(runner: BundleRunner, detail: str) -> None:
     check = check_repeats(runner, {}, ["a", "b"])
     assert (check.verdict, check.detail) == (Verdict.FAIL, detail)
 
 
 class Mixing:
-    """Gives each row its tokens, and a share of what the longest row of the batch has."""
+    """A runner that returns the number of tokens of each row, plus a share of that of the longest row."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -143,18 +146,18 @@ class Mixing:
         return {"logits": ids[:, :1] + self._share * kept, "last_hidden_state": np.stack([ids, ids + 1], axis=-1)}
 
 
-def test_no_row_depends_on_its_neighbours(swappable_bundle: Exported) -> None:
-    """One in which the length of the longest row counts fails, as LongRoPE's did (finding 4)."""
+def test_a_row_that_depends_on_other_rows_fails(swappable_bundle: Exported) -> None:
+    """A graph whose rows depend on the length of the longest row fails, as that of LongRoPE did (finding 4)."""
     inputs = {
         "input_ids": np.array([[5, 6, 7], [8, 9, 0]], np.int64),
         "attention_mask": np.array([[1, 1, 1], [1, 1, 0]], np.int64),
     }
     manifest = read_manifest(swappable_bundle.bundle)
-    nothing = check_rows(manifest, cast("Runner", Mixing(-np.inf)), inputs, ["one"])
+    nothing = check_rows(manifest, cast("BundleRunner", Mixing(-np.inf)), inputs, ["one"])
     assert nothing.verdict is Verdict.PASS, "what is no number is judged elsewhere"
-    right = check_rows(manifest, cast("Runner", Mixing(0.0)), inputs, ["one"])
+    right = check_rows(manifest, cast("BundleRunner", Mixing(0.0)), inputs, ["one"])
     assert right.verdict is Verdict.PASS
-    wrong = check_rows(manifest, cast("Runner", Mixing(0.1)), inputs, ["one"])
+    wrong = check_rows(manifest, cast("BundleRunner", Mixing(0.1)), inputs, ["one"])
     assert wrong.verdict is Verdict.FAIL
     assert "row 1 of a batch is " in wrong.detail
     assert "from the same row alone, logits" in wrong.detail

@@ -1,4 +1,4 @@
-"""The verb: right bundles of every mode and task pass, faint adapters are inconclusive, bad input is refused."""
+"""`check_parity`: right bundles of every mode and task pass, faint adapters are inconclusive, bad input is refused."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.parity import check as module
-from adapter_export.parity import live
+from adapter_export.parity import pytorch_models
+from adapter_export.parity import run as module
 from adapter_export.parity.cases import Case
-from adapter_export.parity.check import check_parity
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
-from adapter_export.parity.settling import Measured, Rerun
+from adapter_export.parity.retries import Measured, Rerun
+from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
 from tests.parity.mutants import with_faint
 
@@ -52,7 +52,7 @@ def test_every_adapter_of_a_bundle_and_none(swappable_bundle: Exported) -> None:
     assert done == [(n, 32) for n in range(32)]
     for name in swappable_bundle.adapters:
         assert rows[name]["cases"] == {"pass": 32, "inconclusive": 0, "fail": 0}
-        # Numbers that are there, of the size of float32's rounding, and an effect that is the body's own.
+        # The errors have the size of float32's rounding, and the effect is that of the body.
         assert 1e-8 < rows[name]["error"] < 1e-5
         assert 1e-8 < rows[name]["off_error"] < 1e-5
         assert rows[name]["effect"] > 0.01
@@ -119,7 +119,7 @@ def test_images_and_language_models(
     assert len(report.results) == (3 if model_type == "vit" else 32) * 3
 
 
-# An adapter that hardly does anything
+# Adapters with little or no effect
 
 
 def test_a_decoder_with_a_cache(llama_bundle: Exported) -> None:
@@ -174,14 +174,14 @@ def test_an_adapter_of_the_decoder_alone(
     late = save_checkpoint(replace(whole, blocks=blocks), info)
     copied = Path(shutil.copytree(t5_bundle.bundle, tmp_path / "copied"))
     add_adapter(copied, {"late": late})
-    monkeypatch.setattr(live, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
     report = check_parity(copied, t5_bundle.base, {**t5_bundle.adapters, "late": late})
     assert report.verdict is Verdict.PASS, reasons(report)
     assert report.notes == ("adapter late changes nothing of encoder_last_hidden_state, in PyTorch neither",)
     shown = {item.output: item.judgement for item in report.of("late") if item.case.length == 9}
     assert shown["logits"].effect is not None
     assert (shown["encoder_last_hidden_state"].effect, shown["encoder_last_hidden_state"].cosine) == (None, None)
-    # That the encoder's output is right with the adapter is judged all the same.
+    # The encoder's output with the adapter is judged nevertheless.
     assert shown["encoder_last_hidden_state"].error is not None
 
 
@@ -193,19 +193,19 @@ def test_a_faint_adapter_is_inconclusive(size: float, swappable_bundle: Exported
     assert all("too little to tell" in item.judgement.reasons[0] for item in report.of("faint"))
 
 
-# Looking again
+# Repeated cases
 
 
 @pytest.mark.parametrize("bundle", ["swappable_bundle", "llama_bundle"])
-def test_a_case_is_looked_at_again_with_the_same_inputs_and_with_others(
+def test_a_case_is_repeated_with_the_same_inputs_and_with_new_ones(
     bundle: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: Exported = request.getfixturevalue(bundle)
-    monkeypatch.setattr(live, "cases_for", lambda *_: [Case(2, 9, "left")])
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left")])
     seen: list[Case] = []
     further: list[bool] = []
 
-    def look(measured: Measured, law: object, rerun: Rerun) -> list[str]:
+    def repeat(measured: Measured, criteria: object, rerun: Rerun) -> list[str]:
         for case in next(iter(measured.values())):
             seen.append(case)
             same, other = rerun(case, 0, 5), rerun(case, 1, 1)
@@ -221,7 +221,7 @@ def test_a_case_is_looked_at_again_with_the_same_inputs_and_with_others(
                 assert drawn.squares != first.squares
         return ["looked again"]
 
-    monkeypatch.setattr(module, "settle", look)
+    monkeypatch.setattr(module, "retry_sensitive_cases", repeat)
     report = judged(exported)
     assert report.verdict is Verdict.PASS, reasons(report)
     assert "looked again" in report.notes
@@ -229,7 +229,7 @@ def test_a_case_is_looked_at_again_with_the_same_inputs_and_with_others(
     assert [case.name for case in seen] == ["2 x 9 left", *(["4 x 13 + 16 greedy"] if bundle == "llama_bundle" else [])]
 
 
-# What is refused
+# Refused arguments
 
 
 def test_an_adapter_of_the_bundle_that_is_not_given(swappable_bundle: Exported) -> None:
@@ -238,7 +238,7 @@ def test_an_adapter_of_the_bundle_that_is_not_given(swappable_bundle: Exported) 
         check_parity(swappable_bundle.bundle, swappable_bundle.base, given)
 
 
-def test_an_adapter_that_the_bundle_has_not(swappable_bundle: Exported) -> None:
+def test_an_adapter_that_the_bundle_does_not_have(swappable_bundle: Exported) -> None:
     given = {**swappable_bundle.adapters, "other": swappable_bundle.adapters["ia3_two"]}
     with pytest.raises(InputError, match=r"--adapter other: not in bundle .* \(it has: houlsby_four, "):
         check_parity(swappable_bundle.bundle, swappable_bundle.base, given)

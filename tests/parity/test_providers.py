@@ -1,4 +1,4 @@
-"""Where nodes ran: read from profiles as ONNX Runtime writes them, and judged."""
+"""The execution providers of nodes, read from profiles of ONNX Runtime, and the check of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.manifest import ENCODER, read_manifest
-from adapter_export.parity import placement as module
+from adapter_export.parity import providers as module
 from adapter_export.parity.judge import Verdict
-from adapter_export.parity.placement import check_provider, judge_placement, profile, read_profile
+from adapter_export.parity.providers import check_provider, judge_placement, profile, read_profile
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 
@@ -100,17 +100,22 @@ def test_every_graph_of_a_bundle_counts(t5_bundle: Exported, monkeypatch: pytest
     nodes = profile(t5_bundle.bundle, "cpu", batch)
     # In two layers of encoder and decoder: 6 weights and 2 of attention; 10 and 4. In each graph fewer than in both.
     assert sum(count for op, count in nodes[CPU].items() if "MatMul" in op) >= 2 * (8 + 14) + 1
-    monkeypatch.setattr(module, "run_whole", lambda session, inputs, _: run_encoder(session, inputs))
+    monkeypatch.setattr(module, "WholeModel", EncoderAlone)
     _, check = check_provider(t5_bundle.bundle, "cpu", batch)
     assert check.verdict is Verdict.FAIL
     assert "wrote no profile of encoder_model.onnx and decoder_model.onnx" in check.detail
 
 
-def run_encoder(session: AdapterSession, inputs: dict[str, np.ndarray]) -> None:
-    """The encoder's graph alone: where the decoder's would run is not known."""
-    encoder = session.bound([None])[ENCODER]
-    encoder.feed({name: inputs[name] for name in ("input_ids", "attention_mask")})
-    encoder.run(["last_hidden_state"], host=("last_hidden_state",))
+class EncoderAlone:
+    """Runs the encoder's graph, and not the decoder's: on which provider the decoder would run is then not known."""
+
+    def __init__(self, session: AdapterSession) -> None:
+        self._session = session
+
+    def run(self, inputs: dict[str, np.ndarray], _: object) -> None:
+        encoder = self._session.bound([None])[ENCODER]
+        encoder.feed({name: inputs[name] for name in ("input_ids", "attention_mask")})
+        encoder.run(["last_hidden_state"], host=("last_hidden_state",))
 
 
 def test_a_run_that_fails_is_no_proof(swappable_bundle: Exported, inputs: dict[str, np.ndarray]) -> None:
@@ -124,7 +129,7 @@ def test_a_session_that_writes_no_profile_is_no_proof(
     swappable_bundle: Exported, inputs: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Options:
-        """Takes what it is told, and does not do it."""
+        """Session options without any effect: no profile is written."""
 
     monkeypatch.setattr(module, "quiet_options", Options)
     monkeypatch.setattr(module, "AdapterSession", _SilentSession)

@@ -1,4 +1,4 @@
-"""What is compared of a graph without an adapter where the base model has no task head."""
+"""What is compared without an adapter if the base model has no task head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from adapter_export import check_parity, export_onnx
 from adapter_export.basemodel import load_base
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.parity import trial
+from adapter_export.parity import case_runner
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import NO_ADAPTER
 
@@ -40,12 +40,12 @@ def test_finding_13_only_the_labels_are_empty(exported: tuple[Path, Path, dict[s
     assert {"logits", "encoder_last_hidden_state"} <= outputs
 
 
-def test_what_the_body_gives_is_compared(
+def test_outputs_of_the_body_are_compared(
     exported: tuple[Path, Path, dict[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A body that is off by a little fails, though no label shows it."""
+    """A small error of the body is detected, although there are no labels."""
     bundle, base, adapters = exported
-    attempt = trial.attempt
+    attempt = case_runner.attempt
 
     def off(run: Callable[..., object], inputs: dict[str, np.ndarray], name: str | None) -> object:
         outputs = attempt(run, inputs, name)
@@ -53,7 +53,7 @@ def test_what_the_body_gives_is_compared(
             outputs = {key: value * np.float32(1.001) for key, value in outputs.items()}
         return outputs
 
-    monkeypatch.setattr(trial, "attempt", off)
+    monkeypatch.setattr(case_runner, "attempt", off)
     report = check_parity(bundle, base, adapters)
     failed = {(result.adapter, result.output) for result in report.results if result.judgement.verdict is Verdict.FAIL}
     assert (NO_ADAPTER, "encoder_last_hidden_state") in failed

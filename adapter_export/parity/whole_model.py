@@ -1,0 +1,111 @@
+"""Runs the graphs of a bundle as one forward of the whole model, so that it can be compared with PyTorch.
+
+In PyTorch a model is one forward. In a bundle it is one of these:
+
+- One graph. Inputs and outputs are those of the graph.
+- One graph with a KV cache. Inputs and outputs are those of the graph without the cache. A text is computed step by
+  step.
+- The graphs of an encoder and of a decoder. Inputs are those of the encoder and `decoder_input_ids`; outputs are
+  `logits` and `encoder_last_hidden_state`. The encoder runs once, the decoder runs step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from adapter_export.bundle.manifest import DECODER, ENCODER, Manifest, TensorInfo
+from adapter_export.runtime.generation.bound import PAST, PRESENT, CachedDecoder
+from adapter_export.runtime.generation.start import generates
+from adapter_export.runtime.session import AdapterSession
+
+# Names of the encoder's output: in its own graph, and in the forward of the whole model.
+_HIDDEN, _ENCODER_HIDDEN = "last_hidden_state", "encoder_last_hidden_state"
+# Number of steps of a single token between the first and the last step. With two, each kind of step follows each other
+# kind.
+_SINGLE_STEPS = 2
+
+
+def whole_model_inputs(manifest: Manifest) -> dict[str, TensorInfo]:
+    """Returns the inputs of the whole model by name, as its forward in transformers names them."""
+    if ENCODER in manifest.graphs:
+        return {**manifest.graphs[ENCODER].given, "decoder_input_ids": manifest.inputs["input_ids"]}
+    given = manifest.graphs[manifest.model].given
+    return {name: info for name, info in given.items() if not name.startswith(PAST)}
+
+
+def whole_model_outputs(manifest: Manifest) -> dict[str, TensorInfo]:
+    """Returns the outputs of the whole model by name, as its forward in transformers names them."""
+    outputs = {name: info for name, info in manifest.outputs.items() if not name.startswith(PRESENT)}
+    if ENCODER in manifest.graphs:
+        outputs[_ENCODER_HIDDEN] = manifest.graphs[ENCODER].outputs[_HIDDEN]
+    return outputs
+
+
+class WholeModel:
+    """Runs the graphs of a bundle as one forward."""
+
+    def __init__(self, session: AdapterSession) -> None:
+        self._session = session
+
+    def run(self, inputs: Mapping[str, np.ndarray], adapters: Sequence[str | None]) -> dict[str, np.ndarray]:
+        """Computes the outputs of the whole model. They must equal those of one forward in PyTorch.
+
+        Args:
+            inputs: Arrays by name, see `whole_model_inputs`.
+            adapters: The adapter of each row; None for no adapter.
+
+        Returns:
+            Arrays by name, see `whole_model_outputs`.
+        """
+        session, manifest = self._session, self._session.manifest
+        if not generates(manifest):
+            return session.run(inputs, adapters=adapters)
+        graphs = session.bound(adapters)
+        decoder = CachedDecoder(graphs[manifest.model], manifest.graphs[manifest.model], len(adapters))
+        if ENCODER not in graphs:
+            # A cache that was filled by a text shorter than the border differs from what one forward over a longer
+            # text computes. So a text beyond the border is run in a single step.
+            border = manifest.rotary_border
+            single_step = border is not None and inputs["input_ids"].shape[1] > border
+            return {"logits": decoder.logits(inputs).copy() if single_step else _logits_in_steps(decoder, inputs)}
+        encoder, info = graphs[ENCODER], manifest.graphs[ENCODER]
+        encoder.feed({name: inputs[name] for name in info.inputs if name in inputs})
+        encoded = encoder.run(list(info.outputs), host=(_HIDDEN,))
+        hidden: np.ndarray = encoded.pop(_HIDDEN).numpy().copy()
+        for name, states in encoded.items():
+            graphs[DECODER].bind(PAST + name.removeprefix(PRESENT), states)
+        if "encoder_attention_mask" in manifest.inputs:
+            graphs[DECODER].feed({"encoder_attention_mask": inputs["attention_mask"]})
+        logits = _logits_in_steps(decoder, {"input_ids": inputs["decoder_input_ids"]})
+        return {"logits": logits, _ENCODER_HIDDEN: hidden}
+
+
+def _logits_in_steps(decoder: CachedDecoder, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Computes the logits of a text with a KV cache, step by step, as generation does.
+
+    Args:
+        decoder: The decoder's graph with an empty cache.
+        inputs: Arrays [rows, tokens] by name. The attention mask of a step covers all tokens up to its end.
+
+    Returns:
+        Logits [rows, tokens, vocabulary].
+    """
+    logits, start = [], 0
+    for size in step_sizes(inputs["input_ids"].shape[1]):
+        end = start + size
+        step_inputs = {
+            name: value[:, :end] if name == "attention_mask" else value[:, start:end] for name, value in inputs.items()
+        }
+        logits.append(decoder.logits(step_inputs).copy())
+        start = end
+    return np.concatenate(logits, axis=1)
+
+
+def step_sizes(length: int) -> list[int]:
+    """Returns the sizes, in tokens, of the steps for a text of `length` tokens: about half, single tokens, the rest."""
+    first = max(1, length // 2)
+    single_steps = min(_SINGLE_STEPS, length - first)
+    rest = length - first - single_steps
+    return [first, *[1] * single_steps, *([rest] if rest else [])]

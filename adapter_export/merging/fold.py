@@ -140,13 +140,13 @@ class Change:
 
 
 def changes_bias(fold: Fold, layer: Layer, present: bool) -> bool:
-    """Whether the fold changes the layer's bias, found by asking its rule about one output. present: whether the layer
-    has one.
+    """Whether the fold changes the layer's bias, found by asking its rule about one input of all outputs. present:
+    whether the layer has one.
 
     Raises CannotMerge where the rule needs a bias and there is none, or computes it from the weight.
     """
-    one, bias = slice(0, 1), np.zeros(1) if present else None
-    _, changed = fold.merge(np.zeros((1, layer.inputs)), bias, one, slice(0, layer.inputs))
+    bias = np.zeros(layer.outputs) if present else None
+    _, changed = fold.merge(np.zeros((layer.outputs, 1)), bias, slice(0, layer.outputs), slice(0, 1))
     if changed is bias:
         return False
     if bias is None:

@@ -48,7 +48,7 @@ def test_links_lead_somewhere(source: str) -> None:
 def test_links_that_lead_nowhere_are_found() -> None:
     text = (
         "# One `two`: three\n## Again\n## Again\n"
-        "[a](README.md) [b](nothing.md) [c](#one-two-three) [d](#again-1) [e](#again-2) [f](docs/parity.md#the-law)\n"
+        "[a](README.md) [b](nothing.md) [c](#one-two-three) [d](#again-1) [e](#again-2) [f](docs/serving.md#batching)\n"
         "[g](docs/parity.md#no) [h](https://example.org/x) `[i](code.md)` ``[j](`more.md)``\n"
         "```python\n[k](fenced.md)\n# Fenced\n```\n[l](#fenced)\n[m][]\n\n[m]: missing.md\n"
     )

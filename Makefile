@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 HASHED = $(BIN)/python -m pip install --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-llm test bench faults fuzz architectures check venv lock clean
+.PHONY: help demo demo-llm test bench faults fuzz architectures commands docs check venv lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,18 @@ fuzz: venv ## Look for input that a parser fails on, ten minutes long, guided by
 
 architectures: venv ## Measure every architecture and write docs/architectures.md
 	$(BIN)/python -m benchmarks.architectures
+
+commands: venv ## Write docs/commands.md, the reference of the command line
+	$(BIN)/python -m docs._commands
+
+docs: ## Build the pages into build/site; a warning or a broken link is an error
+	$(PYTHON) -m venv .cache/docs-venv
+	@# The extra by itself: with the package, pip would install all that serves a bundle.
+	sed -n 's/^docs = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '" ' | tr ',' '\n' > .cache/docs-venv/requirements.txt
+	.cache/docs-venv/bin/python -m pip install --quiet -r .cache/docs-venv/requirements.txt
+	.cache/docs-venv/bin/python docs/_site.py
+	.cache/docs-venv/bin/zensical build --clean --strict --config-file build/zensical.toml
+	@echo "build/site/index.html"
 
 check: venv ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

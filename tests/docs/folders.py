@@ -105,10 +105,19 @@ def prepare(page: str, folder: Path, shared: Shared) -> None:
 
 
 def _readme(folder: Path, shared: Shared) -> None:
-    shared.copy(folder, MiniLM="MiniLM", adapters__news="news", out__demo__bundle="swappable", writer="writer")
-    shutil.copytree(shared.folder / "mood", folder / "peft-folder")
+    shared.copy(folder, out__demo__bundle="swappable")
     demo = folder / "out/demo/bundle/adapters"
     (demo / "sentiment.onnx_adapter").rename(demo / "sentiment-ia3.onnx_adapter")
+
+
+def _getting_started(folder: Path, shared: Shared) -> None:
+    shared.copy(folder, MiniLM="MiniLM")
+    shutil.copytree(shared.folder / "mood", folder / "peft-folder")
+
+
+def _usage(folder: Path, shared: Shared) -> None:
+    shared.copy(folder, MiniLM="MiniLM", adapters__news="news", writer="writer")
+    shutil.copytree(shared.folder / "mood", folder / "peft-folder")
     (folder / "names.txt").write_text("unhappy\nhappy\n", encoding="utf-8")
     for name in ("train.csv", "test.csv"):
         with (folder / name).open("w", newline="", encoding="utf-8") as file:
@@ -143,7 +152,9 @@ _PAGES: Mapping[str, Callable[[Path, Shared], None]] = {
     "README.md": _readme,
     "docs/benchmarks.md": _benchmarks,
     "docs/generation.md": _generation,
+    "docs/getting-started.md": _getting_started,
     "docs/merge.md": _merge,
     "docs/parity.md": _parity,
     "docs/serving.md": _serving,
+    "docs/usage.md": _usage,
 }

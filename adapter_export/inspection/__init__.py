@@ -1,0 +1,4 @@
+"""Describes whatever a path holds: a checkpoint, a model, a bundle, a graph, an adapter file.
+
+The entry is `describe.describe`.
+"""

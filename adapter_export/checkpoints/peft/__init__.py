@@ -1,0 +1,1 @@
+"""PEFT's format: what its methods share, and a module for each method (`codec.PeftCodec`)."""

@@ -118,7 +118,8 @@ class Change:
         return self.layer.shape[1] * self.layer.spatial
 
     def _bias(self, fold: Fold, values: np.ndarray, rows: slice) -> np.ndarray:
-        weight = np.zeros((len(values), self.layer.inputs))
+        # Of any values: `changes_bias` made sure that the rule does not look. Not zeros, by which it may divide.
+        weight = np.ones((len(values), self.layer.inputs))
         _, bias = fold.merge(weight, values.reshape(-1), rows, slice(0, self.layer.inputs))
         assert bias is not None
         return bias
@@ -146,7 +147,7 @@ def changes_bias(fold: Fold, layer: Layer, present: bool) -> bool:
     Raises CannotMerge where the rule needs a bias and there is none, or computes it from the weight.
     """
     bias = np.zeros(layer.outputs) if present else None
-    _, changed = fold.merge(np.zeros((layer.outputs, 1)), bias, slice(0, layer.outputs), slice(0, 1))
+    _, changed = fold.merge(np.ones((layer.outputs, 1)), bias, slice(0, layer.outputs), slice(0, 1))
     if changed is bias:
         return False
     if bias is None:

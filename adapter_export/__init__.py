@@ -8,6 +8,9 @@
     AdapterSession(bundle)                      runs it; needs no torch
     DynamicBatcher(session)                     gathers requests of many callers into its batches
     BundleWatch(session)                        loads anew what `add` replaces meanwhile
+    TextEncoder(bundle, ...), PromptTexts(bundle) texts and prompts to its inputs
+
+What they return (TrainResult, MergeResult, Manifest, ParityReport with its Verdict) and raise are names here, too.
 
 Each name is imported when it is first used: `import adapter_export` itself loads nothing.
 """
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adapter_export.bundle.add import add_adapter
+    from adapter_export.bundle.manifest import Manifest, read_manifest
     from adapter_export.errors import (
         AdapterExportError,
         CannotMerge,
@@ -29,12 +33,16 @@ if TYPE_CHECKING:
         WrongProcess,
     )
     from adapter_export.export.export import export_onnx
-    from adapter_export.merging.merge import merge
+    from adapter_export.merging.merge import MergeResult, merge
+    from adapter_export.parity.judge import Verdict
+    from adapter_export.parity.report import ParityReport
     from adapter_export.parity.run import check_parity
     from adapter_export.runtime.batching.batcher import DynamicBatcher
+    from adapter_export.runtime.generation.texts import PromptTexts
     from adapter_export.runtime.session import AdapterSession
-    from adapter_export.runtime.watching import BundleWatch as BundleWatch
-    from adapter_export.training.train import train
+    from adapter_export.runtime.text import TextEncoder, probabilities
+    from adapter_export.runtime.watching import BundleWatch
+    from adapter_export.training.train import TrainResult, train
 
 __all__ = [
     "AdapterExportError",
@@ -43,14 +51,23 @@ __all__ = [
     "CannotMerge",
     "DynamicBatcher",
     "InputError",
+    "Manifest",
+    "MergeResult",
     "OutputExists",
+    "ParityReport",
+    "PromptTexts",
     "ProviderError",
+    "TextEncoder",
+    "TrainResult",
     "Unavailable",
+    "Verdict",
     "WrongProcess",
     "add_adapter",
     "check_parity",
     "export_onnx",
     "merge",
+    "probabilities",
+    "read_manifest",
     "train",
 ]
 
@@ -62,14 +79,23 @@ _HOMES = {
     "CannotMerge": "errors",
     "DynamicBatcher": "runtime.batching.batcher",
     "InputError": "errors",
+    "Manifest": "bundle.manifest",
+    "MergeResult": "merging.merge",
     "OutputExists": "errors",
+    "ParityReport": "parity.report",
+    "PromptTexts": "runtime.generation.texts",
     "ProviderError": "errors",
+    "TextEncoder": "runtime.text",
+    "TrainResult": "training.train",
     "Unavailable": "errors",
+    "Verdict": "parity.judge",
     "WrongProcess": "errors",
     "add_adapter": "bundle.add",
     "check_parity": "parity.run",
     "export_onnx": "export.export",
     "merge": "merging.merge",
+    "probabilities": "runtime.text",
+    "read_manifest": "bundle.manifest",
     "train": "training.train",
 }
 

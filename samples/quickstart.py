@@ -36,9 +36,6 @@ TEXTS = {
 
 def main(folder: Path) -> dict[str, list[str]]:
     """Work in `folder`; returns the answers of each adapter."""
-    from adapter_export.bundle.manifest import read_manifest
-    from adapter_export.runtime.text import TextEncoder, probabilities
-
     adapters = {}
     for name, method in (("mood", "ia3"), ("topic", "bottleneck")):
         data = folder / f"{name}.csv"
@@ -54,11 +51,11 @@ def main(folder: Path) -> dict[str, list[str]]:
 
     # From here on no torch and no transformers: this is what runs in production.
     questions = ["what a wonderful goal in the last minute", "the soup was terrible"]
-    inputs = TextEncoder(bundle, read_manifest(bundle)).encode(questions).inputs
+    inputs = adapter_export.TextEncoder(bundle, adapter_export.read_manifest(bundle)).encode(questions).inputs
     answers = {}
     with adapter_export.AdapterSession(bundle) as session:
         for name in session.adapters:
-            shares = probabilities(session.run(inputs, adapter=name)["logits"])
+            shares = adapter_export.probabilities(session.run(inputs, adapter=name)["logits"])
             labels = session.labels(name) or ()
             answers[name] = [labels[row.argmax()] for row in shares]
             for question, row in zip(questions, shares, strict=True):

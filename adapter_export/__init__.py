@@ -4,6 +4,7 @@
     merge(model, adapter, output)               a model folder with the adapter folded in
     export_onnx(model, adapters, output, mode=) a bundle
     add_adapter(bundle, adapters)               more adapters in a bundle
+    remove_adapter(bundle, names)               fewer
     check_parity(bundle, model, adapters)       a report whether the numbers match
     AdapterSession(bundle)                      runs it; needs no torch
     DynamicBatcher(session)                     gathers requests of many callers into its batches
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adapter_export.bundle.add import add_adapter
     from adapter_export.bundle.manifest import Manifest, read_manifest
+    from adapter_export.bundle.remove import remove_adapter
     from adapter_export.errors import (
         AdapterExportError,
         CannotMerge,
@@ -68,6 +70,7 @@ __all__ = [
     "merge",
     "probabilities",
     "read_manifest",
+    "remove_adapter",
     "train",
 ]
 
@@ -96,6 +99,7 @@ _HOMES = {
     "merge": "merging.merge",
     "probabilities": "runtime.text",
     "read_manifest": "bundle.manifest",
+    "remove_adapter": "bundle.remove",
     "train": "training.train",
 }
 

@@ -35,7 +35,7 @@ _EXTRA = re.compile(r"\s*\[([^\[\]]+)\]$")
 
 def page() -> str:
     """The page in Markdown."""
-    group = click.Context(main, info_name="adapter-export")
+    group = click.Context(main, info_name="adapter-export", **main.context_settings)
     return "\n".join([_HEAD, *(_section(name, group) for name in COMMANDS)])
 
 

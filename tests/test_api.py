@@ -33,6 +33,7 @@ NAMES = [
     "merge",
     "probabilities",
     "read_manifest",
+    "remove_adapter",
     "train",
 ]
 

@@ -236,7 +236,7 @@ def _commit(own: Workspace, before: Manifest, after: Manifest) -> None:
     try:
         for info in added:
             _move_in(own, f"{info.name}{ADAPTER_SUFFIX}", _file(info))
-        _replace_manifest(own, after)
+        replace_manifest(own, after)
     except BaseException:
         own.withdraw()
         raise
@@ -257,7 +257,7 @@ def _at_their_places(own: Workspace, before: Manifest, after: Manifest) -> Manif
                 moved = moved.with_adapter(replace(info, file=adapter_path(info.name)))
         if moved != after:
             own.note_placed({*after.files} - {*moved.files})
-            _replace_manifest(own, moved)
+            replace_manifest(own, moved)
     except (OSError, InputError):
         return after
     finally:
@@ -274,7 +274,8 @@ def _move_in(own: Workspace, name: str, path: str) -> None:
     sync((own.target / path).parent)
 
 
-def _replace_manifest(own: Workspace, manifest: Manifest) -> None:
+def replace_manifest(own: Workspace, manifest: Manifest) -> None:
+    """Write the manifest in the workspace, and put it in the place of the bundle's in one step."""
     write_manifest(own.new, manifest)
     _move_in(own, MANIFEST, MANIFEST)
 

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, follow_links_option, json_option, labels_option
+from adapter_export.cli.options import (
+    Command,
+    debug_option,
+    emit,
+    follow_links_option,
+    json_option,
+    labels_option,
+    lock_timeout_option,
+)
 from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
 
@@ -16,9 +24,6 @@ EXAMPLE = """\
 Example:
   adapter-export add --bundle bundle --adapter spam=adapters/spam --adapter topic=adapters/topic
 """
-
-# Seconds, as in `add_adapter`, which is imported only when it runs.
-LOCK_TIMEOUT = 60.0
 
 
 @click.command("add", cls=Command, epilog=EXAMPLE)
@@ -38,13 +43,7 @@ LOCK_TIMEOUT = 60.0
     help="auto takes the bundle's; features, for a bundle of features, leaves task heads out.",
 )
 @labels_option
-@click.option(
-    "--lock-timeout",
-    type=click.FloatRange(0),
-    default=LOCK_TIMEOUT,
-    show_default=True,
-    help="Seconds to wait for another command that writes the bundle.",
-)
+@lock_timeout_option
 @follow_links_option
 @click.option("--force", is_flag=True, help="Replace adapters that the bundle has under the same names.")
 @json_option

@@ -24,6 +24,7 @@ COMMANDS = {
     "merge": "Fold an IA3 adapter into the weights of its base model.",
     "onnx": "Export a model with its adapters to an ONNX bundle.",
     "add": "Add adapters to an existing bundle, without tracing.",
+    "remove": "Take adapters out of a bundle.",
     "parity": "Prove that a bundle computes what the model does.",
     "reference": "Print the script that records what an adapter computes.",
     "run": "Run a bundle on texts.",

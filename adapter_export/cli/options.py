@@ -117,3 +117,14 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+# Seconds, as in `add_adapter`, which is imported only when it runs.
+LOCK_TIMEOUT = 60.0
+lock_timeout_option = click.option(
+    "--lock-timeout",
+    type=click.FloatRange(0),
+    default=LOCK_TIMEOUT,
+    show_default=True,
+    help="Seconds to wait for another command that writes the bundle.",
+)

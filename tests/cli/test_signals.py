@@ -32,8 +32,17 @@ main()
 """
 
 
+# Whatever started the tests may ignore a signal, as `nohup` does; a command would ignore it, too.
+HEEDED = """
+import signal
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+"""
+
+
 def run(module: str, name: str, number: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", CODE, module, name, str(int(number)), *map(str, arguments)]
+    command = [sys.executable, "-c", HEEDED + CODE, module, name, str(int(number)), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 

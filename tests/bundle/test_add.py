@@ -135,13 +135,13 @@ def test_nothing_changes_when_a_write_fails(
 def test_an_interrupt_after_the_manifest_took_effect(
     bundle: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_manifest = module._replace_manifest
+    replace_manifest = module.replace_manifest
 
     def interrupted(own: Workspace, manifest: Manifest) -> None:
         replace_manifest(own, manifest)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_replace_manifest", interrupted)
+    monkeypatch.setattr(module, "replace_manifest", interrupted)
     good = swappable_bundle.adapters["ia3_two"]
     with pytest.raises(KeyboardInterrupt):
         add_adapter(bundle, {"a": good, "houlsby_two": good}, force=True)

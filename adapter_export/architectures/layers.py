@@ -53,7 +53,7 @@ def layers_of(model_type: str, modules: Iterable[str]) -> list[Layer]:
     A layer that several stacks name belongs to the first that fits it, or to the last of them.
     Raises InputError, listing the candidate modules, for an unknown architecture and a model without such layers.
     """
-    # A list of all paths, looked up by each layer.
+    # In the model's order, and quick to look up.
     paths = dict.fromkeys(modules)
     stacks = facts(model_type).stacks
     if not stacks:
@@ -79,7 +79,8 @@ def matching_modules(modules: Iterable[str], target: str) -> list[str]:
     Raises InputError, listing the candidates, where it matches none, and for a broken expression.
     """
     paths = list(modules)
-    matches = [path for path in paths if expression("--target", target).fullmatch(path)]
+    pattern = expression("--target", target)
+    matches = [path for path in paths if pattern.fullmatch(path)]
     if not matches:
         raise no_modules(f"--target {target!r} matches no module", paths)
     return matches

@@ -33,6 +33,8 @@ CONFIG, KEY = "adapter_config.json", "adapter_export"
 _VERSION = 1
 _WEIGHTS, _HEAD = "adapter.safetensors", "model_head.safetensors"
 _SITE = ("module", "port", "residual", "output", "norm")
+# Fields of a site without which it does not offer a value (see `sites.Site`).
+_NEEDED = {"x": ("residual",), "h": ("output",), "n": ("norm", "residual")}
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
@@ -55,6 +57,11 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     path = checkpoint.folder / CONFIG
     about = checkpoint.config[KEY]
     method = registry.get(field(about, path, "method", str))
+    # What stands in an operator becomes part of a graph. Formats of other libraries check it setting by setting.
+    if method.checkpoint_format != FORMAT:
+        raise InputError(
+            f"{path}: field 'method': {method.name!r} is not kept in this format, but as {method.checkpoint_format}"
+        )
     left = dict(checkpoint.tensors)
     blocks: dict[Site, Block] = {}
     for number, entry in enumerate(field(about, path, "blocks", list)):
@@ -62,6 +69,7 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
         if site in blocks:
             raise InputError(f"{path}: field 'blocks[{number}]': site {site.name!r} is there twice")
         features = site_features(checkpoint, info, site)
+        _check_values(path, f"blocks[{number}]", site, operator, info)
         blocks[site] = Block(operator, _tensors(checkpoint, site, operator, features, left))
     if left:
         raise InputError(f"{checkpoint.folder}: tensor {min(left)!r}: no block of {CONFIG} has it ({len(left)} in all)")
@@ -90,7 +98,12 @@ def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> di
         place = {name: value for name in _SITE if (value := getattr(site, name))}
         blocks.append({"site": {**place, "port": site.port.value}, "operator": asdict(block.operator)})  # type: ignore[call-overload]
         for name, tensor in block.tensors.items():
-            tensors[tensor_name(site.name, block.operator.slug, name)] = np.ascontiguousarray(tensor)
+            full = tensor_name(site.name, block.operator.slug, name)
+            if full in tensors:
+                raise InputError(
+                    f"site {site.name}: method {adapter.method!r} acts there twice, with tensors of one name"
+                )
+            tensors[full] = np.ascontiguousarray(tensor)
     about = {"format_version": _VERSION, "method": adapter.method, "base_model": base_name, "blocks": blocks}
     (folder / CONFIG).write_text(json.dumps({KEY: about}, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / _WEIGHTS)
@@ -119,8 +132,18 @@ def _entry(path: Path, where: str, entry: Any, kind: type[Any]) -> tuple[Site, O
         raise InputError(f"{path}: field {where + '.site.module'!r} is missing")
     try:
         return Site(**{**site, "port": Port(site["port"])}), build(kind, operator, f"{where}.operator")
-    except WrongField as error:
+    except (WrongField, InputError) as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _check_values(path: Path, where: str, site: Site, operator: Operator, info: ModelInfo) -> None:
+    """Raise InputError unless the site offers what the operator reads, by modules that the model has."""
+    for name, module in site.reads.items():
+        if module not in info.modules:
+            raise InputError(f"{path}: field {f'{where}.site.{name}'!r}: the model has no module {shortened(module)}")
+    for value, fields in _NEEDED.items():
+        if value in operator.reads and (missing := [name for name in fields if name not in site.reads]):
+            raise InputError(f"{path}: field {f'{where}.site.{missing[0]}'!r} is missing, from which {value} is read")
 
 
 def _tensors(

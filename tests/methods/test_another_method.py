@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +21,7 @@ from adapter_export.architectures.record import Role
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.own import write
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.injection import inject
 from adapter_export.merging import fold
@@ -309,6 +310,12 @@ class TestOwnFormat:
             (lambda a: a.update(format_version=2), "field 'format_version': expected 1, found 2"),
             (lambda a: a.update(format_version=True), "field 'format_version': expected 1, found True"),
             (lambda a: a.update(method="nope"), "method 'nope': expected one of bottleneck, ia3, mix"),
+            (lambda a: a.update(method="ia3"), "field 'method': 'ia3' is not kept in this format, but as peft"),
+            (lambda a: a.update(method="bottleneck"), "'bottleneck' is not kept in this format, but as adapterhub"),
+            (
+                lambda a: a["blocks"][0]["site"].update(residual="x"),
+                ".site.residual': the model has no module",
+            ),
             (lambda a: a.update(blocks={}), "field 'blocks': expected list, found"),
             (lambda a: a["blocks"].append(3), "field 'blocks[4]': expected an object, found 3"),
             (
@@ -341,6 +348,23 @@ class TestOwnFormat:
         with pytest.raises(InputError) as error:
             load_adapter(folder, base.info)
         assert message in str(error.value)
+
+    def test_an_operator_that_reads_what_its_site_does_not_offer(
+        self, saved: tuple[Path, Adapter, BaseModel], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, _, base = saved
+        monkeypatch.setattr(MixOperator, "reads", ("u", "y", "x", "weight"))
+        with pytest.raises(InputError, match=r"field 'blocks\[0\]\.site\.residual' is missing, from which x is read"):
+            load_adapter(folder, base.info)
+
+    def test_two_sites_of_one_name_are_not_written_over_each_other(
+        self, saved: tuple[Path, Adapter, BaseModel], tmp_path: Path
+    ) -> None:
+        _, adapter, base = saved
+        site, block = next(iter(adapter.blocks.items()))
+        both = replace(adapter, blocks={site: block, replace(site, port=Port.OUTPUT): block})
+        with pytest.raises(InputError, match=f"site {site.name}: method 'mix' acts there twice"):
+            write(tmp_path, both, base.info, "base")
 
     @pytest.mark.parametrize(
         ("change", "message"),

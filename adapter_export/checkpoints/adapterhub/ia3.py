@@ -103,11 +103,6 @@ def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _check(config: dict[str, Any], path: Path) -> tuple[str, ...]:
     """Refuse what is no IA3; returns the attention matrices that are scaled."""
-    mode = field(config, path, "composition_mode", str, "add")
-    if mode != "scale":
-        raise InputError(
-            f"{path}: field 'composition_mode': {shortened(mode)} (LoRA) is not supported, expected 'scale' (IA3)"
-        )
     reasons = {
         "use_gating": "the library averages the gate over all positions, padding too",
         "use_dora": "DoRA is no IA3",

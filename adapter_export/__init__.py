@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from adapter_export.parity.judge import Verdict
     from adapter_export.parity.report import ParityReport
     from adapter_export.parity.run import check_parity
+    from adapter_export.runtime.adapters.watching import BundleWatch
     from adapter_export.runtime.batching.batcher import DynamicBatcher
     from adapter_export.runtime.generation.texts import PromptTexts
     from adapter_export.runtime.session import AdapterSession
     from adapter_export.runtime.text import TextEncoder, probabilities
-    from adapter_export.runtime.watching import BundleWatch
     from adapter_export.training.train import TrainResult, train
 
 __all__ = [
@@ -78,7 +78,7 @@ __all__ = [
 _HOMES = {
     "AdapterExportError": "errors",
     "AdapterSession": "runtime.session",
-    "BundleWatch": "runtime.watching",
+    "BundleWatch": "runtime.adapters.watching",
     "CannotMerge": "errors",
     "DynamicBatcher": "runtime.batching.batcher",
     "InputError": "errors",

@@ -15,6 +15,10 @@ _MAX_TENSOR_NAME = 1000
 # The private ONNX domain of adapter operators and its version.
 DOMAIN = "adapter_export"
 DOMAIN_VERSION = 1
+# The domain of ONNX Runtime's own operators.
+CONTRIB = "com.microsoft"
+# A task head in names of tensors, in the place where an adapter's operator stands.
+HEAD_OP = "head"
 
 
 def check_adapter_name(name: str) -> str:
@@ -45,9 +49,9 @@ def parse_adapters(texts: Iterable[str], option: str = "--adapter", what: str = 
     return adapters
 
 
-def tensor_name(site: str, slug: str, tensor: str) -> str:
-    """The stable name of an adapter tensor in graphs, adapter files and manifests: `<site>.<slug>.<tensor>`."""
-    return f"{site}.{slug}.{tensor}"
+def tensor_name(site: str, op_name: str, tensor: str) -> str:
+    """The stable name of an adapter tensor in graphs, adapter files and manifests: `<site>.<op_name>.<tensor>`."""
+    return f"{site}.{op_name}.{tensor}"
 
 
 def is_tensor_name(name: str) -> bool:

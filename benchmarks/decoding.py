@@ -21,18 +21,20 @@ import numpy as np
 
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
-from adapter_export.bundle.manifest import MODEL, GraphInfo
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.manifest import GraphInfo
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.cli.table import print_table
 from adapter_export.export.cached import decoding
-from adapter_export.export.export import union_of_sites
 from adapter_export.export.lower import lower
-from adapter_export.export.quantize import quantize_weights
+from adapter_export.export.modes import union_of_sites
+from adapter_export.export.passes import run
+from adapter_export.export.passes.quantize_weights import QuantizeWeights
 from adapter_export.export.saving import save_graphs
 from adapter_export.export.storage import Overridable
 from adapter_export.export.trace import Trace, trace
-from adapter_export.runtime.generation.bound import BoundGraph, CachedDecoder
-from adapter_export.runtime.generation.kinds import DecoderFeeds
+from adapter_export.runtime.generation.bound_graph import BoundGraph, CachedDecoder
+from adapter_export.runtime.generation.decoder_inputs import DecoderFeeds
 from benchmarks.models import random_adapter
 from benchmarks.timing import interleaved, ratio
 from samples.assets import smollm2
@@ -74,7 +76,7 @@ def make_graphs(base: BaseModel, adapters: Mapping[str, Adapter], folder: Path) 
     """The base model's own graph; one for each adapter, one for both, and that in 8 bits."""
     traced = trace(base, union_of_sites(adapters.values()), stage=decoding)
     quantized = replace(traced, model=traced.model.clone())
-    quantize_weights(quantized.model)
+    run(quantized.model, QuantizeWeights())
     chosen: dict[str, tuple[Trace, Mapping[str, Adapter]]] = {
         BASE: (traced, {}),
         **{title: (traced, {title: adapter}) for title, adapter in adapters.items()},

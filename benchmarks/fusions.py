@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adapter_export.basemodel import load_base
-from adapter_export.export.export import union_of_sites
 from adapter_export.export.lower import lower
+from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Overridable
 from adapter_export.export.target import Target
 from adapter_export.export.trace import trace
@@ -24,7 +24,7 @@ from samples import assets
 
 def operators(fuse: str, *, adapters: bool) -> Counter[str]:
     """Nodes of the graph by operator, after ONNX Runtime's fusions for the provider."""
-    base, target = load_base(assets.minilm(), "features"), Target(fuse=fuse)
+    base, target = load_base(assets.minilm(), "features"), Target.parse(fuse=fuse)
     made = [random_adapter(base, "ia3"), random_adapter(base, "bottleneck")] if adapters else []
     sites = union_of_sites(made)
     lowered = lower(trace(base, sites, target=target), sites, Overridable())

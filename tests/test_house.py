@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
+
 import adapter_export
 from adapter_export.architectures.registry import recorded
+from adapter_export.bundle.graphs import GraphRole
+from adapter_export.bundle.manifest import SiteRole
+from adapter_export.bundle.modes import Binding, Mode
+from adapter_export.bundle.precision import Fusion, Precision, Quantization
+from adapter_export.dtypes import DType
 from adapter_export.methods import registry
+from adapter_export.providers import Provider
 
 PACKAGE = Path(adapter_export.__file__).parent
 # Where a method may be named: its own file, and its modules in the formats of other libraries. The command line names
@@ -65,3 +74,31 @@ def test_no_architecture_is_named_outside_the_records() -> None:
     ]
     # AdapterHub's name for a way to draw initial weights.
     assert found == ["checkpoints/adapterhub/config.py: bert"]
+
+
+CHOICES = (Mode, Binding, DType, Precision, Quantization, Fusion, GraphRole, SiteRole, Provider)
+# A case's padding is no such choice, and has a property for the rest of the package. The recorder runs without it.
+OF_WORDS = ("parity/cases.py", "parity/recording")
+
+
+def test_no_word_of_a_choice_is_compared_with() -> None:
+    """What a mode, a dtype or a provider means is asked of its type."""
+    known = {word for choice in CHOICES for word in choice.words()}
+    found = [
+        f"{name}:{node.lineno}: {ast.unparse(node):.80}"
+        for name, tree in sources(OF_WORDS)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare | ast.MatchValue)
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and part.value in known
+    ]
+    assert found == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports for types and inside functions count, too."""
+    graph = grimp.build_graph("adapter_export", exclude_type_checking_imports=False)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    # Raises an error with the modules of a circle.
+    order = list(graphlib.TopologicalSorter(imports).static_order())
+    assert len(order) == len(graph.modules)

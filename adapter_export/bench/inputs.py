@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.bundle.manifest import ENCODER, Manifest, TensorInfo
+from adapter_export.bundle.manifest import Manifest, TensorInfo
 from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.config import read_generation_config
-from adapter_export.runtime.generation.start import Prompt
+from adapter_export.runtime.generation.prepare import Prompt
 
 _CONFIG = "config.json"
 _SEED = 0
@@ -30,7 +30,7 @@ class InputMaker:
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         """Raises InputError for a bundle of texts without a config that tells the vocabulary."""
         self._manifest = manifest
-        self._inputs = manifest.graphs[ENCODER if ENCODER in manifest.graphs else manifest.model].given
+        self._inputs = (manifest.encoder or manifest.graphs[manifest.model]).given
         self.takes_lengths = any("sequence" in str(dim) for info in self._inputs.values() for dim in info.shape)
         self.config = read_generation_config(bundle)
         self._vocabulary = _vocabulary(bundle) if self.takes_lengths else 0
@@ -38,7 +38,7 @@ class InputMaker:
     @property
     def longest(self) -> int | None:
         """The longest text that the model has positions for; None where nothing tells."""
-        return self.config.max_positions if self.takes_lengths else None
+        return self._manifest.longest_text if self.takes_lengths else None
 
     def tokens(self, batch: int, length: int) -> int:
         """How many tokens of a batch are no padding."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from adapter_export.bench.inputs import InputMaker
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
-from adapter_export.runtime.generation.start import generates, positions_taken
+from adapter_export.runtime.generation.prepare import generates, positions_taken
 from adapter_export.runtime.provider import still_options
 from adapter_export.runtime.session import AdapterSession
 
@@ -69,10 +69,10 @@ class Subject:
     def room(self, length: int) -> int | None:
         """How many new tokens the model has positions for after a prompt; None without a limit."""
         config = self.maker.config
-        if config.max_positions is None:
+        if self.manifest.longest_text is None:
             return None
         # The first of them is the prefill's, the last one ends the generation.
-        return config.max_positions - positions_taken(self.manifest, config, length) - 1
+        return self.manifest.longest_text - positions_taken(self.manifest, config, length) - 1
 
     def check_length(self, length: int) -> None:
         """Raise InputError for a text that the model has no positions for."""

@@ -9,7 +9,6 @@ from adapter_export.bench.settings import Settings
 from adapter_export.bench.subject import Run, Subject
 from adapter_export.bench.summary import Percentiles, percentiles
 from adapter_export.bench.timing import seconds_of
-from adapter_export.bundle.manifest import MANY
 
 _MILLISECONDS = 1e3
 _LOADS, _SESSIONS = 50, 3
@@ -35,7 +34,7 @@ class Swap:
 
 def swaps(name: str, subject: Subject, settings: Settings) -> Iterator[Swap]:
     """Of the first adapter of each method; none where the adapter is in the graph. name: what the report calls it."""
-    if subject.manifest.mode not in MANY:
+    if subject.manifest.mode.in_graph:
         return
     created = percentiles([_milliseconds(lambda: subject.opened().close()) for _ in range(_SESSIONS)])
     for run in subject.runs:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adapter_export.bundle.adapter_format import AdapterContent, BrokenAdapter, parse_adapter
 from adapter_export.bundle.manifest import Manifest, TensorInfo
+from adapter_export.bundle.ort_values import ort_value
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.errors import InputError
-from adapter_export.naming import tensor_name
+from adapter_export.naming import HEAD_OP, tensor_name
 from adapter_export.reading.files import read_bytes
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
-HEAD_SLUG = "head"
 # The file's own version fields: ours, and a fingerprint of the base model's weights (31 bits of its sha256), so that a
 # bare file without a manifest still tells which model it belongs to.
 _ADAPTER_VERSION = 1
@@ -27,8 +23,6 @@ _FINGERPRINT_HEX_DIGITS = 8
 _FINGERPRINT_MASK = 0x7FFFFFFF
 # As FlatBuffers: their offsets reach no further.
 MAX_ADAPTER_BYTES = 2 << 30
-# ONNX's number of that data type.
-BFLOAT16 = 16
 
 
 def fingerprint(base_sha256: str) -> int:
@@ -37,20 +31,25 @@ def fingerprint(base_sha256: str) -> int:
 
 
 def adapter_tensors(adapter: Adapter) -> dict[str, np.ndarray]:
-    """The adapter's tensors by their names in the graph: blocks by site, and the task head by module."""
-    tensors = {
-        tensor_name(site.name, block.operator.slug, name): tensor
-        for site, block in adapter.blocks.items()
-        for name, tensor in block.tensors.items()
-    }
+    """The adapter's tensors by their names in the graph: those of its sites, and those of its task head."""
+    return {name: tensor for tensors in tensors_by_operator(adapter).values() for name, tensor in tensors.items()}
+
+
+def tensors_by_operator(adapter: Adapter) -> dict[str, dict[str, np.ndarray]]:
+    """The same, by the `op_name` of the operator that they belong to; `head` for the task head."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for site, block in adapter.blocks.items():
+        tensors = found.setdefault(block.operator.slug, {})
+        tensors |= {tensor_name(site.name, block.operator.slug, name): value for name, value in block.tensors.items()}
     for module, layer in adapter.head.items():
         if module != LM_HEAD:
             bias = np.zeros(layer.weight.shape[0], layer.weight.dtype) if layer.bias is None else layer.bias
+            tensors = found.setdefault(HEAD_OP, {})
             tensors |= {
-                tensor_name(module, HEAD_SLUG, "weight"): layer.weight,
-                tensor_name(module, HEAD_SLUG, "bias"): bias,
+                tensor_name(module, HEAD_OP, "weight"): layer.weight,
+                tensor_name(module, HEAD_OP, "bias"): bias,
             }
-    return tensors
+    return found
 
 
 def check_adapter(what: str, tensors: Mapping[str, np.ndarray], manifest: Manifest) -> None:
@@ -62,10 +61,10 @@ def check_adapter(what: str, tensors: Mapping[str, np.ndarray], manifest: Manife
     if not tensors:
         raise InputError(f"{what}: expected tensors, found none")
     check_tensors(what, tensors, manifest.tensors)
-    heads = [site for site in manifest.sites if site.method == HEAD_SLUG]
-    absent = [name for site in heads for name in site.tensors if name not in tensors]
-    if absent and (manifest.labels is None or any(name in tensors for site in heads for name in site.tensors)):
-        found = "none" if all(name not in tensors for site in heads for name in site.tensors) else f"no {absent[0]!r}"
+    head = [name for site in manifest.heads for name in site.tensors]
+    absent = [name for name in head if name not in tensors]
+    if absent and (manifest.labels is None or len(absent) < len(head)):
+        found = "none" if len(absent) == len(head) else f"no {absent[0]!r}"
         reason = ", as the base model has none" if manifest.labels is None else ""
         raise InputError(f"{what}: expected a task head ({manifest.task}){reason}; found {found}")
 
@@ -113,15 +112,6 @@ def write_adapter_file(path: Path, tensors: Mapping[str, np.ndarray], base_sha25
         raise OSError(f"{path}: could not be written whole: {error}") from error
     if {name: tensor.tobytes() for name, tensor in written.items()} != {n: a.tobytes() for n, a in arrays.items()}:
         raise OSError(f"{path}: could not be written whole: what was read back differs")
-
-
-def ort_value(array: np.ndarray) -> ort.OrtValue:
-    """The array as ONNX Runtime takes it, bfloat16 included, which it knows by its bits alone."""
-    import onnxruntime as ort
-
-    if array.dtype.name == "bfloat16":
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), BFLOAT16)
-    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def read_adapter_file(

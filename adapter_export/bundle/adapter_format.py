@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adapter_export.dtypes import DType
+
 _IDENTIFIER = b"TORT"
 _FORMAT_VERSION = 1
 # Numbers of the fields of the two tables.
@@ -24,10 +26,10 @@ _NAME, _DIMS, _TYPE, _DATA = range(4)
 _VTABLE_HEADER_BYTES = 4
 _MAX_RANK = 8
 
-# ONNX's numbers of the data types that have one fixed size and a numpy name.
-_DTYPES: Mapping[int, str] = {
-    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 10: "float16", 11: "float64",
-    12: "uint32", 13: "uint64", 16: "bfloat16",
+# By ONNX's numbers: the data types that have one fixed size and a name in numpy.
+_DTYPES: Mapping[int, DType] = {
+    1: DType.FLOAT32, 2: DType.UINT8, 3: DType.INT8, 4: DType.UINT16, 5: DType.INT16, 6: DType.INT32, 7: DType.INT64,
+    10: DType.FLOAT16, 11: DType.FLOAT64, 12: DType.UINT32, 13: DType.UINT64, 16: DType.BFLOAT16,
 }  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def _parameter(table: _Table) -> tuple[str, Place]:
     dims = struct.unpack_from(f"<{rank}q", table.buffer.data, start)
     if (code := table.int32(_TYPE)) not in _DTYPES:
         raise BrokenAdapter(f"tensor {name!r}: data type {code} is not supported")
-    dtype = numpy_dtype(_DTYPES[code])
+    dtype = _DTYPES[code].numpy
     start, size = table.vector(_DATA, 1)
     if any(dim < 0 for dim in dims) or math.prod(dims) * dtype.itemsize != size:
         raise BrokenAdapter(f"tensor {name!r}: {size} bytes do not hold {list(dims)} of {dtype}")
@@ -108,13 +110,6 @@ def _parameter(table: _Table) -> tuple[str, Place]:
     if math.prod(filter(None, dims)) * dtype.itemsize >= 1 << 63:
         raise BrokenAdapter(f"tensor {name!r}: no tensor can have the sizes {list(dims)}")
     return name, Place(dtype, dims, start)
-
-
-def numpy_dtype(name: str) -> np.dtype[np.generic]:
-    """Numpy's dtype of that name, bfloat16 included."""
-    if name == "bfloat16":
-        import ml_dtypes  # noqa: F401 (lets numpy know bfloat16)
-    return np.dtype(name)
 
 
 @dataclass(frozen=True)

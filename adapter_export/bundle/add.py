@@ -12,23 +12,21 @@ import numpy as np
 
 from adapter_export import tasks
 from adapter_export.bundle.adapter_file import (
-    HEAD_SLUG,
     MAX_ADAPTER_BYTES,
     adapter_tensors,
     check_adapter,
     write_adapter_file,
 )
-from adapter_export.bundle.adapter_format import numpy_dtype
 from adapter_export.bundle.manifest import (
     ADAPTER_SUFFIX,
     ADAPTERS,
-    MANY,
     AdapterInfo,
     Manifest,
     adapter_path,
     read_manifest,
     write_manifest,
 )
+from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.files import existing_folder, read_json, sha256
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
@@ -55,14 +53,12 @@ def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, 
     A task head is left out where the graph has none (task `features`), and required where the base model has none.
     """
     _check_reads(what, adapter, manifest)
-    tensors = adapter_tensors(adapter)
-    if all(site.method != HEAD_SLUG for site in manifest.sites):
-        tensors = {name: tensor for name, tensor in tensors.items() if name.split(".")[-2] != HEAD_SLUG}
+    tensors = adapter_tensors(adapter if manifest.heads else replace(adapter, head={}))
     expected = manifest.tensors
     with np.errstate(over="ignore"):  # what becomes infinite is refused below
         tensors = {
             # A model in half precision may have places that compute in float32. What has no place is refused below.
-            name: tensor.astype(numpy_dtype(expected[name].dtype)) if name in expected else tensor
+            name: tensor.astype(expected[name].dtype.numpy) if name in expected else tensor
             for name, tensor in tensors.items()
         }
     check_adapter(what, tensors, manifest)
@@ -80,6 +76,13 @@ def _check_reads(what: str, adapter: Adapter, manifest: Manifest) -> None:
                 f"{what}: site {site.name}: reads {site.reads}, the bundle's graph {dict(known)}; export the bundle "
                 "anew"
             )
+
+
+def refuse_in_graph(folder: Path, manifest: Manifest) -> None:
+    """Raise InputError for a bundle whose mode holds the adapter in the graph: nothing is added to it or removed."""
+    if manifest.mode.in_graph:
+        expected = " or ".join(Mode.that_take_adapters())
+        raise InputError(f"bundle {folder}: mode {manifest.mode!r} holds its adapter in the graph; expected {expected}")
 
 
 def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest) -> AdapterInfo:
@@ -207,10 +210,7 @@ def _check_padding(name: str, adapter: Adapter, config: Mapping[str, Any], manif
 def _check_request(folder: Path, manifest: Manifest, adapters: Mapping[str, object], force: bool) -> None:
     if not adapters:
         raise InputError("expected at least one adapter to add, found none")
-    if manifest.mode not in MANY:
-        raise InputError(
-            f"bundle {folder}: mode {manifest.mode!r} holds its adapter in the graph; expected {' or '.join(MANY)}"
-        )
+    refuse_in_graph(folder, manifest)
     taken = [info.name for info in manifest.adapters]
     for name in map(check_adapter_name, adapters):
         if name in taken and not force:

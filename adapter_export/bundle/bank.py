@@ -1,9 +1,10 @@
 """How adapters are stacked in a bank, row by row, in graphs and in memory alike.
 
 A tensor of dims [d, k] is stacked as [rows, d, k], a vector [d] as [rows, 1, d], so that rows picked for a batch
-broadcast over its sequence. Row 0 holds no adapter. Each *kind* of tensors (`ia3`, `bottleneck_relu`, `head`) has rows
-of its own, and a table `<kind>.rows` [slots] that tells which row an adapter of a slot has: an adapter without tensors
-of a kind has row 0, so that a thousand vectors beside ten matrices do not take a thousand matrices' room.
+broadcast over its sequence. Row 0 holds no adapter. The tensors of each operator (`ia3`, `bottleneck_relu`, `head`)
+have rows of their own, and a table `<op_name>.rows` [slots] maps the slot of an adapter to its row. An adapter without
+tensors of an operator has row 0 there, so that a thousand vectors and ten matrices do not take the memory of a thousand
+matrices.
 
 In the graph: `adapter_ids` int64 [batch], a slot for each row of the batch, 0 for no adapter.
 """
@@ -14,30 +15,25 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import HEAD_SLUG
+from adapter_export.bundle.manifest import SiteRole
 
 NO_ADAPTER = 0
 Dims = Sequence[int | str]
 
 
-def kind_of(tensor: str) -> str:
-    """The kind of a tensor, by its name `<site>.<kind>.<tensor>`."""
-    return tensor.split(".")[-2]
+def rows_table(op_name: str) -> str:
+    """Name of the table of an operator, int64 [slots]: the row of each slot."""
+    return f"{op_name}.rows"
 
 
-def table_of(kind: str) -> str:
-    """Name of a kind's table, int64 [slots]."""
-    return f"{kind}.rows"
-
-
-def padding_of(name: str, dims: Dims) -> float:
+def padding_of(role: SiteRole, dims: Dims) -> float:
     """What fills a row beyond the adapter's own sizes, so that its result stays exactly its own.
 
-    Zeros in bottlenecks: act(0) times 0 is added. Of the labels that a head has not, the logits are -inf: a softmax
-    gives them 0, and no argmax finds them.
+    Tensors of adapters are padded with zeros: act(0) times 0 is added. Heads with fewer labels are padded with a bias
+    of -inf, so padded labels get probability 0 and never win argmax.
     """
-    is_labels = kind_of(name) == HEAD_SLUG and len(dims) == 1 and isinstance(dims[0], str)
-    return -np.inf if is_labels else 0.0
+    is_bias = role is SiteRole.HEAD and len(dims) == 1 and isinstance(dims[0], str)
+    return -np.inf if is_bias else 0.0
 
 
 def row_shape(dims: Iterable[int | str], sizes: Mapping[str, int]) -> tuple[int, ...]:

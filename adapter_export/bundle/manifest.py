@@ -8,9 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+from adapter_export.bundle.graphs import ADAPTER_IDS, DECODER, ENCODER, MODEL
+from adapter_export.bundle.modes import Binding, Mode
+from adapter_export.bundle.precision import Fusion, Quantization
 from adapter_export.bundle.versions import upgraded
 from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
+from adapter_export.choices import Choice
+from adapter_export.dtypes import WEIGHT_DTYPES, DType
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import check_adapter_name
@@ -23,8 +28,6 @@ from adapter_export.sites import Port
 from adapter_export.tasks import TASKS
 
 FORMAT_VERSION = 2
-# The graphs a bundle may hold: one, or of encoder-decoder models two.
-MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 ADAPTERS = "adapters"
 ADAPTER_SUFFIX = ".onnx_adapter"
 # Between the name of an adapter and digits of its sha256, in the file of a replaced one. Names have no such character.
@@ -32,34 +35,26 @@ VERSION_MARK, VERSION_DIGITS = "@", 12
 # Tensors of no adapter: of a bank those that are not one repeated value (the base model's own task head); of a graph
 # whose tensors are required inputs all of them.
 NO_ADAPTER_FILE = f"no_adapter{ADAPTER_SUFFIX}"
-# The named dim of a swappable head's outputs.
-NUM_LABELS = "num_labels"
-# Of a bank: int64 [batch], which adapter each row has.
-ADAPTER_IDS = "adapter_ids"
-# How the graph of mode swappable takes adapter tensors: as overridable initializers, whose defaults are no adapter's,
-# or as required inputs, for runtimes that read no others.
-BINDINGS = ("initializer", "input")
-# Modes whose adapter, if any, is part of the graph; and those that hold any number of adapters, and take others later.
-IN_GRAPH, MANY = ("merged", "embedded"), ("swappable", "bank")
-MODES = (*IN_GRAPH, *MANY)
 # Adapters that a bank holds at once, unless told otherwise; and at most.
 SLOTS, MOST_SLOTS = 64, 1 << 16
 # How a site is attached: see `sites.Port`; a task head takes the place of the base model's.
 PORTS = (*(port.value for port in Port), "replace")
-QUANTIZATIONS = ("none", "int8")
-FUSIONS = ("none", "cpu", "cuda")
-# Of weights and adapters, and of whatever a graph takes or gives.
-WEIGHT_DTYPES = ("float32", "float16", "bfloat16")
-DTYPES = (*WEIGHT_DTYPES, "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 # Characters of what is said of a broken manifest.
 _MAX_MESSAGE = 1000
+
+
+class SiteRole(Choice):
+    """What stands at a site of the graph: an adapter of some method, or a task head, which belongs to no method."""
+
+    ADAPTER = "adapter"
+    HEAD = "head"
 
 
 @dataclass(frozen=True)
 class TensorInfo:
     """A tensor at the graph's boundary. shape: ints, and names for dims that may differ (`batch`, `num_labels`)."""
 
-    dtype: Annotated[str, OneOf(DTYPES)]
+    dtype: DType
     shape: tuple[Size | str, ...]
 
 
@@ -86,13 +81,27 @@ class GraphInfo:
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """One adapted place of the graph. tensors: by full name. reads: modules whose values it reads besides, by the names
-    of `sites.Site`; None in bundles that did not record it."""
+    """One adapted place of the graph.
+
+    Attributes:
+        module: Path of the module in the base model.
+        port: How the site is attached to the module; `replace` of a task head.
+        role: Whether an adapter or a task head stands there.
+        op_type: The function of the graph that computes it.
+        op_name: The operator in names of tensors, `<site>.<op_name>.<tensor>`. A bank stacks the tensors of one
+            operator together.
+        method: The adapter's method; None of a task head.
+        tensors: The adapter tensors that it reads, by full name.
+        reads: Modules whose values it reads besides, by the names of `sites.Site`; None in bundles that did not record
+            it.
+    """
 
     module: str
     port: Annotated[str, OneOf(PORTS)]
+    role: SiteRole
     op_type: str
-    method: str
+    op_name: str
+    method: str | None
     tensors: Mapping[str, AdapterTensorInfo]
     reads: Mapping[str, str] | None = None
 
@@ -129,12 +138,11 @@ class Manifest:
     rotary_border: tokens of a text up to which it has the short factors of LongRoPE; None without such. reread_at:
     those beyond which what a cache holds of it is no longer valid; None where it always is.
     positions: tokens that the model's table of positions has room for, 0 without a table; None in bundles from before
-    it was kept.
+    it was kept. longest_text: the most tokens of a text by the model's config, None without a limit.
     task_asked: whether the task was asked for by name; if not, the checkpoints or the base model told it.
 
-    quantize, fuse: `none`, or what was asked for (see `export.target`). contrib: operators beyond the ONNX standard,
-    which only ONNX Runtime has. slots: of a bank, how many adapters a runtime holds in memory at once. bind: see
-    `BINDINGS`.
+    quantize, fuse, bind: what was asked for. contrib: operators beyond the ONNX standard, which only ONNX Runtime has.
+    slots: of a bank, how many adapters a runtime holds in memory at once.
     graphs: by file. Several graphs have the same adapter tensors, whether they read them or not, so that one adapter
     file fits each; not so where those are required inputs. sites: of all graphs.
     files: sha256 of every other file of the bundle by its path. adapters: in the order they were added; in modes
@@ -142,9 +150,9 @@ class Manifest:
     """
 
     project_version: str
-    mode: Annotated[str, OneOf(MODES)]
+    mode: Mode
     task: Annotated[str, OneOf(tuple(TASKS))]
-    dtype: Annotated[str, OneOf(WEIGHT_DTYPES)]
+    dtype: Annotated[DType, OneOf(WEIGHT_DTYPES)]
     opset: Annotated[int, Between(1, 1000)]
     base: ModelInfo
     graphs: Mapping[str, GraphInfo]
@@ -152,23 +160,29 @@ class Manifest:
     adapters: tuple[AdapterInfo, ...]
     files: Mapping[str, Sha256]
     labels: tuple[str, ...] | None = None
-    quantize: Annotated[str, OneOf(QUANTIZATIONS)] = "none"
-    fuse: Annotated[str, OneOf(FUSIONS)] = "none"
+    quantize: Quantization = Quantization.NONE
+    fuse: Fusion = Fusion.NONE
     contrib: tuple[str, ...] = ()
     slots: Annotated[int, Between(1, MOST_SLOTS)] = SLOTS
-    bind: Annotated[str, OneOf(BINDINGS)] = "initializer"
+    bind: Binding = Binding.INITIALIZER
     problem_type: str | None = None
     task_asked: bool = False
     base_source: str | None = None
     rotary_border: Size | None = None
     reread_at: Size | None = None
     positions: Size | None = None
+    longest_text: Size | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @property
     def model(self) -> str:
         """File of the graph that gives the task's outputs."""
         return DECODER if DECODER in self.graphs else MODEL
+
+    @property
+    def encoder(self) -> GraphInfo | None:
+        """The encoder's graph where it is one of its own."""
+        return self.graphs.get(ENCODER)
 
     @property
     def inputs(self) -> Mapping[str, TensorInfo]:
@@ -186,10 +200,15 @@ class Manifest:
         return {name: info for site in self.sites for name, info in site.tensors.items()}
 
     @property
+    def heads(self) -> tuple[SiteInfo, ...]:
+        """The layers of the task head that adapters may bring."""
+        return tuple(site for site in self.sites if site.role is SiteRole.HEAD)
+
+    @property
     def in_graph(self) -> AdapterInfo | None:
         """The one adapter that every run has, of modes merged and embedded; None where a run may have none: in the
         other modes, and of a model that was exported without any."""
-        return self.adapters[0] if self.mode not in MANY and self.adapters else None
+        return self.adapters[0] if self.mode.in_graph and self.adapters else None
 
     def adapter(self, name: str) -> AdapterInfo:
         """The adapter called `name`; raises InputError naming the known ones."""
@@ -230,7 +249,7 @@ def read_manifest(path: str | Path, expect_sha256: str | None = None) -> Manifes
         raise InputError(f"bundle {folder}: expected {MANIFEST}, found none; the folder is not a bundle")
     value = read_json(file, expect_sha256=expect_sha256)
     try:
-        manifest: Manifest = build(Manifest, upgraded(value, FORMAT_VERSION))
+        manifest: Manifest = build(Manifest, upgraded(value, FORMAT_VERSION, folder))
         _check(manifest)
     except (WrongField, InputError) as error:
         # Names and values of any length are in it.

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from adapter_export.bundle.add import LOCK_TIMEOUT, replace_manifest
-from adapter_export.bundle.manifest import ADAPTERS, MANY, Manifest, read_manifest
+from adapter_export.bundle.add import LOCK_TIMEOUT, refuse_in_graph, replace_manifest
+from adapter_export.bundle.manifest import ADAPTERS, Manifest, read_manifest
 from adapter_export.checkpoints.files import existing_folder
 from adapter_export.errors import InputError
 from adapter_export.outputs.ownership import MANIFEST
@@ -42,10 +42,7 @@ def remove_adapter(bundle: str | Path, adapters: Iterable[str], *, lock_timeout:
     with workspace(folder.resolve(), inside=True, wait=lock_timeout) as own:
         # Another command may have changed it meanwhile.
         before = read_manifest(folder)
-        if before.mode not in MANY:
-            raise InputError(
-                f"bundle {folder}: mode {before.mode!r} holds its adapter in the graph; expected {' or '.join(MANY)}"
-            )
+        refuse_in_graph(folder, before)
         gone = [before.adapter(name) for name in names]
         after = replace(
             before,

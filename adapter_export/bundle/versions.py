@@ -1,22 +1,37 @@
 """Manifests of older versions of the bundle's format, as the present one has them.
 
-Version 2: the value of no adapter stands at each tensor of a site, in place of once at the site.
+Version 2:
+- the value of no adapter stands at each tensor of a site, in place of once at the site;
+- a site has a role and the name of its operator; a task head has no method, in place of the method `head`;
+- the longest text is recorded, in place of being looked up in the model's config by whoever runs the bundle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from adapter_export.architectures.positions import longest_text_of
+from adapter_export.checkpoints.files import optional_json
+from adapter_export.naming import HEAD_OP
 from adapter_export.reading.shown import shortened
 from adapter_export.reading.typed import WrongField
 
 
-def upgraded(manifest: Mapping[str, Any], version: int) -> Mapping[str, Any]:
-    """The JSON of a manifest, in the form of `version`. Fields that are not as they should be stay, for `typed.build`
-    to name.
+def upgraded(manifest: Mapping[str, Any], version: int, bundle: Path) -> Mapping[str, Any]:
+    """Returns the JSON of a manifest in the form of a later version.
 
-    Raises WrongField for a version that is unknown here, with what to do.
+    Fields of a wrong type stay as they are: `reading.typed` refuses them by their names.
+
+    Args:
+        manifest: The manifest as it is in its file.
+        version: The version to make of it.
+        bundle: Folder of the bundle.
+
+    Raises:
+        WrongField: The manifest is of a version that this package does not know.
+        InputError: The config.json of the bundle is needed and cannot be read.
     """
     found = manifest.get("format_version")
     # True is no version, although it equals 1.
@@ -24,13 +39,14 @@ def upgraded(manifest: Mapping[str, Any], version: int) -> Mapping[str, Any]:
         hint = "; a newer adapter-export made the bundle" if type(found) is int and found > version else ""
         raise WrongField(f"field 'format_version': expected 1 to {version}, found {shortened(found)}{hint}")
     for step in _STEPS[found - 1 :]:
-        manifest = step(manifest)
+        manifest = step(manifest, bundle)
     return {**manifest, "format_version": version}
 
 
-def _second(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+def _second(manifest: Mapping[str, Any], bundle: Path) -> Mapping[str, Any]:
     sites = manifest.get("sites")
-    return {**manifest, "sites": [_second_site(site) for site in sites]} if isinstance(sites, list) else manifest
+    changed = {"sites": [_second_site(site) for site in sites]} if isinstance(sites, list) else {}
+    return {**manifest, **changed, "longest_text": longest_text_of(optional_json(bundle / "config.json"))}
 
 
 def _second_site(site: Any) -> Any:
@@ -40,8 +56,15 @@ def _second_site(site: Any) -> Any:
         name: {**info, "default": site["default"]} if isinstance(info, dict) else info
         for name, info in site["tensors"].items()
     }
-    return {**{name: value for name, value in site.items() if name != "default"}, "tensors": tensors}
+    is_head = site.get("method") == HEAD_OP
+    return {
+        **{name: value for name, value in site.items() if name != "default"},
+        "role": "head" if is_head else "adapter",
+        "method": None if is_head else site.get("method"),
+        "op_name": next(iter(tensors), "").rpartition(".")[0].rpartition(".")[2],
+        "tensors": tensors,
+    }
 
 
 # From version 1 to 2, and so on.
-_STEPS: tuple[Callable[[Mapping[str, Any]], Mapping[str, Any]], ...] = (_second,)
+_STEPS: tuple[Callable[[Mapping[str, Any], Path], Mapping[str, Any]], ...] = (_second,)

@@ -17,6 +17,7 @@ import numpy as np
 
 from adapter_export.checkpoints.pickles import BadPickle, Call, Name, Reference, read_pickle
 from adapter_export.checkpoints.safetensors_file import MAX_BYTES
+from adapter_export.dtypes import numpy_dtype
 from adapter_export.naming import is_tensor_name
 from adapter_export.reading.archives import BadArchive, read_archive
 from adapter_export.reading.files import read_bytes
@@ -105,7 +106,7 @@ def _read_older(content: io.BytesIO) -> tuple[dict[str, _View], dict[str, bytes]
         size, view = int.from_bytes(content.read(8), "little"), known[key]
         if size != view.count or size > len(content.getbuffer()):
             raise NotTensors(f"storage {key!r:.80}: expected {view.count} numbers, found {size}")
-        numbers[key] = content.read(size * _dtype(view.dtype).itemsize)
+        numbers[key] = content.read(size * numpy_dtype(view.dtype).itemsize)
     return views, numbers
 
 
@@ -151,7 +152,7 @@ def _storage(said: Any) -> tuple[str, str, int]:
 
 
 def _array(name: str, view: _View, numbers: Mapping[str, bytes]) -> np.ndarray:
-    dtype, count = _dtype(view.dtype), math.prod(view.shape)
+    dtype, count = numpy_dtype(view.dtype), math.prod(view.shape)
     if (data := numbers.get(view.key)) is None or len(data) != view.count * dtype.itemsize:
         found = "none" if data is None else f"{len(data)} bytes"
         raise NotTensors(f"tensor {name!r}: expected {view.count} numbers of {dtype}, found {found}")
@@ -169,13 +170,6 @@ def _array(name: str, view: _View, numbers: Mapping[str, bytes]) -> np.ndarray:
     # The step along an axis of one value is never taken, and may be any number.
     steps = [step * dtype.itemsize if size > 1 else 0 for size, step in zip(view.shape, view.strides, strict=True)]
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(values, view.shape, steps)).reshape(view.shape)
-
-
-def _dtype(name: str) -> np.dtype[Any]:
-    import ml_dtypes
-
-    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
-    return dtype
 
 
 def _is_size(value: Any) -> bool:

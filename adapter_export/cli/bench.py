@@ -13,6 +13,7 @@ import click
 from adapter_export.cli.options import Command, Invocation, debug_option, emit, force_option, json_option
 from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError, OutputExists
+from adapter_export.providers import Provider
 from adapter_export.terminal import console, visible
 
 EXAMPLE = """\
@@ -43,7 +44,7 @@ _MEGABYTE = 1e6
     help="Time for each batch and length.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads of an operator; all cores, if not given.")
-@click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where to run.")
+@click.option("--provider", default="cpu", show_default=True, type=click.Choice(Provider.words()), help="Where to run.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write a page with plots.")
 @force_option
 @json_option

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapter_export.bundle.manifest import ENCODER, MODEL
 from adapter_export.cli.batches import batches, ran_with
 from adapter_export.errors import InputError
 from adapter_export.terminal import console, visible
@@ -49,7 +48,7 @@ def write(
     """
     from adapter_export.runtime.generation.texts import PromptTexts
 
-    reader = session.manifest.graphs[ENCODER if ENCODER in session.manifest.graphs else MODEL]
+    reader = session.manifest.encoder or session.manifest.graphs[session.manifest.model]
     if "input_ids" not in reader.given:
         raise InputError(f"bundle {session.bundle}: takes {', '.join(reader.given)}, which no text gives")
     texts = PromptTexts(session.bundle)
@@ -77,9 +76,9 @@ def _tokens(session: AdapterSession, texts: PromptTexts, request: Request, chat:
 
 
 def _new_tokens(session: AdapterSession, prompts: Sequence[Prompt], wanted: int | None) -> int:
-    from adapter_export.runtime.generation.start import check_room, positions_taken
+    from adapter_export.runtime.generation.prepare import check_room, positions_taken
 
-    limit = session.generation_config.max_positions
+    limit = session.manifest.longest_text
     longest = max(prompts, key=lambda prompt: len(prompt.tokens))
     taken = positions_taken(session.manifest, session.generation_config, len(longest.tokens))
     if wanted is None:
@@ -134,7 +133,7 @@ def _show(
 
 def _before(session: AdapterSession, prompt: Prompt) -> list[int]:
     """Tokens that the new ones follow: the answer of an encoder-decoder stands alone."""
-    return [] if ENCODER in session.manifest.graphs else prompt.tokens
+    return prompt.tokens if session.manifest.encoder is None else []
 
 
 def _heading(given: Mapping[str, Any]) -> str:

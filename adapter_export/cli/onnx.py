@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from adapter_export.bundle.modes import Binding, Mode
+from adapter_export.bundle.precision import Fusion, Precision, Quantization
 from adapter_export.cli.options import (
     Command,
     debug_option,
@@ -34,7 +36,7 @@ Example:
 @click.option(
     "--mode",
     required=True,
-    type=click.Choice(["merged", "embedded", "swappable", "bank"]),
+    type=click.Choice(Mode.words()),
     help="merged: folded into the weights (IA3), or no adapter at all. embedded: one adapter, constant. swappable: "
     "many, chosen per run. bank: many, chosen per row of a batch.",
 )
@@ -51,28 +53,28 @@ Example:
     "--dtype",
     default="fp32",
     show_default=True,
-    type=click.Choice(["fp32", "fp16", "bf16"]),
+    type=click.Choice(Precision.words()),
     help="Of weights, cache and adapters; other inputs and outputs stay float32. bf16 runs on CUDA only.",
 )
 @click.option(
     "--quantize",
     default="none",
     show_default=True,
-    type=click.Choice(["none", "int8"]),
+    type=click.Choice(Quantization.words()),
     help="int8: the base model's matrices in 8 bits; adapters stay as they are.",
 )
 @click.option(
     "--fuse",
     default="none",
     show_default=True,
-    type=click.Choice(["none", "cpu", "cuda"]),
+    type=click.Choice(Fusion.words()),
     help="ONNX Runtime's fused operators for that provider; no other runtime has them.",
 )
 @click.option(
     "--bind",
     default="initializer",
     show_default=True,
-    type=click.Choice(["initializer", "input"]),
+    type=click.Choice(Binding.words()),
     help="Mode swappable: input makes adapter tensors required inputs, for runtimes that read no others (JavaScript).",
 )
 @click.option(
@@ -155,8 +157,8 @@ def command(
 
 
 def _precision(result: Mapping[str, Any]) -> str:
-    fused = "" if result["fuse"] == "none" else f", fused for {result['fuse']}"
-    quantized = "" if result["quantize"] == "none" else f" with {result['quantize']} weights"
+    fused = f", fused for {result['fuse']}" if Fusion(result["fuse"]).used else ""
+    quantized = f" with {result['quantize']} weights" if Quantization(result["quantize"]).used else ""
     return f"{result['dtype']}{quantized}{fused}"
 
 

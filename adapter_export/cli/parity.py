@@ -19,6 +19,7 @@ from adapter_export.cli.options import (
     json_option,
 )
 from adapter_export.naming import parse_adapters
+from adapter_export.providers import Provider
 from adapter_export.terminal import console
 
 EXAMPLE = """\
@@ -48,7 +49,7 @@ Exit code: 0 all of it passed, 1 something failed or is inconclusive, 2 bad inpu
     help="Record of what an adapter computes, by the library that trained it (see `adapter-export reference`).",
 )
 @click.option("--require-witness", is_flag=True, help="Exit with 1 where a pass rests on our own reading alone.")
-@click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where to run.")
+@click.option("--provider", default="cpu", show_default=True, type=click.Choice(Provider.words()), help="Where to run.")
 @follow_links_option
 @json_option
 @debug_option

@@ -15,6 +15,7 @@ from adapter_export.cli.completions import Request, write
 from adapter_export.cli.options import Command, Invocation, debug_option, emit, json_option
 from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError
+from adapter_export.providers import Provider
 from adapter_export.reading.files import decoded, read_given
 from adapter_export.reading.json_text import NotJson, parse
 from adapter_export.reading.shown import shortened
@@ -61,7 +62,7 @@ _SHOWN = 48
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw among the best that add up to P.")
 @click.option("--seed", type=click.IntRange(0), help="Draw the same tokens each time; text i has the seed + i.")
 @click.option("--chat", is_flag=True, help='Texts are what a user says; lines may hold "messages" instead.')
-@click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where to run.")
+@click.option("--provider", default="cpu", show_default=True, type=click.Choice(Provider.words()), help="Where to run.")
 @click.option(
     "--expect-sha256",
     metavar="DIGEST",
@@ -85,7 +86,7 @@ def command(
     Prints labels with their probabilities; for features, each text's mean over its tokens; a language model writes on,
     token by token (without a cache in its graph: its most probable next tokens).
     """
-    from adapter_export.runtime.generation.start import generates
+    from adapter_export.runtime.generation.prepare import generates
     from adapter_export.runtime.provider import quiet_log
     from adapter_export.runtime.session import AdapterSession
     from adapter_export.runtime.text import TextEncoder

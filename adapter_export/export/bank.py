@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import HEAD_SLUG
-from adapter_export.bundle.bank import fill_row, kind_of, padding_of, row_shape, table_of
-from adapter_export.bundle.manifest import ADAPTER_IDS
+from adapter_export.bundle.bank import fill_row, padding_of, row_shape, rows_table
+from adapter_export.bundle.graphs import ADAPTER_IDS
+from adapter_export.bundle.manifest import SiteRole
 from adapter_export.errors import InputError
+from adapter_export.export.bound_site import BoundSite, TensorSlot
+from adapter_export.export.function import Function
 from adapter_export.export.head import ROW_HEAD
-from adapter_export.export.passes.functions import Function
-from adapter_export.export.storage import Slot, initializer
+from adapter_export.export.storage import initializer
 from adapter_export.methods.contract import WEIGHT
 from adapter_export.naming import DOMAIN
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-    from adapter_export.export.passes.bind import Bound
 
 _ROWS = "rows"
 # Values [B T, d] or [B, d], with the rows of the batch one after the other; others have the batch as their first axis.
@@ -32,41 +31,43 @@ _FLAT = 2
 class Bank:
     """Stacked initializers that are graph inputs too, as `bundle.bank` lays them out; their defaults are the adapters.
 
-    adapters: tensors by name of each, in slots 1, 2, ... A runtime that knows only required inputs feeds
-    `adapter_ids`; another may feed banks of its own, with any number of rows.
+    A runtime that supports only required inputs feeds `adapter_ids`. Others may feed stacks of their own, with any
+    number of rows.
+
+    Attributes:
+        adapters: Of each adapter its tensors by full name, by operator; in slots 1, 2, ...
     """
 
-    adapters: Sequence[Mapping[str, np.ndarray]]
+    adapters: Sequence[Mapping[str, Mapping[str, np.ndarray]]]
 
-    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
+    def store(self, graph: ir.Graph, place: BoundSite, slot: TensorSlot) -> ir.Value:
         import onnx_ir as ir
 
-        kind = kind_of(slot.name)
-        owners = [self.adapters[index] for index in self._owners(kind)]
+        owners = [self.adapters[index][place.op_name] for index in self._owners(place.op_name)]
         own = [tensors.get(slot.name, slot.default) for tensors in owners]
-        stacked = self._stack(slot, [slot.default, *own])
+        stacked = self._stack(slot, [slot.default, *own], padding_of(place.role, slot.dims))
         value = initializer(graph, slot.name, stacked)
-        value.shape = ir.Shape([_rows_dim(kind), *row_shape_of(slot.dims)])
+        value.shape = ir.Shape([_rows_dim(place.op_name), *row_shape_of(slot.dims)])
         graph.inputs.append(value)
         return value
 
-    def place(self, graph: ir.Graph, place: Bound, values: Sequence[ir.Value]) -> tuple[Bound, list[ir.Value]]:
+    def place(self, graph: ir.Graph, place: BoundSite, values: Sequence[ir.Value]) -> tuple[BoundSite, list[ir.Value]]:
         # The weight of the site's layer is one for all rows.
         by_row = [value for name, value in zip(place.function.arguments, values, strict=False) if name != WEIGHT]
         for value in by_row:
             _check_batch(place.name, value)
         (rank,) = {len(value.shape) for value in by_row if value.shape is not None}
         inner = place.function
-        if place.method == HEAD_SLUG:
+        if place.role is SiteRole.HEAD:
             inner = Function("RowHead", inner.arguments, ROW_HEAD)
         function = _by_row(inner, tuple(place.slots), flat=rank == _FLAT)
-        return replace(place, function=function), [self._rows(graph, place.kind)]
+        return replace(place, function=function), [self._rows(graph, place.op_name)]
 
-    def _owners(self, kind: str) -> list[int]:
-        """Which adapters have tensors of a kind; they are its rows 1, 2, ..."""
-        return [index for index, tensors in enumerate(self.adapters) if kind in map(kind_of, tensors)]
+    def _owners(self, op_name: str) -> list[int]:
+        """Returns the adapters that have tensors of an operator. They are its rows 1, 2, ..."""
+        return [index for index, operators in enumerate(self.adapters) if op_name in operators]
 
-    def _stack(self, slot: Slot, tensors: Sequence[np.ndarray]) -> np.ndarray:
+    def _stack(self, slot: TensorSlot, tensors: Sequence[np.ndarray], padding: float) -> np.ndarray:
         sizes: dict[str, int] = {}
         for tensor in tensors:
             for dim, size in zip(slot.dims, tensor.shape, strict=True):
@@ -79,20 +80,20 @@ class Bank:
                     raise InputError(
                         f"adapter: tensor {slot.name!r}: expected values within {stacked.dtype}, found larger ones"
                     )
-                fill_row(row, tensor, padding_of(slot.name, slot.dims))
+                fill_row(row, tensor, padding)
         return stacked
 
-    def _rows(self, graph: ir.Graph, kind: str) -> ir.Value:
-        """The rows of a kind that the batch's adapters have, int64 [batch]."""
+    def _rows(self, graph: ir.Graph, op_name: str) -> ir.Value:
+        """Returns the rows of an operator's tensors that the rows of the batch read, int64 [batch]."""
         import onnx_ir as ir
 
-        name = f"{kind}.chosen_rows"
+        name = f"{op_name}.chosen_rows"
         if (known := next((node.outputs[0] for node in graph if node.outputs[0].name == name), None)) is not None:
             return known
         table = np.zeros(1 + len(self.adapters), np.int64)
-        for row, index in enumerate(self._owners(kind), start=1):
+        for row, index in enumerate(self._owners(op_name), start=1):
             table[1 + index] = row
-        rows = initializer(graph, table_of(kind), table)
+        rows = initializer(graph, rows_table(op_name), table)
         rows.shape = ir.Shape(["slots"])
         graph.inputs.append(rows)
         chosen = ir.node("Gather", [rows, _adapter_ids(graph)], attributes={"axis": 0}, name=name)
@@ -107,8 +108,8 @@ def row_shape_of(dims: Sequence[int | str]) -> tuple[int | str, ...]:
     return (1, *dims) if len(dims) == 1 else tuple(dims)
 
 
-def _rows_dim(kind: str) -> str:
-    return f"{table_of(kind)}_stored"
+def _rows_dim(op_name: str) -> str:
+    return f"{rows_table(op_name)}_stored"
 
 
 def _adapter_ids(graph: ir.Graph) -> ir.Value:

@@ -9,20 +9,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from adapter_export.architectures.positions import longest_text_of
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.add import describe_adapter, write_adapter
 from adapter_export.bundle.companions import copy_companions
+from adapter_export.bundle.graphs import is_past
 from adapter_export.bundle.manifest import (
     ADAPTERS,
-    MANY,
     NO_ADAPTER_FILE,
     SLOTS,
     GraphInfo,
     Manifest,
     write_manifest,
 )
-from adapter_export.bundle.no_adapter import no_adapter_tensors
+from adapter_export.bundle.modes import Binding, Mode
+from adapter_export.bundle.no_adapter import stored_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.problem_types import stated
@@ -33,7 +35,6 @@ from adapter_export.export.lower import Lowered, all_sites
 from adapter_export.export.rotary import reread_at, rotary_border
 from adapter_export.export.samples import position_table
 from adapter_export.export.saving import save_graphs
-from adapter_export.export.stages import is_cache
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
 from adapter_export.hub import source_of
@@ -44,11 +45,11 @@ def write_bundle(
     folder: Path,
     base: BaseModel,
     graphs: Mapping[str, Lowered],
-    mode: str,
+    mode: Mode,
     adapters: Mapping[str, Adapter],
     target: Target = FP32,
     slots: int = SLOTS,
-    bind: str = "initializer",
+    bind: Binding = Binding.INITIALIZER,
     tokenizer: Any = None,
     task_asked: bool = False,
 ) -> Manifest:
@@ -66,7 +67,7 @@ def write_bundle(
         project_version=version("adapter-export"),
         mode=mode,
         task=base.task,
-        dtype=target.dtype_name,
+        dtype=target.dtype.dtype,
         opset=next(iter(graphs.values())).model.graph.opset_imports[""],
         base=base.info,
         graphs={file: GraphInfo(lowered.inputs, lowered.outputs) for file, lowered in graphs.items()},
@@ -83,26 +84,20 @@ def write_bundle(
         base_source=source_of(base.folder),
         rotary_border=rotary_border(base.module),
         positions=position_table(base),
-        reread_at=reread_at(base)
-        if any(is_cache(name) for graph in graphs.values() for name in graph.inputs)
-        else None,
+        longest_text=longest_text_of(base.module.config.to_dict()),
+        reread_at=reread_at(base) if any(is_past(name) for graph in graphs.values() for name in graph.inputs) else None,
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)
-    if mode in MANY:
+    if mode.in_graph:
+        infos = [describe_adapter(name, adapter) for name, adapter in adapters.items()]
+    else:
         (folder / ADAPTERS).mkdir()
         infos = [write_adapter(folder / ADAPTERS, name, adapter, manifest) for name, adapter in adapters.items()]
-        own_head = head_defaults(base)
-        nothing = no_adapter_tensors(manifest, own_head)
-        if mode == "bank":
+        if mode.per_row:
             infos = [replace(info, slot=slot) for slot, info in enumerate(infos, start=1)]
-            if manifest.labels is not None:
-                head = {name: nothing[name] for name in own_head}
-                write_adapter_file(folder / NO_ADAPTER_FILE, head, base.info.sha256)
-        elif bind == "input":
-            write_adapter_file(folder / NO_ADAPTER_FILE, nothing, base.info.sha256)
-    else:
-        infos = [describe_adapter(name, adapter) for name, adapter in adapters.items()]
+        if tensors := stored_tensors(manifest, head_defaults(base)):
+            write_adapter_file(folder / NO_ADAPTER_FILE, tensors, base.info.sha256)
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     manifest = replace(manifest, adapters=tuple(infos), files=files)
     write_manifest(folder, manifest)

@@ -10,7 +10,7 @@ from adapter_export.architectures.registry import facts
 from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
 from adapter_export.export.samples import Sample, max_sequence
-from adapter_export.export.stages import Stage
+from adapter_export.export.stage import Stage
 
 if TYPE_CHECKING:
     import torch

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapter_export.errors import InputError
+from adapter_export.naming import CONTRIB
+from adapter_export.providers import Provider
 from adapter_export.runtime.provider import open_model, quiet_options
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-CONTRIB = "com.microsoft"
 # Above this size a constant is a weight, of which only the shape is checked; below, it may be a shape itself.
 _SMALL_BYTES = 1 << 10
 
@@ -69,7 +70,7 @@ def _run_time_check(path: Path) -> None:
     options = quiet_options()
     options.add_session_config_entry("session.strict_shape_type_inference", "1")
     try:
-        open_model(path, "cpu", options)
+        open_model(path, Provider.CPU, options)
     except InputError as error:
         if "Could not find an implementation" not in str(error):
             raise

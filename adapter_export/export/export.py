@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from adapter_export.basemodel import BaseModel, load_base, use_padding
-from adapter_export.bundle.adapter_file import adapter_tensors
-from adapter_export.bundle.manifest import BINDINGS, MANY, MODEL, MODES, MOST_SLOTS, SLOTS, Manifest
+from adapter_export.bundle.manifest import MOST_SLOTS, SLOTS, Manifest
+from adapter_export.bundle.modes import Binding, Mode
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
@@ -21,24 +21,19 @@ from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.checkpoints.told import choose_task, told
 from adapter_export.checkpoints.weights import model_config, weight_files
 from adapter_export.errors import InputError
-from adapter_export.export.bank import Bank
 from adapter_export.export.bundle import write_bundle
-from adapter_export.export.head import head_defaults
-from adapter_export.export.lower import Lowered, lower, share_tensors
-from adapter_export.export.stages import StageOf, scoring, stages_for
-from adapter_export.export.storage import Constants, Overridable, Required
+from adapter_export.export.lower import Lowered
+from adapter_export.export.modes import lower_mode
+from adapter_export.export.stages import stages_for
 from adapter_export.export.target import Target
-from adapter_export.export.trace import FP32, MIN_OPSET, Trace, trace
+from adapter_export.export.trace import MIN_OPSET
 from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.hub import local
-from adapter_export.injection import load_head, with_heads
-from adapter_export.merging.model import merge_into
-from adapter_export.methods.contract import Operator
+from adapter_export.injection import with_heads
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.folder import output_folder, require_space
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.config import read_generation_config
-from adapter_export.sites import Site
 from adapter_export.tokenizer import exportable_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -68,22 +63,37 @@ def export_onnx(
 ) -> Manifest:
     """Export a bundle to the folder `output`; returns its manifest.
 
-    model: base model folder. adapters: checkpoint folders by name. mode: see `MODES`; merged takes one adapter or none
-    (the model as it is), embedded exactly one, swappable any number from one. task: `auto` takes the adapters' task
-    where they tell one, else the base model's; `features` leaves task heads out; any other that contradicts an adapter
-    is refused. cache: decoders only; False exports a scoring graph without a key-value cache. dtype, quantize, fuse:
-    see `export.target`. bind: of mode swappable, see `bundle.manifest.BINDINGS`. slots: of mode bank, how many adapters
-    a runtime holds in memory at once. labels: class names by adapter, which win over those of the checkpoint; without
-    either, the base model's own where their number fits. tokenizer: False leaves it out; the bundle then takes token
-    ids alone. progress: called with what begins now, in words. follow_links: whether links in the folders of the model
-    and the adapters may lead out of them.
+    Args:
+        model: Folder of the base model, or `org/name[@revision]` of the Hugging Face hub.
+        adapters: Folders of the checkpoints by the names of the adapters.
+        output: Folder of the bundle.
+        mode: `merged` (one adapter or none), `embedded` (exactly one), `swappable` or `bank` (any number from one).
+        task: A task, or `auto`: the adapters' task where they state one, else the base model's. `features` leaves task
+            heads out. A task that contradicts an adapter is refused.
+        cache: Decoders only; False exports a scoring graph without a key-value cache.
+        opset: Version of the ONNX standard.
+        dtype: `fp32`, `fp16` or `bf16`.
+        quantize: `none` or `int8`.
+        fuse: Whose fused operators of ONNX Runtime the graphs use: `none`, `cpu` or `cuda`.
+        bind: Mode swappable: `initializer`, or `input` to make adapter tensors required inputs.
+        slots: Mode bank: how many adapters a runtime holds in memory at once.
+        labels: Class names by adapter, in place of those of the checkpoint. Without either, an adapter has the base
+            model's own where their number fits.
+        tokenizer: False leaves the tokenizer out; the bundle then takes token ids only.
+        force: Replace a bundle that is already there.
+        progress: Called with what begins now, in words.
+        follow_links: Whether links in the folders of the model and the adapters may lead out of them.
 
-    Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
+    Raises:
+        InputError: Bad input. `output` is then as it was before.
+        OutputExists: There is something at `output`.
+        CannotMerge: An adapter cannot be merged.
     """
     folder = existing_folder(local(model, "model"), "model")
     adapters = {name: local(path, "adapter") for name, path in adapters.items()}
-    _check_request(mode, adapters, opset, slots, bind)
-    target = Target(dtype, quantize, fuse)
+    chosen, binding = Mode.parse(mode, "mode"), Binding.parse(bind, "bind")
+    _check_request(chosen, adapters, opset, slots, binding)
+    target = Target.parse(dtype, quantize, fuse)
     with output_folder(output, force, inputs=[folder, *adapters.values()]) as written:
         checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
         check_given(labels, adapters)
@@ -117,11 +127,13 @@ def export_onnx(
                 raise InputError(
                     f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
                 )
-        base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind, say)
-        if mode in MANY:
+        base, graphs = lower_mode(base, loaded, chosen, opset, stages_for(base.task, cache), target, binding, say)
+        if not chosen.in_graph:
             loaded = {name: _without_idle(name, adapter, graphs) for name, adapter in loaded.items()}
         say("writing and checking the bundle")
-        manifest = write_bundle(written.folder, base, graphs, mode, loaded, target, slots, bind, texts, task != "auto")
+        manifest = write_bundle(
+            written.folder, base, graphs, chosen, loaded, target, slots, binding, texts, task != "auto"
+        )
         written.commit()
         return manifest
 
@@ -141,9 +153,7 @@ def _least_bytes(folder: Path, target: Target) -> int:
 def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) -> Adapter:
     """The adapter without sites that no output reads, as those of a pooling layer that a task's class runs past: their
     tensors have no place in the graphs. All of them stay where none has one, for an error that says so."""
-    known = {
-        ".".join(tensor.split(".")[:-1]) for graph in graphs.values() for info in graph.sites for tensor in info.tensors
-    }
+    known = {tensor.rpartition(".")[0] for graph in graphs.values() for info in graph.sites for tensor in info.tensors}
     kept = {site: block for site, block in adapter.blocks.items() if f"{site.name}.{block.operator.slug}" in known}
     if not kept or len(kept) == len(adapter.blocks):
         return adapter
@@ -162,86 +172,18 @@ def _check_generation(folder: Path, base: BaseModel, cache: bool) -> None:
         _log.warning("model %s: generation_config.json: not read: %s", folder, ", ".join(config.unread))
 
 
-def lower_mode(
-    base: BaseModel,
-    adapters: Mapping[str, Adapter],
-    mode: str,
-    opset: int = MIN_OPSET,
-    stages: Mapping[str, StageOf] = MappingProxyType({MODEL: scoring}),
-    target: Target = FP32,
-    bind: str = "initializer",
-    progress: Progress = lambda text: None,
-) -> tuple[BaseModel, dict[str, Lowered]]:
-    """Trace the base model's stages, each once, and lower them to `mode`; gives the graphs by file.
-
-    In modes merged and embedded the head becomes the adapter's. target: of a base model loaded at that dtype. progress:
-    called with what begins now, in words.
-    """
-
-    def make(file: str, sites: Mapping[Site, Sequence[Operator]], head: Sequence[str] = ()) -> Trace:
-        progress(f"tracing {file}")
-        return trace(base, sites, head, opset, stage=stages[file], target=target)
-
-    if mode in MANY:
-        sites = union_of_sites(adapters.values())
-        head = base.info.head
-        defaults = head_defaults(base)
-        last = head[-1] if head else None
-        stacked = Bank([adapter_tensors(adapter) for adapter in adapters.values()])
-        many = stacked if mode == "bank" else Required() if bind == "input" else Overridable()
-        graphs = {file: lower(make(file, sites, head), sites, many, defaults, last) for file in stages}
-        # Required inputs that a graph does not read would have to be given all the same.
-        return base, share_tensors(graphs) if isinstance(many, Overridable) else graphs
-    if not adapters:
-        return base, {file: lower(make(file, {}), {}) for file in stages}
-    (adapter,) = adapters.values()
-    if adapter.head and base.info.head:
-        load_head(base.module, adapter)
-        base = replace(base, untrained_head=False)
-    if mode == "merged":
-        merge_into(base.module, adapter)
-        return base, {file: lower(make(file, {}), {}) for file in stages}
-    sites = union_of_sites([adapter])
-    storage = Constants(adapter_tensors(adapter))
-    return base, {file: lower(make(file, sites), sites, storage) for file in stages}
-
-
-def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
-    """Every site of any of the adapters, with each different operator that stands there, in a stable order.
-
-    Raises InputError where two of them read other modules for the same tensors: one graph computes one of the two.
-    """
-    sites: dict[Site, list[Operator]] = {}
-    owners: dict[tuple[str, str], Site] = {}
-    for adapter in adapters:
-        for site, block in adapter.blocks.items():
-            other = owners.setdefault((site.name, block.operator.op_type), site)
-            if other != site:
-                raise InputError(
-                    f"site {site.name}: one adapter reads {site.reads}, another {other.reads}; export them as bundles "
-                    "of their own"
-                )
-            stack = sites.setdefault(site, [])
-            if block.operator not in stack:
-                stack.append(block.operator)
-    return {site: sorted(stack, key=lambda operator: operator.op_type) for site, stack in sites.items()}
-
-
-def _check_request(mode: str, adapters: Mapping[str, object], opset: int, slots: int, bind: str) -> None:
-    if mode not in MODES:
-        raise InputError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
-    if not adapters and mode != "merged":
+def _check_request(mode: Mode, adapters: Mapping[str, object], opset: int, slots: int, bind: Binding) -> None:
+    if not adapters and mode.needs_adapter:
         raise InputError(
-            f"mode {mode}: expected at least one --adapter NAME=DIR, found none; merged takes the model as it is"
+            f"mode {mode}: expected at least one --adapter NAME=DIR, found none; {Mode.MERGED} takes the model as it is"
         )
-    if mode not in MANY and len(adapters) > 1:
+    if mode.in_graph and len(adapters) > 1:
+        takers = " and ".join(Mode.that_take_adapters())
+        raise InputError(f"mode {mode}: expected exactly one adapter, found {len(adapters)}; {takers} take many")
+    if bind.required and mode is not Mode.SWAPPABLE:
         raise InputError(
-            f"mode {mode}: expected exactly one adapter, found {len(adapters)}; {' and '.join(MANY)} take many"
+            f"bind {bind} with mode {mode}: expected mode {Mode.SWAPPABLE}, whose adapters are given at each run"
         )
-    if bind not in BINDINGS:
-        raise InputError(f"bind {bind!r}: expected one of {', '.join(BINDINGS)}")
-    if bind == "input" and mode != "swappable":
-        raise InputError(f"bind input with mode {mode}: expected mode swappable, whose adapters are given at each run")
     if not 1 <= slots <= MOST_SLOTS:
         raise InputError(f"slots {slots}: expected 1 to {MOST_SLOTS}")
     if opset < MIN_OPSET:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.basemodel import BaseModel
+from adapter_export.bundle.graphs import PAST, PRESENT, is_past, past_name
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.export.samples import max_sequence
-from adapter_export.export.stages import cache_name, is_cache
 from adapter_export.outputs.files import write_json
 from adapter_export.runtime.generation.config import read_generation_config
 
@@ -20,7 +20,8 @@ GENAI_CONFIG = "genai_config.json"
 _TYPE = "decoder"
 # What GenAI fills by itself; a graph may do without the last two.
 _IDS, _MASK, _POSITIONS = "input_ids", "attention_mask", "position_ids"
-_KINDS = ("key", "value")
+# What a cache keeps of a layer.
+_TENSORS = ("key", "value")
 
 
 def write_genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> None:
@@ -35,12 +36,12 @@ def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str,
 
     Tokens are chosen greedily, as by our own session, unless the caller sets search options.
     """
-    past = {name: info.shape for name, info in manifest.inputs.items() if is_cache(name)}
-    layers = len(past) // len(_KINDS)
+    past = {name: info.shape for name, info in manifest.inputs.items() if is_past(name)}
+    layers = len(past) // len(_TENSORS)
     # It gives a graph no adapter's tensors where no adapter is set.
-    if manifest.bind == "input":
+    if manifest.bind.required:
         return None
-    if not past or set(past) != {cache_name("past_key_values", n, kind) for n in range(layers) for kind in _KINDS}:
+    if not past or set(past) != {past_name(layer, tensor) for layer in range(layers) for tensor in _TENSORS}:
         return None
     fed = [name for name in (_IDS, _MASK, _POSITIONS) if name in manifest.inputs]
     if len(set(past.values())) != 1 or fed[:1] != [_IDS] or set(manifest.inputs) != {*fed, *past}:
@@ -58,8 +59,8 @@ def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str,
         "num_attention_heads": getattr(config, "num_attention_heads", heads),
         "num_key_value_heads": heads,
         "num_hidden_layers": layers,
-        "inputs": {name: name for name in fed} | _patterns("past", "past_key_values"),
-        "outputs": {"logits": "logits"} | _patterns("present", "present"),
+        "inputs": {name: name for name in fed} | _patterns("past", PAST),
+        "outputs": {"logits": "logits"} | _patterns("present", PRESENT),
     }
     model = {
         "type": _TYPE,
@@ -75,7 +76,7 @@ def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str,
 
 def _patterns(side: str, prefix: str) -> dict[str, str]:
     """The cache's names, %d for the layer."""
-    return {f"{side}_{kind}_names": f"{prefix}.%d.{kind}" for kind in _KINDS}
+    return {f"{side}_{tensor}_names": f"{prefix}%d.{tensor}" for tensor in _TENSORS}
 
 
 def _special_tokens(folder: Path, base: BaseModel) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapter_export.basemodel import BaseModel
-from adapter_export.bundle.adapter_file import HEAD_SLUG
-from adapter_export.bundle.manifest import NUM_LABELS
+from adapter_export.bundle.graphs import NUM_LABELS
 from adapter_export.injection import read_head
 from adapter_export.methods.contract import TensorSpec
-from adapter_export.naming import tensor_name
+from adapter_export.naming import HEAD_OP, tensor_name
 
 _RANK_OF_POOLED = 2
 
@@ -64,5 +63,5 @@ def head_defaults(base: BaseModel) -> dict[str, np.ndarray]:
         if base.untrained_head:
             rows = 0 if name == base.info.head[-1] else weight.shape[0]
             weight, bias = np.zeros((rows, weight.shape[1]), weight.dtype), np.zeros(rows, weight.dtype)
-        defaults |= {tensor_name(name, HEAD_SLUG, "weight"): weight, tensor_name(name, HEAD_SLUG, "bias"): bias}
+        defaults |= {tensor_name(name, HEAD_OP, "weight"): weight, tensor_name(name, HEAD_OP, "bias"): bias}
     return defaults

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.manifest import NUM_LABELS, AdapterTensorInfo, SiteInfo, TensorInfo
-from adapter_export.export.passes.axes import name_axes
-from adapter_export.export.passes.bind import Bound, bind, downstream
-from adapter_export.export.passes.functions import attach_functions
-from adapter_export.export.passes.metadata import strip_metadata
-from adapter_export.export.storage import Constants, Overridable, Slot, Storage
+from adapter_export.bundle.manifest import AdapterTensorInfo, SiteInfo, TensorInfo
+from adapter_export.dtypes import DType
+from adapter_export.export.bound_site import BoundSite
+from adapter_export.export.passes import run
+from adapter_export.export.storage import Constants, Storage
 from adapter_export.export.trace import Trace
 from adapter_export.methods.contract import Operator
 from adapter_export.sites import Site
@@ -27,7 +26,14 @@ _GRAPH_NAME = "adapter_export"
 
 @dataclass(frozen=True)
 class Lowered:
-    """model: the graph of one mode, ready to be saved. The rest describes it for the manifest."""
+    """The graph of one mode, and what the manifest says about it.
+
+    Attributes:
+        model: The graph, ready to be saved.
+        inputs: What it takes, by name, without the adapter tensors.
+        outputs: What it gives, by name.
+        sites: Its sites.
+    """
 
     model: ir.Model
     inputs: Mapping[str, TensorInfo]
@@ -42,20 +48,37 @@ def lower(
     head_defaults: Mapping[str, np.ndarray] | None = None,
     last_head: str | None = None,
 ) -> Lowered:
-    """Give the traced markers their functions and tensors; the trace itself stays as it is.
+    """Replaces the markers of a trace by functions and tensors. The trace stays as it is.
 
-    sites: as they were traced. storage: where tensors live, not needed for a trace without markers. head_defaults,
-    last_head: see `passes.bind`.
+    Args:
+        trace: The trace.
+        sites: Its sites and their operators.
+        storage: Where the tensors are stored; None for a trace without markers.
+        head_defaults: Tensors of the head without an adapter, by full name.
+        last_head: The head layer whose outputs are the labels.
+
+    Raises:
+        InputError: The tensors of an adapter do not fit the graph, or the storage does not take its values.
     """
+    from adapter_export.export.passes.attach_functions import AttachFunctions
+    from adapter_export.export.passes.bind_markers import BindMarkers
+    from adapter_export.export.passes.free_labels import FreeLabels
+    from adapter_export.export.passes.name_axes import NameAxes
+    from adapter_export.export.passes.strip_metadata import StripMetadata
+
     model = trace.model.clone()
     model.graph.name = _GRAPH_NAME
     model.producer_name, model.producer_version = "adapter-export", ""
-    name_axes(model, trace.axes)
-    strip_metadata(model)
     operators = {(site.name, operator.op_type): operator for site, stack in sites.items() for operator in stack}
-    places = bind(model.graph, operators, head_defaults or {}, last_head, storage or Constants({}))
-    attach_functions(model, [place.function for place in places])
-    _free_labels(model.graph, places)
+    places: list[BoundSite] = []
+    run(
+        model,
+        NameAxes(trace.axes),
+        StripMetadata(),
+        BindMarkers(operators, head_defaults or {}, last_head, storage or Constants({}), places),
+        AttachFunctions(places),
+        FreeLabels(places),
+    )
     tensors = {slot.name for place in places for slot in place.slots.values()}
     reads = {(site.name, operator.slug): site.reads for site, stack in sites.items() for operator in stack}
     return Lowered(
@@ -66,65 +89,44 @@ def lower(
             if value.name not in model.graph.initializers and value.name not in tensors
         },
         {str(value.name): _info(value) for value in model.graph.outputs},
-        tuple(_site_info(place, reads.get((place.site, place.kind), {})) for place in places),
+        tuple(_site_info(place, reads.get((place.site, place.op_name), {})) for place in places),
     )
 
 
 def share_tensors(graphs: Mapping[str, Lowered]) -> dict[str, Lowered]:
-    """Give every graph the adapter tensors of all of them: those a graph does not read are there, and override nothing.
+    """Gives every graph the adapter tensors of all of them, so that an adapter's file fits each graph of its bundle."""
+    from adapter_export.export.passes.share_tensors import ShareTensors
 
-    An adapter's file then fits each graph of its bundle; ONNX Runtime refuses one with tensors that a graph has not.
-    """
     sites = all_sites(graphs.values())
     for lowered in graphs.values():
-        for site in sites:
-            if site in lowered.sites:
-                continue
-            for name, info in site.tensors.items():
-                shape = [dim if isinstance(dim, int) else 1 for dim in info.shape]
-                default = np.full(shape, info.default or 0.0, info.dtype)
-                Overridable().store(lowered.model.graph, Slot(name, info.shape, default, info.default))
+        run(lowered.model, ShareTensors(sites))
     return {file: replace(lowered, sites=sites) for file, lowered in graphs.items()}
 
 
 def all_sites(graphs: Iterable[Lowered]) -> tuple[SiteInfo, ...]:
-    """The sites of several graphs, each once."""
+    """Returns the sites of several graphs, each once."""
     return tuple({tuple(site.tensors): site for lowered in graphs for site in lowered.sites}.values())
-
-
-def _free_labels(graph: ir.Graph, places: Sequence[Bound]) -> None:
-    """Downstream of a swappable head the number of labels is not known: say so instead of what was traced."""
-    import onnx_ir as ir
-
-    ends = [
-        node.outputs[0]
-        for node in graph
-        for place in places
-        if node.name == place.name and any(NUM_LABELS in slot.dims for slot in place.slots.values())
-    ]
-    for value in downstream(ends):
-        if value.shape is not None and value.is_graph_output():
-            value.shape = ir.Shape([*value.shape[:-1], NUM_LABELS])
-        elif value.shape is not None:
-            value.shape = None
 
 
 def _info(value: ir.Value) -> TensorInfo:
     assert value.dtype is not None
     assert value.shape is not None
     return TensorInfo(
-        value.dtype.numpy().name, tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+        DType(value.dtype.numpy().name),
+        tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape),
     )
 
 
-def _site_info(place: Bound, reads: Mapping[str, str]) -> SiteInfo:
+def _site_info(place: BoundSite, reads: Mapping[str, str]) -> SiteInfo:
     return SiteInfo(
         module=place.module,
         port=place.port,
+        role=place.role,
         op_type=place.function.op_type,
+        op_name=place.op_name,
         method=place.method,
         tensors={
-            slot.name: AdapterTensorInfo(slot.default.dtype.name, slot.dims, slot.identity)
+            slot.name: AdapterTensorInfo(DType(slot.default.dtype.name), slot.dims, slot.identity)
             for slot in place.slots.values()
         },
         reads=reads,

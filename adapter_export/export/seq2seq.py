@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from adapter_export.basemodel import BaseModel
+from adapter_export.bundle.graphs import PRESENT
 from adapter_export.errors import InputError
 from adapter_export.export.cached import example_ids
 from adapter_export.export.samples import Sample, max_sequence, sample_for
-from adapter_export.export.stages import Stage, cache_name
+from adapter_export.export.stage import Stage
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +94,8 @@ def _encoder(base: BaseModel) -> nn.Module:
             _run(base, start, hidden, cache, inputs.get("attention_mask"))
             outputs = {"last_hidden_state": hidden}
             for number, layer in enumerate(cache.cross_attention_cache.layers):
-                outputs[cache_name("present", number, "key", "encoder.")] = layer.keys
-                outputs[cache_name("present", number, "value", "encoder.")] = layer.values
+                outputs[f"{PRESENT}{number}.encoder.key"] = layer.keys
+                outputs[f"{PRESENT}{number}.encoder.value"] = layer.values
             return outputs
 
     return Encoder().eval()
@@ -117,8 +118,8 @@ def _decoder(base: BaseModel) -> nn.Module:
             logits = _run(base, input_ids, hidden, past_key_values, encoder_attention_mask).logits
             outputs = {"logits": logits}
             for number, layer in enumerate(past_key_values.self_attention_cache.layers):
-                outputs[cache_name("present", number, "key", "decoder.")] = layer.keys
-                outputs[cache_name("present", number, "value", "decoder.")] = layer.values
+                outputs[f"{PRESENT}{number}.decoder.key"] = layer.keys
+                outputs[f"{PRESENT}{number}.decoder.value"] = layer.values
             return outputs
 
     return Decoder().eval()

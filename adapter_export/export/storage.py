@@ -1,4 +1,4 @@
-"""Where an adapter tensor lives in the graph. A mode is a choice of storage; the nodes are the same."""
+"""Where adapter tensors are in the graph. Each mode has its storage; the nodes are the same in all of them."""
 
 from __future__ import annotations
 
@@ -9,50 +9,58 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from adapter_export.errors import InputError
+from adapter_export.export.bound_site import BoundSite, TensorSlot
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from adapter_export.export.passes.bind import Bound
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One adapter tensor to be stored.
-
-    dims: ints, and names of dims that adapters may differ in. default: the values of no adapter. identity: the one
-    number that they all are, None where they differ (the base model's own task head).
-    """
-
-    name: str
-    dims: tuple[int | str, ...]
-    default: np.ndarray
-    identity: float | None
-
 
 class Storage(Protocol):
-    """Makes the graph values that a function node reads, and the function where it needs another."""
+    """Makes the graph values that a site's node reads, and its function where it needs another one."""
 
-    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value: ...
+    def store(self, graph: ir.Graph, place: BoundSite, slot: TensorSlot) -> ir.Value:
+        """Adds a tensor to the graph and returns its value.
 
-    def place(self, graph: ir.Graph, place: Bound, values: Sequence[ir.Value]) -> tuple[Bound, list[ir.Value]]:
-        """The place as this storage needs it, of a marker that reads `values`, and what its node reads before them."""
+        Args:
+            graph: The graph.
+            place: The site that reads the tensor.
+            slot: The tensor.
+
+        Raises:
+            InputError: The tensor of an adapter is missing, or its values do not fit the dtype of the graph.
+        """
+
+    def place(self, graph: ir.Graph, place: BoundSite, values: Sequence[ir.Value]) -> tuple[BoundSite, list[ir.Value]]:
+        """Returns the site as this storage needs it.
+
+        Args:
+            graph: The graph.
+            place: The site.
+            values: What its node reads besides the tensors.
+
+        Returns:
+            The site, and values that its node reads before `values`.
+        """
 
 
 class _OneForAll:
-    """Every row of a batch reads the same tensors, so the operator's function is what it is."""
+    """Every row of a batch reads the same tensors, so the function of the operator is used as it is."""
 
-    def place(self, graph: ir.Graph, place: Bound, values: Sequence[ir.Value]) -> tuple[Bound, list[ir.Value]]:
+    def place(self, graph: ir.Graph, place: BoundSite, values: Sequence[ir.Value]) -> tuple[BoundSite, list[ir.Value]]:
         return place, []
 
 
 @dataclass(frozen=True)
 class Constants(_OneForAll):
-    """Mode `embedded`: the tensors of one adapter, as plain initializers of the graph's dtype."""
+    """Mode embedded: the tensors of one adapter, as plain initializers of the graph's dtype.
+
+    Attributes:
+        tensors: The adapter's tensors by full name.
+    """
 
     tensors: Mapping[str, np.ndarray]
 
-    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
+    def store(self, graph: ir.Graph, place: BoundSite, slot: TensorSlot) -> ir.Value:
         if slot.name not in self.tensors:
             raise InputError(f"adapter: tensor {slot.name!r} is missing")
         with np.errstate(over="ignore"):  # what becomes infinite is refused
@@ -64,25 +72,20 @@ class Constants(_OneForAll):
 
 @dataclass(frozen=True)
 class Overridable(_OneForAll):
-    """Mode `swappable`: initializers that are graph inputs too, so that a run may replace them by name.
+    """Mode swappable: initializers that are graph inputs too, so that a run may replace them by name.
 
-    Their default is the identity, so a run that replaces none is the base model.
+    Their default is the identity, so a run that replaces none computes the base model.
     """
 
-    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
-        import onnx_ir as ir
-
-        value = initializer(graph, slot.name, slot.default)
-        value.shape = ir.Shape(slot.dims)
-        graph.inputs.append(value)
-        return value
+    def store(self, graph: ir.Graph, place: BoundSite, slot: TensorSlot) -> ir.Value:
+        return overridable(graph, slot)
 
 
 @dataclass(frozen=True)
 class Required(_OneForAll):
-    """Mode `swappable` for runtimes that read required inputs alone: every run has to be given all tensors."""
+    """Mode swappable for runtimes without overridable initializers: each run has to be given all tensors."""
 
-    def store(self, graph: ir.Graph, slot: Slot) -> ir.Value:
+    def store(self, graph: ir.Graph, place: BoundSite, slot: TensorSlot) -> ir.Value:
         import onnx_ir as ir
 
         dtype = ir.DataType.from_numpy(slot.default.dtype)
@@ -91,8 +94,18 @@ class Required(_OneForAll):
         return value
 
 
+def overridable(graph: ir.Graph, slot: TensorSlot) -> ir.Value:
+    """Adds the tensor as an initializer that is a graph input too, with its default."""
+    import onnx_ir as ir
+
+    value = initializer(graph, slot.name, slot.default)
+    value.shape = ir.Shape(slot.dims)
+    graph.inputs.append(value)
+    return value
+
+
 def initializer(graph: ir.Graph, name: str, tensor: np.ndarray) -> ir.Value:
-    """The tensor in the graph, under this name."""
+    """Adds the tensor to the graph under this name."""
     import onnx_ir as ir
 
     array = np.ascontiguousarray(tensor)

@@ -1,67 +1,68 @@
-"""What a graph is made for: its precision, whether its weights are quantized, whose fused operators it uses."""
+"""What graphs are made for, checked as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapter_export.bundle.manifest import FUSIONS, QUANTIZATIONS
+from adapter_export.bundle.precision import Fusion, Precision, Quantization
 from adapter_export.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-# As a caller writes it -> as numpy, torch and the manifest do.
-DTYPES: Mapping[str, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-
 
 @dataclass(frozen=True)
 class Target:
-    """dtype: of weights, activations and adapters; what callers feed and read is float32 (see `passes.boundary`).
-    quantize: `int8` stores the base model's matrices in 8 bits (see `export.quantize`); adapters keep `dtype`. fuse:
-    ONNX Runtime's fused operators for that provider; such a graph runs in ONNX Runtime alone.
+    """What the graphs are made for.
 
-    Raises InputError for an unknown value, and for a combination that no provider of ONNX Runtime can run.
+    Attributes:
+        dtype: Of weights, activations and adapters. Callers feed and read float32 (`passes.widen_boundary`).
+        quantize: How the matrices of the base model are stored.
+        fuse: Whose fused operators the graphs use.
     """
 
-    dtype: str = "fp32"
-    quantize: str = "none"
-    fuse: str = "none"
+    dtype: Precision = Precision.FP32
+    quantize: Quantization = Quantization.NONE
+    fuse: Fusion = Fusion.NONE
+
+    @classmethod
+    def parse(cls, dtype: str = "fp32", quantize: str = "none", fuse: str = "none") -> Target:
+        """Makes a target from the words of a caller.
+
+        Args:
+            dtype: `fp32`, `fp16` or `bf16`.
+            quantize: `none` or `int8`.
+            fuse: `none`, `cpu` or `cuda`.
+
+        Raises:
+            InputError: A word is not known, or no provider of ONNX Runtime can run the combination.
+        """
+        return cls(
+            Precision.parse(dtype, "dtype"), Quantization.parse(quantize, "quantize"), Fusion.parse(fuse, "fuse")
+        )
 
     def __post_init__(self) -> None:
-        for field, value, known in (
-            ("dtype", self.dtype, tuple(DTYPES)),
-            ("quantize", self.quantize, QUANTIZATIONS),
-            ("fuse", self.fuse, FUSIONS),
-        ):
-            if value not in known:
-                raise InputError(f"{field} {value!r}: expected one of {', '.join(known)}")
-        if self.quantize == "int8" and self.dtype != "fp32":
+        if self.quantize.used and self.dtype is not Precision.FP32:
             raise InputError(
-                f"--quantize int8 with --dtype {self.dtype}: expected fp32, which the 8-bit operators compute beside; "
-                "choose one of the two"
+                f"--quantize {self.quantize} with --dtype {self.dtype}: expected fp32, which the 8-bit operators "
+                "compute beside; choose one of the two"
             )
-        if self.fuse == "cpu" and self.dtype == "bf16":
+        if self.fuse is Fusion.CPU and self.dtype is Precision.BF16:
             raise InputError(
                 "--fuse cpu with --dtype bf16: ONNX Runtime's CPU provider has no bfloat16 operators; choose fp32 or "
                 "fp16, or --fuse cuda"
             )
 
     @property
-    def dtype_name(self) -> str:
-        """`float32`, `float16` or `bfloat16`."""
-        return DTYPES[self.dtype]
-
-    @property
     def value_bytes(self) -> int:
         """Bytes that a weight takes in the graph, at least: not all are quantized."""
-        return 1 if self.quantize == "int8" else 4 if self.dtype == "fp32" else 2
+        return 1 if self.quantize.used else self.dtype.value_bytes
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The same, for loading the base model."""
+        """The dtype of PyTorch to load the base model in."""
         import torch
 
-        dtype: torch.dtype = getattr(torch, self.dtype_name)
+        dtype: torch.dtype = getattr(torch, self.dtype.dtype.value)
         return dtype

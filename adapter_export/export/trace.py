@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.basemodel import BaseModel, quiet
+from adapter_export.bundle.graphs import is_past
 from adapter_export.errors import InputError
 from adapter_export.export.markers import markers
-from adapter_export.export.passes.boundary import widen_boundary
-from adapter_export.export.quantize import Int8
+from adapter_export.export.passes import run
+from adapter_export.export.quantizer import Int8
 from adapter_export.export.rotary import each_row_alone
 from adapter_export.export.samples import Sample
-from adapter_export.export.stages import StageOf, is_cache, name_cache, scoring
+from adapter_export.export.stage import StageOf
+from adapter_export.export.stages import scoring
 from adapter_export.export.target import Target
 from adapter_export.methods.contract import Operator
 from adapter_export.sites import Site
@@ -56,6 +58,10 @@ def trace(
     """
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
+    from adapter_export.export.passes.correct_shapes import CorrectShapes
+    from adapter_export.export.passes.name_cache import NameCache
+    from adapter_export.export.passes.widen_boundary import WidenBoundary
+
     traced = stage(base)
     sample = traced.sample
     config = OnnxConfig(
@@ -77,9 +83,7 @@ def trace(
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model {base.folder}: {base.info.architecture} cannot be traced: {reason[:500]}") from error
-    name_cache(exported.program)
-    _correct_shapes(exported.program)
-    widen_boundary(exported.program)
+    run(exported.program, NameCache(), CorrectShapes(), WidenBoundary())
     return Trace(_own(exported.program), _public_axes(exported.program, sample))
 
 
@@ -96,20 +100,11 @@ def _own(model: ir.Model) -> ir.Model:
 def _after_the_trace(target: Target) -> dict[str, Any]:
     """The exporter's settings for what it does to a traced graph."""
     settings: dict[str, Any] = {}
-    if target.fuse != "none":
-        settings["ort_fusions"] = target.fuse
-    if target.quantize == "int8":
+    if target.fuse.used:
+        settings["ort_fusions"] = target.fuse.value
+    if target.quantize.used:
         settings["quantizer"] = Int8()
     return settings
-
-
-def _correct_shapes(model: ir.Model) -> None:
-    """A fusion of the exporter (transformers 5.23) gives a constant of shape [1] out as a scalar."""
-    import onnx_ir as ir
-
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:
-            value.shape = ir.Shape(value.const_value.shape.numpy())
 
 
 def _public_axes(model: ir.Model, sample: Sample) -> dict[str, Mapping[int, str]]:
@@ -117,7 +112,7 @@ def _public_axes(model: ir.Model, sample: Sample) -> dict[str, Mapping[int, str]
     axes: dict[str, Mapping[int, str]] = {
         name: value for name, value in sample.axes.items() if not isinstance(value, list)
     }
-    first = next((str(value.name) for value in model.graph.inputs if is_cache(value.name or "")), None)
+    first = next((str(value.name) for value in model.graph.inputs if is_past(value.name or "")), None)
     if first is not None:
         axes[first] = sample.axes["past_key_values"][0]
     return axes

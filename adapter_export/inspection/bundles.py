@@ -66,7 +66,7 @@ def _boundary(name: str, info: TensorInfo) -> dict[str, Any]:
 
 def _sites(manifest: Manifest) -> list[dict[str, Any]]:
     """Sites that differ in numbers only, with the same operator, are one entry."""
-    operators: dict[tuple[str, str, str], list[str]] = {}
+    operators: dict[tuple[str, str | None, str], list[str]] = {}
     for site in manifest.sites:
         operators.setdefault((site.port, site.method, site.op_type), []).append(site.module)
     return [

@@ -69,7 +69,7 @@ def check_labels(
 
 def repeat_case(cases: Sequence[Case]) -> Case:
     """Returns a case with as many rows as possible, of the traced length or a similar one."""
-    return min(cases, key=lambda case: (-case.batch, abs(case.length - SEQUENCE), case.padding == "none"))
+    return min(cases, key=lambda case: (-case.batch, abs(case.length - SEQUENCE), not case.padded))
 
 
 def check_repeats(runner: BundleRunner, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> Check:
@@ -117,7 +117,7 @@ def check_rows(
     # the limit for the cost of 8 bits. Otherwise the limit allows for sensitive inputs, whose rounding error alone may
     # exceed a ceiling. The influence of another row is larger.
     limit = min(MAX_RETRY_CEILINGS * LIMITS[manifest.dtype].ceiling, _MAX_ROW_ERROR)
-    if manifest.quantize != "none":
+    if manifest.quantize.used:
         limit = ERROR
     mask = inputs.get("attention_mask")
     largest = 0.0
@@ -138,7 +138,7 @@ def check_rows(
                 own = value[row]
                 if mask is not None and own.ndim == 2 and len(own) == mask.shape[1]:
                     own = own[kept]
-                distance = _relative_distance(own, single[output][0], mean=manifest.quantize != "none")
+                distance = _relative_distance(own, single[output][0], mean=manifest.quantize.used)
                 if not distance <= limit:
                     detail = f"adapter {name}: row {row} of a batch is {distance:.1e} from the same row alone, {output}"
                     return Check("rows", Verdict.FAIL, detail)

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import HEAD_SLUG, read_adapter_file, write_adapter_file
+from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_file
 from adapter_export.bundle.add import graph_tensors
-from adapter_export.bundle.manifest import MANY, NUM_LABELS, Manifest
+from adapter_export.bundle.graphs import NUM_LABELS
+from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import AdapterExportError
 from adapter_export.parity.whole_model import WholeModel, whole_model_outputs
 from adapter_export.runtime.generation.config import GenerationConfig
-from adapter_export.runtime.generation.start import Prompt
+from adapter_export.runtime.generation.prepare import Prompt
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession
 
@@ -59,7 +60,7 @@ class BundleRunner:
 
     @property
     def _in_bank(self) -> bool:
-        return self._manifest.mode == "bank"
+        return self._manifest.mode.per_row
 
     @property
     def has_off_state(self) -> bool:
@@ -161,7 +162,7 @@ def open_bundle_runner(
         tempfile.TemporaryDirectory(prefix="adapter-export-", ignore_cleanup_errors=True) as folder,
         AdapterSession(bundle, provider, options=options, verify=False, slots=2 * len(names)) as session,
     ):
-        if manifest.mode in MANY and any(site.method == HEAD_SLUG for site in manifest.sites):
+        if manifest.heads and not manifest.mode.in_graph:
             for name in names:
                 if tensors := _head_alone(bundle, manifest, name, adapters.get(name)):
                     heads[name] = _unused_name(f"head-of-{len(heads)}", names)
@@ -178,7 +179,7 @@ def _head_alone(bundle: Path, manifest: Manifest, name: str, adapter: Adapter | 
         return graph_tensors(f"adapter {name}", replace(adapter, blocks={}), manifest) if has_head else {}
     info = manifest.adapter(name)
     assert info.file is not None
-    head_tensors = {tensor for site in manifest.sites if site.method == HEAD_SLUG for tensor in site.tensors}
+    head_tensors = {tensor for site in manifest.heads for tensor in site.tensors}
     tensors = read_adapter_file(bundle / info.file, manifest.base.sha256, info.sha256, bundle)
     return {tensor: value for tensor, value in tensors.items() if tensor in head_tensors}
 

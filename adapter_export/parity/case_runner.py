@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 
 from adapter_export import tasks
-from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
@@ -56,7 +55,7 @@ class CaseRunner:
         self._runner = runner
         self._adapters = adapters
         # A base model without a task head of its own has no labels: the last axis of its output is empty.
-        self._headless = manifest.labels is None and any(site.method == HEAD_SLUG for site in manifest.sites)
+        self._headless = manifest.labels is None and bool(manifest.heads)
 
     def run(self, inputs: Arrays, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
         """Measures one case.
@@ -113,7 +112,7 @@ def measure_outputs(
                 off=None if off is None else _output_arrays(off, name),
                 kept=kept_positions(inputs, on[0][name]),
                 dtype=outputs[name].dtype,
-                classes=manifest.quantize != "none" and name == "logits",
+                classes=manifest.quantize.used and name == "logits",
             )
         )
         for name in expected

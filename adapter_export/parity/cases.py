@@ -40,10 +40,15 @@ class Case:
     padding: str = "none"
 
     @property
+    def padded(self) -> bool:
+        """Whether rows are padded."""
+        return self.padding != "none"
+
+    @property
     def name(self) -> str:
         """The name in reports, such as `2 x 9 left`."""
         text = f" x {self.length}" if self.length else ""
-        return f"{self.batch}{text}" + ("" if self.padding == "none" else f" {self.padding}")
+        return f"{self.batch}{text}" + (f" {self.padding}" if self.padded else "")
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -53,8 +58,8 @@ class Case:
         The first row is full, unless it is the only one.
         """
         step = max(1, self.length // 3)
-        first = 1 if self.batch == 1 and self.padding != "none" else 0
-        padded = (row * step if self.padding != "none" else 0 for row in range(first, first + self.batch))
+        first = 1 if self.batch == 1 and self.padded else 0
+        padded = (row * step if self.padded else 0 for row in range(first, first + self.batch))
         return tuple(max(1, self.length - tokens) for tokens in padded)
 
 

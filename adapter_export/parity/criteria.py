@@ -34,7 +34,7 @@ class Criteria:
 
 def criteria_for(manifest: Manifest) -> Criteria:
     """Returns the criteria for the precision of the bundle's graph."""
-    if manifest.quantize != "none":
+    if manifest.quantize.used:
         return Criteria(judge_quantized, may_fail_by_chance, lambda measurements: [False for _ in measurements])
     limits = LIMITS[manifest.dtype]
     return Criteria(

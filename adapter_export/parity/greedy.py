@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.bundle.manifest import ENCODER, Manifest
+from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
@@ -86,7 +86,7 @@ class GreedyCaseRunner:
         self._limits = limits
         self._config = runner.generation_config
         allowed = limits.standard_length if border is None else border + NEW_TOKENS
-        max_length = min(allowed, limits.longest_generated, self._config.max_positions or allowed)
+        max_length = min(allowed, limits.longest_generated, self._manifest.longest_text or allowed)
         self._new = min(NEW_TOKENS, max(1, max_length // 2))
         # The last token is chosen but never read, so a text at a border may have one token more.
         longest_prompt = max(1, max_length - self._new + (border is not None))
@@ -134,7 +134,7 @@ class GreedyCaseRunner:
             on = self._output_arrays(exact.on(name), [target.on(adapter) for target in targets], generated.logits)
             off = self._output_arrays(exact.off(name), [target.off(adapter) for target in targets], None)
         dtype = whole_model_outputs(self._manifest)["logits"].dtype
-        measurement = measure(OutputSet(on, off, None, dtype, classes=self._manifest.quantize != "none"))
+        measurement = measure(OutputSet(on, off, None, dtype, classes=self._manifest.quantize.used))
         if measurement.on is None:
             return measurement
         tokens, not_largest = compare_tokens(
@@ -145,7 +145,7 @@ class GreedyCaseRunner:
 
     def _rows_before_new(self, prompts: Sequence[Any]) -> list[Row]:
         """Returns each prompt in the form that the runtime's rules take."""
-        if ENCODER not in self._manifest.graphs:
+        if self._manifest.encoder is None:
             return [Row(prompt, prompt, (), self._new) for prompt in prompts]
         text = "input_features" not in whole_model_inputs(self._manifest)
         return [Row(self._config.begin, prompt if text else None, (), self._new) for prompt in prompts]
@@ -153,7 +153,7 @@ class GreedyCaseRunner:
     @property
     def _tokens_before_new(self) -> list[int]:
         """Number of tokens in each row before the first new one. For an encoder-decoder: in the decoder's text."""
-        if ENCODER in self._manifest.graphs:
+        if self._manifest.encoder is not None:
             return [len(self._config.begin)] * len(self._lengths)
         return self._lengths
 
@@ -164,7 +164,7 @@ class GreedyCaseRunner:
         """
         inputs = whole_model_inputs(self._manifest)
         made: dict[str, np.ndarray]
-        if ENCODER not in self._manifest.graphs:
+        if self._manifest.encoder is None:
             made = _pad([[*p, *new[:-1]] for p, new in zip(prompts, tokens.tolist(), strict=True)])
         else:
             made = {} if "input_features" in inputs else _pad(prompts)
@@ -196,7 +196,7 @@ def greedy_case_runners(
 ) -> list[GreedyCaseRunner]:
     """Returns a runner for short prompts and, for a decoder without an encoder, one for each border beyond them."""
     runners = [GreedyCaseRunner(manifest, exact, target, runner, limits)]
-    for border in () if ENCODER in manifest.graphs else limits.checked_borders:
+    for border in () if manifest.encoder is not None else limits.checked_borders:
         can_cross = border < limits.longest_generated or border == limits.positions
         if runners[0].tokens_read <= border and can_cross:
             runners.append(GreedyCaseRunner(manifest, exact, target, runner, limits, border))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from adapter_export.bundle.adapter_file import HEAD_SLUG
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.cases import Case, TextLimits
 from adapter_export.parity.measure import Measurement
 from adapter_export.parity.quantized import median_divergence
 from adapter_export.parity.records import is_nested
-from adapter_export.runtime.generation.start import generates
+from adapter_export.runtime.generation.prepare import generates
 
 
 def remove_absent_effects(measured: dict[tuple[str, str], dict[Case, Measurement]]) -> list[str]:
@@ -73,14 +72,14 @@ def general_notes(manifest: Manifest, limits: TextLimits | None, recorded: Seque
             f"texts were judged up to {limits.checked_length} of the {limits.longest} tokens the model takes; "
             f"borders crossed: {crossed}"
         )
-    if manifest.mode == "bank":
+    if manifest.mode.per_row:
         notes.append("every row was judged in a batch beside rows of other adapters and of none")
     if manifest.in_graph:
         notes.append(
             f"the graph ({manifest.mode}) has no state without its adapter: the change it makes was measured from "
             f"PyTorch at {manifest.dtype}"
         )
-    elif manifest.labels is None and any(site.method == HEAD_SLUG for site in manifest.sites):
+    elif manifest.labels is None and manifest.heads:
         notes.append(
             "the base model has no task head, so without an adapter there are no labels to compare; its body was "
             "judged through the head of each adapter"

@@ -20,10 +20,10 @@ from adapter_export.parity.bundle_runner import attempt
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.parity.whole_model import WholeModel
+from adapter_export.providers import Provider
 from adapter_export.runtime.provider import quiet_options
 from adapter_export.runtime.session import AdapterSession
 
-_EXECUTION_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Parts of the names of operators that do the arithmetic. The check fails if such an operator runs on another provider
 # than the requested one. Operators that compute shapes may run on the CPU in a session for CUDA: ONNX Runtime
 # prefers that.
@@ -56,7 +56,7 @@ def check_provider(
 
 def judge_placement(provider: str, placement: Placement) -> Check:
     """Checks point 5: all arithmetic ran on the requested provider."""
-    requested = _EXECUTION_PROVIDERS[provider]
+    requested = Provider.parse(provider, "provider").execution_provider
     total = sum(counts.total() for counts in placement.values())
     requested_nodes = placement.get(requested, Counter())
     arithmetic_elsewhere = {

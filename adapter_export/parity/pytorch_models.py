@@ -11,7 +11,7 @@ import numpy as np
 from adapter_export import tasks
 from adapter_export.architectures.registry import facts
 from adapter_export.basemodel import BaseModel, load_base, use_padding
-from adapter_export.bundle.manifest import MANY, Manifest, TensorInfo
+from adapter_export.bundle.manifest import Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.checkpoints.problem_types import with_problem_type
@@ -31,7 +31,7 @@ from adapter_export.parity.reference import Reference
 from adapter_export.parity.report import Check
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.parity.witness import Witnesses, open_witnesses
-from adapter_export.runtime.generation.start import generates
+from adapter_export.runtime.generation.prepare import generates
 
 
 class PyTorchModels:
@@ -116,7 +116,7 @@ class PyTorchModels:
         """
         crossing = [case for case in self._shapes if isinstance(case, BorderCase)]
         case = crossing[-1] if crossing else repeat_case(self._shapes)
-        case = case if case.padding == "none" else replace(case, padding="right")
+        case = replace(case, padding="right") if case.padded else case
         return make_inputs(case, self._inputs, self.limits, seed=len(self._shapes))
 
     def checks(self) -> list[Check]:
@@ -150,9 +150,9 @@ def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: s
 
 def _target(manifest: Manifest, base: BaseModel) -> Reference:
     """Returns the model that computes T: PyTorch at the graph's dtype, with 8-bit weights if the graph has them."""
-    if manifest.quantize == "none":
+    if not manifest.quantize.used:
         return Reference(base)
-    quantize_module(base.module, manifest.base.head if manifest.mode in MANY else ())
+    quantize_module(base.module, () if manifest.mode.in_graph else manifest.base.head)
     return Reference(base, step=STEP)
 
 

@@ -27,7 +27,7 @@ class RecordedCaseRunner:
             records: The records by adapter.
         """
         self._manifest, self._runner, self._records = manifest, runner, records
-        self._kind = manifest.dtype if manifest.quantize == "none" else manifest.quantize
+        self._kind = str(manifest.quantize if manifest.quantize.used else manifest.dtype)
 
     @property
     def cases(self) -> list[RecordedCase]:
@@ -81,7 +81,7 @@ class RecordedCaseRunner:
     def _reason_not_comparable(self, record: Record, case: RecordedCase) -> str | None:
         """Returns why the record cannot be compared with this graph; None if it can."""
         if self._kind not in record.kinds:
-            how = "record it again with --bundle" if self._manifest.quantize != "none" else "record it again"
+            how = "record it again with --bundle" if self._manifest.quantize.used else "record it again"
             return f"the record has no outputs of PyTorch in {self._kind}: {how}"
         if (why := record.kinds[self._kind]) is not None:
             return f"PyTorch could not run the model in {self._kind} where the record was made: {why}"

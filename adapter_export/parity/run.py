@@ -31,8 +31,7 @@ from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.retries import Measured, retry_sensitive_cases
 from adapter_export.parity.tokens import check_tokens
 from adapter_export.reading.links import follows_links
-from adapter_export.runtime.generation.config import read_generation_config
-from adapter_export.runtime.generation.start import generates
+from adapter_export.runtime.generation.prepare import generates
 
 Progress = Callable[[int, int], None]
 
@@ -157,7 +156,7 @@ def _judged_to(
     lengths = [models.limits.checked_length] if models and models.limits else []
     only_recorded = [record for name, record in records.items() if models is None or name not in models.adapters]
     if "input_ids" in manifest.graphs[next(iter(manifest.graphs))].inputs:
-        longest = read_generation_config(folder).max_positions or 0
+        longest = manifest.longest_text or 0
         borders = borders_of(optional_json(folder / "config.json"))
         recorded = [max(case.length for case in record.cases.values()) for record in only_recorded]
         lengths += [length for length in recorded if length < max(longest, *borders, 0)]

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapter_export.bundle.manifest import ENCODER, Manifest
+from adapter_export.architectures.positions import longest_text_of
+from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.reading.files import present
 from adapter_export.runtime.generation.chat import render_chat
-from adapter_export.runtime.generation.start import generates
+from adapter_export.runtime.generation.prepare import generates
 from adapter_export.runtime.generation.texts import PromptTexts
-from adapter_export.runtime.text import TextEncoder, longest_text, read_tokenizer
+from adapter_export.runtime.text import TextEncoder, read_tokenizer, truncation_length
 from adapter_export.tokenizer import has_tokenizer, load_tokenizer, samples_for
 
 _NAME = "tokens"
@@ -51,7 +52,9 @@ def check_tokens(model: Path, bundle: Path, manifest: Manifest) -> Check:
         return Check(_NAME, Verdict.INCONCLUSIVE, f"nothing to compare: {error}")
     texts = samples_for(tokenizer)
     if encoder.truncates:
-        limit = longest_text(read_json(model / "config.json"), {"model_max_length": tokenizer.model_max_length})
+        limit = truncation_length(
+            longest_text_of(read_json(model / "config.json")), {"model_max_length": tokenizer.model_max_length}
+        )
         if limit != encoder.max_length:
             shown = [value or "no number of" for value in (limit, encoder.max_length)]
             return Check(_NAME, Verdict.FAIL, f"expected texts to be cut at {shown[0]} tokens, found {shown[1]}")
@@ -84,7 +87,7 @@ class _BundleEncoder:
         self._encoder: TextEncoder | None = None
         if generates(manifest):
             self.prompts = PromptTexts(bundle)
-        elif "input_ids" in manifest.inputs and ENCODER not in manifest.graphs:
+        elif "input_ids" in manifest.inputs and manifest.encoder is None:
             try:
                 self._encoder = TextEncoder(bundle, manifest)
             except InputError:  # the graph has inputs that are not texts

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adapter_export.bundle.manifest import DECODER, ENCODER, Manifest, TensorInfo
-from adapter_export.runtime.generation.bound import PAST, PRESENT, CachedDecoder
-from adapter_export.runtime.generation.start import generates
+from adapter_export.bundle.graphs import DECODER, ENCODER, is_cache, is_past, past_of
+from adapter_export.bundle.manifest import Manifest, TensorInfo
+from adapter_export.runtime.generation.bound_graph import CachedDecoder
+from adapter_export.runtime.generation.prepare import generates
 from adapter_export.runtime.session import AdapterSession
 
 # Names of the encoder's output: in its own graph, and in the forward of the whole model.
@@ -29,17 +30,17 @@ _SINGLE_STEPS = 2
 
 def whole_model_inputs(manifest: Manifest) -> dict[str, TensorInfo]:
     """Returns the inputs of the whole model by name, as its forward in transformers names them."""
-    if ENCODER in manifest.graphs:
-        return {**manifest.graphs[ENCODER].given, "decoder_input_ids": manifest.inputs["input_ids"]}
+    if manifest.encoder is not None:
+        return {**manifest.encoder.given, "decoder_input_ids": manifest.inputs["input_ids"]}
     given = manifest.graphs[manifest.model].given
-    return {name: info for name, info in given.items() if not name.startswith(PAST)}
+    return {name: info for name, info in given.items() if not is_past(name)}
 
 
 def whole_model_outputs(manifest: Manifest) -> dict[str, TensorInfo]:
     """Returns the outputs of the whole model by name, as its forward in transformers names them."""
-    outputs = {name: info for name, info in manifest.outputs.items() if not name.startswith(PRESENT)}
-    if ENCODER in manifest.graphs:
-        outputs[_ENCODER_HIDDEN] = manifest.graphs[ENCODER].outputs[_HIDDEN]
+    outputs = {name: info for name, info in manifest.outputs.items() if not is_cache(name)}
+    if manifest.encoder is not None:
+        outputs[_ENCODER_HIDDEN] = manifest.encoder.outputs[_HIDDEN]
     return outputs
 
 
@@ -75,7 +76,7 @@ class WholeModel:
         encoded = encoder.run(list(info.outputs), host=(_HIDDEN,))
         hidden: np.ndarray = encoded.pop(_HIDDEN).numpy().copy()
         for name, states in encoded.items():
-            graphs[DECODER].bind(PAST + name.removeprefix(PRESENT), states)
+            graphs[DECODER].bind(past_of(name), states)
         if "encoder_attention_mask" in manifest.inputs:
             graphs[DECODER].feed({"encoder_attention_mask": inputs["attention_mask"]})
         logits = _logits_in_steps(decoder, {"input_ids": inputs["decoder_input_ids"]})

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Mapping
+from enum import Enum
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from adapter_export.reading.shown import shortened
@@ -16,8 +17,8 @@ class WrongField(Exception):
 
 
 def build(kind: Any, value: Any, field: str = "") -> Any:
-    """`value` as `kind`: a dataclass, `tuple[X, ...]`, `Mapping[str, X]`, str, int, float, a union of such, or one that
-    declares what its values may be (`reading.declared`).
+    """`value` as `kind`: a dataclass, `tuple[X, ...]`, `Mapping[str, X]`, str, int, float, an enum of strings, a union
+    of such, or one that declares what its values may be (`reading.declared`).
 
     Raises WrongField naming the field, what was expected and what was found.
     """
@@ -35,6 +36,8 @@ def build(kind: Any, value: Any, field: str = "") -> Any:
         built = {key: build(of[1], element, f"{field}.{key}") for key, element in items}
     elif dataclasses.is_dataclass(kind):
         built = _dataclass(kind, value, field)
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        built = _member(kind, value, field)
     elif kind is float and type(value) is int:
         built = _float(value, field)
     else:
@@ -49,6 +52,13 @@ def _expect(kind: type, value: Any, field: str) -> Any:
         expected, found = names.get(kind, kind.__name__), names.get(type(value), type(value).__name__)
         raise WrongField(f"field {field!r}: expected {expected}, found {found}")
     return value
+
+
+def _member(kind: type[Enum], value: Any, field: str) -> Any:
+    known = {str(member.value): member for member in kind}
+    if (word := _expect(str, value, field)) not in known:
+        raise WrongField(f"field {field!r}: expected one of {', '.join(known)}, found {shortened(value)}")
+    return known[word]
 
 
 def _float(value: int, field: str) -> float:

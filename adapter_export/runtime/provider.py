@@ -5,23 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapter_export.errors import InputError, ProviderError
+from adapter_export.providers import Provider
 from adapter_export.reading.onnx_files import check_model
 from adapter_export.runtime.process import never_freed_in_a_fork
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-# TF32 keeps 10 bits of a float32's 23, and CUDA would use it for every MatMul: off, so that fp32 means fp32.
-_CUDA_OPTIONS = {"use_tf32": "0"}
-_PROVIDERS: dict[str, list[Any]] = {
-    "cpu": ["CPUExecutionProvider"],
-    # The CPU takes the few nodes that CUDA does not have, such as those that compute shapes.
-    "cuda": [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
-}
-PROVIDERS = tuple(_PROVIDERS)
 # Of ONNX Runtime's log. Errors reach the caller as exceptions; its warnings name every overridable initializer.
 _FATAL_ONLY, _ERRORS_ONLY = 4, 3
 # The level of options that nobody gave one.
@@ -56,28 +49,34 @@ def still_options(threads: int | None = None) -> ort.SessionOptions:
 
 
 def open_model(model: str | Path, provider: str, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
-    """A session of the file `model`.
+    """Returns a session that runs on this provider. ONNX Runtime itself falls back to the CPU without an error.
 
-    Raises InputError for an unknown provider, a file that does not load, and one that names files of weights outside of
-    its folder; ProviderError when the session would
-    run somewhere else: ONNX Runtime itself falls back to the CPU, at creation and after a failed run.
+    Args:
+        model: File of the graph.
+        provider: `cpu` or `cuda`.
+        options: Options for ONNX Runtime; None for the defaults without log lines.
+
+    Raises:
+        InputError: An unknown provider, a file that does not load, or one that names files of weights outside of its
+            folder.
+        ProviderError: The session would run on another provider.
     """
     import onnxruntime as ort
 
-    if provider not in _PROVIDERS:
-        raise InputError(f"provider {provider!r}: expected one of {', '.join(PROVIDERS)}")
-    wanted = _name(_PROVIDERS[provider][0])
+    chosen_provider = Provider.parse(provider, "provider")
     available = ort.get_available_providers()
-    if wanted not in available:
+    if chosen_provider.execution_provider not in available:
         raise ProviderError(f"provider {provider!r}: this build of ONNX Runtime has only {', '.join(available)}")
     check_model(Path(model))
     try:
         with _without_warnings(options or quiet_options()) as chosen:
-            session = ort.InferenceSession(str(model), chosen, providers=_PROVIDERS[provider], enable_fallback=False)
+            session = ort.InferenceSession(
+                str(model), chosen, providers=chosen_provider.session_providers(), enable_fallback=False
+            )
     except Exception as error:  # ONNX Runtime raises a class per status code
         raise InputError(f"{model}: ONNX Runtime cannot load it: {reason_of(error)}") from error
     never_freed_in_a_fork(session)
-    check_provider(provider, session.get_providers())
+    check_provider(chosen_provider, session.get_providers())
     return session
 
 
@@ -95,12 +94,12 @@ def _without_warnings(options: ort.SessionOptions) -> Iterator[ort.SessionOption
         options.log_severity_level = _NOT_CHOSEN
 
 
-def check_provider(provider: str, running: Sequence[str]) -> None:
-    """Raise ProviderError unless `running`, of a created session, starts with the provider asked for."""
-    if running[0] != _name(_PROVIDERS[provider][0]):
+def check_provider(provider: Provider, running: Sequence[str]) -> None:
+    """Raises ProviderError unless `running`, the providers of a session, starts with the requested one."""
+    if running[0] != provider.execution_provider:
         raise ProviderError(
             f"provider {provider!r}: the session would run on {running[0]}, though this build of ONNX Runtime lists "
-            f"{_name(_PROVIDERS[provider][0])}; it needs a GPU, its driver, and the CUDA and cuDNN libraries"
+            f"{provider.execution_provider}; it needs a GPU, its driver, and the CUDA and cuDNN libraries"
         )
 
 
@@ -122,7 +121,3 @@ def reason_of(error: Exception) -> str:
     """What ONNX Runtime says, on one line and without its prefix."""
     text = " ".join(str(error).split())
     return text.removeprefix("[ONNXRuntimeError] : ").rpartition("Status Message: ")[2][:300] or type(error).__name__
-
-
-def _name(entry: Any) -> str:
-    return str(entry if isinstance(entry, str) else entry[0])

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import ort_value
-from adapter_export.bundle.manifest import ADAPTER_IDS, IN_GRAPH, NUM_LABELS, Manifest
+from adapter_export.bundle.graphs import ADAPTER_IDS, NUM_LABELS
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.bundle.modes import Mode
+from adapter_export.bundle.ort_values import needs_ort_value, ort_value
 from adapter_export.checkpoints.files import optional_json
 from adapter_export.checkpoints.problem_types import meaning
 from adapter_export.errors import InputError
-from adapter_export.runtime.bank import AdapterBank
-from adapter_export.runtime.generation.bound import BoundGraph
-from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
-from adapter_export.runtime.generation.settings import Settings
-from adapter_export.runtime.generation.start import Prompt, check_generates, start, unread_in
-from adapter_export.runtime.generation.stream import Generation
-from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
-from adapter_export.runtime.opening import (
+from adapter_export.providers import Provider
+from adapter_export.runtime.adapters.loaded import Lease, LoadedAdapter
+from adapter_export.runtime.adapters.pool import open_pool
+from adapter_export.runtime.adapters.source import BundleAdapters
+from adapter_export.runtime.adapters.usage import AdapterStatistics, Usage
+from adapter_export.runtime.bundle_checks import (
     check_digest,
     check_dtype,
     check_files,
@@ -31,12 +31,14 @@ from adapter_export.runtime.opening import (
     check_nothing_else,
     read_no_adapter,
 )
+from adapter_export.runtime.generation.bound_graph import BoundGraph
+from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
+from adapter_export.runtime.generation.prepare import Prompt, check_generates, start, unread_in
+from adapter_export.runtime.generation.settings import Settings
+from adapter_export.runtime.generation.stream import Generation
+from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
 from adapter_export.runtime.process import Home
 from adapter_export.runtime.provider import open_model, run_errors
-from adapter_export.runtime.residents import InGraph, Lease, Residents, Swapped
-from adapter_export.runtime.shelf import Shelf
-from adapter_export.runtime.store import LoadedAdapter
-from adapter_export.runtime.usage import AdapterStatistics, Usage
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -89,34 +91,34 @@ class AdapterSession:
         """
         self._home = Home(f"AdapterSession of {bundle}")
         self.bundle = Path(bundle)
-        self.provider = provider
+        self.provider = Provider.parse(provider, "provider")
         if expect_sha256 is not None:
             check_digest(expect_sha256, verify)
-        self._shelf = Shelf(self.bundle, expect_sha256)
-        manifest = self._shelf.manifest
+        self._bundle_adapters = BundleAdapters(self.bundle, expect_sha256)
+        manifest = self._bundle_adapters.manifest
         if verify:
             check_files(self.bundle, manifest)
         if expect_sha256 is not None:
             check_nothing_else(self.bundle, manifest)
-        check_dtype(manifest, provider)
+        check_dtype(manifest, self.provider)
         self._sessions = {graph: open_model(self.bundle / graph, provider, options) for graph in manifest.graphs}
         for graph, session in self._sessions.items():
             check_graph(self.bundle, graph, manifest, session)
         self._fed = {graph: _fed_names(session, manifest) for graph, session in self._sessions.items()}
         self._inputs = manifest.graphs[manifest.model].given
         self._end = shared_end(manifest, optional_json(self.bundle / "config.json"))
-        self._residents = self._residents_of(manifest, slots)
+        self._pool = open_pool(manifest, read_no_adapter(self.bundle, manifest), self.provider, slots)
         # Files beside the bundle's own; a bank may have to read one again.
         self._foreign: dict[str, Path] = {}
         self._usage = Usage()
         self._noted: set[tuple[str, ...]] = set()
         if verify:
-            self._shelf.verify()
+            self._bundle_adapters.verify()
 
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest as last read."""
-        return self._shelf.manifest
+        return self._bundle_adapters.manifest
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -128,12 +130,12 @@ class AdapterSession:
     def loaded(self) -> tuple[str, ...]:
         """Names of the adapters in memory now; those in the graph of mode merged or embedded always are."""
         self._home.check()
-        return self._residents.names
+        return self._pool.names
 
     @property
     def slots(self) -> int | None:
         """How many adapters a bank holds at once, and thus one batch; None in other modes."""
-        return self._residents.slots if isinstance(self._residents, AdapterBank) else None
+        return self._pool.slots
 
     def labels(self, adapter: str | None = None) -> tuple[str, ...] | None:
         """Class names of the outputs of a run with `adapter`; None where there are none.
@@ -142,11 +144,11 @@ class AdapterSession:
         """
         self._home.check()
         if self.manifest.in_graph:
-            (loaded,) = self._residents.lease([adapter], self._load).adapters
+            (loaded,) = self._pool.lease([adapter], self._load).adapters
         elif adapter is None:
             return self.manifest.labels
         else:
-            loaded = self._residents.get(adapter)
+            loaded = self._pool.get(adapter)
             if loaded is None and adapter in self._foreign:
                 loaded = self._load(adapter)
         own = loaded.labels if loaded is not None else self.manifest.adapter(str(adapter)).labels
@@ -175,16 +177,16 @@ class AdapterSession:
         """
         self._refuse_in_graph()
         if path is None:
-            self._residents.put(self._shelf.read(name))
+            self._pool.put(self._bundle_adapters.read(name))
             return
-        self._residents.put(self._shelf.read_foreign(name, Path(path)))
+        self._pool.put(self._bundle_adapters.read_foreign(name, Path(path)))
         self._foreign[name] = Path(path)
 
     def reread(self) -> Manifest:
         """The bundle's manifest as it is now. Raises InputError when it is gone, is of another graph than when it was
         opened, or holds its adapter in the graph, where nothing can change."""
         self._refuse_in_graph()
-        return self._shelf.reread()
+        return self._bundle_adapters.reread()
 
     def unload(self, name: str) -> None:
         """Forget an adapter in memory; runs under way finish with it. One of the bundle is loaded again when next used.
@@ -193,8 +195,8 @@ class AdapterSession:
         """
         self._refuse_in_graph()
         self._foreign.pop(name, None)
-        if not self._residents.remove(name):
-            raise InputError(f"adapter {name!r}: not loaded (loaded: {', '.join(self._residents.names) or 'none'})")
+        if not self._pool.remove(name):
+            raise InputError(f"adapter {name!r}: not loaded (loaded: {', '.join(self._pool.names) or 'none'})")
 
     def run(
         self,
@@ -281,13 +283,13 @@ class AdapterSession:
     def statistics(self) -> dict[str | None, AdapterStatistics]:
         """What was asked of each adapter since the session was opened; None is the base model."""
         self._home.check()
-        return self._usage.statistics(self._residents.loads, self._residents.evictions)
+        return self._usage.statistics(self._pool.loads, self._pool.evictions)
 
     @property
     def adapter_bytes(self) -> int:
         """Memory of the adapters loaded now, beside the graph's own; of a bank, of the rows in use."""
         self._home.check()
-        return self._residents.nbytes
+        return self._pool.nbytes
 
     @cached_property
     def generation_config(self) -> GenerationConfig:
@@ -299,7 +301,7 @@ class AdapterSession:
         self._sessions = {}
         if not self._home.here:
             return
-        self._residents.clear()
+        self._pool.clear()
 
     def __enter__(self) -> AdapterSession:
         return self
@@ -323,14 +325,6 @@ class AdapterSession:
             raise InputError(f"bundle {self.bundle}: the session is closed")
         return sessions
 
-    def _residents_of(self, manifest: Manifest, slots: int | None) -> Residents:
-        if info := manifest.in_graph:
-            return InGraph(manifest.mode, LoadedAdapter(info.name, {}, info.labels))
-        nothing = read_no_adapter(self.bundle, manifest)
-        if manifest.mode == "bank":
-            return AdapterBank(manifest, nothing, slots if slots is not None else manifest.slots, self.provider)
-        return Swapped(nothing)
-
     @property
     def _tensors(self) -> Collection[str]:
         """Names that no caller feeds: adapters are chosen by theirs."""
@@ -348,13 +342,13 @@ class AdapterSession:
 
     def _lease(self, rows: Sequence[str | None]) -> Lease:
         self._home.check()
-        lease = self._residents.lease(rows, self._load)
+        lease = self._pool.lease(rows, self._load)
         self._usage.count(rows)
         return lease
 
     def _load(self, name: str) -> LoadedAdapter:
         path = self._foreign.get(name)
-        return self._shelf.read(name) if path is None else self._shelf.read_foreign(name, path)
+        return self._bundle_adapters.read(name) if path is None else self._bundle_adapters.read_foreign(name, path)
 
     def _run(
         self, inputs: Mapping[str, np.ndarray], adapter: str | None, adapters: Sequence[str | None] | None
@@ -376,7 +370,7 @@ class AdapterSession:
 
     def _cut(self, name: str, value: np.ndarray, labels: int) -> np.ndarray:
         """Logits without the columns that a bank has beyond these labels."""
-        padded = self.manifest.mode == "bank" and self.manifest.outputs[name].shape[-1] == NUM_LABELS
+        padded = self.manifest.mode.per_row and self.manifest.outputs[name].shape[-1] == NUM_LABELS
         return value[..., :labels] if padded else value
 
     def _feeds(self, graph: str, lease: Lease) -> dict[str, np.ndarray | ort.OrtValue]:
@@ -384,16 +378,17 @@ class AdapterSession:
 
     def _refuse_in_graph(self) -> None:
         self._home.check()
-        if self.manifest.mode in IN_GRAPH:
+        if self.manifest.mode.in_graph:
+            takers = " and ".join(map(repr, Mode.that_take_adapters()))
             raise InputError(
-                f"bundle {self.bundle}: mode {self.manifest.mode!r} takes no adapter into its graph; only 'swappable' "
-                "and 'bank' load and unload"
+                f"bundle {self.bundle}: mode {self.manifest.mode!r} takes no adapter into its graph; only {takers} "
+                "load and unload"
             )
 
 
 def _fed(value: np.ndarray | ort.OrtValue) -> np.ndarray | ort.OrtValue:
     """What ONNX Runtime takes in place of an array: one of bfloat16 it does not."""
-    return ort_value(value) if isinstance(value, np.ndarray) and value.dtype.name == "bfloat16" else value
+    return ort_value(value) if isinstance(value, np.ndarray) and needs_ort_value(value) else value
 
 
 def _fed_names(session: ort.InferenceSession, manifest: Manifest) -> frozenset[str]:

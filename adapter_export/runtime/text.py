@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bounded.tokenizer import BoundedTokenizer
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.files import field, optional_json
@@ -62,7 +61,7 @@ class TextEncoder:
             found = shortened(self._pad_type)
             raise InputError(f"{path}: field 'pad_token_type_id': expected a token type, found {found}")
         self.pad_id = self._pad_id(bundle, text, settings) if "attention_mask" in wanted else None
-        self.max_length = longest_text(config, settings)
+        self.max_length = truncation_length(manifest.longest_text, settings)
         self._side = field(settings, path, "truncation_side", str, "right")
         if self._side not in ("left", "right"):
             raise InputError(f"{path}: field 'truncation_side': expected left or right, found {shortened(self._side)}")
@@ -161,9 +160,13 @@ def at_last_token(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return result
 
 
-def longest_text(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
-    """The most tokens a model with this config takes of a text, by its positions and its tokenizer's settings; None
-    without a limit."""
-    limits = [settings.get("model_max_length"), longest_text_of(config)]
+def truncation_length(longest_text: int | None, settings: Mapping[str, Any]) -> int | None:
+    """Returns the number of tokens at which texts are cut; None if they are not.
+
+    Args:
+        longest_text: The most tokens that the model takes; None without a limit.
+        settings: The content of tokenizer_config.json.
+    """
+    limits = [settings.get("model_max_length"), longest_text]
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT]
     return min(known) if known else None

@@ -15,8 +15,9 @@ from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import AdapterExportError, CannotMerge
-from adapter_export.export.export import head_defaults, union_of_sites
+from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, lower
+from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import trace
 from adapter_export.injection import inject, load_head

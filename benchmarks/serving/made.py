@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from adapter_export.basemodel import BaseModel, load_base
-from adapter_export.bundle.adapter_file import adapter_tensors
-from adapter_export.bundle.manifest import MODEL
+from adapter_export.bundle.adapter_file import adapter_tensors, tensors_by_operator
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.bank import Bank
 from adapter_export.export.bundle import write_bundle
-from adapter_export.export.export import union_of_sites
 from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import lower
+from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import trace
 from adapter_export.runtime.provider import still_options
@@ -59,7 +60,8 @@ def make(folder: Path, counts: Mapping[str, int], modes: tuple[str, ...], in_gra
     traced = trace(base, sites, base.info.head)
     defaults, last = head_defaults(base), base.info.head[-1]
     tensors = [adapter_tensors(adapter) for adapter in list(adapters.values())[:in_graph]]
-    storages = {"bank": ("bank", Bank(tensors), adapters), "swappable": ("swappable", Overridable(), adapters)}
+    stacked = Bank([tensors_by_operator(adapter) for adapter in list(adapters.values())[:in_graph]])
+    storages = {"bank": ("bank", stacked, adapters), "swappable": ("swappable", Overridable(), adapters)}
     storages |= {
         f"embedded {number}": ("embedded", Constants(tensor), {name: adapters[name]})
         for number, (name, tensor) in enumerate(zip(adapters, tensors, strict=False))
@@ -71,7 +73,7 @@ def make(folder: Path, counts: Mapping[str, int], modes: tuple[str, ...], in_gra
             bundles[title] = folder / title
             bundles[title].mkdir(parents=True)
             graph = lower(traced, sites, storage, defaults, last)
-            write_bundle(bundles[title], base, {MODEL: graph}, mode, own)
+            write_bundle(bundles[title], base, {MODEL: graph}, Mode(mode), own)
     return Made(base, adapters, bundles)
 
 

@@ -22,6 +22,7 @@ from adapter_export.bundle.adapter_file import (
 from adapter_export.bundle.manifest import TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
 from adapter_export.checkpoints.files import sha256
+from adapter_export.dtypes import DType
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
 from adapter_export.methods.ia3 import IA3Operator
@@ -136,10 +137,10 @@ def test_tensors_of_an_adapter_by_their_names_in_the_graph() -> None:
 
 
 EXPECTED = {
-    "a.x.down": TensorInfo("float32", (4, "a.width")),
-    "a.x.up": TensorInfo("float32", ("a.width", 4)),
-    "b.x.down": TensorInfo("float32", (4, "b.width")),
-    "b.x.up": TensorInfo("float32", ("b.width", 4)),
+    "a.x.down": TensorInfo(DType.FLOAT32, (4, "a.width")),
+    "a.x.up": TensorInfo(DType.FLOAT32, ("a.width", 4)),
+    "b.x.down": TensorInfo(DType.FLOAT32, (4, "b.width")),
+    "b.x.up": TensorInfo(DType.FLOAT32, ("b.width", 4)),
 }
 
 

@@ -18,7 +18,8 @@ import pytest
 from adapter_export.basemodel import load_base
 from adapter_export.bundle import add as module
 from adapter_export.bundle.add import add_adapter
-from adapter_export.bundle.manifest import ADAPTERS, MANIFEST, MODEL, Manifest, adapter_path, read_manifest
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.manifest import ADAPTERS, MANIFEST, Manifest, adapter_path, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.told import Told

@@ -18,11 +18,14 @@ from adapter_export.bundle.manifest import (
     GraphInfo,
     Manifest,
     SiteInfo,
+    SiteRole,
     TensorInfo,
     adapter_path,
     read_manifest,
     write_manifest,
 )
+from adapter_export.bundle.modes import Mode
+from adapter_export.dtypes import DType
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 
@@ -31,23 +34,37 @@ def manifest() -> Manifest:
     digest = "0" * 64
     return Manifest(
         project_version="1.0",
-        mode="swappable",
+        mode=Mode.SWAPPABLE,
         task="text-classification",
-        dtype="float32",
+        dtype=DType.FLOAT32,
         opset=20,
         base=ModelInfo(
             "bert", "BertModel", "bert", False, 8, {"layer": 8}, {"layer": 8}, ("classifier",), sha256=digest
         ),
         graphs={
             "model.onnx": GraphInfo(
-                {"input_ids": TensorInfo("int64", ("batch", "sequence"))},
-                {"logits": TensorInfo("float32", ("batch", 3))},
+                {"input_ids": TensorInfo(DType.INT64, ("batch", "sequence"))},
+                {"logits": TensorInfo(DType.FLOAT32, ("batch", 3))},
             )
         },
         sites=(
-            SiteInfo("layer", "output", "IA3", "ia3", {"layer.ia3.l": AdapterTensorInfo("float32", (8,), 1.0)}),
             SiteInfo(
-                "classifier", "replace", "Head", "head", {"c.head.bias": AdapterTensorInfo("float32", ("n",), None)}
+                "layer",
+                "output",
+                SiteRole.ADAPTER,
+                "IA3",
+                "ia3",
+                "ia3",
+                {"layer.ia3.l": AdapterTensorInfo(DType.FLOAT32, (8,), 1.0)},
+            ),
+            SiteInfo(
+                "classifier",
+                "replace",
+                SiteRole.HEAD,
+                "Head",
+                "head",
+                None,
+                {"c.head.bias": AdapterTensorInfo(DType.FLOAT32, ("n",), None)},
             ),
         ),
         adapters=(

@@ -13,23 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter_export.bundle.manifest import (
-    DTYPES,
     MANIFEST,
-    MODES,
     MOST_SLOTS,
     PORTS,
-    WEIGHT_DTYPES,
     AdapterInfo,
     AdapterTensorInfo,
     GraphInfo,
     Manifest,
     SiteInfo,
+    SiteRole,
     TensorInfo,
     adapter_path,
     read_manifest,
     write_manifest,
 )
+from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
+from adapter_export.dtypes import WEIGHT_DTYPES, DType
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.reading.typed import WrongField, build
@@ -41,10 +41,10 @@ counts = st.integers(0, 2**31 - 1)
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 optional_texts = st.none() | st.lists(texts, max_size=3).map(tuple)
 sizes = st.dictionaries(texts, counts, max_size=3)
-tensors = st.builds(TensorInfo, st.sampled_from(DTYPES), st.lists(counts | texts, max_size=3).map(tuple))
+tensors = st.builds(TensorInfo, st.sampled_from(DType), st.lists(counts | texts, max_size=3).map(tuple))
 by_name = st.dictionaries(texts, tensors, max_size=3)
 of_adapters = st.builds(
-    AdapterTensorInfo, st.sampled_from(DTYPES), st.lists(counts | texts, max_size=3).map(tuple),
+    AdapterTensorInfo, st.sampled_from(DType), st.lists(counts | texts, max_size=3).map(tuple),
     st.none() | st.floats(-3.4e38, 3.4e38),
 )  # fmt: skip
 models = st.builds(
@@ -53,7 +53,7 @@ models = st.builds(
     sha256=digests | st.just(""),
 )  # fmt: skip
 sites = st.builds(
-    SiteInfo, texts, st.sampled_from(PORTS), texts, texts,
+    SiteInfo, texts, st.sampled_from(PORTS), st.sampled_from(SiteRole), texts, texts, st.none() | texts,
     st.dictionaries(texts, of_adapters, max_size=3), st.none() | st.dictionaries(texts, texts, max_size=2),
 )  # fmt: skip
 problems = st.none() | st.sampled_from(PROBLEM_TYPES)
@@ -78,7 +78,7 @@ adapters = st.lists(
 manifests = st.builds(
     Manifest,
     texts,
-    st.sampled_from(MODES),
+    st.sampled_from(Mode),
     st.sampled_from(sorted(TASKS)),
     st.sampled_from(WEIGHT_DTYPES),
     st.integers(1, 1000),
@@ -90,6 +90,7 @@ manifests = st.builds(
     labels=optional_texts,
     problem_type=problems,
     rotary_border=st.none() | counts,
+    longest_text=st.none() | counts,
     slots=st.integers(1, MOST_SLOTS),
 )
 
@@ -104,9 +105,15 @@ def test_what_is_written_is_read(manifest: Manifest) -> None:
 VALID = json.dumps(
     asdict(
         Manifest(
-            "1.0", "swappable", "features", "float32", 20, ModelInfo("bert", "B", "b", False, 8, {"l": 8}, {"l": 8}),
-            {"model.onnx": GraphInfo({"a": TensorInfo("int64", ("batch", 3))}, {})},
-            (SiteInfo("l", "output", "I", "ia3", {"l.ia3.l": AdapterTensorInfo("float32", (8,), 1.0)}),),
+            "1.0", Mode.SWAPPABLE, "features", DType.FLOAT32, 20,
+            ModelInfo("bert", "B", "b", False, 8, {"l": 8}, {"l": 8}),
+            {"model.onnx": GraphInfo({"a": TensorInfo(DType.INT64, ("batch", 3))}, {})},
+            (
+                SiteInfo(
+                    "l", "output", SiteRole.ADAPTER, "I", "ia3", "ia3",
+                    {"l.ia3.l": AdapterTensorInfo(DType.FLOAT32, (8,), 1.0)},
+                ),
+            ),
             (AdapterInfo("one", "ia3", "peft", "ab", 8, ("no", "yes"), file=adapter_path("one")),),
             {"model.onnx": "ab", adapter_path("one"): "ab"},
         )

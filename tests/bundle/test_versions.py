@@ -53,23 +53,42 @@ def test_an_adapter_is_added_and_makes_it_one_of_today(version: str, mode: str, 
         assert session.adapters == ("ia3", "houlsby", "later")
 
 
-def test_the_value_of_no_adapter_moves_to_each_tensor() -> None:
-    site = {"module": "m", "tensors": {"m.ia3.l": {"dtype": "float32", "shape": [8]}}, "default": 1.0}
-    new = upgraded({"format_version": 1, "sites": [site]}, 2)
+def test_what_version_2_has_at_each_site(tmp_path: Path) -> None:
+    tensor = {"dtype": "float32", "shape": [8]}
+    site = {"module": "m", "method": "ia3", "tensors": {"m.ia3.l": tensor}, "default": 1.0}
+    head = {"module": "c", "method": "head", "tensors": {"c.head.bias": tensor}, "default": None}
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "max_position_embeddings": 64}')
+    new = upgraded({"format_version": 1, "sites": [site, head]}, 2, tmp_path)
     assert new == {
         "format_version": 2,
-        "sites": [{"module": "m", "tensors": {"m.ia3.l": {"dtype": "float32", "shape": [8], "default": 1.0}}}],
+        "longest_text": 64,
+        "sites": [
+            {
+                "module": "m",
+                "role": "adapter",
+                "method": "ia3",
+                "op_name": "ia3",
+                "tensors": {"m.ia3.l": {**tensor, "default": 1.0}},
+            },
+            {
+                "module": "c",
+                "role": "head",
+                "method": None,
+                "op_name": "head",
+                "tensors": {"c.head.bias": {**tensor, "default": None}},
+            },
+        ],
     }
 
 
 @pytest.mark.parametrize("sites", [None, 3, [3], [{"tensors": 3, "default": 1}], [{"tensors": {"a": 3}, "default": 1}]])
-def test_what_is_broken_stays_broken(sites: object) -> None:
-    new = upgraded({"format_version": 1, "sites": sites}, 2)
+def test_what_is_broken_stays_broken(sites: object, tmp_path: Path) -> None:
+    new = upgraded({"format_version": 1, "sites": sites}, 2, tmp_path)
     assert new["format_version"] == 2
     assert "default" not in str(new["sites"]) or sites == [{"tensors": 3, "default": 1}]
 
 
 @pytest.mark.parametrize("version", [0, 3, -1, True, 1.0, "1", None, 10**40])
-def test_another_version_is_refused(version: object) -> None:
+def test_another_version_is_refused(version: object, tmp_path: Path) -> None:
     with pytest.raises(WrongField, match="field 'format_version': expected 1 to 2, found"):
-        upgraded({"format_version": version}, 2)
+        upgraded({"format_version": version}, 2, tmp_path)

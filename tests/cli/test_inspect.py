@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from adapter_export.bundle.adapter_file import write_adapter_file
-from adapter_export.bundle.manifest import MODEL, adapter_path, read_manifest
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.manifest import adapter_path, read_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.cli import main

@@ -142,7 +142,6 @@ def test_in_the_reader_of_the_other_format(
         (manifest, "_check"),
         (adapter_file, "parse_adapter"),
         (adapter_format, "_parameter"),
-        (adapter_format, "numpy_dtype"),
         (reading_onnx, "read_bytes"),
     ],
 )

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from adapter_export.basemodel import BaseModel
-from adapter_export.bundle.adapter_file import adapter_tensors
+from adapter_export.bundle.adapter_file import adapter_tensors, tensors_by_operator
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.export.bank import Bank
-from adapter_export.export.export import union_of_sites
 from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, lower
+from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import trace
 from adapter_export.injection import inject
@@ -100,7 +100,7 @@ def test_graphs_match_pytorch(
     last = base.info.head[-1] if base.info.head else None
     defaults = head_defaults(base)
     swappable = session(lower(traced, sites, Overridable(), defaults, last))
-    stacked = Bank([adapter_tensors(adapter) for adapter in adapters.values()])
+    stacked = Bank([tensors_by_operator(adapter) for adapter in adapters.values()])
     bank = None
     if model_type == "clip":
         # Two towers, each with a batch of its own.

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from adapter_export.export.bank import _by_row
-from adapter_export.export.passes.functions import Function
+from adapter_export.export.function import Function
 from adapter_export.naming import DOMAIN, DOMAIN_VERSION
 
 OPSET, IR_VERSION = 20, 9

@@ -14,7 +14,9 @@ from click.testing import CliRunner
 
 from adapter_export.bundle.adapter_file import read_adapter_file
 from adapter_export.bundle.add import add_adapter
-from adapter_export.bundle.manifest import BINDINGS, MODEL, NO_ADAPTER_FILE, read_manifest
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.manifest import NO_ADAPTER_FILE, read_manifest
+from adapter_export.bundle.modes import Binding
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.cli import main
 from adapter_export.errors import InputError
@@ -113,7 +115,7 @@ def test_half_precision(
 ) -> None:
     info = tiny_info("vit")
     adapters = {"a": save_checkpoint(random_adapter(info, "bottleneck", 1), info)}
-    for bind in BINDINGS:
+    for bind in Binding:
         export_onnx(tiny_model("vit"), adapters, tmp_path / bind, mode="swappable", dtype="fp16", bind=bind)
     with AdapterSession(tmp_path / "initializer") as single, AdapterSession(tmp_path / "input") as session:
         assert {tensor.dtype for tensor in session.manifest.tensors.values()} == {"float16"}

@@ -10,13 +10,14 @@ import pytest
 
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
-from adapter_export.bundle.manifest import MODEL, read_manifest
+from adapter_export.bundle.graphs import MODEL, is_past
+from adapter_export.bundle.manifest import read_manifest
+from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.export.cached import decoding
-from adapter_export.export.export import lower_mode
-from adapter_export.export.stages import is_cache
+from adapter_export.export.modes import lower_mode
 from adapter_export.injection import inject
 from tests.bundles import Exported
 
@@ -43,7 +44,7 @@ class Decoder:
     def run(self, adapter: str | None, chunks: list[int]) -> np.ndarray:
         """Logits of the whole batch, computed `chunks` tokens at a time."""
         tensors = {} if adapter is None else adapter_tensors(self.adapters[adapter])
-        names = [name for name in self.graph.inputs if is_cache(name)]
+        names = [name for name in self.graph.inputs if is_past(name)]
         cache = []
         for name in names:
             batch, heads, past, size = self.graph.inputs[name].shape
@@ -100,7 +101,7 @@ def test_prefill_and_steps_equal_one_full_forward(decoder: Decoder) -> None:
 
 def test_boundary_has_the_names_and_axes_of_the_ecosystem(decoder: Decoder) -> None:
     inputs, outputs = decoder.graph.inputs, decoder.graph.outputs
-    plain = [name for name in inputs if not is_cache(name)]
+    plain = [name for name in inputs if not is_past(name)]
     assert plain == ["input_ids", "attention_mask", "position_ids"]
     assert list(inputs)[len(plain) :] == [f"past_key_values.{i}.{kind}" for i in range(2) for kind in ("key", "value")]
     assert list(outputs) == ["logits", *(name.replace("past_key_values", "present") for name in list(inputs)[3:])]
@@ -114,4 +115,4 @@ def test_a_model_without_a_cache_is_refused(
 ):
     base = tiny_base("vit")
     with pytest.raises(InputError, match="has no key-value cache; --no-cache exports a scoring graph"):
-        lower_mode(base, {"a": random_adapter(base.info, "ia3")}, "embedded", stages={MODEL: decoding})
+        lower_mode(base, {"a": random_adapter(base.info, "ia3")}, Mode.EMBEDDED, stages={MODEL: decoding})

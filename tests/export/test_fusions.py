@@ -18,8 +18,8 @@ from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.export.checking import check_saved, contrib_operators
-from adapter_export.export.export import union_of_sites
 from adapter_export.export.lower import Lowered, lower
+from adapter_export.export.modes import union_of_sites
 from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import stages_for
 from adapter_export.export.storage import Overridable
@@ -55,7 +55,7 @@ class Fused:
         task: str,
         bare: Lowered | None = None,
     ) -> None:
-        self.base, target = base, Target(fuse=fuse)
+        self.base, target = base, Target.parse(fuse=fuse)
         (stage,) = stages_for(task, cache=True).values()
         self.adapters = {
             name: random_adapter(base.info, seed=seed, **settings) for seed, (name, settings) in enumerate(made.items())
@@ -225,7 +225,7 @@ def test_tied_weights_are_stored_once(
 ) -> None:
     base = tiny_base(model_type, task, tie_word_embeddings=True, vocab_size=VOCABULARY, **layers)
     (stage,) = stages_for(task, cache=True).values()
-    assert_stored_once(lower(trace(base, {}, stage=stage, target=Target(fuse=fuse)), {}), base)
+    assert_stored_once(lower(trace(base, {}, stage=stage, target=Target.parse(fuse=fuse)), {}), base)
 
 
 def assert_stored_once(lowered: Lowered, base: BaseModel) -> None:

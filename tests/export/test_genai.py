@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from adapter_export.basemodel import BaseModel, load_base
-from adapter_export.bundle.manifest import MODEL, Manifest, TensorInfo, read_manifest
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.manifest import Manifest, TensorInfo, read_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.dtypes import DType
 from adapter_export.export.genai import GENAI_CONFIG, genai_config
 from adapter_export.injection import inject
 from adapter_export.runtime.session import AdapterSession
@@ -232,17 +234,19 @@ class TestContent:
     @pytest.mark.parametrize(
         "changed",
         [
-            pytest.param({"adapter_ids": TensorInfo("int64", ("batch",))}, id="an input of its own"),
+            pytest.param({"adapter_ids": TensorInfo(DType.INT64, ("batch",))}, id="an input of its own"),
             pytest.param({"input_ids": None}, id="no tokens"),
             pytest.param(
-                {"past_key_values.1.value": TensorInfo("float32", ("batch", 2, "past_sequence", 4))}, id="other shape"
+                {"past_key_values.1.value": TensorInfo(DType.FLOAT32, ("batch", 2, "past_sequence", 4))},
+                id="other shape",
             ),
             pytest.param({"past_key_values.1.value": None}, id="keys alone"),
             pytest.param(
                 {f"past_key_values.{n}.{kind}": None for n in range(2) for kind in ("key", "value")}, id="none"
             ),
             pytest.param(
-                {"past_key_values.0.encoder.key": TensorInfo("float32", ("batch", 2, "source", 8))}, id="an encoder's"
+                {"past_key_values.0.encoder.key": TensorInfo(DType.FLOAT32, ("batch", 2, "source", 8))},
+                id="an encoder's",
             ),
         ],
     )

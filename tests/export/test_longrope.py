@@ -24,7 +24,7 @@ from adapter_export.parity import pytorch_models
 from adapter_export.parity.cases import BorderCase, Case
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.run import check_parity
-from adapter_export.runtime.generation.kinds import DecoderFeeds
+from adapter_export.runtime.generation.decoder_inputs import DecoderFeeds
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 

@@ -16,18 +16,23 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from adapter_export.basemodel import BaseModel, load_base
-from adapter_export.bundle.adapter_file import adapter_tensors, ort_value, read_adapter_file, write_adapter_file
+from adapter_export.bundle.adapter_file import adapter_tensors, read_adapter_file, write_adapter_file
 from adapter_export.bundle.add import add_adapter, graph_tensors
-from adapter_export.bundle.manifest import MODEL, Manifest, read_manifest
+from adapter_export.bundle.graphs import MODEL, is_past
+from adapter_export.bundle.manifest import Manifest, SiteRole, read_manifest
+from adapter_export.bundle.modes import Mode
+from adapter_export.bundle.ort_values import ort_value
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.dtypes import DType
 from adapter_export.errors import InputError
-from adapter_export.export.export import export_onnx, lower_mode
+from adapter_export.export.bound_site import BoundSite, TensorSlot
+from adapter_export.export.export import export_onnx
+from adapter_export.export.function import Function
 from adapter_export.export.lower import Lowered
-from adapter_export.export.passes.functions import Function
+from adapter_export.export.modes import lower_mode
 from adapter_export.export.saving import save_graph
-from adapter_export.export.stages import is_cache
-from adapter_export.export.storage import Constants, Slot
+from adapter_export.export.storage import Constants
 from adapter_export.export.target import Target
 from adapter_export.injection import inject
 from adapter_export.methods.bottleneck import BottleneckOperator
@@ -74,14 +79,14 @@ def half(
     """Called as (model_type, dtype, **config) -> its graph for features."""
 
     def make(model_type: str, dtype: str, **config: Any) -> Half:
-        target, path = Target(dtype), tmp_path / "model.onnx"
+        target, path = Target.parse(dtype), tmp_path / "model.onnx"
         exact = tiny_base(model_type, **config)
         adapters: dict[str, Adapter] = {
             "ia3": random_adapter(exact.info, "ia3", 1),
             "houlsby": random_adapter(exact.info, "bottleneck", 2, reduction_factor=4),
         }
         rounded = tiny_base(model_type, dtype=target.torch_dtype, **config)
-        _, graphs = lower_mode(rounded, adapters, "swappable", target=target)
+        _, graphs = lower_mode(rounded, adapters, Mode.SWAPPABLE, target=target)
         save_graph(graphs[MODEL], path)
         return Half(exact, adapters, graphs[MODEL], path)
 
@@ -117,7 +122,7 @@ def test_left_padded_rows_decode_close_to_float32(decoder: Half, adapter: str | 
     cache = {
         name: np.zeros((BATCH, int(info.shape[1]), 0, int(info.shape[3])), np.float16)
         for name, info in decoder.lowered.inputs.items()
-        if is_cache(name)
+        if is_past(name)
     }
     logits, start = [], 0
     for chunk in (7, 1, 3):
@@ -228,7 +233,7 @@ def test_what_a_model_keeps_in_float32_its_adapters_keep_too(half: Callable[...,
     assert wide
     assert all(".wo." in name for name in wide)
     info = made.exact.info
-    manifest = Manifest("", "swappable", "features", "float16", 20, info, {}, made.lowered.sites, (), {})
+    manifest = Manifest("", Mode.SWAPPABLE, "features", DType.FLOAT16, 20, info, {}, made.lowered.sites, (), {})
     fitted = graph_tensors("adapter a", made.adapters["ia3"], manifest)
     assert {name: tensor.dtype.name for name, tensor in fitted.items()} == {name: dtypes[name] for name in fitted}
     feeds = {
@@ -274,9 +279,11 @@ def test_norms_within_adapters_stand_what_their_squares_do_not(dtype: str) -> No
 
 def test_an_embedded_number_beyond_the_dtype_is_refused_by_name() -> None:
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 20})
-    slot = Slot("layer.0.ia3.l", (2,), np.ones(2, np.float16), 1.0)
+    slot = TensorSlot("layer.0.ia3.l", (2,), np.ones(2, np.float16), 1.0)
+    function = Function("IA3", ("y", "l"), "out = Mul (y, l)")
+    place = BoundSite("layer.0", "layer.0", "output", SiteRole.ADAPTER, "ia3", "ia3", function, {"l": slot})
     with pytest.raises(InputError, match=r"tensor 'layer.0.ia3.l': expected values within float16, found larger ones"):
-        Constants({"layer.0.ia3.l": np.array([1.0, 7e4], np.float32)}).store(graph, slot)
+        Constants({"layer.0.ia3.l": np.array([1.0, 7e4], np.float32)}).store(graph, place, slot)
     assert not graph.initializers
 
 
@@ -293,4 +300,4 @@ def test_an_embedded_number_beyond_the_dtype_is_refused_by_name() -> None:
 )
 def test_what_no_provider_runs_is_refused(fields: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Target(**fields)
+        Target.parse(**fields)

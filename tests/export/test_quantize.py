@@ -14,13 +14,17 @@ import pytest
 import torch
 
 from adapter_export.basemodel import BaseModel
-from adapter_export.bundle.manifest import MODEL
+from adapter_export.bundle.graphs import MODEL, is_past
+from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.cached import decoding
-from adapter_export.export.export import export_onnx, lower_mode
-from adapter_export.export.quantize import BLOCK, quantize_rows, quantize_weights
+from adapter_export.export.export import export_onnx
+from adapter_export.export.modes import lower_mode
+from adapter_export.export.passes import run
+from adapter_export.export.passes.quantize_weights import QuantizeWeights
+from adapter_export.export.quantize import BLOCK, quantize_rows
 from adapter_export.export.saving import save_graph
-from adapter_export.export.stages import is_cache, scoring
+from adapter_export.export.stages import scoring
 from adapter_export.export.target import Target
 from adapter_export.injection import inject
 from adapter_export.merging.model import merge_into
@@ -30,7 +34,7 @@ from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 from tests.parity.mutants import ChangeGraph, Mutant, initializer, make
 
-INT8 = Target(quantize="int8")
+INT8 = Target.parse(quantize="int8")
 
 
 def dequantized(rows: np.ndarray, scales: np.ndarray, width: int) -> np.ndarray:
@@ -80,7 +84,7 @@ def test_every_form_of_a_product_and_of_a_look_up() -> None:
         value.const_value, value.shape = ir.tensor(array, name=name), ir.Shape(array.shape)
         value.type = ir.TensorType(ir.DataType.FLOAT)
         model.graph.register_initializer(value)
-    quantize_weights(model)
+    run(model, QuantizeWeights())
     counts = Counter(node.op_type for node in model.graph)
     # The adapter is an input, and a scaled product has no 8-bit form.
     assert counts.pop("MatMulNBits") == 5
@@ -190,7 +194,7 @@ def test_merged_weights_are_quantized_after_the_merge(
 ) -> None:
     base, plain = tiny_base("bert"), tiny_base("bert")
     adapter = random_adapter(base.info, "ia3", 1)
-    _, graphs = lower_mode(base, {"a": adapter}, "merged", stages={MODEL: scoring}, target=INT8)
+    _, graphs = lower_mode(base, {"a": adapter}, Mode.MERGED, stages={MODEL: scoring}, target=INT8)
     merge_into(plain.module, adapter)
     stored = [value.const_value.numpy() for value in graphs[MODEL].model.graph.initializers.values()]
     key = plain.module.get_submodule("encoder.layer.1.attention.self.key").weight.detach().numpy()
@@ -203,7 +207,7 @@ def test_decoding_with_a_cache_and_an_embedded_adapter(
 ) -> None:
     base = tiny_base("gpt2", "causal-lm")
     adapter = random_adapter(base.info, "bottleneck", 4, reduction_factor=4)
-    _, graphs = lower_mode(base, {"a": adapter}, "embedded", stages={MODEL: decoding}, target=INT8)
+    _, graphs = lower_mode(base, {"a": adapter}, Mode.EMBEDDED, stages={MODEL: decoding}, target=INT8)
     save_graph(graphs[MODEL], tmp_path / MODEL)
     session = ort.InferenceSession(tmp_path / MODEL, providers=["CPUExecutionProvider"])
     ids = np.random.default_rng(0).integers(4, 90, (2, 9))
@@ -211,7 +215,7 @@ def test_decoding_with_a_cache_and_an_embedded_adapter(
     cache = {
         name: np.zeros((2, int(info.shape[1]), 0, int(info.shape[3])), np.float32)
         for name, info in graphs[MODEL].inputs.items()
-        if is_cache(name)
+        if is_past(name)
     }
     logits = []
     for start, end in ((0, 6), (6, 7), (7, 9)):

@@ -16,13 +16,14 @@ import pytest
 from adapter_export.basemodel import load_base
 from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.add import graph_tensors
-from adapter_export.bundle.manifest import DECODER, ENCODER, Manifest, adapter_path, read_manifest
+from adapter_export.bundle.graphs import DECODER, ENCODER, is_past
+from adapter_export.bundle.manifest import Manifest, adapter_path, read_manifest
+from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.export import saving
 from adapter_export.export.bundle import write_bundle
 from adapter_export.export.lower import Lowered
 from adapter_export.export.saving import WEIGHTS
-from adapter_export.export.stages import is_cache
 from adapter_export.injection import inject
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
@@ -130,7 +131,7 @@ def test_each_graph_computes_its_own_part_only(pair: Pair) -> None:
 def test_the_boundary(pair: Pair) -> None:
     encoder, decoder = pair.manifest.graphs[ENCODER], pair.manifest.graphs[DECODER]
     assert list(encoder.outputs)[:3] == ["last_hidden_state", "present.0.encoder.key", "present.0.encoder.value"]
-    plain = [name for name in decoder.inputs if not is_cache(name)]
+    plain = [name for name in decoder.inputs if not is_past(name)]
     assert plain == ["input_ids", "encoder_attention_mask"][: len(plain)]
     assert decoder.inputs["past_key_values.0.decoder.key"].shape[2] == "past_sequence"
     assert decoder.outputs["present.1.decoder.value"].shape[2] == "past_sequence + sequence"
@@ -162,7 +163,7 @@ def large(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pair:
         file: Lowered(ir.load(pair.folder / file), info.inputs, info.outputs, pair.manifest.sites)
         for file, info in pair.manifest.graphs.items()
     }
-    made.manifest = write_bundle(made.folder, pair.base, graphs, "swappable", pair.adapters)
+    made.manifest = write_bundle(made.folder, pair.base, graphs, Mode.SWAPPABLE, pair.adapters)
     made.sessions = sessions(made.folder)
     return made
 

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from adapter_export.bundle.adapter_file import write_adapter_file
-from adapter_export.bundle.manifest import AdapterInfo, AdapterTensorInfo, GraphInfo, Manifest, SiteInfo, TensorInfo
+from adapter_export.bundle.manifest import (
+    AdapterInfo,
+    AdapterTensorInfo,
+    GraphInfo,
+    Manifest,
+    SiteInfo,
+    SiteRole,
+    TensorInfo,
+)
+from adapter_export.bundle.modes import Mode
+from adapter_export.dtypes import DType
 from adapter_export.outputs.record import Record
 from adapter_export.parity.recording.recorder import FORMAT, FORMAT_VERSION
 from tests.fuzz.targets import HUB_CONFIG, INFO
@@ -123,13 +133,13 @@ def _objects() -> dict[str, Any]:
         "target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"],
         "modules_to_save": None, "fan_in_fan_out": False,
     }  # fmt: skip
-    tensor = AdapterTensorInfo("float32", (8,), 1.0)
+    tensor = AdapterTensorInfo(DType.FLOAT32, (8,), 1.0)
     graph = GraphInfo(
-        {"input_ids": TensorInfo("int64", ("batch", "sequence"))}, {"logits": TensorInfo("float32", (2,))}
+        {"input_ids": TensorInfo(DType.INT64, ("batch", "sequence"))}, {"logits": TensorInfo(DType.FLOAT32, (2,))}
     )
     manifest = Manifest(
-        "0.1.0", "swappable", "text-classification", "float32", 20, INFO, {"model.onnx": graph},
-        (SiteInfo("m", "output", "IA3", "ia3", {"m.ia3.l": tensor}, {"x": "m"}),),
+        "0.1.0", Mode.SWAPPABLE, "text-classification", DType.FLOAT32, 20, INFO, {"model.onnx": graph},
+        (SiteInfo("m", "output", SiteRole.ADAPTER, "IA3", "ia3", "ia3", {"m.ia3.l": tensor}, {"x": "m"}),),
         (AdapterInfo("a", "ia3", "peft", "ab" * 32, 8, ("no", "yes"), None, "adapters/a.onnx_adapter"),),
         {"model.onnx": "ab" * 32, "adapters/a.onnx_adapter": "ab" * 32}, labels=("x",), rotary_border=4,
     )  # fmt: skip

@@ -17,12 +17,14 @@ import pytest
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
-from adapter_export.bundle.manifest import MODEL
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.export.bundle import write_bundle
-from adapter_export.export.export import head_defaults, union_of_sites
+from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import lower
+from adapter_export.export.modes import union_of_sites
 from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import scoring
 from adapter_export.export.storage import Constants, Overridable
@@ -92,7 +94,7 @@ class Exported:
         own = traced.of(base)
         swappable = lower(own, sites, Overridable(), head_defaults(base), last)
         embedded = lower(own, sites, Constants(adapter_tensors(adapter)), head_defaults(base), last)
-        write_bundle(folder, base, {MODEL: swappable}, "swappable", {"t": adapter})
+        write_bundle(folder, base, {MODEL: swappable}, Mode.SWAPPABLE, {"t": adapter})
         save_graph(embedded, folder / "embedded.onnx")
         if adapter.method == "ia3":
             merge_into(base.module, adapter)

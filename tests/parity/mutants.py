@@ -19,10 +19,11 @@ from safetensors.numpy import load_file
 
 from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_file
 from adapter_export.bundle.add import add_adapter
-from adapter_export.bundle.manifest import MODEL, read_manifest
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
-from adapter_export.export.passes.functions import Function
+from adapter_export.export.function import Function
 from adapter_export.methods.contract import Block
 from adapter_export.naming import DOMAIN
 from tests.bundles import Exported

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.manifest import TensorInfo
+from adapter_export.dtypes import DType
 from adapter_export.errors import InputError
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.borders import borders_of
@@ -27,7 +28,9 @@ from adapter_export.parity.cases import (
 )
 
 LIMITS = TextLimits(vocabulary=50, pad=3, types=2, longest=64, values=32)
-TEXT = {name: TensorInfo("int64", ("batch", "sequence")) for name in ("input_ids", "attention_mask", "token_type_ids")}
+TEXT = {
+    name: TensorInfo(DType.INT64, ("batch", "sequence")) for name in ("input_ids", "attention_mask", "token_type_ids")
+}
 
 
 def test_every_shape_that_is_judged() -> None:
@@ -90,12 +93,12 @@ def test_every_token_but_padding_is_drawn() -> None:
 
 def test_images() -> None:
     assert image_cases() == [Case(1), Case(2), Case(3)]
-    inputs = make_inputs(Case(2), {"pixel_values": TensorInfo("float32", ("batch", 3, 16, 8))}, None, seed=0)
+    inputs = make_inputs(Case(2), {"pixel_values": TensorInfo(DType.FLOAT32, ("batch", 3, 16, 8))}, None, seed=0)
     assert inputs["pixel_values"].shape == (2, 3, 16, 8)
     assert inputs["pixel_values"].dtype == np.float32
 
 
-SOUNDS = {"input_features": TensorInfo("float32", ("batch", 8, 20)), "decoder_input_ids": TEXT["input_ids"]}
+SOUNDS = {"input_features": TensorInfo(DType.FLOAT32, ("batch", 8, 20)), "decoder_input_ids": TEXT["input_ids"]}
 
 
 def test_sounds_and_the_texts_of_the_decoder() -> None:
@@ -111,7 +114,7 @@ def test_sounds_and_the_texts_of_the_decoder() -> None:
 
 
 def test_texts_and_images_differ_in_number() -> None:
-    pixels = {"pixel_values": TensorInfo("float32", ("image_batch", 3, 16, 8))}
+    pixels = {"pixel_values": TensorInfo(DType.FLOAT32, ("image_batch", 3, 16, 8))}
     assert cases_for({**TEXT, **pixels}, LIMITS) == text_cases(LIMITS)
     inputs = make_inputs(Case(2, 9, "left"), {**TEXT, **pixels}, LIMITS, seed=0)
     assert (len(inputs["pixel_values"]), len(inputs["input_ids"])) == (3, 2)
@@ -133,7 +136,7 @@ def test_texts_with_an_end_token(case: Case, pad: int) -> None:
 @pytest.mark.parametrize("limits", [LIMITS, None])
 def test_an_input_of_another_kind_is_refused(limits: TextLimits | None) -> None:
     with pytest.raises(InputError, match="graph input 'bbox': parity can make"):
-        make_inputs(Case(1, 4), {"bbox": TensorInfo("int64", ("batch", "sequence", 4))}, limits, seed=0)
+        make_inputs(Case(1, 4), {"bbox": TensorInfo(DType.INT64, ("batch", "sequence", 4))}, limits, seed=0)
 
 
 def test_positions_that_are_compared() -> None:

@@ -15,11 +15,11 @@ from adapter_export.parity.judge import LIMITS, Verdict, judge
 from adapter_export.parity.measure import Error, ErrorPair, Measurement, OutputArrays, Tokens
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
-from adapter_export.runtime.generation.choose import RowChooser
 from adapter_export.runtime.generation.config import GenerationConfig
-from adapter_export.runtime.generation.kinds import CrossFeeds, DecoderFeeds
+from adapter_export.runtime.generation.decoder_inputs import CrossFeeds, DecoderFeeds
 from adapter_export.runtime.generation.processors import Row
 from adapter_export.runtime.generation.rules import Rules
+from adapter_export.runtime.generation.sampling import RowChooser
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapter_export.bundle.manifest import DECODER, ENCODER
+from adapter_export.bundle.graphs import DECODER, ENCODER
 from adapter_export.parity import pytorch_models as module
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import ParityReport

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.bundle.manifest import ENCODER, read_manifest
+from adapter_export.bundle.graphs import ENCODER
+from adapter_export.bundle.manifest import read_manifest
 from adapter_export.parity import providers as module
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.providers import check_provider, judge_placement, profile, read_profile

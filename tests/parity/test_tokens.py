@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from adapter_export.bundle.manifest import GraphInfo, Manifest, TensorInfo, read_manifest
+from adapter_export.dtypes import DType
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.tokens import check_tokens
 from adapter_export.tokenizer import SAMPLES, exportable_tokenizer, write_tokenizer
@@ -21,7 +22,7 @@ TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_
 
 
 def text_inputs(manifest: Manifest, *names: str) -> Manifest:
-    graph = GraphInfo({name: TensorInfo("int64", ("batch", "sequence")) for name in names}, manifest.outputs)
+    graph = GraphInfo({name: TensorInfo(DType.INT64, ("batch", "sequence")) for name in names}, manifest.outputs)
     return replace(manifest, graphs={manifest.model: graph})
 
 

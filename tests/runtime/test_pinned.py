@@ -17,8 +17,8 @@ from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.manifest import MANIFEST
 from adapter_export.cli import main
 from adapter_export.errors import AdapterExportError, InputError
+from adapter_export.runtime.adapters.watching import BundleWatch
 from adapter_export.runtime.session import AdapterSession
-from adapter_export.runtime.watching import BundleWatch
 from tests.bundles import Exported
 
 IDS = np.array([[5, 6, 7]])

@@ -180,7 +180,7 @@ before = graph.run(["logits"])["logits"].numpy()
 holding, done = threading.Event(), threading.Event()
 
 def hold():
-    with session._residents._changed:
+    with session._pool._changed:
         holding.set()
         done.wait()
 

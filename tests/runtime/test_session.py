@@ -23,15 +23,18 @@ from adapter_export.basemodel import load_base
 from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_file
 from adapter_export.bundle.adapter_format import AdapterContent
 from adapter_export.bundle.add import add_adapter
-from adapter_export.bundle.manifest import MANIFEST, MODEL, adapter_path, read_manifest
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.manifest import MANIFEST, adapter_path, read_manifest
+from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.dtypes import DType
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.injection import inject
 from adapter_export.runtime import provider as provider_module
-from adapter_export.runtime import verified as verified_module
+from adapter_export.runtime.adapters import file_cache as file_cache_module
+from adapter_export.runtime.adapters.file_cache import AdapterFileCache
 from adapter_export.runtime.inputs import check_positions
 from adapter_export.runtime.session import AdapterSession
-from adapter_export.runtime.verified import VerifiedFiles
 from tests.bundles import Exported
 from tests.tiny import POSITIONS
 
@@ -259,20 +262,21 @@ class TestInputs:
         from adapter_export.bundle.manifest import TensorInfo
         from adapter_export.runtime.inputs import check_inputs
 
-        info = {"pixel_values": TensorInfo("float32", ("batch", 3, 4))}
+        info = {"pixel_values": TensorInfo(DType.FLOAT32, ("batch", 3, 4))}
         check_inputs({"pixel_values": np.zeros((2, 3, 4), "f4")}, info)
         with pytest.raises(InputError, match=r"expected shape \['batch', 3, 4\], found \[2, 1, 4\]"):
             check_inputs({"pixel_values": np.zeros((2, 1, 4), "f4")}, info)
 
     def test_rows_that_would_be_given_each_others_end_tokens(self) -> None:
         """BART's and T5's classifiers find the end tokens of a whole batch; PyTorch refuses such a batch, too."""
-        from adapter_export.bundle.manifest import MODEL, GraphInfo, Manifest
+        from adapter_export.bundle.graphs import MODEL
+        from adapter_export.bundle.manifest import GraphInfo, Manifest
         from adapter_export.modelinfo import ModelInfo
         from adapter_export.runtime.inputs import check_ends, shared_end
 
         info = ModelInfo("bart", "BartForSequenceClassification", "model", True, 8, {}, {})
         graphs = {MODEL: GraphInfo({}, {})}
-        manifest = Manifest("1", "bank", "text-classification", "float32", 20, info, graphs, (), (), {})
+        manifest = Manifest("1", Mode.BANK, "text-classification", DType.FLOAT32, 20, info, graphs, (), (), {})
         config = {"is_encoder_decoder": True, "eos_token_id": 2}
         assert shared_end(manifest, config) == 2
         assert shared_end(manifest, {**config, "is_encoder_decoder": False}) is None
@@ -449,15 +453,15 @@ class TestLoading:
         expected: dict[str | None, np.ndarray],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        read = VerifiedFiles.read
+        read = AdapterFileCache.read
 
         def read_late(*arguments: Any) -> dict[str, np.ndarray]:
-            monkeypatch.setattr(VerifiedFiles, "read", read)
+            monkeypatch.setattr(AdapterFileCache, "read", read)
             add_adapter(copied, {"ia3_two": swappable_bundle.adapters["pfeiffer_five"]}, force=True)
             return read(*arguments)
 
         with AdapterSession(copied) as session:
-            monkeypatch.setattr(VerifiedFiles, "read", read_late)
+            monkeypatch.setattr(AdapterFileCache, "read", read_late)
             assert np.array_equal(session.run(inputs, adapter="ia3_two")["logits"], expected["pfeiffer_five"])
 
 
@@ -474,7 +478,7 @@ class TestFiles:
 
     def test_where_numbers_lie_in_files_alike_is_kept_once(self, copied: Path, swappable_bundle: Exported) -> None:
         add_adapter(copied, {"again": swappable_bundle.adapters["ia3_two"]})
-        manifest, files = read_manifest(copied), VerifiedFiles()
+        manifest, files = read_manifest(copied), AdapterFileCache()
 
         def kept() -> int:
             gc.collect()
@@ -492,9 +496,9 @@ class TestFiles:
         self, copied: Path, inputs: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         parsed = []
-        parse = verified_module.parse_adapter_file
+        parse = file_cache_module.parse_adapter_file
         monkeypatch.setattr(
-            verified_module, "parse_adapter_file", lambda path, *rest: parsed.append(path.stem) or parse(path, *rest)
+            file_cache_module, "parse_adapter_file", lambda path, *rest: parsed.append(path.stem) or parse(path, *rest)
         )
         with AdapterSession(copied) as session:
             assert sorted(parsed) == sorted(NAMES)

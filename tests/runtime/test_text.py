@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.bundle.manifest import MODEL, GraphInfo, Manifest, TensorInfo, read_manifest
+from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.manifest import GraphInfo, Manifest, TensorInfo, read_manifest
+from adapter_export.dtypes import DType
 from adapter_export.errors import InputError
 from adapter_export.runtime.text import TextEncoder, at_last_token, mean_pooled, probabilities
 from tests.bundles import Exported
@@ -21,7 +23,7 @@ TEXTS = ("a good movie", "the dark house was not for me", "bad", "it is cold col
 
 
 def takes(manifest: Manifest, *names: str) -> Manifest:
-    inputs = {name: TensorInfo("int64", ("batch", "sequence")) for name in names}
+    inputs = {name: TensorInfo(DType.INT64, ("batch", "sequence")) for name in names}
     return replace(manifest, graphs={MODEL: GraphInfo(inputs, manifest.outputs)})
 
 

@@ -125,7 +125,9 @@ def _lower(model: Path, adapter: Path, task: str | None, bundle: Path | None) ->
 
         def eight_bits() -> tuple[Subject, float]:
             subject = open_subject(model, adapter, task, "float32")
-            heads = {str(site["module"]) for site in manifest.get("sites", ()) if site.get("method") == "head"}
+            sites = manifest.get("sites", ())
+            # Version 1 of the manifest has the method `head` in place of the role.
+            heads = {str(site["module"]) for site in sites if "head" in (site.get("role"), site.get("method"))}
             own = [name for name, _ in subject.model.named_modules() if subject.is_adapter(name)]
             kept = [name for name, _ in subject.model.named_modules() if any(_ends(name, head) for head in heads)]
             if heads:  # AdapterHub stores flexible heads in a module of their own

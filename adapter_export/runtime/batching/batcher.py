@@ -13,9 +13,8 @@ from types import TracebackType
 
 import numpy as np
 
-from adapter_export.bundle.manifest import MANY
 from adapter_export.errors import InputError, Unavailable
-from adapter_export.runtime.batching.choose import Limits
+from adapter_export.runtime.batching.grouping import Limits
 from adapter_export.runtime.batching.padding import Padding
 from adapter_export.runtime.batching.queue import RequestQueue, closed
 from adapter_export.runtime.batching.request import Outputs, Request
@@ -160,7 +159,7 @@ class DynamicBatcher:
     def _request(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> Request:
         self._home.check()
         self._padding.check(inputs)
-        group = self._padding.group(inputs), None if self._session.manifest.mode == "bank" else adapter
+        group = self._padding.group(inputs), None if self._session.manifest.mode.per_row else adapter
         return Request(dict(inputs), adapter, self._padding.length(inputs), group)
 
     def _knows(self, adapter: str | None) -> bool:
@@ -171,7 +170,7 @@ class DynamicBatcher:
         try:
             self._session.labels(adapter)
         except InputError:
-            if self._session.manifest.mode not in MANY:
+            if self._session.manifest.mode.in_graph:
                 raise
             return adapter in self._session.adapters
         return True

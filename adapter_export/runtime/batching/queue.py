@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from adapter_export.errors import Unavailable
-from adapter_export.runtime.batching.choose import Limits, choose
+from adapter_export.runtime.batching.grouping import Limits, choose
 from adapter_export.runtime.batching.request import Outputs, Request
 
 

@@ -1,4 +1,4 @@
-"""What a bundle's own files say about generating: where it begins and ends, by which rules, and how far it can go."""
+"""What a bundle's own files say about generating: where it begins and ends, and by which rules."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter_export.architectures.positions import FIELDS
-from adapter_export.architectures.registry import facts
 from adapter_export.checkpoints.files import optional_json, read_json
 from adapter_export.reading.files import present
 from adapter_export.runtime.generation.rules import Rules, read_rules, token_ids
@@ -17,15 +15,20 @@ from adapter_export.runtime.generation.unread import unread, unread_of_draws
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """eos: token ids that end a row. pad: fills a batch; it is masked, so any token does. max_positions: the decoder's
-    longest sequence, None without a limit. begin: tokens an encoder-decoder begins with, none for others. rules: how
-    tokens are chosen. max_new_tokens: how many, None where the file does not say. unread: fields that would change what
-    is written, and are not read; unread_of_draws: those that count where tokens are drawn.
+    """What a bundle says about generating.
+
+    Attributes:
+        eos: Token ids that end a row.
+        pad: Token that fills a batch. It is masked, so any token is right.
+        begin: Tokens that the text of an encoder-decoder begins with; none for other models.
+        rules: How tokens are chosen.
+        max_new_tokens: How many new tokens; None where the file does not say.
+        unread: Fields that would change the tokens and are not read.
+        unread_of_draws: The same, of fields that matter only where tokens are drawn.
     """
 
     eos: tuple[int, ...] = ()
     pad: int = 0
-    max_positions: int | None = None
     begin: tuple[int, ...] = ()
     rules: Rules = field(default_factory=Rules)
     max_new_tokens: int | None = None
@@ -53,9 +56,6 @@ def read_generation_config(bundle: str | Path) -> GenerationConfig:
     def ids(name: str, found: Mapping[str, Any]) -> tuple[int, ...]:
         return token_ids(file if values.get(name) is not None else model_file, name, found.get(name))
 
-    relative = facts(str(model.get("model_type"))).positions.relative
-    limits = [] if relative else [ids(name, text) for name in FIELDS]
-    known = [limit[0] for limit in limits if limit and limit[0] > 0]
     begin: tuple[int, ...] = ()
     if model.get("is_encoder_decoder") is True:
         begin = (ids("decoder_start_token_id", both) or ids("bos_token_id", both))[:1]
@@ -63,7 +63,6 @@ def read_generation_config(bundle: str | Path) -> GenerationConfig:
     return GenerationConfig(
         eos=ids("eos_token_id", values),
         pad=next(iter(ids("pad_token_id", both)), 0),
-        max_positions=known[0] if known else None,
         begin=begin,
         rules=read_rules(file, values),
         max_new_tokens=new[0] if new and new[0] > 0 else None,

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from adapter_export.runtime.generation.bound import CachedDecoder
-from adapter_export.runtime.generation.choose import RowChooser
-from adapter_export.runtime.generation.kinds import Feeds
+from adapter_export.runtime.generation.bound_graph import CachedDecoder
+from adapter_export.runtime.generation.decoder_inputs import Feeds
+from adapter_export.runtime.generation.sampling import RowChooser
 from adapter_export.runtime.process import Home
 
 # stop: a stop token was chosen. length: `max_new_tokens` are there.

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.bundle.manifest import ADAPTER_IDS, MODEL, GraphInfo, Manifest, TensorInfo
+from adapter_export.bundle.graphs import ADAPTER_IDS, MODEL
+from adapter_export.bundle.manifest import GraphInfo, Manifest, TensorInfo
+from adapter_export.bundle.modes import Mode
+from adapter_export.dtypes import DType
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 
 PAD = 9
-IDS, MASK = (TensorInfo("int64", ("batch", "sequence")) for _ in range(2))
-TEXT = {"input_ids": IDS, "attention_mask": MASK, ADAPTER_IDS: TensorInfo("int64", ("batch",))}
-OUTPUTS = {"logits": TensorInfo("int64", ("batch", 2)), "hidden": TensorInfo("int64", ("batch", "sequence"))}
+IDS, MASK = (TensorInfo(DType.INT64, ("batch", "sequence")) for _ in range(2))
+TEXT = {"input_ids": IDS, "attention_mask": MASK, ADAPTER_IDS: TensorInfo(DType.INT64, ("batch",))}
+OUTPUTS = {"logits": TensorInfo(DType.INT64, ("batch", 2)), "hidden": TensorInfo(DType.INT64, ("batch", "sequence"))}
 
 
 def manifest_of(
@@ -25,7 +28,7 @@ def manifest_of(
 ) -> Manifest:
     graph = GraphInfo(dict(inputs), dict(outputs))
     info = ModelInfo("bert", "BertModel", "bert", False, 4, {}, {})
-    return Manifest("1", mode, "features", "float32", 20, info, {MODEL: graph}, (), (), {})
+    return Manifest("1", Mode(mode), "features", DType.FLOAT32, 20, info, {MODEL: graph}, (), (), {})
 
 
 def folder_of(folder: Path, config: Mapping[str, Any] | None = None, **files: Any) -> Path:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.manifest import TensorInfo
+from adapter_export.dtypes import DType
 from adapter_export.errors import InputError
 from adapter_export.runtime.batching.padding import Padding, pad_token
 from tests.runtime.batching.fake import IDS, OUTPUTS, PAD, TEXT, folder_of, manifest_of, text
 
-PIXELS = TensorInfo("float32", ("batch", 2, "height"))
+PIXELS = TensorInfo(DType.FLOAT32, ("batch", 2, "height"))
 
 
 @pytest.fixture
@@ -65,9 +66,13 @@ def test_other_named_dims_must_be_equal(tmp_path: Path) -> None:
     ("inputs", "outputs", "config"),
     [
         ({"input_ids": IDS}, OUTPUTS, {"pad_token_id": PAD}),
-        ({**TEXT, "inputs_embeds": TensorInfo("float32", ("batch", "sequence", 4))}, OUTPUTS, {"pad_token_id": PAD}),
+        (
+            {**TEXT, "inputs_embeds": TensorInfo(DType.FLOAT32, ("batch", "sequence", 4))},
+            OUTPUTS,
+            {"pad_token_id": PAD},
+        ),
         (TEXT, OUTPUTS, {"pad_token_id": None}),
-        (TEXT, {"hidden": TensorInfo("float32", ("batch", "sequence + 1"))}, {"pad_token_id": PAD}),
+        (TEXT, {"hidden": TensorInfo(DType.FLOAT32, ("batch", "sequence + 1"))}, {"pad_token_id": PAD}),
         (TEXT, OUTPUTS, {"pad_token_id": PAD, "eos_token_id": PAD, "is_encoder_decoder": True}),
     ],
     ids=["no mask", "another input along the sequence", "no padding token", "a longer output", "it pads with its end"],
@@ -116,12 +121,12 @@ def test_rows_that_do_not_fit_are_told(texts: Padding) -> None:
     ("inputs", "outputs", "message"),
     [
         (
-            {**TEXT, "past_key_values.0.key": TensorInfo("float32", ("batch", 2, "past_sequence", 4))},
+            {**TEXT, "past_key_values.0.key": TensorInfo(DType.FLOAT32, ("batch", 2, "past_sequence", 4))},
             OUTPUTS,
             "steps with a cache",
         ),
-        (TEXT, {"logits_per_text": TensorInfo("float32", ("batch", "batch"))}, "each by itself"),
-        ({**TEXT, "pixel_values": TensorInfo("float32", ("images", 3))}, OUTPUTS, "each by itself"),
+        (TEXT, {"logits_per_text": TensorInfo(DType.FLOAT32, ("batch", "batch"))}, "each by itself"),
+        ({**TEXT, "pixel_values": TensorInfo(DType.FLOAT32, ("images", 3))}, OUTPUTS, "each by itself"),
     ],
     ids=["cache", "rows against rows", "another batch"],
 )

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 import pytest
 
 from adapter_export.errors import Unavailable
-from adapter_export.runtime.batching.choose import Limits
+from adapter_export.runtime.batching.grouping import Limits
 from adapter_export.runtime.batching.queue import RequestQueue
 from adapter_export.runtime.batching.request import Request
 

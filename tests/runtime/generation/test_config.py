@@ -31,12 +31,8 @@ def test_nothing_is_known(tmp_path: Path) -> None:
     assert read(tmp_path, {"eos_token_id": None, "pad_token_id": -1}) == GenerationConfig()
 
 
-def test_limits_by_the_names_of_architectures(tmp_path: Path) -> None:
-    assert read(tmp_path, {"n_positions": 1024, "model_type": "gpt2"}).max_positions == 1024
-    assert read(tmp_path, {"max_target_positions": 448, "model_type": "whisper"}).max_positions == 448
-    assert read(tmp_path, {"n_positions": 512, "model_type": "t5"}).max_positions is None
-    nested = {"text_config": {"max_position_embeddings": 64, "eos_token_id": 9}}
-    assert read(tmp_path, nested) == GenerationConfig((9,), 0, 64)
+def test_the_part_for_texts_of_a_model_of_several(tmp_path: Path) -> None:
+    assert read(tmp_path, {"text_config": {"eos_token_id": 9}}) == GenerationConfig((9,))
 
 
 def test_what_an_encoder_decoder_begins_with(tmp_path: Path) -> None:

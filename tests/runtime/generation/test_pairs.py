@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adapter_export.basemodel import load_base
-from adapter_export.bundle.manifest import ENCODER
+from adapter_export.bundle.graphs import ENCODER
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.injection import inject
@@ -102,7 +102,7 @@ def test_each_row_is_what_it_is_alone(pair: Pair, settings: dict[str, Any]) -> N
 
 
 def test_the_encoder_runs_once_and_not_before_it_is_asked_for(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adapter_export.runtime.generation.bound import BoundGraph
+    from adapter_export.runtime.generation.bound_graph import BoundGraph
 
     encoder = pair.session._sessions[ENCODER]
     runs = []
@@ -134,12 +134,12 @@ def test_a_prefix_is_written_first(pair: Pair) -> None:
 
 
 def test_limits(pair: Pair) -> None:
-    config = pair.session.generation_config
-    if config.max_positions is None:
+    longest = pair.session.manifest.longest_text
+    if longest is None:
         assert pair.exported.base.name.startswith("t5")
         assert len(pair.tokens(None, max_new_tokens=POSITIONS + 5)[0]) == POSITIONS + 5
         return
-    assert config.max_positions == POSITIONS
+    assert longest == POSITIONS
     assert len(pair.tokens(None, max_new_tokens=POSITIONS)[0]) == POSITIONS
     with pytest.raises(InputError, match=f"prompt 0: 1 tokens and {POSITIONS + 1} new ones do not fit"):
         pair.tokens(None, max_new_tokens=POSITIONS + 1)
@@ -152,7 +152,7 @@ def test_prompts_that_are_something_else(pair: Pair) -> None:
             ([[5], []], "prompt 1: expected at least one token, found none"),
             ([[5, n]], f"prompt 0: expected tokens from 0 to below {n}, found {n}"),
         ]
-        if pair.session.generation_config.max_positions is not None:
+        if pair.session.manifest.longest_text is not None:
             cases.append(([[5] * (POSITIONS + 1)], "prompt 0: .* do not fit in the 96 positions"))
     else:
         one = pair.prompts[0]

@@ -1,0 +1,63 @@
+"""The graphs of a bundle and the names of their inputs and outputs.
+
+A cache goes in as `past_key_values.N.key` and `.value`, and comes out as `present.N.key` and `.value`, the names that
+runtimes for language models know. In an encoder-decoder, `decoder.` (self-attention) or `encoder.` (cross-attention)
+stands before `key` and `value`.
+"""
+
+from __future__ import annotations
+
+from adapter_export.choices import Choice
+
+# Which adapter each row has, int64 [batch]; an input of graphs of mode bank.
+ADAPTER_IDS = "adapter_ids"
+# The named axis of a task head's outputs where adapters bring heads of different sizes.
+NUM_LABELS = "num_labels"
+PAST, PRESENT = "past_key_values.", "present."
+
+
+class GraphRole(Choice):
+    """What a graph of a bundle is for. The value is the name of its file.
+
+    MODEL    the whole model; the only graph of its bundle.
+    ENCODER  the encoder of an encoder-decoder that generates.
+    DECODER  its decoder, with a cache.
+    """
+
+    MODEL = "model.onnx"
+    ENCODER = "encoder_model.onnx"
+    DECODER = "decoder_model.onnx"
+
+
+MODEL, ENCODER, DECODER = GraphRole.MODEL, GraphRole.ENCODER, GraphRole.DECODER
+
+
+def is_past(name: str) -> bool:
+    """Whether an input of this name is part of a cache."""
+    return name.startswith(PAST)
+
+
+def is_cache(name: str) -> bool:
+    """Whether an input or an output of this name is part of a cache."""
+    return name.startswith((PAST, PRESENT))
+
+
+def past_of(present: str) -> str:
+    """Returns the input that takes, in the next run, what the output `present` gives in this one."""
+    return PAST + present.removeprefix(PRESENT)
+
+
+def present_of(past: str) -> str:
+    """Returns the output that grows the cache which goes in as `past`."""
+    return PRESENT + past.removeprefix(PAST)
+
+
+def past_name(layer: int, tensor: str, side: str = "") -> str:
+    """Returns the name of the input with a layer's keys or values.
+
+    Args:
+        layer: Number of the layer.
+        tensor: `key` or `value`.
+        side: In an encoder-decoder `decoder.` (self-attention) or `encoder.` (cross-attention).
+    """
+    return f"{PAST}{layer}.{side}{tensor}"

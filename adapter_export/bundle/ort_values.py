@@ -1,0 +1,39 @@
+"""Arrays as values of ONNX Runtime, bfloat16 included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapter_export.dtypes import ONNX_BFLOAT16, DType
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+def ort_value(array: np.ndarray) -> ort.OrtValue:
+    """Returns the array as a value of ONNX Runtime on the host, which shares the array's memory."""
+    import onnxruntime as ort
+
+    if needs_ort_value(array):
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), ONNX_BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def needs_ort_value(array: np.ndarray) -> bool:
+    """Whether ONNX Runtime takes the array only as one of its own values: true of bfloat16."""
+    return str(array.dtype.name) == DType.BFLOAT16
+
+
+def new_ort_value(dtype: str, shape: tuple[int, ...] | list[int], device: str) -> ort.OrtValue:
+    """Returns a value of ONNX Runtime with memory of its own on the device, not filled.
+
+    Args:
+        dtype: Name of its data type.
+        shape: Its sizes.
+        device: `cpu` or `cuda`.
+    """
+    import onnxruntime as ort
+
+    return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), DType(dtype).onnxruntime_element, str(device), 0)

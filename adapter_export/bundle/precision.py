@@ -1,0 +1,59 @@
+"""What the graphs of a bundle are made for: their precision, quantized weights, and fused operators of a provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adapter_export.choices import Choice
+
+if TYPE_CHECKING:
+    from adapter_export.dtypes import DType
+
+
+class Precision(Choice):
+    """The data type that a graph computes in, as users write it."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+    @property
+    def dtype(self) -> DType:
+        """The data type of weights, activations and adapters."""
+        from adapter_export.dtypes import DType
+
+        return {Precision.FP32: DType.FLOAT32, Precision.FP16: DType.FLOAT16, Precision.BF16: DType.BFLOAT16}[self]
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of one value."""
+        return 4 if self is Precision.FP32 else 2
+
+
+class Quantization(Choice):
+    """How the matrices of the base model are stored. Adapters keep the graph's dtype.
+
+    NONE  in the graph's dtype.
+    INT8  as 8-bit integers in blocks, each with a scale.
+    """
+
+    NONE = "none"
+    INT8 = "int8"
+
+    @property
+    def used(self) -> bool:
+        """Whether weights are quantized."""
+        return self is not Quantization.NONE
+
+
+class Fusion(Choice):
+    """Whose fused operators a graph uses: those of ONNX Runtime's provider of that name, or none."""
+
+    NONE = "none"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+    @property
+    def used(self) -> bool:
+        """Whether the graph has fused operators. It then runs in ONNX Runtime alone."""
+        return self is not Fusion.NONE

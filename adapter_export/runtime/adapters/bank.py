@@ -1,0 +1,240 @@
+"""The adapters of a bank: many in memory at once, and each row of a batch with its own."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapter_export.bundle.bank import NO_ADAPTER, padding_of, rows_table
+from adapter_export.bundle.graphs import ADAPTER_IDS
+from adapter_export.bundle.manifest import Manifest, TensorInfo
+from adapter_export.bundle.no_adapter import no_adapter_tensors
+from adapter_export.errors import InputError
+from adapter_export.providers import Provider
+from adapter_export.runtime.adapters.loaded import Lease, Load, LoadedAdapter
+from adapter_export.runtime.adapters.rows import Rows
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+# How long a batch waits for slots that other runs hold.
+WAIT_SECONDS = 60.0
+
+
+@dataclass(eq=False)
+class _Occupied:
+    """A slot with an adapter.
+
+    Attributes:
+        adapter: The adapter, without its tensors, which are in the rows.
+        slot: Number of the slot.
+        rows: The adapter's row by operator, for those operators that it has tensors of.
+        leases: Number of leases that hold the adapter.
+        gone: Whether the name of the adapter now belongs to another adapter, or to none.
+    """
+
+    adapter: LoadedAdapter
+    slot: int
+    rows: Mapping[str, int]
+    leases: int = 0
+    gone: bool = False
+
+
+class BankPool:
+    """Up to `slots` adapters, for many threads. An adapter that a lease holds is neither overwritten nor evicted.
+
+    When all slots are taken, the adapter that no lease has used for the longest time is evicted. When leases hold all
+    of them, the next lease waits, up to WAIT_SECONDS. An adapter that replaces another of its name gets a slot of its
+    own: leases keep the previous version, and the next lease gets the new one.
+    """
+
+    def __init__(
+        self, manifest: Manifest, no_adapter: Mapping[str, np.ndarray], slots: int, provider: Provider
+    ) -> None:
+        """Makes an empty bank.
+
+        Args:
+            manifest: The manifest of the bundle.
+            no_adapter: Tensors of no adapter that are not one repeated value (the base model's own task head).
+            slots: How many adapters are in memory at once.
+            provider: Where the session runs.
+
+        Raises:
+            InputError: `slots` is less than 1.
+        """
+        if slots < 1:
+            raise InputError(f"slots {slots}: expected at least 1")
+        self.slots: int | None = slots
+        self._slots = slots
+        # Reentrant: the garbage collector may release a lease while this thread holds the lock. That only adds free
+        # slots.
+        self._changed = threading.Condition(threading.RLock())
+        self._occupied: OrderedDict[str, _Occupied] = OrderedDict()  # least recently used first
+        self._free = list(range(slots, 0, -1))
+        self.loads: Counter[str] = Counter()
+        self.evictions: Counter[str] = Counter()
+        defaults = no_adapter_tensors(manifest, no_adapter)
+        padding = {
+            name: padding_of(site.role, info.shape) for site in manifest.sites for name, info in site.tensors.items()
+        }
+        self._rows = {
+            op_name: Rows(tensors, {name: defaults[name] for name in tensors}, padding, slots, provider)
+            for op_name, tensors in _by_operator(manifest).items()
+        }
+        self._op_names = {name: site.op_name for site in manifest.sites for name in site.tensors}
+        # How often each name was put or removed. A file read before the last change is out of date.
+        self._changes: Counter[str] = Counter()
+        # The entries of a slot are written before any run gets its number, and stay while a run has it.
+        self._tables = {op_name: np.zeros(1 + slots, np.int64) for op_name in self._rows}
+        self._no_rows = np.zeros(1 + slots, np.int64)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Least recently used first."""
+        with self._changed:
+            return tuple(self._occupied)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the adapters in their rows."""
+        with self._changed:
+            return sum(rows.used * rows.row_bytes for rows in self._rows.values())
+
+    def get(self, name: str) -> LoadedAdapter | None:
+        with self._changed:
+            found = self._occupied.get(name)
+        return None if found is None else found.adapter
+
+    def put(self, adapter: LoadedAdapter) -> None:
+        with self._changed:
+            self._wait(lambda: bool(self._free) or self._idle() is not None)
+            self._changes[adapter.name] += 1
+            self._place(adapter)
+
+    def remove(self, name: str) -> bool:
+        with self._changed:
+            self._changes[name] += 1
+            if (found := self._occupied.pop(name, None)) is None:
+                return False
+            self._retire(found)
+            return True
+
+    def clear(self) -> None:
+        for name in self.names:
+            self.remove(name)
+
+    def lease(self, rows: Sequence[str | None], load: Load) -> Lease:
+        wanted = list(dict.fromkeys(name for name in rows if name is not None))
+        if len(wanted) > self._slots:
+            raise InputError(f"adapters: {len(wanted)} different ones in a batch, but the bank has {self._slots} slots")
+        # Files are read without the lock: another thread may put or evict the name meanwhile.
+        read: dict[str, LoadedAdapter] = {}
+        changes: dict[str, int] = {}
+        while True:
+            with self._changed:
+                self._wait(lambda: self._fit(wanted))
+                fresh = {name for name in read if changes[name] == self._changes[name]}
+                unread = [name for name in wanted if name not in self._occupied and name not in fresh]
+                if not unread:
+                    return self._leased(rows, self._hold(wanted, read))
+                changes |= {name: self._changes[name] for name in unread}
+            read |= {name: load(name) for name in unread}
+
+    def _hold(self, wanted: Sequence[str], read: Mapping[str, LoadedAdapter]) -> list[_Occupied]:
+        """Takes leases of the adapters, first of those in memory, so that none of them is evicted for another."""
+        held: list[_Occupied] = []
+        try:
+            for name in sorted(wanted, key=lambda name: name not in self._occupied):
+                occupied = self._occupied.get(name) or self._place(read[name])
+                occupied.leases += 1
+                held.append(occupied)
+                self._occupied.move_to_end(name)
+        except BaseException:
+            self._release(held)
+            raise
+        return held
+
+    def _leased(self, names: Sequence[str | None], held: Sequence[_Occupied]) -> Lease:
+        by_name = {occupied.adapter.name: occupied for occupied in held}
+        slots = [NO_ADAPTER if name is None else by_name[name].slot for name in names]
+        feeds: dict[str, np.ndarray | ort.OrtValue] = {ADAPTER_IDS: np.array(slots, np.int64)}
+        for op_name, rows in self._rows.items():
+            # An operator that no row uses gets row 0 alone: no matrices are copied and multiplied to add zeros.
+            used = any(op_name in occupied.rows for occupied in held)
+            feeds |= rows.values if used else rows.row_zero
+            feeds[rows_table(op_name)] = self._tables[op_name] if used else self._no_rows
+        adapters = [None if name is None else by_name[name].adapter for name in names]
+        return Lease(feeds, adapters, lambda: self._release(held))
+
+    def _release(self, held: Sequence[_Occupied]) -> None:
+        with self._changed:
+            for occupied in held:
+                occupied.leases -= 1
+                if occupied.gone:
+                    self._free_slot(occupied)
+            self._changed.notify_all()
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        """Waits until `ready` returns True. The caller holds the lock, which is free while this waits."""
+        if not self._changed.wait_for(ready, WAIT_SECONDS):
+            raise InputError(
+                f"slots: all {self._slots} of the bank are held by runs under way, for {WAIT_SECONDS:.0f} s now; end "
+                "generations that nobody reads, or open the session with more slots"
+            )
+
+    def _fit(self, wanted: Sequence[str]) -> bool:
+        """Whether there is room for those of the adapters that are not in memory yet."""
+        missing = sum(name not in self._occupied for name in wanted)
+        idle = sum(occupied.leases == 0 and name not in wanted for name, occupied in self._occupied.items())
+        return missing <= len(self._free) + idle
+
+    def _idle(self) -> str | None:
+        return next((name for name, occupied in self._occupied.items() if occupied.leases == 0), None)
+
+    def _place(self, adapter: LoadedAdapter) -> _Occupied:
+        """Puts the adapter into a free slot, or into that of the adapter used least recently. There is one of both."""
+        by_operator: dict[str, dict[str, np.ndarray]] = {}
+        for name, tensor in adapter.tensors.items():
+            by_operator.setdefault(self._op_names[name], {})[name] = tensor
+        for op_name, tensors in by_operator.items():
+            self._rows[op_name].make_room(tensors)  # may fail; nothing below does
+        if (old := self._occupied.pop(adapter.name, None)) is not None:
+            self._retire(old)
+        if not self._free:
+            oldest = self._idle()
+            assert oldest is not None
+            self.evictions[oldest] += 1
+            self._retire(self._occupied.pop(oldest))
+        rows = {op_name: self._rows[op_name].claim(tensors) for op_name, tensors in by_operator.items()}
+        slot = self._free.pop()
+        for op_name, table in self._tables.items():
+            table[slot] = rows.get(op_name, 0)
+        # The rows hold the numbers now.
+        occupied = _Occupied(replace(adapter, tensors={}), slot, rows)
+        self._occupied[adapter.name] = occupied
+        self.loads[adapter.name] += 1
+        return occupied
+
+    def _retire(self, occupied: _Occupied) -> None:
+        """Hides the adapter from new leases. Its slot is free when the last lease is released."""
+        occupied.gone = True
+        self._free_slot(occupied)
+        self._changed.notify_all()
+
+    def _free_slot(self, occupied: _Occupied) -> None:
+        if occupied.leases == 0:
+            for op_name, row in occupied.rows.items():
+                self._rows[op_name].give_back(row)
+            self._free.append(occupied.slot)
+
+
+def _by_operator(manifest: Manifest) -> dict[str, dict[str, TensorInfo]]:
+    found: dict[str, dict[str, TensorInfo]] = {}
+    for site in manifest.sites:
+        found.setdefault(site.op_name, {}).update(site.tensors)
+    return found

@@ -1,0 +1,145 @@
+"""What is checked when a bundle is opened: its files, its precision, and that graph and manifest agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adapter_export.bundle.adapter_file import check_tensors, read_adapter_file
+from adapter_export.bundle.bank import rows_table
+from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest, TensorInfo
+from adapter_export.bundle.unlisted import unlisted
+from adapter_export.checkpoints.files import sha256
+from adapter_export.errors import InputError, ProviderError
+from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.providers import Provider
+from adapter_export.reading.files import present
+from adapter_export.reading.shown import shortened
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+def stamp_of(bundle: Path) -> tuple[int, ...] | None:
+    """Changes whenever the manifest does: it is never written in place. None when it is gone."""
+    try:
+        found = (bundle / MANIFEST).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def check_files(bundle: Path, manifest: Manifest) -> None:
+    """Raise InputError unless the bundle's files are those the manifest was written for. Adapters are checked when they
+    are loaded; what a runtime can do without, such as a tokenizer, may be gone but not changed."""
+    adapters = {info.file for info in manifest.adapters}
+    for name, digest in manifest.files.items():
+        path = bundle / name
+        if name in adapters:
+            continue
+        if present(path):
+            if (found := sha256(path, bundle)) != digest:
+                raise InputError(f"{path}: expected a file with sha256 {digest[:12]}..., found {found[:12]}...")
+        elif name.startswith(tuple(manifest.graphs)):
+            raise InputError(f"{path}: no such file, though the bundle's manifest lists it")
+
+
+def check_digest(expected: str, verify: bool) -> None:
+    """Raise InputError for an `expect_sha256` that is no digest, or that would pin nothing."""
+    if re.fullmatch("[0-9a-f]{64}", expected) is None:
+        raise InputError(f"expect_sha256: expected 64 hexadecimal digits in lower case, found {shortened(expected)}")
+    if not verify:
+        raise InputError("expect_sha256: expected verify=True with it, found False: unread files are not pinned")
+
+
+def check_nothing_else(bundle: Path, manifest: Manifest) -> None:
+    """Raise InputError unless all files that the manifest lists are there, and no others: a file that it does not know,
+    such as a chat template, would be read all the same."""
+    if missing := [name for name in manifest.files if not present(bundle / name)]:
+        raise InputError(f"{bundle / missing[0]}: no such file, though the bundle's manifest lists it")
+    if others := unlisted(bundle, manifest):
+        raise InputError(f"{bundle / others[0]}: expected only files that the bundle's manifest lists, found this one")
+
+
+def check_dtype(manifest: Manifest, provider: Provider) -> None:
+    """Raise ProviderError for a dtype that the provider cannot compute in."""
+    if manifest.dtype.needs_cuda and provider is not Provider.CUDA:
+        raise ProviderError(
+            "provider 'cpu': the bundle computes in bfloat16, for which ONNX Runtime's CPU provider has no operators; "
+            "use provider 'cuda', or export with --dtype fp16 or fp32"
+        )
+
+
+def graphs_of(manifest: Manifest) -> tuple[Any, ...]:
+    """What must stay as it was while a session has the bundle open."""
+    return manifest.sites, manifest.base, {graph: manifest.files[graph] for graph in manifest.graphs}
+
+
+def check_graph(bundle: Path, graph: str, manifest: Manifest, session: ort.InferenceSession) -> None:
+    """Raise InputError unless graph and manifest name the same inputs, outputs and adapter tensors."""
+    overridable = {value.name for value in session.get_overridable_initializers()}
+    inputs = {value.name for value in session.get_inputs()}
+    bound = {*manifest.tensors} & inputs if manifest.bind.required else set()
+    for what, listed, found in (
+        ("input", {*manifest.graphs[graph].inputs} | bound, inputs),
+        ("output", {*manifest.graphs[graph].outputs}, {value.name for value in session.get_outputs()}),
+        ("adapter tensor", _overridable(manifest, overridable), overridable),
+    ):
+        if odd := listed ^ found:
+            side = "the manifest lists, the graph lacks" if min(odd) in listed else "the manifest does not list"
+            raise InputError(f"{bundle / graph}: {what} {min(odd)!r}: {side}")
+    # A bank has stacks of tensors, of which the manifest lists one row.
+    tensors = {} if manifest.mode.per_row else manifest.tensors
+    for what, declared, values in (
+        ("input", {**manifest.graphs[graph].inputs, **tensors}, session.get_inputs()),
+        ("output", manifest.graphs[graph].outputs, session.get_outputs()),
+        ("adapter tensor", tensors, session.get_overridable_initializers()),
+    ):
+        for value in values:
+            if (info := declared.get(value.name)) is not None and not _fits(info, value):
+                shown = f"{info.dtype} {list(info.shape)}"
+                raise InputError(
+                    f"{bundle / graph}: {what} {value.name!r}: the manifest lists it as {shown}, the graph has "
+                    f"{value.type} {value.shape}"
+                )
+
+
+def _fits(info: TensorInfo, value: Any) -> bool:
+    """Whether a value of the graph is what the manifest says: dtype, and every dim that both know as a number."""
+    dims = zip(info.shape, value.shape, strict=False)
+    sizes = all(a == b for a, b in dims if isinstance(a, int) and isinstance(b, int))
+    return value.type == info.dtype.onnxruntime and (len(info.shape) == len(value.shape) and sizes)
+
+
+def _overridable(manifest: Manifest, found: set[str]) -> set[str]:
+    """Returns the names that the manifest expects among the overridable initializers of a graph.
+
+    Args:
+        manifest: The manifest of the bundle.
+        found: The overridable initializers of the graph.
+    """
+    if manifest.mode.in_graph or manifest.bind.required:
+        return set()
+    if not manifest.mode.per_row:
+        return {*manifest.tensors}
+    # With several graphs, each has the tensors of its own sites.
+    sites = [site for site in manifest.sites if len(manifest.graphs) == 1 or {*site.tensors} & found]
+    return {name for site in sites for name in (*site.tensors, rows_table(site.op_name))}
+
+
+def read_no_adapter(bundle: Path, manifest: Manifest) -> dict[str, np.ndarray]:
+    """Tensors of no adapter that are not in the graph itself; none but for a bank of a base model with a task head, and
+    a graph whose adapter tensors are required inputs.
+
+    Raises InputError for a file that is missing, or not the one the manifest lists.
+    """
+    if NO_ADAPTER_FILE not in manifest.files:
+        return {}
+    tensors = read_adapter_file(bundle / NO_ADAPTER_FILE, manifest.base.sha256, manifest.files[NO_ADAPTER_FILE])
+    # A head of no labels is empty, which no adapter's may be.
+    filled = {name: tensor for name, tensor in tensors.items() if tensor.size}
+    check_tensors(str(bundle / NO_ADAPTER_FILE), filled, manifest.tensors)
+    return tensors

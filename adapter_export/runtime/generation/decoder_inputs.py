@@ -1,0 +1,110 @@
+"""What the graphs of each kind of model are fed: one class a kind, so that the loop is the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from adapter_export.bundle.graphs import past_of
+from adapter_export.runtime.generation.bound_graph import BoundGraph
+
+
+class Feeds(Protocol):
+    """The inputs of a decoder's graph, run by run; the cache is not among them. afresh: whether the inputs given last
+    are whole texts again, for an empty cache."""
+
+    afresh: bool
+
+    def first(self) -> dict[str, np.ndarray]:
+        """Inputs of the first run, the prefill."""
+
+    def following(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs of the next run, after `tokens` [rows] were chosen."""
+
+
+class DecoderFeeds:
+    """Prompts of a decoder alone, padded on the left, so that the last column holds every row's last token.
+
+    Positions are counted within each row, whatever stands before it: mask 0 0 1 1 1 has positions 0 0 0 1 2. Graphs
+    that compute positions themselves (OPT) do it from the mask. Shapes: all [rows, new tokens], the mask [rows, all].
+    """
+
+    def __init__(
+        self, prompts: Sequence[Sequence[int]], pad: int, inputs: Collection[str], reread_at: int | None = None
+    ) -> None:
+        """inputs: names that the graph takes. reread_at: tokens of a row beyond which its cache no longer holds: all
+        texts are then read again, which gives each row the numbers it has alone."""
+        self._texts = [list(prompt) for prompt in prompts]
+        self._pad, self._inputs, self._reread_at = pad, inputs, reread_at
+        self.afresh = False
+
+    def first(self) -> dict[str, np.ndarray]:
+        self._lengths = np.array([len(text) for text in self._texts], np.int64)
+        width = self._lengths.max()
+        ids = np.array([[self._pad] * (width - len(text)) + text for text in self._texts], np.int64)
+        self._mask = (np.arange(width) >= width - self._lengths[:, None]).astype(np.int64)
+        return self._named(ids, np.maximum(self._mask.cumsum(axis=1) - 1, 0))
+
+    def following(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        for text, token in zip(self._texts, tokens.tolist(), strict=True):
+            text.append(token)
+        positions = self._lengths[:, None]
+        self.afresh = self._reread_at is not None and bool((positions == self._reread_at).any())
+        if self.afresh:
+            return self.first()
+        self._lengths = self._lengths + 1
+        self._mask = np.concatenate([self._mask, np.ones((len(tokens), 1), np.int64)], axis=1)
+        return self._named(tokens[:, None], positions)
+
+    def _named(self, ids: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        known = {"input_ids": ids, "attention_mask": self._mask, "position_ids": positions}
+        return {name: value for name, value in known.items() if name in self._inputs}
+
+
+class CrossFeeds:
+    """An encoder-decoder: the encoder's graph reads the prompts once, the decoder's only what it writes itself.
+
+    Keys and values of the encoder's states go from graph to graph where they lie. Texts are padded on the right, as the
+    encoder counts positions from its first column. Shapes: input_ids [rows, new tokens].
+    """
+
+    afresh = False
+
+    def __init__(
+        self,
+        encoder: BoundGraph,
+        decoder: BoundGraph,
+        encoded: Mapping[str, np.ndarray],
+        states: Collection[str],
+        begin: Sequence[int],
+        inputs: Collection[str],
+    ) -> None:
+        """encoded: the encoder's inputs. states: its outputs that the decoder takes (`present.N.encoder.key`, ...).
+        begin: tokens all rows begin with. inputs: names that the decoder's graph takes."""
+        self._encoder, self._decoder = encoder, decoder
+        self._encoded, self._states, self._begin, self._inputs = encoded, list(states), list(begin), inputs
+        self._rows = len(next(iter(encoded.values())))
+
+    def first(self) -> dict[str, np.ndarray]:
+        self._encoder.feed(self._encoded)
+        for name, value in self._encoder.run(self._states).items():
+            self._decoder.bind(past_of(name), value)
+        known = {
+            "input_ids": np.array([self._begin] * self._rows, np.int64),
+            "encoder_attention_mask": self._encoded.get("attention_mask"),
+        }
+        return {name: value for name, value in known.items() if name in self._inputs and value is not None}
+
+    def following(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        # The mask stays bound.
+        return {"input_ids": tokens[:, None]}
+
+
+def padded_right(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, np.ndarray]:
+    """input_ids and attention_mask, [rows, longest prompt]."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = np.array([list(prompt) + [pad] * (width - len(prompt)) for prompt in prompts], np.int64)
+    lengths = np.array([len(prompt) for prompt in prompts])
+    return {"input_ids": ids, "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64)}

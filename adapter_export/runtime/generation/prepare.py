@@ -1,0 +1,173 @@
+"""Beginning a generation: everything is checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from adapter_export.bundle.graphs import ENCODER, PAST, PRESENT, is_past
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.errors import InputError
+from adapter_export.runtime.generation.bound_graph import BoundGraph, CachedDecoder
+from adapter_export.runtime.generation.config import GenerationConfig
+from adapter_export.runtime.generation.decoder_inputs import CrossFeeds, DecoderFeeds, Feeds, padded_right
+from adapter_export.runtime.generation.processors import Processor, Row, processors_for
+from adapter_export.runtime.generation.sampling import RowChooser
+from adapter_export.runtime.generation.settings import Settings
+from adapter_export.runtime.generation.stream import Generation
+from adapter_export.runtime.inputs import check_inputs
+
+Prompt = Sequence[int] | np.ndarray
+
+
+def generates(manifest: Manifest) -> bool:
+    """Whether the bundle's graphs keep a cache between steps."""
+    return any(map(is_past, manifest.inputs))
+
+
+def check_generates(bundle: object, manifest: Manifest) -> None:
+    """Raise InputError unless the bundle generates."""
+    if not generates(manifest):
+        raise InputError(
+            f"bundle {bundle}: its graph has no key-value cache ({PAST}0.key, ...), which generating needs; export a "
+            "causal-lm or a seq2seq-lm without --no-cache"
+        )
+
+
+def start(
+    graphs: Mapping[str, BoundGraph],
+    manifest: Manifest,
+    config: GenerationConfig,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+) -> Generation:
+    """A generation that has not run yet. graphs: by file, with their adapters bound to them.
+
+    Raises InputError for prompts that this model does not read, or that do not fit in it.
+    """
+    if len(prompts) == 0:
+        raise InputError("prompts: expected at least one, found none")
+    vocabulary = manifest.outputs["logits"].shape[-1]
+    if bad := [token for token in settings.stop_tokens if not _is_token(token, vocabulary)]:
+        raise InputError(f"stop_tokens: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
+    if not _is_token(config.pad, vocabulary):
+        # Some models name a padding token that they have no row for; it is masked, and any other does.
+        config = replace(config, pad=0)
+    generators = settings.generators(len(prompts))
+    graph = graphs[manifest.model]
+    feeds: Feeds
+    read: Sequence[Sequence[int] | None]
+    if (encoder := manifest.encoder) is not None:
+        encoded, read = _encoder_inputs(manifest, config, prompts)
+        written: list[Sequence[int]] = [_begin(config, settings, vocabulary)] * len(prompts)
+        states = [name for name in encoder.outputs if name.startswith(PRESENT)]
+        feeds = CrossFeeds(graphs[ENCODER], graph, encoded, states, written[0], manifest.inputs)
+    else:
+        if settings.prefix:
+            raise InputError("prefix: expected none, as this model writes on behind the prompt itself")
+        written = [_tokens(row, prompt, vocabulary) for row, prompt in enumerate(prompts)]
+        read = written
+        feeds = DecoderFeeds(written, config.pad, manifest.inputs, manifest.reread_at)
+    for row, tokens in enumerate(written):
+        check_room(f"prompt {row}", len(tokens), settings.max_new_tokens, manifest.longest_text)
+    if isinstance(vocabulary, int):
+        config.rules.check(vocabulary)
+    choosers = [
+        RowChooser(row, settings, tokens, generator, row_processors(config, settings, tokens, own))
+        for row, (tokens, own, generator) in enumerate(zip(written, read, generators, strict=True))
+    ]
+    stops = {*settings.stop_tokens, *(() if settings.ignore_eos else config.eos)}
+    decoder = CachedDecoder(graph, manifest.graphs[manifest.model], len(prompts))
+    return Generation(decoder, feeds, choosers, stops, config.pad, settings.max_new_tokens)
+
+
+def row_processors(
+    config: GenerationConfig, settings: Settings, written: Sequence[int], read: Sequence[int] | None
+) -> tuple[Processor, ...]:
+    """What changes the logits of a row that begins with the tokens `written`, of a model that reads the tokens `read`
+    (None: no text). A caller's penalty takes the place of the config's; a caller who ignores ends has none put off and
+    none forced."""
+    rules = config.rules
+    if settings.repetition_penalty is not None:
+        rules = replace(rules, repetition_penalty=settings.repetition_penalty)
+    if settings.ignore_eos:
+        rules = replace(rules, forced_eos_token_id=())
+    eos = () if settings.ignore_eos else config.eos
+    return processors_for(rules, Row(written, read, eos, settings.max_new_tokens))
+
+
+def unread_in(config: GenerationConfig, settings: Settings) -> tuple[str, ...]:
+    """Fields of the bundle's generation_config.json that are not read, and would change what is written so."""
+    if settings.temperature == 0:
+        return config.unread
+    drawing = {"do_sample", *config.unread_of_draws}
+    given = {name for name in drawing if getattr(settings, name, None) is not None}
+    named = dict.fromkeys((*config.unread, *config.unread_of_draws))
+    return tuple(name for name in named if name not in {"do_sample", *given})
+
+
+def _encoder_inputs(
+    manifest: Manifest, config: GenerationConfig, prompts: Sequence[Prompt]
+) -> tuple[dict[str, np.ndarray], Sequence[Sequence[int] | None]]:
+    """Token ids of texts, padded, or one array of what else the encoder reads (Whisper's input_features); and each
+    row's tokens where it reads such."""
+    assert manifest.encoder is not None
+    wanted = manifest.encoder.given
+    if "input_ids" in wanted:
+        rows = [_tokens(row, prompt, manifest.outputs["logits"].shape[-1]) for row, prompt in enumerate(prompts)]
+        for row, tokens in enumerate(rows):
+            check_room(f"prompt {row}", len(tokens), 1, manifest.longest_text)
+        encoded = padded_right(rows, config.pad)
+        return {name: value for name, value in encoded.items() if name in wanted}, rows
+    ((name, info),) = wanted.items()
+    try:
+        encoded = {name: np.stack([np.asarray(prompt, info.dtype) for prompt in prompts])}
+    except ValueError as error:
+        raise InputError(f"prompts: expected {name} {list(info.shape[1:])} each: {error}") from None
+    check_inputs(encoded, wanted)
+    return encoded, [None] * len(prompts)
+
+
+def _begin(config: GenerationConfig, settings: Settings, vocabulary: int | str) -> list[int]:
+    """What every row of an encoder-decoder begins with: its start, and the caller's prefix."""
+    if not config.begin:
+        raise InputError("config.json: field 'decoder_start_token_id': expected a token id, found none")
+    if bad := [token for token in settings.prefix if not _is_token(token, vocabulary)]:
+        raise InputError(f"prefix: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
+    return [*config.begin, *settings.prefix]
+
+
+def positions_taken(manifest: Manifest, config: GenerationConfig, prompt: int) -> int:
+    """Positions of the decoder in use before the first new token, after a prompt of so many tokens."""
+    return prompt if manifest.encoder is None else len(config.begin)
+
+
+def check_room(what: str, tokens: int, max_new_tokens: int, positions: int | None) -> None:
+    """Raise InputError when the model has too few positions; the last new token is never fed, and needs none."""
+    if positions is not None and tokens + max_new_tokens - 1 > positions:
+        raise InputError(
+            f"{what}: {tokens} tokens and {max_new_tokens} new ones do not fit in the {positions} positions of this "
+            "model"
+        )
+
+
+def _tokens(row: int, prompt: Prompt, vocabulary: int | str) -> list[int]:
+    """The prompt's tokens: a negative one would be read from the vocabulary's end, without a word."""
+    try:
+        found = np.asarray(prompt)
+    except ValueError:  # lists of different lengths
+        found = np.asarray(None)
+    if found.shape == (0,):
+        raise InputError(f"prompt {row}: expected at least one token, found none")
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise InputError(f"prompt {row}: expected a list of token ids, found {str(prompt)[:60]!r}")
+    tokens = [int(token) for token in found]
+    if bad := [token for token in tokens if not _is_token(token, vocabulary)]:
+        raise InputError(f"prompt {row}: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
+    return tokens
+
+
+def _is_token(token: int, vocabulary: int | str) -> bool:
+    return token >= 0 and (isinstance(vocabulary, str) or token < vocabulary)

@@ -12,7 +12,7 @@ from tests.bundles import Exported
 def test_a_callers_options_are_quiet_unless_they_have_a_level(
     swappable_bundle: Exported, capfd: pytest.CaptureFixture[str], level: int | None, warned: bool
 ) -> None:
-    """Finding 22: options of the caller's brought a warning for every adapter tensor."""
+    """Options of the caller's brought a warning for every adapter tensor."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

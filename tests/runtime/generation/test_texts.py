@@ -126,7 +126,7 @@ def test_a_bundle_without_a_tokenizer(tmp_path: Path) -> None:
 
 
 def test_the_first_example_of_the_documentation(llama_bundle: Exported, tmp_path: Path, monkeypatch: Any) -> None:
-    """Finding 22: it raised, as paths were taken as Path alone. It names its adapter `poems`."""
+    """A path may be a string or a Path. It names its adapter `poems`."""
     page = (Path(__file__).parents[3] / "docs" / "generation.md").read_text(encoding="utf-8")
     (code, *_) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     bundle = Path(shutil.copytree(llama_bundle.bundle, tmp_path / "bundle"))

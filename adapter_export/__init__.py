@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from adapter_export.export.export import export_onnx
     from adapter_export.merging.merge import MergeResult, merge
-    from adapter_export.parity.judge import Verdict
+    from adapter_export.parity.criteria.judge import Verdict
     from adapter_export.parity.report import ParityReport
     from adapter_export.parity.run import check_parity
     from adapter_export.runtime.adapters.watching import BundleWatch
@@ -91,7 +91,7 @@ _HOMES = {
     "TextEncoder": "runtime.text",
     "TrainResult": "training.train",
     "Unavailable": "errors",
-    "Verdict": "parity.judge",
+    "Verdict": "parity.criteria.judge",
     "WrongProcess": "errors",
     "add_adapter": "bundle.add",
     "check_parity": "parity.run",

@@ -213,7 +213,7 @@ def test_training_and_serving_read_the_same(
     from adapter_export.basemodel import load_base
     from adapter_export.bundle.manifest import read_manifest
     from adapter_export.export.export import export_onnx
-    from adapter_export.parity.tokens import check_tokens
+    from adapter_export.parity.checks.tokens import check_tokens
     from adapter_export.runtime.text import TextEncoder
     from adapter_export.training.data import prepare
     from adapter_export.training.tables import Table

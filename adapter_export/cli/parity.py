@@ -72,7 +72,7 @@ def command(
     takes longer texts than were judged 'pass (not judged beyond N tokens)'. An adapter that hardly changes the output
     gives 'inconclusive', which is no pass: a graph that dropped it would look the same.
     """
-    from adapter_export.parity.judge import Verdict
+    from adapter_export.parity.criteria.judge import Verdict
     from adapter_export.parity.report import as_dict, print_report
     from adapter_export.parity.run import check_parity
     from adapter_export.runtime.provider import quiet_log

@@ -12,11 +12,11 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import kept_positions
-from adapter_export.parity.float64_reference import Float64Reference
-from adapter_export.parity.measure import Measurement, OutputArrays, OutputSet, measure
-from adapter_export.parity.reference import Reference
+from adapter_export.parity.criteria.measure import Measurement, OutputArrays, OutputSet, measure
+from adapter_export.parity.references.float64 import Float64Reference
+from adapter_export.parity.references.pytorch import Reference
+from adapter_export.parity.references.separate_rows import CaseOutputs, SeparateRows
 from adapter_export.parity.report import NO_ADAPTER
-from adapter_export.parity.separate_rows import CaseOutputs, SeparateRows
 from adapter_export.parity.whole_model import whole_model_outputs
 
 Arrays = Mapping[str, np.ndarray]

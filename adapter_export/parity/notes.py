@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.cases import Case, TextLimits
-from adapter_export.parity.measure import Measurement
-from adapter_export.parity.quantized import median_divergence
-from adapter_export.parity.records import is_nested
+from adapter_export.parity.criteria.measure import Measurement
+from adapter_export.parity.criteria.quantized import median_divergence
+from adapter_export.parity.references.records import is_nested
 from adapter_export.runtime.generation.prepare import generates
 
 

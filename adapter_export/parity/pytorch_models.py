@@ -17,20 +17,20 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.export.samples import limited, max_sequence, position_table
 from adapter_export.injection import complete_head
-from adapter_export.parity.agreement import check_agreement, check_base
 from adapter_export.parity.borders import borders_of
-from adapter_export.parity.bundle_checks import repeat_case
 from adapter_export.parity.bundle_runner import BundleRunner
 from adapter_export.parity.case_runner import CaseRunner
 from adapter_export.parity.cases import BorderCase, Case, TextLimits, cases_for, make_inputs
-from adapter_export.parity.float64_reference import Float64Reference
-from adapter_export.parity.greedy import GreedyCaseRunner, greedy_case_runners
-from adapter_export.parity.measure import Measurement
+from adapter_export.parity.checks.agreement import check_agreement, check_base
+from adapter_export.parity.checks.bundle import repeat_case
+from adapter_export.parity.checks.generation import GreedyCaseRunner, greedy_case_runners
+from adapter_export.parity.criteria.measure import Measurement
 from adapter_export.parity.recording.eight_bits import STEP, quantize_module
-from adapter_export.parity.reference import Reference
+from adapter_export.parity.references.float64 import Float64Reference
+from adapter_export.parity.references.pytorch import Reference
+from adapter_export.parity.references.witness import Witnesses, open_witnesses
 from adapter_export.parity.report import Check
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
-from adapter_export.parity.witness import Witnesses, open_witnesses
 from adapter_export.runtime.generation.prepare import generates
 
 

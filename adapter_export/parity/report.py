@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.parity.cases import Case
-from adapter_export.parity.judge import Judgement, Verdict, worst
-from adapter_export.parity.witness import NONE
+from adapter_export.parity.criteria.judge import Judgement, Verdict, worst
+from adapter_export.parity.references.witness import NONE
 from adapter_export.terminal import console, visible
 
 # Stands in place of an adapter's name for runs without an adapter. No adapter can have this name.

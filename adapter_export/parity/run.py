@@ -14,22 +14,22 @@ from adapter_export.checkpoints.files import existing_folder, optional_json
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import local
-from adapter_export.parity.agreement import check_record_agreement
 from adapter_export.parity.borders import borders_of
-from adapter_export.parity.bundle_checks import check_files, check_greedy, check_labels, check_repeats, check_rows
 from adapter_export.parity.bundle_runner import open_bundle_runner
 from adapter_export.parity.cases import Case
-from adapter_export.parity.criteria import criteria_for
-from adapter_export.parity.judge import LIMITS, Verdict
-from adapter_export.parity.measure import Measurement
+from adapter_export.parity.checks.agreement import check_record_agreement
+from adapter_export.parity.checks.bundle import check_files, check_greedy, check_labels, check_repeats, check_rows
+from adapter_export.parity.checks.providers import check_provider
+from adapter_export.parity.checks.tokens import check_tokens
+from adapter_export.parity.criteria.judge import LIMITS, Verdict
+from adapter_export.parity.criteria.measure import Measurement
+from adapter_export.parity.criteria.retries import Measured, retry_sensitive_cases
+from adapter_export.parity.criteria.select import criteria_for
 from adapter_export.parity.notes import cost_notes, general_notes, remove_absent_effects
-from adapter_export.parity.providers import check_provider
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.recorded_cases import RecordedCaseRunner
-from adapter_export.parity.records import Record, RecordedCase, check_record, read_record
+from adapter_export.parity.references.records import Record, RecordedCase, check_record, read_record
 from adapter_export.parity.report import ParityReport, Result
-from adapter_export.parity.retries import Measured, retry_sensitive_cases
-from adapter_export.parity.tokens import check_tokens
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.prepare import generates
 

@@ -23,7 +23,7 @@ from adapter_export.export.trace import trace
 from adapter_export.injection import inject, load_head
 from adapter_export.merging.model import merge_into
 from adapter_export.parity.cases import kept_positions
-from adapter_export.parity.reference import Outputs, Reference
+from adapter_export.parity.references.pytorch import Outputs, Reference
 from benchmarks.architectures.page import ADAPTERS, tasks_of
 from tests import tiny
 

@@ -29,8 +29,8 @@ from adapter_export.checkpoints.peft import ia3 as peft_ia3
 from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.cli import main
 from adapter_export.inspection import onnx_files
-from adapter_export.parity import records
 from adapter_export.parity.recording.recorder import FORMAT, FORMAT_VERSION
+from adapter_export.parity.references import records
 from adapter_export.reading import files as reading
 from adapter_export.reading import json_text, links
 from adapter_export.reading import onnx_files as reading_onnx
@@ -99,7 +99,7 @@ def test_in_readers_of_checkpoints(module: Any, name: str, tmp_path: Path, broke
     internal(["merge", *arguments])
 
 
-@pytest.mark.parametrize("name", ["_view", "_array", "_storage", "_read_newer", "_dtype", "_is_size"])
+@pytest.mark.parametrize("name", ["_view", "_array", "_storage", "_read_newer", "numpy_dtype", "_is_size"])
 @pytest.mark.parametrize("older", [False, True])
 def test_in_the_reader_of_bin_files(name: str, older: bool, tmp_path: Path, broken: Callable[[Any, str], None]) -> None:
     import torch

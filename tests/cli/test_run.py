@@ -491,7 +491,7 @@ class TestMeanings:
         from adapter_export.basemodel import load_base
         from adapter_export.checkpoints.folder import load_adapter
         from adapter_export.checkpoints.problem_types import with_problem_type
-        from adapter_export.parity.bundle_checks import check_labels
+        from adapter_export.parity.checks.bundle import check_labels
 
         base = load_base(meanings.base, "text-classification")
         adapters = {

@@ -23,7 +23,7 @@ from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.export.genai import GENAI_CONFIG
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported

@@ -17,7 +17,7 @@ from adapter_export import AdapterSession, check_parity, export_onnx, merge
 from adapter_export.basemodel import quiet
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.cli.main import main
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from tests.checkpoints.oracle import train
 
 KEYS = {"target_modules": r".*\.(key|value|k_proj|v_proj)", "feedforward_modules": []}

@@ -22,7 +22,7 @@ from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity import pytorch_models
 from adapter_export.parity.cases import BorderCase, Case
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.decoder_inputs import DecoderFeeds
 from adapter_export.runtime.session import AdapterSession

@@ -37,7 +37,7 @@ from adapter_export.export.target import Target
 from adapter_export.injection import inject
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.naming import DOMAIN
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.run import check_parity
 from adapter_export.sites import Features
 from tests.bundles import Exported

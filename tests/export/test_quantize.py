@@ -28,7 +28,7 @@ from adapter_export.export.stages import scoring
 from adapter_export.export.target import Target
 from adapter_export.injection import inject
 from adapter_export.merging.model import merge_into
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported

@@ -32,7 +32,7 @@ from adapter_export.inspection.onnx_files import describe_adapter_file, describe
 from adapter_export.merging.receipt import read_receipt
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs import ownership, record
-from adapter_export.parity.records import read_record
+from adapter_export.parity.references.records import read_record
 from adapter_export.reading.files import decoded
 from adapter_export.reading.folders import check_folder
 from adapter_export.reading.json_text import NotJson, parse

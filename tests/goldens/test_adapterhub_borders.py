@@ -22,7 +22,7 @@ from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.injection import complete_head, inject
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.session import AdapterSession
 

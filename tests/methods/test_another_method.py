@@ -27,7 +27,7 @@ from adapter_export.injection import inject
 from adapter_export.merging import fold
 from adapter_export.methods import registry
 from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec, setting
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.sites import Features, Port, Site
 from tests.methods.test_contract import assert_equal, run_onnxruntime, run_reference
 

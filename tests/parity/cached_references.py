@@ -10,9 +10,9 @@ import numpy as np
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.parity.float64_reference import Float64Case, Float64Reference
 from adapter_export.parity.recording.subject import Subject
-from adapter_export.parity.reference import CaseReference, Outputs, Reference
+from adapter_export.parity.references.float64 import Float64Case, Float64Reference
+from adapter_export.parity.references.pytorch import CaseReference, Outputs, Reference
 
 # Outputs by everything that they depend on.
 Cache = dict[Any, Outputs]

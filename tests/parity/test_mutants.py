@@ -9,7 +9,7 @@ import pytest
 
 from adapter_export.bundle.graphs import DECODER, ENCODER
 from adapter_export.parity import pytorch_models as module
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
 from tests.bundles import Exported

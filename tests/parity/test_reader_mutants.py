@@ -18,7 +18,7 @@ from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity import pytorch_models
 from adapter_export.parity.cases import Case
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
 from tests.parity.reader_mutants import (

@@ -10,8 +10,8 @@ import pytest
 
 from adapter_export.cli.options import emit
 from adapter_export.parity.cases import Case
-from adapter_export.parity.judge import Judgement, Verdict
-from adapter_export.parity.measure import Error
+from adapter_export.parity.criteria.judge import Judgement, Verdict
+from adapter_export.parity.criteria.measure import Error
 from adapter_export.parity.report import NO_ADAPTER, Check, ParityReport, Result, as_dict, print_report, summary
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL

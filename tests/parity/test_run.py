@@ -21,9 +21,9 @@ from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity import pytorch_models
 from adapter_export.parity import run as module
 from adapter_export.parity.cases import Case
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
+from adapter_export.parity.criteria.retries import Measured, Rerun
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
-from adapter_export.parity.retries import Measured, Rerun
 from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
 from tests.parity.mutants import with_faint

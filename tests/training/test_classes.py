@@ -165,7 +165,7 @@ class TestPadding:
         import transformers
 
         from adapter_export import AdapterSession, check_parity, export_onnx, merge
-        from adapter_export.parity.judge import Verdict
+        from adapter_export.parity.criteria.judge import Verdict
 
         export_onnx(unpadded, {"a": adapter}, tmp_path / "bundle", mode="swappable")
         assert json.loads((tmp_path / "bundle" / "config.json").read_text())["pad_token_id"] == 3

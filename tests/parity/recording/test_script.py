@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from adapter_export.export.export import export_onnx
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.recording.script import script
 from adapter_export.parity.run import check_parity
 from samples import environments

@@ -10,9 +10,9 @@ import pytest
 
 from adapter_export.parity import pytorch_models as module
 from adapter_export.parity.cases import Case
-from adapter_export.parity.greedy import GreedyCase, compare_tokens
-from adapter_export.parity.judge import LIMITS, Verdict, judge
-from adapter_export.parity.measure import Error, ErrorPair, Measurement, OutputArrays, Tokens
+from adapter_export.parity.checks.generation import GreedyCase, compare_tokens
+from adapter_export.parity.criteria.judge import LIMITS, Verdict, judge
+from adapter_export.parity.criteria.measure import Error, ErrorPair, Measurement, OutputArrays, Tokens
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.config import GenerationConfig

@@ -14,9 +14,9 @@ from adapter_export.checkpoints.files import sha256
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import Case
-from adapter_export.parity.greedy import GreedyCase
-from adapter_export.parity.judge import LIMITS, MAX_RETRY_CEILINGS, Verdict, worst
-from adapter_export.parity.quantized import ERROR
+from adapter_export.parity.checks.generation import GreedyCase
+from adapter_export.parity.criteria.judge import LIMITS, MAX_RETRY_CEILINGS, Verdict, worst
+from adapter_export.parity.criteria.quantized import ERROR
 from adapter_export.parity.report import Check, Result
 from adapter_export.reading.files import present
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from adapter_export.parity.measure import OFF, Error, ErrorPair, Measurement, Tokens
+from adapter_export.parity.criteria.measure import OFF, Error, ErrorPair, Measurement, Tokens
 
 
 class Verdict(str, Enum):

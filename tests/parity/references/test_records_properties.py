@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter_export.errors import InputError
-from adapter_export.parity.npy_file import NotArray, parse_npy
-from adapter_export.parity.records import Record, read_record
+from adapter_export.parity.references.npy_file import NotArray, parse_npy
+from adapter_export.parity.references.records import Record, read_record
 from tests.fuzz import mutators
 from tests.fuzz.seeds import CORPUS
 from tests.strategies import arrays, damaged, file_of, same, texts

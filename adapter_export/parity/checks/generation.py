@@ -22,11 +22,11 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import PRIME, Case, TextLimits
-from adapter_export.parity.float64_reference import Float64Reference
-from adapter_export.parity.measure import Measurement, OutputArrays, OutputSet, Tokens, measure
-from adapter_export.parity.reference import Reference
+from adapter_export.parity.criteria.measure import Measurement, OutputArrays, OutputSet, Tokens, measure
+from adapter_export.parity.references.float64 import Float64Reference
+from adapter_export.parity.references.pytorch import Reference
+from adapter_export.parity.references.separate_rows import SeparateRows
 from adapter_export.parity.report import NO_ADAPTER
-from adapter_export.parity.separate_rows import SeparateRows
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.processors import Row, processed, processors_for

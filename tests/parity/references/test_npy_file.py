@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.parity.npy_file import NotArray, parse_npy
+from adapter_export.parity.references.npy_file import NotArray, parse_npy
 
 
 def written(array: Any, **options: Any) -> bytes:

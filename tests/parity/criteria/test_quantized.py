@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from adapter_export.parity.judge import Verdict
-from adapter_export.parity.measure import ClassAgreement, EffectSums, Error, ErrorPair, Measurement
-from adapter_export.parity.quantized import (
+from adapter_export.parity.criteria.judge import Verdict
+from adapter_export.parity.criteria.measure import ClassAgreement, EffectSums, Error, ErrorPair, Measurement
+from adapter_export.parity.criteria.quantized import (
     COSINE,
     DIVERGENCE,
     EFFECT,

@@ -12,9 +12,9 @@ import pytest
 
 from adapter_export.bundle.graphs import ENCODER
 from adapter_export.bundle.manifest import read_manifest
-from adapter_export.parity import providers as module
-from adapter_export.parity.judge import Verdict
-from adapter_export.parity.providers import check_provider, judge_placement, profile, read_profile
+from adapter_export.parity.checks import providers as module
+from adapter_export.parity.checks.providers import check_provider, judge_placement, profile, read_profile
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 

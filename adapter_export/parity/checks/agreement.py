@@ -11,12 +11,12 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.parity.cases import kept_positions
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.recording.subject import Subject, named_tensors
-from adapter_export.parity.records import Record
-from adapter_export.parity.reference import Reference
+from adapter_export.parity.references.pytorch import Reference
+from adapter_export.parity.references.records import Record
+from adapter_export.parity.references.witness import Witnesses, run_witness
 from adapter_export.parity.report import Check
-from adapter_export.parity.witness import Witnesses, run_witness
 
 if TYPE_CHECKING:
     from torch import nn

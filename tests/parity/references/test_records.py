@@ -16,9 +16,9 @@ import pytest
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.recording.recorder import record
-from adapter_export.parity.records import check_record, read_record
+from adapter_export.parity.references.records import check_record, read_record
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
 from tests.bundles import Exported

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from adapter_export.parity.cases import Case
-from adapter_export.parity.criteria import CaseFilter, Criteria
-from adapter_export.parity.measure import Measurement
+from adapter_export.parity.criteria.measure import Measurement
+from adapter_export.parity.criteria.select import CaseFilter, Criteria
 
 # Where a single direction of the rounding dominates, the errors follow a normal distribution. By chance, the first of
 # two errors is more than three times as large as the second in one of 5 pairs. The first of nine errors is more than

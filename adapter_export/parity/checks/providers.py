@@ -17,7 +17,7 @@ import numpy as np
 
 from adapter_export.errors import InputError
 from adapter_export.parity.bundle_runner import attempt
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.parity.whole_model import WholeModel
 from adapter_export.providers import Provider

@@ -27,8 +27,8 @@ from operator import add
 
 import numpy as np
 
-from adapter_export.parity.judge import Judgement, Verdict, rms
-from adapter_export.parity.measure import OFF, ClassAgreement, ErrorPair, Measurement
+from adapter_export.parity.criteria.judge import Judgement, Verdict, rms
+from adapter_export.parity.criteria.measure import OFF, ClassAgreement, ErrorPair, Measurement
 
 # Thresholds. `docs/parity.md` describes their calibration.
 SLACK = 3.0

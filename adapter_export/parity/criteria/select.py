@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from adapter_export.bundle.manifest import Manifest
-from adapter_export.parity.judge import LIMITS, Judgement, judge, may_be_sensitive
-from adapter_export.parity.measure import Measurement
-from adapter_export.parity.quantized import judge_quantized, may_fail_by_chance
+from adapter_export.parity.criteria.judge import LIMITS, Judgement, judge, may_be_sensitive
+from adapter_export.parity.criteria.measure import Measurement
+from adapter_export.parity.criteria.quantized import judge_quantized, may_fail_by_chance
 
 # Takes the measurements of all cases, and returns for each case whether to repeat it.
 CaseFilter = Callable[[Sequence[Measurement]], list[bool]]

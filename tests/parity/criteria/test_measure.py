@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adapter_export.parity.measure import (
+from adapter_export.parity.criteria.measure import (
     ClassAgreement,
     Error,
     ErrorPair,

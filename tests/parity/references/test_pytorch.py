@@ -18,7 +18,7 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.injection import Injection
 from adapter_export.parity.recording.precision import everything_in_float64
-from adapter_export.parity.reference import Reference
+from adapter_export.parity.references.pytorch import Reference
 
 # Models whose own code casts to float32: RMSNorm, rotary positions, softmax, ALiBi, buckets.
 CASTING = ["llama", "qwen3", "gemma2", "gemma3_text", "gpt_neox", "phi3", "bloom", "mpnet"]

@@ -8,8 +8,8 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.parity.recording.subject import Subject
-from adapter_export.parity.reference import Outputs, Reference, few_threads
-from adapter_export.parity.witness import run_witness
+from adapter_export.parity.references.pytorch import Outputs, Reference, few_threads
+from adapter_export.parity.references.witness import run_witness
 
 Arrays = Mapping[str, np.ndarray]
 

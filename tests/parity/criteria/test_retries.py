@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 
 from adapter_export.parity.cases import Case
-from adapter_export.parity.criteria import Criteria
-from adapter_export.parity.judge import Limits, Verdict, judge, may_be_sensitive
-from adapter_export.parity.measure import Error, ErrorPair, Measurement
-from adapter_export.parity.retries import DRAWS, ROUNDINGS, Measured, retry_sensitive_cases
+from adapter_export.parity.criteria.judge import Limits, Verdict, judge, may_be_sensitive
+from adapter_export.parity.criteria.measure import Error, ErrorPair, Measurement
+from adapter_export.parity.criteria.retries import DRAWS, ROUNDINGS, Measured, retry_sensitive_cases
+from adapter_export.parity.criteria.select import Criteria
 
 LIMIT = Limits(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9)
 CRITERIA = Criteria(

@@ -15,10 +15,10 @@ from adapter_export.basemodel import load_base
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.injection import complete_head
-from adapter_export.parity.agreement import check_agreement, check_base, first_difference, relative_distance
-from adapter_export.parity.judge import Verdict
-from adapter_export.parity.reference import Reference
-from adapter_export.parity.witness import NONE, Witnesses, open_witnesses
+from adapter_export.parity.checks.agreement import check_agreement, check_base, first_difference, relative_distance
+from adapter_export.parity.criteria.judge import Verdict
+from adapter_export.parity.references.pytorch import Reference
+from adapter_export.parity.references.witness import NONE, Witnesses, open_witnesses
 from tests.bundles import Exported
 
 Inputs = dict[str, np.ndarray]
@@ -114,5 +114,5 @@ def test_the_witness_of_each_adapter(
     names = open_witnesses(swappable_bundle.base, adapters, TASK, None).names
     assert names["ia3_two"].startswith("peft 0.")
     assert names["houlsby_two"] == "none: our own reading"
-    monkeypatch.setattr("adapter_export.parity.witness.find_spec", lambda name: None)
+    monkeypatch.setattr("adapter_export.parity.references.witness.find_spec", lambda name: None)
     assert open_witnesses(swappable_bundle.base, adapters, TASK, None).names["ia3_two"] == "none: peft is not installed"

@@ -12,8 +12,8 @@ import pytest
 
 from adapter_export.bundle.manifest import GraphInfo, Manifest, TensorInfo, read_manifest
 from adapter_export.dtypes import DType
-from adapter_export.parity.judge import Verdict
-from adapter_export.parity.tokens import check_tokens
+from adapter_export.parity.checks.tokens import check_tokens
+from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.tokenizer import SAMPLES, exportable_tokenizer, write_tokenizer
 from tests.bundles import Exported
 from tests.test_tokenizer import bert, byte_level

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from adapter_export.parity.judge import LIMITS, Judgement, Limits, Verdict, judge, worst
-from adapter_export.parity.measure import Error, ErrorPair, Measurement
+from adapter_export.parity.criteria.judge import LIMITS, Judgement, Limits, Verdict, judge, worst
+from adapter_export.parity.criteria.measure import Error, ErrorPair, Measurement
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
 LIMIT = Limits(floor=0.001, ceiling=0.1, effect=100, cosine=0.9)

@@ -15,10 +15,10 @@ from adapter_export.bundle.manifest import Manifest, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
-from adapter_export.parity.bundle_checks import check_files, check_labels, check_repeats, check_rows, repeat_case
 from adapter_export.parity.bundle_runner import BundleRunner
 from adapter_export.parity.cases import Case, TextLimits, image_cases, text_cases
-from adapter_export.parity.judge import Verdict
+from adapter_export.parity.checks.bundle import check_files, check_labels, check_repeats, check_rows, repeat_case
+from adapter_export.parity.criteria.judge import Verdict
 from tests.bundles import Exported
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.labels import PLACEHOLDERS, class_names, has_own_head
 from adapter_export.checkpoints.weights import (
     adapter_beside,
@@ -24,7 +23,7 @@ from adapter_export.checkpoints.weights import (
 )
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
-from adapter_export.reading.folders import check_folder
+from adapter_export.reading.folders import check_folder, existing_folder
 from adapter_export.reading.panics import is_panic
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.basemodel import quiet
-from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
 from adapter_export.outputs.files import library_writes
 from adapter_export.reading.files import present
 from adapter_export.reading.folders import check_folder
+from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.panics import is_panic, unprinted
 from adapter_export.runtime.text import read_tokenizer
 

@@ -30,7 +30,6 @@ from adapter_export.bundle.manifest import (
     write_manifest,
 )
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
-from adapter_export.checkpoints.files import existing_folder, read_json, sha256
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.problem_types import with_problem_type
@@ -39,14 +38,15 @@ from adapter_export.errors import InputError, OutputExists
 from adapter_export.hub import local
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.files import sync
+from adapter_export.outputs.lock import LOCK_TIMEOUT
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
 from adapter_export.outputs.workspace import Workspace, workspace
 from adapter_export.reading.files import present, read_bytes
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.hashes import sha256
+from adapter_export.reading.json_files import read_json
 from adapter_export.reading.links import check_writable, follows_links
-
-# Seconds to wait for another command that writes the bundle.
-LOCK_TIMEOUT = 60.0
 
 
 def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 from adapter_export.bundle.versions import upgraded
-from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
@@ -18,6 +17,8 @@ from adapter_export.outputs.files import write_json
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.reading.declared import Between, OneOf, OptionalSha256, Real, Sha256, Size
 from adapter_export.reading.files import present
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.json_files import read_json
 from adapter_export.reading.typed import WrongField, build
 from adapter_export.sites import Port
 from adapter_export.tasks import TASKS

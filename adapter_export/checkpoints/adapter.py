@@ -41,7 +41,7 @@ class Adapter:
     stored: the half-precision dtypes that tensors had in their checkpoint (in memory they are float32, which holds the
     same values), by `<module path>.<tensor>`, so that the checkpoint can be written again as it was.
     source: `org/name@commit` of a checkpoint that came from the Hugging Face hub, None of any other.
-    source_sha256: of the checkpoint it was read from, see `checkpoints.files.checkpoint_sha256`; None of one made in
+    source_sha256: of the checkpoint it was read from, see `checkpoints.weights.checkpoint_sha256`; None of one made in
     memory.
     notes: what the user should know of the checkpoint, a sentence each.
     labels_given: the labels are the user's, not the checkpoint's. repeated: weights of the base model that the

@@ -13,7 +13,6 @@ from adapter_export import tasks
 from adapter_export.checkpoints import own
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
 from adapter_export.checkpoints.adapterhub import reading as adapterhub
-from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.checkpoints.labels import named
 from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
@@ -25,7 +24,10 @@ from adapter_export.methods import registry
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs.files import library_writes
 from adapter_export.outputs.ownership import SIDECAR
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import present
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.json_files import optional_json, read_json
 from adapter_export.reading.shown import shortened
 
 _log = logging.getLogger(__name__)
@@ -67,13 +69,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if found is None:
         raise InputError(f"{config_path}: expected field 'peft_type' (PEFT) or 'config' (AdapterHub), found neither")
     checkpoint = found.read(folder, config)
-    if present(folder / SIDECAR):
-        checkpoint.sidecar.update(_read_sidecar(folder / SIDECAR))
+    checkpoint.sidecar.update(_read_sidecar(folder / SIDECAR))
     return checkpoint
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
-    sidecar = read_json(path)
+    sidecar = optional_json(path)
     for name in ("base_sha256", "task", "placement"):
         field(sidecar, path, name, str, None)
     pad = field(sidecar, path, "pad_token_id", int, None)

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
-from adapter_export.checkpoints.files import field, read_tensors
 from adapter_export.checkpoints.heads import head_layers
+from adapter_export.checkpoints.tensor_files import read_tensors
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Operator
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import tensor_name
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import present
 from adapter_export.reading.shown import shortened
 from adapter_export.reading.typed import WrongField, build

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.checkpoints.counts import check_counts
-from adapter_export.checkpoints.files import field, read_json, sha256
 from adapter_export.checkpoints.safetensors_header import Entry, read_header
 from adapter_export.errors import InputError
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import present
+from adapter_export.reading.hashes import sha256
+from adapter_export.reading.json_files import optional_json, read_json
 from adapter_export.reading.shown import shortened
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -172,9 +174,7 @@ def _quantized_tensor(tensors: Mapping[str, Entry]) -> str | None:
 
 def _explicit(folder: Path) -> str | None:
     """The file that the config names, where it does."""
-    if not present(folder / CONFIG):
-        return None
-    name: str | None = field(read_json(folder / CONFIG), folder / CONFIG, "transformers_weights", str, None)
+    name: str | None = field(optional_json(folder / CONFIG), folder / CONFIG, "transformers_weights", str, None)
     endings = (".safetensors", ".safetensors.index.json")
     if name is not None and (not name.endswith(endings) or name.startswith(".") or set(name) & set("/\\:\0")):
         raise InputError(

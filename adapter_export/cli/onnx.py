@@ -8,17 +8,23 @@ from typing import Any
 
 import click
 
+from adapter_export.bundle.manifest import BINDINGS, FUSIONS, MODES, QUANTIZATIONS, SLOTS
 from adapter_export.cli.options import (
     Command,
+    adapters_option,
     debug_option,
     emit,
     follow_links_option,
     force_option,
     json_option,
     labels_option,
+    model_option,
+    output_option,
+    task_option,
 )
 from adapter_export.cli.progress import stages
 from adapter_export.cli.table import print_table
+from adapter_export.export.target import DTYPES
 from adapter_export.naming import parse_adapters
 
 EXAMPLE = """\
@@ -29,55 +35,50 @@ Example:
 
 
 @click.command("onnx", cls=Command, epilog=EXAMPLE)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Base model folder.")
-@click.option("--adapter", "adapters", multiple=True, metavar="NAME=DIR", help="PEFT or AdapterHub folder; repeatable.")
+@model_option("Base model folder.")
+@adapters_option("PEFT or AdapterHub folder; repeatable.")
 @click.option(
     "--mode",
     required=True,
-    type=click.Choice(["merged", "embedded", "swappable", "bank"]),
+    type=click.Choice(MODES),
     help="merged: folded into the weights (IA3), or no adapter at all. embedded: one adapter, constant. swappable: "
     "many, chosen per run. bank: many, chosen per row of a batch.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
-@click.option(
-    "--task",
-    default="auto",
-    show_default=True,
-    help="auto takes the adapters' task, else the model's; features leaves task heads out.",
-)
+@output_option("Bundle folder to write.")
+@task_option("auto takes the adapters' task, else the model's; features leaves task heads out.")
 @click.option("--no-cache", is_flag=True, help="Decoders: a scoring graph without a key-value cache.")
 @click.option("--no-tokenizer", is_flag=True, help="Leave the tokenizer out: the bundle takes token ids alone.")
 @click.option(
     "--dtype",
     default="fp32",
     show_default=True,
-    type=click.Choice(["fp32", "fp16", "bf16"]),
+    type=click.Choice(tuple(DTYPES)),
     help="Of weights, cache and adapters; other inputs and outputs stay float32. bf16 runs on CUDA only.",
 )
 @click.option(
     "--quantize",
     default="none",
     show_default=True,
-    type=click.Choice(["none", "int8"]),
+    type=click.Choice(QUANTIZATIONS),
     help="int8: the base model's matrices in 8 bits; adapters stay as they are.",
 )
 @click.option(
     "--fuse",
     default="none",
     show_default=True,
-    type=click.Choice(["none", "cpu", "cuda"]),
+    type=click.Choice(FUSIONS),
     help="ONNX Runtime's fused operators for that provider; no other runtime has them.",
 )
 @click.option(
     "--bind",
     default="initializer",
     show_default=True,
-    type=click.Choice(["initializer", "input"]),
+    type=click.Choice(BINDINGS),
     help="Mode swappable: input makes adapter tensors required inputs, for runtimes that read no others (JavaScript).",
 )
 @click.option(
     "--slots",
-    default=64,
+    default=SLOTS,
     show_default=True,
     type=click.IntRange(min=1),
     help="Mode bank: adapters that a runtime holds in memory at once.",

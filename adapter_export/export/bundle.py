@@ -24,7 +24,6 @@ from adapter_export.bundle.manifest import (
 )
 from adapter_export.bundle.no_adapter import no_adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.problem_types import stated
 from adapter_export.export.checking import contrib_operators
 from adapter_export.export.genai import write_genai_config
@@ -37,6 +36,7 @@ from adapter_export.export.stages import is_cache
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
 from adapter_export.hub import source_of
+from adapter_export.reading.hashes import sha256
 from adapter_export.tokenizer import write_tokenizer
 
 

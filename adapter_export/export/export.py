@@ -13,7 +13,6 @@ from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.manifest import BINDINGS, MANY, MODEL, MODES, MOST_SLOTS, SLOTS, Manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.problem_types import with_problem_type
@@ -36,6 +35,7 @@ from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.folder import output_folder, require_space
+from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.sites import Site

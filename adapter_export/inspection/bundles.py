@@ -7,10 +7,10 @@ from typing import Any
 
 from adapter_export.bundle.manifest import Manifest, TensorInfo, read_manifest
 from adapter_export.bundle.unlisted import unlisted
-from adapter_export.checkpoints.files import sha256
 from adapter_export.inspection.tensors import Tensor, families, grouped
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.reading.files import present, size_of
+from adapter_export.reading.hashes import sha256
 
 # What a file of the bundle can be, against the manifest.
 OK, CHANGED, MISSING, UNLISTED = "ok", "changed", "missing", "not listed"

@@ -10,7 +10,6 @@ from adapter_export import tasks
 from adapter_export.checkpoints import own
 from adapter_export.checkpoints.adapterhub import reading as adapterhub
 from adapter_export.checkpoints.codecs import codecs
-from adapter_export.checkpoints.files import optional_json, read_json, sha256
 from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.checkpoints.weights import CHOICES, CONFIG, adapter_beside, weight_files, weights_sha256
@@ -18,6 +17,8 @@ from adapter_export.errors import InputError
 from adapter_export.inspection.tensors import Tensor, families, grouped, total
 from adapter_export.outputs.ownership import SIDECAR
 from adapter_export.reading.files import present, size_of
+from adapter_export.reading.hashes import sha256
+from adapter_export.reading.json_files import optional_json, read_json
 
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", CONFIG
 # Settings worth a line, of PEFT's config and of AdapterHub's.

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.bundle.adapter_file import MAX_ADAPTER_BYTES, parse_adapter_file
-from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError
 from adapter_export.inspection.tensors import Tensor, grouped, total
 from adapter_export.reading.files import read_bytes, size_of
+from adapter_export.reading.hashes import sha256
 from adapter_export.reading.onnx_files import external_files, read_model
 
 if TYPE_CHECKING:

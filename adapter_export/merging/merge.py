@@ -13,7 +13,6 @@ from typing import Any
 
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import check_base, load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.told import AUTO, choose_task, told
@@ -40,6 +39,7 @@ from adapter_export.outputs.files import sync, write_json
 from adapter_export.outputs.folder import output_folder, require_space
 from adapter_export.outputs.ownership import SIDECAR, listing
 from adapter_export.reading.files import size_of
+from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.links import follows_links
 
 _log = logging.getLogger(__name__)

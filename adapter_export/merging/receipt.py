@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import read_json, sha256
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging.fold import Change
 from adapter_export.merging.rounding import NAMES
 from adapter_export.outputs.ownership import SIDECAR
 from adapter_export.reading.files import present
+from adapter_export.reading.hashes import sha256
+from adapter_export.reading.json_files import optional_json
 
 _TENSOR_FILES = ("adapter_model.safetensors", "adapter.safetensors", "adapter_model.bin", "pytorch_adapter.bin")
 
@@ -53,9 +54,7 @@ def identify(folder: Path, adapter: Adapter) -> Identity:
 def read_receipt(folder: Path) -> list[dict[str, Any]]:
     """What was merged into the model of `folder` already, oldest first. Raises InputError for a broken receipt."""
     path = folder / SIDECAR
-    if not present(path):
-        return []
-    merged = read_json(path).get("merged", [])
+    merged = optional_json(path).get("merged", [])
     if not isinstance(merged, list) or not all(isinstance(item, dict) for item in merged):
         raise InputError(f"{path}: field 'merged': expected a list of objects, found {str(merged)[:100]!r}")
     return merged

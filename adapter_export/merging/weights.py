@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import read_json
 from adapter_export.checkpoints.safetensors_header import Entry, Header, read_header
 from adapter_export.checkpoints.weights import INDEX, SINGLE, shards, weight_files
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.reading.files import present
+from adapter_export.reading.json_files import read_json
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+# Seconds that a command waits for another one that writes the same bundle, unless told otherwise.
+LOCK_TIMEOUT = 60.0
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 

@@ -5,11 +5,11 @@ A bundle lists them in manifest.json, a trained adapter and a merged model in ad
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+
+from adapter_export.reading.json_files import json_or_empty
 
 MANIFEST = "manifest.json"
 SIDECAR = "adapter_export.json"
@@ -28,11 +28,11 @@ def first_foreign(folder: Path, ignored: Collection[str] = ()) -> str | None:
 
 def listed(folder: Path) -> frozenset[str]:
     """The files that the listing in `folder` names, and itself; empty where there is no listing of ours."""
-    manifest = _object(folder / MANIFEST)
+    manifest = json_or_empty(folder / MANIFEST, _MAX_BYTES)
     files = manifest.get("files")
     if type(manifest.get("format_version")) is int and isinstance(files, dict) and files:
         return frozenset({MANIFEST, *files})
-    files = _object(folder / SIDECAR).get("files")
+    files = json_or_empty(folder / SIDECAR, _MAX_BYTES).get("files")
     if isinstance(files, list) and files and all(isinstance(name, str) for name in files):
         return frozenset({SIDECAR, *files})
     return frozenset()
@@ -50,14 +50,3 @@ def files_below(folder: Path) -> Iterator[str]:
             yield from (f"{entry.name}/{name}" for name in files_below(Path(entry.path)))
         else:
             yield entry.name
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, empty where there is none."""
-    try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return {}
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

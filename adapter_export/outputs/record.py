@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from adapter_export.outputs.files import write_json
+from adapter_export.reading.json_files import json_or_empty
 
 _WRITTEN_BY = "adapter-export"
 _MAX_BYTES = 16 << 20
@@ -67,7 +67,7 @@ def read_record(path: Path, target: Path) -> Record | None:
     A record may have come with a stranger's folder: nothing in it leads out of the output, and the parents are of its
     own path.
     """
-    value = _object(path)
+    value = json_or_empty(path, _MAX_BYTES)
     if not _is_record(value, target):
         return None
     return Record(**{**value, "made": tuple(value["made"]), "placed": tuple(value["placed"])})
@@ -95,13 +95,3 @@ def _is_below(name: Any) -> bool:
         return False
     path = PurePosixPath(name)
     return not path.is_absolute() and str(path) == name and ".." not in path.parts
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return {}
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -10,7 +10,6 @@ import numpy as np
 
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import sha256
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import Case
@@ -19,6 +18,7 @@ from adapter_export.parity.judge import LIMITS, MAX_RETRY_CEILINGS, Verdict, wor
 from adapter_export.parity.quantized import ERROR
 from adapter_export.parity.report import Check, Result
 from adapter_export.reading.files import present
+from adapter_export.reading.hashes import sha256
 
 # Largest difference, in units of rms, between a row in a batch and the same row alone, at any precision. A row that
 # depends on other rows differs by more.

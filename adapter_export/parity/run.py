@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapter_export.bundle.manifest import Manifest, read_manifest
-from adapter_export.checkpoints.files import existing_folder, optional_json
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import local
@@ -30,6 +29,8 @@ from adapter_export.parity.records import Record, RecordedCase, check_record, re
 from adapter_export.parity.report import ParityReport, Result
 from adapter_export.parity.retries import Measured, retry_sensitive_cases
 from adapter_export.parity.tokens import check_tokens
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.runtime.generation.start import generates

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.bundle.manifest import ENCODER, Manifest
-from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
 from adapter_export.parity.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.reading.files import present
+from adapter_export.reading.json_files import read_json
 from adapter_export.runtime.generation.chat import render_chat
 from adapter_export.runtime.generation.start import generates
 from adapter_export.runtime.generation.texts import PromptTexts

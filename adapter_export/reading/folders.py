@@ -1,4 +1,4 @@
-"""Folders that a library reads by itself: checked first, entry by entry."""
+"""Folders that a command is given: that they exist, and that a library may read them by itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.errors import InputError
-from adapter_export.reading.files import present, read_text, regular_file, size_of
-from adapter_export.reading.json_text import NotJson, parse
+from adapter_export.reading.files import present, regular_file, size_of
+from adapter_export.reading.json_files import read_json_value
 from adapter_export.reading.links import leads_out
 
 # The one folder inside a model's that transformers reads unasked.
@@ -23,7 +23,23 @@ _READ_WHOLE = (".json", ".jinja", ".txt", ".model", ".spm", ".tiktoken", ".bpe",
 _MAX_WHOLE_BYTES = 512 << 20
 # Longer texts are no paths.
 _MAX_PATH = 4096
-_MAX_JSON_BYTES = 64 << 20
+
+
+def existing_folder(path: str | Path, what: str) -> Path:
+    """Returns `path` as a Path.
+
+    Args:
+        path: The folder.
+        what: What the folder holds (`bundle`, `model`), for the error message.
+
+    Raises:
+        InputError: `path` is not a folder.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise InputError(f"{what} {folder}: expected a folder, found {found}")
+    return folder
 
 
 def check_folder(folder: Path) -> None:
@@ -54,11 +70,7 @@ def _check_size(path: Path, folder: Path) -> None:
 def _check_arguments(path: Path) -> None:
     """Refuse a path to a file elsewhere among a tokenizer's arguments. Files that are not there are no matter: many
     tokenizers still carry a path of the machine they were made on."""
-    try:
-        value = parse(read_text(path, _MAX_JSON_BYTES))
-    except NotJson as error:
-        raise InputError(f"{path}: expected JSON, found: {error}") from None
-    for name, text in _texts(value):
+    for name, text in _texts(read_json_value(path)):
         # A path of these is taken from where the command runs, a name from the folder.
         for found in (Path(text), path.parent / text):
             if present(found) and not found.is_dir() and leads_out(found, path.parent):

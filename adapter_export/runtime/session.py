@@ -13,9 +13,9 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import ort_value
 from adapter_export.bundle.manifest import ADAPTER_IDS, IN_GRAPH, NUM_LABELS, Manifest
-from adapter_export.checkpoints.files import optional_json
 from adapter_export.checkpoints.problem_types import meaning
 from adapter_export.errors import InputError
+from adapter_export.reading.json_files import optional_json
 from adapter_export.runtime.bank import AdapterBank
 from adapter_export.runtime.generation.bound import BoundGraph
 from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config

@@ -14,7 +14,6 @@ import numpy as np
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder, sha256
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.checkpoints.problem_types import SINGLE
 from adapter_export.checkpoints.weights import model_config
@@ -24,6 +23,8 @@ from adapter_export.methods import registry
 from adapter_export.methods.contract import Block, Method
 from adapter_export.methods.placement import placed
 from adapter_export.outputs.folder import output_folder
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.hashes import sha256
 from adapter_export.reading.links import follows_links
 from adapter_export.sites import Site
 from adapter_export.training.classes import classes_of

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.outputs.files import write_json
 from adapter_export.outputs.ownership import files_below
 from adapter_export.outputs.workspace import scratch_of
+from adapter_export.reading.json_files import read_json
 
 _log = logging.getLogger(__name__)
 

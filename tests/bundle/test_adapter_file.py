@@ -21,10 +21,10 @@ from adapter_export.bundle.adapter_file import (
 )
 from adapter_export.bundle.manifest import TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
-from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
 from adapter_export.methods.ia3 import IA3Operator
+from adapter_export.reading.hashes import sha256
 from adapter_export.sites import Port, Site
 
 BASE = "80000001" + "0" * 56

@@ -20,12 +20,12 @@ from adapter_export.bundle import add as module
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.manifest import ADAPTERS, MANIFEST, MODEL, Manifest, adapter_path, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.told import Told
 from adapter_export.errors import InputError, OutputBusy, OutputExists
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs.record import record_of
 from adapter_export.outputs.workspace import Workspace, workspace
+from adapter_export.reading.hashes import sha256
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 

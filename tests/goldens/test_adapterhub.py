@@ -10,8 +10,8 @@ import pytest
 
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
-from adapter_export.checkpoints.files import read_tensors
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
+from adapter_export.checkpoints.tensor_files import read_tensors
 from adapter_export.injection import inject
 
 GOLDENS = Path(__file__).parent / "adapterhub"

@@ -18,11 +18,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapter_export import tasks
-from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging import copying, fold
 from adapter_export.merging.merge import merge
+from adapter_export.reading.hashes import sha256
 from tests.merging import models
 from tests.merging.models import expected, tensors, write_adapter, write_model
 
@@ -341,12 +341,12 @@ class TestRefusals:
     def test_a_module_that_is_no_layer(self, tiny_model: Callable[..., Path]) -> None:
         """No checkpoint's reader lets it through; a method of the future may."""
         from adapter_export.checkpoints.adapter import Adapter
-        from adapter_export.checkpoints.files import read_json
         from adapter_export.merging.layout import read_layout
         from adapter_export.merging.plan import plan_changes
         from adapter_export.merging.weights import read_weights
         from adapter_export.methods.contract import Block
         from adapter_export.methods.ia3 import IA3Operator
+        from adapter_export.reading.json_files import read_json
         from adapter_export.sites import Port, Site
 
         folder = tiny_model("bert")

@@ -20,11 +20,11 @@ from safetensors.numpy import load_file
 from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_file
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.manifest import MODEL, read_manifest
-from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.export.passes.functions import Function
 from adapter_export.methods.contract import Block
 from adapter_export.naming import DOMAIN
+from adapter_export.reading.hashes import sha256
 from tests.bundles import Exported
 
 Tensors = dict[str, np.ndarray]

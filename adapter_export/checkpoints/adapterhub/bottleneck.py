@@ -23,12 +23,12 @@ from adapter_export.checkpoints.adapterhub.interface import INTERFACE, Interface
 from adapter_export.checkpoints.adapterhub.places import arrange, places
 from adapter_export.checkpoints.adapterhub.tensors import by_place, tensors_of
 from adapter_export.checkpoints.adapterhub.writing import NAME
-from adapter_export.checkpoints.files import field
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import PLACEMENTS, BottleneckOperator, placement_sites
 from adapter_export.methods.contract import Block
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs.ownership import SIDECAR
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import Port, Site
 

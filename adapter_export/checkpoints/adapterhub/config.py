@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import field as read_field
-from adapter_export.checkpoints.files import unknown_fields
 from adapter_export.errors import InputError
 from adapter_export.methods.activations import activation
+from adapter_export.reading.fields import field as read_field
+from adapter_export.reading.fields import unknown_fields
 from adapter_export.reading.shown import shortened
 
 CONFIG = "adapter_config.json"

@@ -19,10 +19,10 @@ from adapter_export.architectures.adapterhub import POOLER
 from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import LM_HEAD, Checkpoint, HeadLayer
-from adapter_export.checkpoints.files import field
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import strip_prefix
 

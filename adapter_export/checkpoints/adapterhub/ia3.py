@@ -20,11 +20,11 @@ from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import Checkpoint, site_features
 from adapter_export.checkpoints.adapterhub.config import CONFIG, MAX_FACTOR
 from adapter_export.checkpoints.adapterhub.interface import Interface
-from adapter_export.checkpoints.files import field, unknown_fields
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field, unknown_fields
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import Port, Site, strip_prefix
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import canonical, former
-from adapter_export.checkpoints.files import field
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import strip_prefix
 

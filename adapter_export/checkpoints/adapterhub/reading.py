@@ -18,10 +18,12 @@ from adapter_export.checkpoints.adapterhub.config import CONFIG
 from adapter_export.checkpoints.adapterhub.interface import INTERFACE, parse
 from adapter_export.checkpoints.adapterhub.writing import HEAD, WEIGHTS, write
 from adapter_export.checkpoints.codecs import codecs
-from adapter_export.checkpoints.files import field, read_json, read_tensors
+from adapter_export.checkpoints.tensor_files import read_tensors
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import present
+from adapter_export.reading.json_files import read_json
 from adapter_export.reading.shown import shortened
 
 __all__ = ["FORMAT", "method_of", "read", "recognises", "resolve", "settings_of", "task_of", "task_told", "write"]

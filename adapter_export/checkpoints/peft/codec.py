@@ -11,11 +11,11 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.codecs import codecs
-from adapter_export.checkpoints.files import field
 from adapter_export.checkpoints.peft.config import PeftConfig
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import Block
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import Site
 

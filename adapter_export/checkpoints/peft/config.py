@@ -9,8 +9,8 @@ from typing import Any
 
 from adapter_export.bounded.child import Exceeded, Failed
 from adapter_export.bounded.programs import matching
-from adapter_export.checkpoints.files import field
 from adapter_export.errors import InputError
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 
 CONFIG = "adapter_config.json"

@@ -15,15 +15,16 @@ import numpy as np
 
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, HeadLayer
-from adapter_export.checkpoints.files import as_float, read_stored, unknown_fields
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.checkpoints.peft.codec import FORMAT, codec_of
 from adapter_export.checkpoints.peft.config import CONFIG, FIELDS, INERT, PeftConfig, parse
 from adapter_export.checkpoints.peft.matching import is_saved
 from adapter_export.checkpoints.peft.targets import path_of
 from adapter_export.checkpoints.peft.writing import KEY_PREFIX, WEIGHTS, write
+from adapter_export.checkpoints.tensor_files import as_float, read_stored
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import unknown_fields
 from adapter_export.reading.files import present
 from adapter_export.sites import strip_prefix
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import WEIGHT, Block, Operator
+from adapter_export.methods.contract import WEIGHT, Operator, SiteAdapter
 from adapter_export.sites import Port, Site
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def remove_all(handles: Sequence[RemovableHandle]) -> None:
 
 
 class Injection:
-    """The adapter's blocks in a model, as trainable parameters, until `remove()`.
+    """An adapter in a model, as trainable parameters, until `remove()`.
 
     parameters: one `torch.nn.ParameterDict` a site, registered in the model as `adapter_sites`, so that the model's own
     `.to()`, `.parameters()` and optimizers see them; the base model's modules and their names stay as they are.
@@ -125,7 +125,7 @@ class Injection:
 
     NAME = "adapter_sites"
 
-    def __init__(self, model: PreTrainedModel, blocks: Mapping[Site, Block]) -> None:
+    def __init__(self, model: PreTrainedModel, site_adapters: Mapping[Site, SiteAdapter]) -> None:
         import torch
         from torch import nn
 
@@ -133,19 +133,21 @@ class Injection:
             raise InputError("the model already holds an adapter; remove it first")
         self.model = model
         self.enabled = True
-        self.operators: dict[Site, Operator] = {site: block.operator for site, block in blocks.items()}
+        self.operators: dict[Site, Operator] = {
+            site: site_adapter.operator for site, site_adapter in site_adapters.items()
+        }
         self.parameters: dict[Site, nn.ParameterDict] = {}
         reference = next(model.parameters())
-        for site, block in blocks.items():
+        for site, site_adapter in site_adapters.items():
             self.parameters[site] = nn.ParameterDict(
                 {
                     name: nn.Parameter(torch.tensor(tensor, dtype=reference.dtype, device=reference.device))
-                    for name, tensor in block.tensors.items()
+                    for name, tensor in site_adapter.tensors.items()
                 }
             )
-        # Module names may not contain dots, so sites are numbered in the order of `blocks`.
+        # Module names may not contain dots, so sites are numbered in the order of `site_adapters`.
         model.add_module(self.NAME, nn.ModuleList(self.parameters.values()))
-        self._handles = [handle for site in blocks for handle in self._attach(site)]
+        self._handles = [handle for site in site_adapters for handle in self._attach(site)]
 
     def _attach(self, site: Site) -> list[RemovableHandle]:
         return attach(self.model, site, self.operators[site].reads, self._act(site))
@@ -160,22 +162,22 @@ class Injection:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """The base model's own function inside the block."""
+        """The base model's own function inside the `with` statement."""
         before, self.enabled = self.enabled, False
         try:
             yield
         finally:
             self.enabled = before
 
-    def blocks(self) -> dict[Site, Block]:
+    def site_adapters(self) -> dict[Site, SiteAdapter]:
         """The parameters as they are now, as float32 (or float64) numpy copies."""
         return {
-            site: Block(self.operators[site], {name: to_numpy(value) for name, value in parameters.items()})
+            site: SiteAdapter(self.operators[site], {name: to_numpy(value) for name, value in parameters.items()})
             for site, parameters in self.parameters.items()
         }
 
     def remove(self) -> None:
-        """Take the blocks out again. A task head that `inject` put in stays."""
+        """Take the adapter out again. A task head that `inject` put in stays."""
         remove_all(self._handles)
         delattr(self.model, self.NAME)
 
@@ -333,6 +335,6 @@ def _own_layers(model: PreTrainedModel) -> dict[str, tuple[Any, Any]]:
 
 
 def inject(model: PreTrainedModel, adapter: Adapter) -> Injection:
-    """Put a whole adapter into the model: its task head where it has one, and its blocks."""
+    """Put a whole adapter into the model: its task head where it has one, and its operators."""
     load_head(model, adapter)
-    return Injection(model, adapter.blocks)
+    return Injection(model, adapter.sites)

@@ -37,11 +37,11 @@ def fingerprint(base_sha256: str) -> int:
 
 
 def adapter_tensors(adapter: Adapter) -> dict[str, np.ndarray]:
-    """The adapter's tensors by their names in the graph: blocks by site, and the task head by module."""
+    """The adapter's tensors by their names in the graph: its body by site, and its task head by module."""
     tensors = {
-        tensor_name(site.name, block.operator.slug, name): tensor
-        for site, block in adapter.blocks.items()
-        for name, tensor in block.tensors.items()
+        tensor_name(site.name, site_adapter.operator.slug, name): tensor
+        for site, site_adapter in adapter.sites.items()
+        for name, tensor in site_adapter.tensors.items()
     }
     for module, layer in adapter.head.items():
         if module != LM_HEAD:

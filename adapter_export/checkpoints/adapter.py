@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Features, Site
 
@@ -34,7 +34,7 @@ OUTPUT_LAYERS = (LM_HEAD, "embed_out", "proj_out")
 class Adapter:
     """One trained set of tensors for a base model.
 
-    blocks: what stands at each site, in canonical names and layouts. head: layers by module path in the task model
+    sites: operator and tensors of each site, in canonical names. head: layers by module path in the task model
     (`classifier`, `classifier.out_proj`), empty without a task head. labels: class names in the head's order, or None
     where the checkpoint has none. task: as in `tasks.TASKS`, or None where the checkpoint does not say.
     base_sha256: digest of the base model's weights it was trained on, where the checkpoint recorded it.
@@ -53,7 +53,7 @@ class Adapter:
     """
 
     method: str
-    blocks: Mapping[Site, Block]
+    sites: Mapping[Site, SiteAdapter]
     head: Mapping[str, HeadLayer] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     task: str | None = None
@@ -82,7 +82,7 @@ class Adapter:
     @property
     def parameters(self) -> int:
         """Number of trained values, head included."""
-        body = sum(tensor.size for block in self.blocks.values() for tensor in block.tensors.values())
+        body = sum(tensor.size for site_adapter in self.sites.values() for tensor in site_adapter.tensors.values())
         head = sum(layer.weight.size + (0 if layer.bias is None else layer.bias.size) for layer in self.head.values())
         return int(body + head)
 

@@ -16,7 +16,7 @@ from adapter_export.checkpoints.adapterhub import reading as adapterhub
 from adapter_export.checkpoints.labels import named
 from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
-from adapter_export.checkpoints.told import head_modules
+from adapter_export.checkpoints.stated_task import head_modules
 from adapter_export.checkpoints.weights import ADAPTER_FILES, checkpoint_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import source_of

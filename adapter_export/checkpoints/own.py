@@ -20,7 +20,7 @@ from adapter_export.checkpoints.heads import head_layers
 from adapter_export.checkpoints.tensor_files import read_tensors
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
-from adapter_export.methods.contract import Block, Operator
+from adapter_export.methods.contract import Operator, SiteAdapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import tensor_name
 from adapter_export.reading.fields import field
@@ -64,20 +64,20 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
             f"{path}: field 'method': {method.name!r} is not kept in this format, but as {method.checkpoint_format}"
         )
     left = dict(checkpoint.tensors)
-    blocks: dict[Site, Block] = {}
+    sites: dict[Site, SiteAdapter] = {}
     for number, entry in enumerate(field(about, path, "blocks", list)):
         site, operator = _entry(path, f"blocks[{number}]", entry, method.operator_type)
-        if site in blocks:
+        if site in sites:
             raise InputError(f"{path}: field 'blocks[{number}]': site {site.name!r} is there twice")
         features = site_features(checkpoint, info, site)
         _check_values(path, f"blocks[{number}]", site, operator, info)
-        blocks[site] = Block(operator, _tensors(checkpoint, site, operator, features, left))
+        sites[site] = SiteAdapter(operator, _tensors(checkpoint, site, operator, features, left))
     if left:
         raise InputError(f"{checkpoint.folder}: tensor {min(left)!r}: no block of {CONFIG} has it ({len(left)} in all)")
     labels = checkpoint.sidecar.get("labels")
     return Adapter(
         method.name,
-        blocks,
+        sites,
         head_layers(checkpoint, checkpoint.head, info, []) if checkpoint.head else {},
         tuple(labels) if labels else None,
         source_format=FORMAT,
@@ -95,11 +95,11 @@ def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> di
     from safetensors.numpy import save_file
 
     blocks, tensors = [], {}
-    for site, block in adapter.blocks.items():
+    for site, site_adapter in adapter.sites.items():
         place = {name: value for name in _SITE if (value := getattr(site, name))}
-        blocks.append({"site": {**place, "port": site.port.value}, "operator": asdict(block.operator)})  # type: ignore[call-overload]
-        for name, tensor in block.tensors.items():
-            full = tensor_name(site.name, block.operator.slug, name)
+        blocks.append({"site": {**place, "port": site.port.value}, "operator": asdict(site_adapter.operator)})  # type: ignore[call-overload]
+        for name, tensor in site_adapter.tensors.items():
+            full = tensor_name(site.name, site_adapter.operator.slug, name)
             if full in tensors:
                 raise InputError(
                     f"site {site.name}: method {adapter.method!r} acts there twice, with tensors of one name"

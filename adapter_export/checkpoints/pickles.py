@@ -38,7 +38,7 @@ class Name:
 
 
 @dataclass(frozen=True)
-class Reference:
+class PersistentId:
     """What a pickle says of something that is kept elsewhere."""
 
     said: Any
@@ -150,7 +150,7 @@ class _Machine:
                 self._pop()
                 self._top(dict)
             case "BINPERSID":
-                self._stack.append(Reference(self._pop()))
+                self._stack.append(PersistentId(self._pop()))
             case _:
                 return False
         return True

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.checkpoints.pickles import BadPickle, Call, Name, Reference, read_pickle
+from adapter_export.checkpoints.pickles import BadPickle, Call, Name, PersistentId, read_pickle
 from adapter_export.checkpoints.safetensors_file import MAX_BYTES
 from adapter_export.naming import is_tensor_name
 from adapter_export.reading.archives import BadArchive, read_archive
@@ -131,7 +131,7 @@ def _view(value: Any) -> _View:
             return _view(data)
         case Call(
             Name("torch._utils", "_rebuild_tensor_v2"),
-            (Reference(said), offset, tuple(shape), tuple(strides), *_),
+            (PersistentId(said), offset, tuple(shape), tuple(strides), *_),
         ):
             if len(shape) != len(strides) or not all(map(_is_size, (offset, *shape, *strides))):
                 raise NotTensors("expected sizes of a tensor, found others")

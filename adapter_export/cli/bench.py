@@ -65,11 +65,11 @@ def command(bundle: Path, against: Path | None, html: Path | None, force: bool, 
     """
     from adapter_export.bench.page import page
     from adapter_export.bench.report import as_dict, bench
-    from adapter_export.bench.settings import Settings
+    from adapter_export.bench.settings import BenchSettings
     from adapter_export.outputs.files import atomic_file
 
     _check_page(html, force)
-    chosen = Settings(**settings)
+    chosen = BenchSettings(**settings)
     quiet_unless_debug()
     with bar("measuring") as progress:
         result = as_dict(bench(bundle, against, chosen, progress))

@@ -11,7 +11,7 @@ import click
 from adapter_export import tasks
 from adapter_export.checkpoints.problem_types import MULTI, REGRESSION
 from adapter_export.cli.batches import BATCH, batches, ran_with
-from adapter_export.cli.completions import Request, write
+from adapter_export.cli.completions import TextRequest, write
 from adapter_export.cli.options import (
     PATH,
     Command,
@@ -123,9 +123,11 @@ def command(
         emit({**result, "results": results}, as_json, _print)
 
 
-def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | None], chat: bool) -> Iterator[Request]:
+def _requests(
+    texts: Sequence[str], file: Path | None, adapters: Sequence[str | None], chat: bool
+) -> Iterator[TextRequest]:
     if file is None:
-        yield from (Request("--text", {"text": text}, adapter) for text in texts for adapter in adapters)
+        yield from (TextRequest("--text", {"text": text}, adapter) for text in texts for adapter in adapters)
         return
     # `splitlines` would cut at characters (U+2028, U+0085) that JSON lets strings hold.
     lines = decoded(file, read_given(file, _MAX_BYTES), "utf-8-sig").split("\n")
@@ -141,7 +143,7 @@ def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | 
         own = value.get("adapter")
         if own is not None and not isinstance(own, str):
             raise InputError(f"{where}: field 'adapter': expected a string, found {shortened(own)}")
-        yield from (Request(where, given, adapter) for adapter in (adapters if own is None else (own,)))
+        yield from (TextRequest(where, given, adapter) for adapter in (adapters if own is None else (own,)))
 
 
 def _given(where: str, value: Any, chat: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.checkpoints.safetensors_header import read_header
-from adapter_export.checkpoints.told import choose_task, told
+from adapter_export.checkpoints.stated_task import choose_task, stated_task
 from adapter_export.checkpoints.weights import model_config, weight_files
 from adapter_export.errors import InputError
 from adapter_export.export.bank import Bank
@@ -88,7 +88,9 @@ def export_onnx(
         checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
         check_given(labels, adapters)
         config = model_config(folder)
-        found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
+        found = choose_task(
+            task, {name: stated_task(checkpoint, config) for name, checkpoint in checkpoints.items()}, config
+        )
         say = progress or (lambda text: None)
         say("reading the tokenizer")
         texts = exportable_tokenizer(folder) if tokenizer else None
@@ -144,12 +146,16 @@ def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) ->
     known = {
         ".".join(tensor.split(".")[:-1]) for graph in graphs.values() for info in graph.sites for tensor in info.tensors
     }
-    kept = {site: block for site, block in adapter.blocks.items() if f"{site.name}.{block.operator.slug}" in known}
-    if not kept or len(kept) == len(adapter.blocks):
+    kept = {
+        site: site_adapter
+        for site, site_adapter in adapter.sites.items()
+        if f"{site.name}.{site_adapter.operator.slug}" in known
+    }
+    if not kept or len(kept) == len(adapter.sites):
         return adapter
-    idle = ", ".join(site.name for site in adapter.blocks if site not in kept)
+    idle = ", ".join(site.name for site in adapter.sites if site not in kept)
     _log.warning("adapter %s: no output of the graph reads %s: left out, without effect", name, idle)
-    return replace(adapter, blocks=kept)
+    return replace(adapter, sites=kept)
 
 
 def _check_generation(folder: Path, base: BaseModel, cache: bool) -> None:
@@ -214,16 +220,16 @@ def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
     sites: dict[Site, list[Operator]] = {}
     owners: dict[tuple[str, str], Site] = {}
     for adapter in adapters:
-        for site, block in adapter.blocks.items():
-            other = owners.setdefault((site.name, block.operator.op_type), site)
+        for site, site_adapter in adapter.sites.items():
+            other = owners.setdefault((site.name, site_adapter.operator.op_type), site)
             if other != site:
                 raise InputError(
                     f"site {site.name}: one adapter reads {site.reads}, another {other.reads}; export them as bundles "
                     "of their own"
                 )
             stack = sites.setdefault(site, [])
-            if block.operator not in stack:
-                stack.append(block.operator)
+            if site_adapter.operator not in stack:
+                stack.append(site_adapter.operator)
     return {site: sorted(stack, key=lambda operator: operator.op_type) for site, stack in sites.items()}
 
 

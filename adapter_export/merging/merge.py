@@ -15,7 +15,7 @@ from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import check_base, load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
-from adapter_export.checkpoints.told import AUTO, choose_task, told
+from adapter_export.checkpoints.stated_task import AUTO, choose_task, stated_task
 from adapter_export.checkpoints.weights import (
     ADAPTER_CONFIG,
     INDEX,
@@ -26,15 +26,15 @@ from adapter_export.checkpoints.weights import (
 )
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.hub import local, source_of
-from adapter_export.merging.contents import companions
 from adapter_export.merging.copying import Tick, can_share
+from adapter_export.merging.folder_files import companions
 from adapter_export.merging.heads import HeadChange, check_language_head, check_repeated, head_change
-from adapter_export.merging.layout import EXPERT, Layout, read_layout
-from adapter_export.merging.meter import Meter, Progress
+from adapter_export.merging.model_folder import EXPERT, ModelFolder, read_model_folder
 from adapter_export.merging.plan import FilePlan, plan_changes, plan_files
+from adapter_export.merging.progress import Meter, Progress
 from adapter_export.merging.receipt import entry, identify, read_receipt, refuse_repeated
 from adapter_export.merging.stream import copy_file, write_file
-from adapter_export.merging.weights import Weights, read_weights
+from adapter_export.merging.weights import WeightHeaders, read_weight_headers
 from adapter_export.outputs.files import sync, write_json
 from adapter_export.outputs.folder import output_folder, require_space
 from adapter_export.outputs.ownership import SIDECAR, listing
@@ -137,7 +137,7 @@ def _merge(
     )
 
 
-def _required(layout: Layout, plans: Sequence[FilePlan], kept: Sequence[str], temporary: Path) -> int:
+def _required(layout: ModelFolder, plans: Sequence[FilePlan], kept: Sequence[str], temporary: Path) -> int:
     """Bytes that the merged model takes on the disk, beside what it shares with the base model."""
     changed = sum(part.entry.size for plan in plans for part in plan.parts if part.change or part.content is not None)
     if can_share(layout.folder / plans[0].source.path.name, temporary):
@@ -145,9 +145,9 @@ def _required(layout: Layout, plans: Sequence[FilePlan], kept: Sequence[str], te
     return sum(plan.size for plan in plans) + sum(size_of(layout.folder / name, layout.folder) for name in kept)
 
 
-def _read_model(folder: Path) -> Layout:
+def _read_model(folder: Path) -> ModelFolder:
     config = model_config(folder)
-    weights = read_weights(folder, config)
+    weights = read_weight_headers(folder, config)
     try:
         # A tensor of a narrow type is refused where it would be scaled; elsewhere it is copied.
         refuse_quantized(folder, config, types=False)
@@ -160,7 +160,7 @@ def _read_model(folder: Path) -> Layout:
             folder,
             ADAPTER_CONFIG,
         )
-    return read_layout(folder, config, weights)
+    return read_model_folder(folder, config, weights)
 
 
 def names_of(adapters: Sequence[Path]) -> list[str]:
@@ -180,10 +180,12 @@ def _given(labels: Mapping[str, Sequence[str]] | Sequence[str], paths: Sequence[
     return given
 
 
-def _read_adapter(layout: Layout, path: Path, asked: str, labels: Sequence[str] | None) -> tuple[Adapter, str | None]:
+def _read_adapter(
+    layout: ModelFolder, path: Path, asked: str, labels: Sequence[str] | None
+) -> tuple[Adapter, str | None]:
     """The adapter, placed in the model, and the task of its head, or the model's where it does not say."""
     checkpoint = read_checkpoint(path)
-    one = told(checkpoint, layout.config)
+    one = stated_task(checkpoint, layout.config)
     task = choose_task(asked, {path.resolve().name: one}, layout.config) or tasks.of_config(layout.config)
     # Without a head to put anywhere, the model keeps its own, whatever that is for.
     task = task if task in tasks.TASKS else None
@@ -196,7 +198,7 @@ def _read_adapter(layout: Layout, path: Path, asked: str, labels: Sequence[str] 
     return adapter, task
 
 
-def _head(layout: Layout, loaded: Sequence[tuple[Adapter, str | None]]) -> HeadChange | None:
+def _head(layout: ModelFolder, loaded: Sequence[tuple[Adapter, str | None]]) -> HeadChange | None:
     changes = [change for one, task in loaded if (change := head_change(layout, one, task)) is not None]
     if len(changes) > 1:
         raise CannotMerge(f"{len(changes)} of the adapters bring a task head of their own, and a model has one")
@@ -209,7 +211,7 @@ def _named(changes: Mapping[str, Any], head: HeadChange | None) -> dict[str, Any
 
 
 def _write(
-    layout: Layout,
+    layout: ModelFolder,
     plans: Sequence[FilePlan],
     head: HeadChange | None,
     kept: Sequence[str],
@@ -237,7 +239,7 @@ def _write(
         write_json(target / _CONFIG, {name: value for name, value in changed.items() if value is not None})
 
 
-def _index(weights: Weights, plans: Sequence[FilePlan]) -> dict[str, Any]:
+def _index(weights: WeightHeaders, plans: Sequence[FilePlan]) -> dict[str, Any]:
     size = sum(part.entry.size for plan in plans for part in plan.parts)
     metadata = weights.index.get("metadata") if weights.index else None
     return {

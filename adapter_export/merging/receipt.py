@@ -18,7 +18,7 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.merging.fold import Change
+from adapter_export.merging.piecewise import TensorChange
 from adapter_export.merging.rounding import NAMES
 from adapter_export.outputs.ownership import SIDECAR
 from adapter_export.reading.files import present
@@ -44,9 +44,9 @@ def identify(folder: Path, adapter: Adapter) -> Identity:
     if path is None:
         raise InputError(f"adapter {folder}: expected a tensor file, found none")
     digest = hashlib.sha256()
-    for site, block in sorted(adapter.blocks.items()):
-        for name, tensor in sorted(block.tensors.items()):
-            digest.update(f"{site.name}.{block.operator.slug}.{name}{tensor.shape}\n".encode())
+    for site, site_adapter in sorted(adapter.sites.items()):
+        for name, tensor in sorted(site_adapter.tensors.items()):
+            digest.update(f"{site.name}.{site_adapter.operator.slug}.{name}{tensor.shape}\n".encode())
             digest.update(np.ascontiguousarray(tensor, "<f8").tobytes())
     return Identity(folder.resolve().name, sha256(path), digest.hexdigest())
 
@@ -79,7 +79,7 @@ def entry(
     identity: Identity,
     adapter: Adapter,
     base_sha256: str,
-    changes: Mapping[str, Change],
+    changes: Mapping[str, TensorChange],
     base_source: str | None = None,
 ) -> dict[str, Any]:
     """The receipt's entry of one adapter. changes: those that it is part of, by the name in the output."""

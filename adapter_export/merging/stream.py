@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adapter_export.merging.copying import Tick, clone, copy_range, read_at, write_at
-from adapter_export.merging.fold import Change
+from adapter_export.merging.piecewise import TensorChange
 from adapter_export.merging.plan import FilePlan
 from adapter_export.merging.rounding import STORED
 from adapter_export.reading.files import open_raw
@@ -67,7 +67,7 @@ def _unchanged(plan: FilePlan) -> Iterator[tuple[int, int, int]]:
         yield run
 
 
-def _rescale(change: Change, source: FileIO, begin: int, target: FileIO, at: int, tick: Tick) -> None:
+def _rescale(change: TensorChange, source: FileIO, begin: int, target: FileIO, at: int, tick: Tick) -> None:
     """Read, fold and write a tensor piece by piece; its pieces are consecutive in the file."""
     dtype = STORED[change.dtype]
     for rows, columns in change.pieces():

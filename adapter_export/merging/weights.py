@@ -15,7 +15,7 @@ from adapter_export.reading.json_files import read_json
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightHeaders:
     """files: headers by file name. index: the index file's content, None for a single file. where: file by tensor."""
 
     folder: Path
@@ -35,7 +35,7 @@ class Weights:
         return found
 
 
-def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
+def read_weight_headers(folder: Path, config: Mapping[str, Any]) -> WeightHeaders:
     """Read the headers, as `from_pretrained` would choose the files. Raises InputError for anything inconsistent, and
     CannotMerge, with the line that converts, for weights that are not safetensors."""
     if config.get("transformers_weights"):
@@ -45,7 +45,7 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
         )
     if present(folder / SINGLE):
         header = read_header(folder / SINGLE)
-        return Weights(folder, {SINGLE: header}, None, dict.fromkeys(header.tensors, SINGLE))
+        return WeightHeaders(folder, {SINGLE: header}, None, dict.fromkeys(header.tensors, SINGLE))
     if present(folder / INDEX):
         return _sharded(folder)
     if any(file.suffix == ".bin" for file in weight_files(folder)):
@@ -53,7 +53,7 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
     raise InputError(f"model {folder}: expected {SINGLE} or {INDEX}, found neither")
 
 
-def _sharded(folder: Path) -> Weights:
+def _sharded(folder: Path) -> WeightHeaders:
     path = folder / INDEX
     index = read_json(path)
     files: dict[str, Header] = {}
@@ -67,7 +67,7 @@ def _sharded(folder: Path) -> Weights:
     for name, file in index["weight_map"].items():
         if where.get(name) != file:
             raise InputError(f"{path}: field 'weight_map': tensor {name[:200]!r} is not in {file}")
-    return Weights(folder, files, index, where)
+    return WeightHeaders(folder, files, index, where)
 
 
 def _conversion(folder: Path, config: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ class Operator(Protocol):
 
 
 @dataclass(frozen=True)
-class Block:
+class SiteAdapter:
     """An operator with its tensors: what stands at one site. Tensors are numpy arrays shaped as `specs` says."""
 
     operator: Operator

@@ -20,7 +20,7 @@ _MAX_TEXT = 256
 
 
 @dataclass(frozen=True)
-class Record:
+class OutputRecord:
     """output: name of the folder that is written. made: parents of it that were not there before, by their absolute
     paths. placed: files of the output, by their paths there, that are about to come or go: those that no listing of
     the output names are to be removed. scratch: whether `OUTPUT.partial` is to be removed as well."""
@@ -50,18 +50,18 @@ class Record:
         return True
 
 
-def record_of(target: Path, made: tuple[str, ...]) -> Record:
+def record_of(target: Path, made: tuple[str, ...]) -> OutputRecord:
     """A record of this process, which begins to write `target`."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Record(target.name, os.getpid(), socket.gethostname(), started, made)
+    return OutputRecord(target.name, os.getpid(), socket.gethostname(), started, made)
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: OutputRecord) -> None:
     """Write the record, whole or not at all. Raises OSError."""
     write_json(path, asdict(record))
 
 
-def read_record(path: Path, target: Path) -> Record | None:
+def read_record(path: Path, target: Path) -> OutputRecord | None:
     """The record at `path` if it is one of ours about the output `target`, else None.
 
     A record may have come with a stranger's folder: nothing in it leads out of the output, and the parents are of its
@@ -70,11 +70,11 @@ def read_record(path: Path, target: Path) -> Record | None:
     value = json_or_empty(path, _MAX_BYTES)
     if not _is_record(value, target):
         return None
-    return Record(**{**value, "made": tuple(value["made"]), "placed": tuple(value["placed"])})
+    return OutputRecord(**{**value, "made": tuple(value["made"]), "placed": tuple(value["placed"])})
 
 
 def _is_record(value: Mapping[str, Any], target: Path) -> bool:
-    if set(value) != {item.name for item in fields(Record)}:
+    if set(value) != {item.name for item in fields(OutputRecord)}:
         return False
     texts = value["output"], value["host"], value["started"], value["written_by"]
     made, placed, pid = value["made"], value["placed"], value["pid"]

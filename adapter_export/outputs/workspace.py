@@ -28,7 +28,7 @@ from pathlib import Path
 from adapter_export.errors import InputError, OutputBusy
 from adapter_export.outputs import lock
 from adapter_export.outputs.ownership import MANIFEST, SIDECAR, listed
-from adapter_export.outputs.record import Record, read_record, record_of, write_record
+from adapter_export.outputs.record import OutputRecord, read_record, record_of, write_record
 from adapter_export.outputs.signals import deferred
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Workspace:
     path: Path
     target: Path
     descriptor: int | None
-    record: Record
+    record: OutputRecord
 
     @property
     def new(self) -> Path:
@@ -77,7 +77,7 @@ class Workspace:
         """Remove what came into the output and is not in its listing."""
         _remove_unlisted(self.target, self.record.placed)
 
-    def _note(self, record: Record) -> None:
+    def _note(self, record: OutputRecord) -> None:
         write_record(self.path / _RECORD, record)
         self.record = record
 

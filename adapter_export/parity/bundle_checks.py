@@ -14,7 +14,7 @@ from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import Case
 from adapter_export.parity.greedy import GreedyCase
-from adapter_export.parity.judge import LIMITS, MAX_RETRY_CEILINGS, Verdict, worst
+from adapter_export.parity.judge import MAX_RETRY_CEILINGS, THRESHOLDS, Verdict, worst
 from adapter_export.parity.quantized import ERROR
 from adapter_export.parity.report import Check, Result
 from adapter_export.reading.files import present
@@ -116,7 +116,7 @@ def check_rows(
     # The scales of activations in 8 bits are computed over the whole batch, so there the mean error is compared, with
     # the limit for the cost of 8 bits. Otherwise the limit allows for sensitive inputs, whose rounding error alone may
     # exceed a ceiling. The influence of another row is larger.
-    limit = min(MAX_RETRY_CEILINGS * LIMITS[manifest.dtype].ceiling, _MAX_ROW_ERROR)
+    limit = min(MAX_RETRY_CEILINGS * THRESHOLDS[manifest.dtype].ceiling, _MAX_ROW_ERROR)
     if manifest.quantize != "none":
         limit = ERROR
     mask = inputs.get("attention_mask")

@@ -19,7 +19,7 @@ from adapter_export.parity.bundle_checks import check_files, check_greedy, check
 from adapter_export.parity.bundle_runner import open_bundle_runner
 from adapter_export.parity.cases import Case
 from adapter_export.parity.criteria import criteria_for
-from adapter_export.parity.judge import LIMITS, Verdict
+from adapter_export.parity.judge import THRESHOLDS, Verdict
 from adapter_export.parity.measure import Measurement
 from adapter_export.parity.notes import cost_notes, general_notes, remove_absent_effects
 from adapter_export.parity.providers import check_provider
@@ -75,8 +75,8 @@ def check_parity(
     model = None if model is None else local(model, "model")
     adapters = {name: local(path, "adapter") for name, path in (adapters or {}).items()}
     manifest = read_manifest(folder)
-    if manifest.dtype not in LIMITS:
-        raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(LIMITS)}")
+    if manifest.dtype not in THRESHOLDS:
+        raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(THRESHOLDS)}")
     _check_names(folder, manifest, model, adapters, references)
     if model is not None:
         _check_base(model, manifest)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_export.errors import InputError
 from adapter_export.terminal import console
-from adapter_export.training.settings import CHECKPOINT_UPDATES, Settings
-from adapter_export.training.work import WorkFolder
+from adapter_export.training.run_folder import RunFolder
+from adapter_export.training.settings import CHECKPOINT_UPDATES, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -31,7 +31,7 @@ def stopped_early(history: Sequence[dict[str, float]], patience: int | None) -> 
     return patience is not None and len(losses) - 1 - (losses.index(min(losses)) if losses else 0) >= patience
 
 
-def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
+def keeper(settings: TrainingSettings, run_folder: RunFolder) -> TrainerCallback:
     """Callback that asks for checkpoints, declares them complete, and ends a run early or when it diverges.
 
     Its methods raise InputError once the loss, or what is to be saved, is no longer finite.
@@ -75,7 +75,7 @@ def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
                 raise diverged(state.global_step)
             args.distributed_state.wait_for_everyone()
             if state.is_world_process_zero:
-                work.mark_complete(state.global_step)
+                run_folder.mark_complete(state.global_step)
 
     return Keeper()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
-from adapter_export.training.tables import Table
+from adapter_export.training.tables import DataTable
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Ending:
         return ids if self.token is None or ids[-1] in self.stops else [*ids, self.token]
 
 
-def lessons(tokenizer: Any, ending: Ending, table: Table) -> Iterator[Lesson]:
+def lessons(tokenizer: Any, ending: Ending, table: DataTable) -> Iterator[Lesson]:
     """One a row. Raises InputError naming the first row whose text, or completion, has no tokens."""
     if table.labels is None:
         for place, ids in zip(table.places, _encode(tokenizer, table.texts), strict=True):
@@ -96,5 +96,5 @@ def _decode(tokenizer: Any, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def _nothing(table: Table, place: str) -> InputError:
+def _nothing(table: DataTable, place: str) -> InputError:
     return InputError(f"{table.path}: {place}: expected text, found nothing that the tokenizer knows")

@@ -11,7 +11,7 @@ from typing import Any
 from adapter_export import tasks
 from adapter_export.checkpoints.labels import class_names, has_own_head
 from adapter_export.errors import InputError
-from adapter_export.training.tables import Table, label_set
+from adapter_export.training.tables import DataTable, label_set
 
 _log = logging.getLogger(__name__)
 _TASK = "text-classification"
@@ -28,7 +28,7 @@ class Classes:
     names: tuple[str, ...]
     own: bool = False
 
-    def of(self, table: Table) -> Table:
+    def of(self, table: DataTable) -> DataTable:
         """The table with the classes by these names; labels that are none of them stay."""
         if not self.own or table.labels is None:
             return table
@@ -36,7 +36,7 @@ class Classes:
         return replace(table, labels=[spelled.get(label, label) for label in table.labels])
 
 
-def classes_of(table: Table, config: Mapping[str, Any]) -> Classes:
+def classes_of(table: DataTable, config: Mapping[str, Any]) -> Classes:
     """The classes of a training table. config: of the base model.
 
     Where the base model has a head of its own for this task, and the data's labels are its classes (by name, by a name
@@ -90,7 +90,7 @@ def _matched(found: Sequence[str], own: Sequence[str]) -> dict[str, str] | None:
     return None
 
 
-def _refuse_values(table: Table) -> None:
+def _refuse_values(table: DataTable) -> None:
     for place, label in zip(table.places, table.labels or (), strict=True):
         if _VALUE.fullmatch(label) and not _WHOLE.fullmatch(label):
             raise InputError(
@@ -99,7 +99,7 @@ def _refuse_values(table: Table) -> None:
             )
 
 
-def _note_several(table: Table, found: Sequence[str]) -> None:
+def _note_several(table: DataTable, found: Sequence[str]) -> None:
     """Each label is one class, also one that reads like a list of others."""
     known = set(found)
     for label in found:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapter_export.errors import InputError
-from adapter_export.training.readers import read_rows
+from adapter_export.training.row_readers import read_rows
 
 
 @dataclass(frozen=True)

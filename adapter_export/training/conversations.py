@@ -9,7 +9,7 @@ from typing import Any
 
 from adapter_export.errors import InputError
 from adapter_export.training.columns import Columns
-from adapter_export.training.readers import read_rows
+from adapter_export.training.row_readers import read_rows
 from adapter_export.training.tables import required
 
 # Whose messages the model learns to write.

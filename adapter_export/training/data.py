@@ -18,7 +18,7 @@ from adapter_export.training.causal import Ending, Lesson, lessons
 from adapter_export.training.chat import Chat
 from adapter_export.training.conversations import Conversations
 from adapter_export.training.metrics import IGNORED
-from adapter_export.training.tables import Table, label_ids
+from adapter_export.training.tables import DataTable, label_ids
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class TextEncoder:
+class ExampleEncoder:
     """Turns tables into examples for one model and task. labels: of a text classification, else empty."""
 
     base: BaseModel
@@ -58,7 +58,7 @@ class TextEncoder:
     max_length: int
     labels: tuple[str, ...] = ()
 
-    def __call__(self, table: Table | Conversations) -> Examples:
+    def __call__(self, table: DataTable | Conversations) -> Examples:
         """Raises InputError naming the first row that the tokenizer finds no tokens in, or a label not in `labels`."""
         if isinstance(table, Conversations):
             chat = Chat(self.tokenizer, Ending.of(self.base, self.tokenizer), self.base.folder)
@@ -93,7 +93,7 @@ class TextEncoder:
         cut = sum(len(lesson.ids) > self.max_length for lesson in lessons)
         return Examples(rows, lengths, cut, len(lessons) - len(rows))
 
-    def _tokenise(self, table: Table, texts: Sequence[str], *, target: bool = False) -> tuple[list[Example], int]:
+    def _tokenise(self, table: DataTable, texts: Sequence[str], *, target: bool = False) -> tuple[list[Example], int]:
         """One row a text, and how many were cut."""
         encoded = self.tokenizer(
             **{"text_target" if target else "text": list(texts)}, truncation=True, max_length=self.max_length
@@ -146,8 +146,8 @@ class Data:
 
 def prepare(
     base: BaseModel,
-    train: Table | Conversations,
-    evaluation: Table | Conversations | None = None,
+    train: DataTable | Conversations,
+    evaluation: DataTable | Conversations | None = None,
     *,
     max_length: int | None = None,
     labels: tuple[str, ...] = (),
@@ -155,7 +155,7 @@ def prepare(
     """Tokenise with the tokenizer in the model's folder. max_length: None takes DEFAULT_MAX_LENGTH or, where that is
     less, the model's limit.
 
-    Raises InputError without a readable tokenizer, for a length beyond the model's limit, and as `TextEncoder` does.
+    Raises InputError without a readable tokenizer, for a length beyond the model's limit, and as `ExampleEncoder` does.
     """
     tokenizer = load_tokenizer(base.folder)
     limit = int(min(_positions(base), tokenizer.model_max_length, _UNLIMITED))
@@ -164,7 +164,7 @@ def prepare(
     if not 2 <= max_length <= limit:
         upper = " or more" if limit == _UNLIMITED else f" to {limit}, the model's limit"
         raise InputError(f"--max-length {max_length}: expected 2{upper}")
-    encode = TextEncoder(base, tokenizer, max_length, labels)
+    encode = ExampleEncoder(base, tokenizer, max_length, labels)
     pad = padding_id(base, tokenizer)
     return Data(
         train=encode(train),

@@ -15,7 +15,7 @@ DEFAULT_EPOCHS = 4
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """One training run.
 
     learning_rate: its peak. batch_size: examples an update, over all processes and accumulation steps together; so the

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.errors import InputError
-from adapter_export.training.readers import read_rows
+from adapter_export.training.row_readers import read_rows
 
 _INTEGER = re.compile(r"[+-]?\d+")
 
 
 @dataclass(frozen=True)
-class Table:
+class DataTable:
     """The rows of one file, in its order. labels: None where none were asked for. places: as in `readers.Rows`."""
 
     path: Path
@@ -27,7 +27,7 @@ class Table:
         return len(self.texts)
 
 
-def read_table(path: str | Path, text_column: str, label_column: str | None) -> Table:
+def read_table(path: str | Path, text_column: str, label_column: str | None) -> DataTable:
     """Read a file by its extension; labels may be text or whole numbers, and are kept as text.
 
     Raises InputError, naming the file and the place in it, for an unknown extension, a file that is missing, empty,
@@ -43,10 +43,10 @@ def read_table(path: str | Path, text_column: str, label_column: str | None) -> 
         places.append(place)
     if not texts:
         raise InputError(f"{path}: expected rows, found none")
-    return Table(path, texts, None if label_column is None else labels, places)
+    return DataTable(path, texts, None if label_column is None else labels, places)
 
 
-def label_set(table: Table) -> tuple[str, ...]:
+def label_set(table: DataTable) -> tuple[str, ...]:
     """The different labels of a table, sorted; as numbers where all of them are whole numbers.
 
     Raises InputError for fewer than two.
@@ -59,7 +59,7 @@ def label_set(table: Table) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def label_ids(table: Table, labels: Sequence[str]) -> list[int]:
+def label_ids(table: DataTable, labels: Sequence[str]) -> list[int]:
     """The index in `labels` of each row's label; raises InputError naming the first row whose label is not there."""
     index = {label: i for i, label in enumerate(labels)}
     for place, label in zip(table.places, table.labels or (), strict=True):

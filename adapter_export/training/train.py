@@ -20,7 +20,7 @@ from adapter_export.checkpoints.weights import model_config
 from adapter_export.errors import InputError
 from adapter_export.hub import local, source_of
 from adapter_export.methods import registry
-from adapter_export.methods.contract import Block, Method
+from adapter_export.methods.contract import Method, SiteAdapter
 from adapter_export.methods.placement import placed
 from adapter_export.outputs.folder import output_folder
 from adapter_export.reading.folders import existing_folder
@@ -31,19 +31,19 @@ from adapter_export.training.classes import classes_of
 from adapter_export.training.columns import Columns, find_columns
 from adapter_export.training.conversations import Conversations, read_conversations
 from adapter_export.training.data import prepare
-from adapter_export.training.fit import fit
+from adapter_export.training.loop import fit
 from adapter_export.training.metrics import METRICS
 from adapter_export.training.processes import is_first
-from adapter_export.training.settings import Settings
-from adapter_export.training.tables import Table, read_table
-from adapter_export.training.work import WorkFolder
+from adapter_export.training.run_folder import RunFolder
+from adapter_export.training.settings import TrainingSettings
+from adapter_export.training.tables import DataTable, read_table
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """What was trained, and how well it does.
 
-    parameters, steps, kept_step, loss, metrics, history: see `fit.Fitted`. max_length: tokens that texts were cut to;
+    parameters, steps, kept_step, loss, metrics, history: see `loop.FitResult`. max_length: tokens of a text at most;
     truncated: how many texts were; left_out: rows of which that left nothing to learn. resumed_from: updates that a
     killed run had done, or None.
     """
@@ -97,7 +97,7 @@ def train(
     target text of seq2seq-lm, or the completion of causal-lm, which without one learns all of the text; None for both
     finds them by name (docs/training.md). epochs or max_steps (updates), else 4 epochs. batch_size: of an
     update, shared by all processes and gradient_accumulation steps. learning_rate: None takes the method's own.
-    early_stopping: see `Settings.patience`. target: regular expression of the modules to adapt.
+    early_stopping: see `TrainingSettings.patience`. target: regular expression of the modules to adapt.
     resume: continue a killed run of the same settings, where there is one. follow_links: whether links in the model's
     folder may lead out of it. options: the method's own (see its `Options`); None means its default.
 
@@ -107,7 +107,7 @@ def train(
     started = time.monotonic()
     chosen = registry.get(method)
     method_options = _method_options(chosen, options)
-    settings = Settings(
+    settings = TrainingSettings(
         learning_rate=chosen.learning_rate if learning_rate is None else learning_rate,
         batch_size=batch_size,
         epochs=epochs,
@@ -127,18 +127,18 @@ def train(
         columns = find_columns(train, task, text_column, label_column)
         tables = [_read(path, columns) for path in files]
         labels: tuple[str, ...] = ()
-        if tasks.get(task).labelled and isinstance(tables[0], Table):
+        if tasks.get(task).labelled and isinstance(tables[0], DataTable):
             classes = classes_of(tables[0], model_config(existing_folder(model, "model")))
             labels, tables = (
                 classes.names,
-                [classes.of(table) if isinstance(table, Table) else table for table in tables],
+                [classes.of(table) if isinstance(table, DataTable) else table for table in tables],
             )
         base = _seeded_base(model, task, labels, seed)
         named_padding = base.module.config.get_text_config().pad_token_id is not None
         data = prepare(base, *tables, max_length=max_length, labels=labels)
-        blocks = _initial_blocks(base, chosen, method_options, target, seed)
+        site_adapters = _initial_tensors(base, chosen, method_options, target, seed)
 
-        work = WorkFolder.beside(Path(output), written.note_scratch) if written else WorkFolder.beside(Path(output))
+        run_folder = RunFolder.beside(Path(output), written.note_scratch) if written else RunFolder.beside(Path(output))
         run = {
             "model": base.info.sha256,
             **{name: sha256(path) for name, path in zip(("train", "eval"), files, strict=False)},
@@ -151,14 +151,14 @@ def train(
             **asdict(settings),
         }
         if first:
-            work.check(run, resume=resume, force=force)
-        resumed_from = work.last_step() if resume else None
-        with work.opened(run, resume=resume) if first else nullcontext():
-            fitted = fit(base, blocks, data, settings, work, resume=resume, progress=progress and first)
+            run_folder.check(run, resume=resume, force=force)
+        resumed_from = run_folder.last_step() if resume else None
+        with run_folder.opened(run, resume=resume) if first else nullcontext():
+            fitted = fit(base, site_adapters, data, settings, run_folder, resume=resume, progress=progress and first)
             if written is not None:
                 adapter = Adapter(
                     method,
-                    fitted.blocks,
+                    fitted.sites,
                     fitted.head,
                     labels or None,
                     task,
@@ -197,7 +197,7 @@ def _method_options(method: Method, options: Mapping[str, Any]) -> Any:
     return method.Options(**given)
 
 
-def _read(path: Path, columns: Columns) -> Table | Conversations:
+def _read(path: Path, columns: Columns) -> DataTable | Conversations:
     return read_conversations(path, columns) if columns.messages else read_table(path, columns.text, columns.label)
 
 
@@ -209,13 +209,15 @@ def _seeded_base(model: str | Path, task: str, labels: tuple[str, ...], seed: in
     return load_base(model, task, labels=labels or None)
 
 
-def _initial_blocks(base: BaseModel, method: Method, options: Any, target: str | None, seed: int) -> dict[Site, Block]:
+def _initial_tensors(
+    base: BaseModel, method: Method, options: Any, target: str | None, seed: int
+) -> dict[Site, SiteAdapter]:
     info = base.info
     operators = placed(method, info, options, target)
     if convolutions := [site.module for site in operators if site.module in info.convolutions]:
         raise InputError(f"--target {target!r}: {convolutions[0]} is a convolution, where no adapter is trained yet")
     rng = np.random.default_rng(seed)
     return {
-        site: Block(operator, method.initial(operator, info.features(site), options, rng))
+        site: SiteAdapter(operator, method.initial(operator, info.features(site), options, rng))
         for site, operator in operators.items()
     }

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from adapter_export.errors import InputError
 from adapter_export.outputs.files import library_writes
 from adapter_export.training import processes
+from adapter_export.training.batch_sampler import EpochBatchSampler
 from adapter_export.training.data import Data
 from adapter_export.training.metrics import METRICS
-from adapter_export.training.order import BatchOrder
-from adapter_export.training.settings import DEFAULT_EPOCHS, WARMUP_FRACTION, Settings
-from adapter_export.training.work import WorkFolder
+from adapter_export.training.run_folder import RunFolder
+from adapter_export.training.settings import DEFAULT_EPOCHS, WARMUP_FRACTION, TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
 
-def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> TrainingArguments:
+def arguments(settings: TrainingSettings, run_folder: RunFolder, evaluates: bool) -> TrainingArguments:
     """The Trainer's arguments for a run; making them also joins the process group that `torchrun` announces.
 
     Raises InputError when that does not give a group of all its processes.
@@ -32,7 +32,7 @@ def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> Training
 
     # A last checkpoint and the one before, in case of a kill while it is written; the best is kept besides.
     made = TrainingArguments(
-        output_dir=str(work.path),
+        output_dir=str(run_folder.path),
         per_device_eval_batch_size=settings.batch_size,
         num_train_epochs=settings.epochs or DEFAULT_EPOCHS,
         max_steps=settings.max_steps or -1,
@@ -72,16 +72,16 @@ def make_trainer(
     arguments: TrainingArguments,
     data: Data,
     task: str,
-    settings: Settings,
+    settings: TrainingSettings,
     callbacks: Iterable[TrainerCallback],
 ) -> Trainer:
-    """A Trainer for a `trainee`. Raises InputError for batches that cannot be divided among the processes."""
+    """A Trainer for a `adapter_module`. Raises InputError for batches that cannot be divided among the processes."""
     import torch
     from safetensors.torch import save_file
     from torch.utils.data import DataLoader
     from transformers import PrinterCallback, Trainer
 
-    order = BatchOrder(
+    order = EpochBatchSampler(
         data.train.lengths,
         settings.batch_size,
         seed=settings.seed,

@@ -20,7 +20,7 @@ from adapter_export.bundle import add as module
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.manifest import ADAPTERS, MANIFEST, MODEL, Manifest, adapter_path, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.told import Told
+from adapter_export.checkpoints.stated_task import StatedTask
 from adapter_export.errors import InputError, OutputBusy, OutputExists
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs.record import record_of
@@ -325,7 +325,7 @@ class TestRefusals:
 
         monkeypatch.setattr(module, "load_adapter", load)
         monkeypatch.setattr(module, "read_manifest", lambda folder: replace(read_manifest(folder), task="causal-lm"))
-        monkeypatch.setattr(module, "told", lambda *_: Told("causal-lm"))
+        monkeypatch.setattr(module, "stated_task", lambda *_: StatedTask("causal-lm"))
         with pytest.raises(InputError, match="adapter x: carries 'lm_head', which only an export"):
             add_adapter(bundle, {"x": swappable_bundle.adapters["ia3_two"]})
 

@@ -80,7 +80,7 @@ MERGE: list[tuple[Any, str]] = [
     (peft_config, "field"),
     (peft_config, "_check_regex"),
     (peft_codec, "field"),
-    (peft_ia3, "_block"),
+    (peft_ia3, "_at_site"),
 ]
 
 

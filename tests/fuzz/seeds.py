@@ -15,7 +15,7 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.manifest import AdapterInfo, AdapterTensorInfo, GraphInfo, Manifest, SiteInfo, TensorInfo
-from adapter_export.outputs.record import Record
+from adapter_export.outputs.record import OutputRecord
 from adapter_export.parity.recording.recorder import FORMAT, FORMAT_VERSION
 from tests.fuzz.targets import HUB_CONFIG, INFO
 from tests.merging.models import CONFIG, write_model
@@ -174,7 +174,7 @@ def _objects() -> dict[str, Any]:
         ],
         "manifest": [asdict(manifest)],
         "listing": [{"format_version": 1, "files": {"model.onnx": "ab"}}],
-        "output_record": [asdict(Record("out", 1, "host", "2026", ("/",), ("a/b",), True))],
+        "output_record": [asdict(OutputRecord("out", 1, "host", "2026", ("/",), ("a/b",), True))],
     }  # fmt: skip
 
 

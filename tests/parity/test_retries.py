@@ -9,11 +9,11 @@ import pytest
 
 from adapter_export.parity.cases import Case
 from adapter_export.parity.criteria import Criteria
-from adapter_export.parity.judge import Limits, Verdict, judge, may_be_sensitive
+from adapter_export.parity.judge import Thresholds, Verdict, judge, may_be_sensitive
 from adapter_export.parity.measure import Error, ErrorPair, Measurement
 from adapter_export.parity.retries import DRAWS, ROUNDINGS, Measured, retry_sensitive_cases
 
-LIMIT = Limits(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9)
+LIMIT = Thresholds(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9)
 CRITERIA = Criteria(
     partial(judge, limits=LIMIT),
     partial(may_be_sensitive, limits=LIMIT, failed=True),

@@ -17,7 +17,7 @@ from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import former
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
 from adapter_export.checkpoints.adapterhub import config as settings_module
-from adapter_export.checkpoints.adapterhub.config import CONFIG, Settings, parse
+from adapter_export.checkpoints.adapterhub.config import CONFIG, BottleneckConfig, parse
 from adapter_export.checkpoints.adapterhub.expressing import config_beside, expressed, parts_of
 from adapter_export.checkpoints.adapterhub.interface import INTERFACE, Interface
 from adapter_export.checkpoints.adapterhub.places import arrange, places
@@ -25,7 +25,7 @@ from adapter_export.checkpoints.adapterhub.tensors import by_place, tensors_of
 from adapter_export.checkpoints.adapterhub.writing import NAME
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import PLACEMENTS, BottleneckOperator, placement_sites
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs.ownership import SIDECAR
 from adapter_export.reading.fields import field
@@ -44,7 +44,7 @@ class _Standing:
 
     site: Site
     operator: BottleneckOperator
-    settings: Settings
+    settings: BottleneckConfig
     number: int
 
 
@@ -58,9 +58,9 @@ def why_not(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def blocks(
+def site_adapters(
     checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo, interface: Interface | None
-) -> dict[Site, Block]:
+) -> dict[Site, SiteAdapter]:
     """The bottlenecks by site."""
     configs = _configs(config, checkpoint.folder / CONFIG)
     parts, shared = by_place(checkpoint, info)
@@ -80,7 +80,7 @@ def blocks(
         tensors = tensors_of(
             checkpoint, key, parts[key], shared, there.settings, there.operator, there.number, features
         )
-        found[there.site] = Block(there.operator, tensors)
+        found[there.site] = SiteAdapter(there.operator, tensors)
     return found
 
 
@@ -96,25 +96,25 @@ def write(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dic
     found = expressed(adapter, info)
     beside: dict[str, Any] = {}
     if found is None:
-        config, keys = config_beside(adapter), {site: site.module for site in adapter.blocks}
+        config, keys = config_beside(adapter), {site: site.module for site in adapter.sites}
         beside = _beside(adapter, info)
     else:
         config, keys = found
     tensors = {
         f"{former(info.model_type, keys[site])}.adapters.{NAME}.{name}": tensor
-        for site, block in adapter.blocks.items()
-        for name, tensor in parts_of(block).items()
+        for site, site_adapter in adapter.sites.items()
+        for name, tensor in parts_of(site_adapter).items()
     }
     return tensors, config, beside
 
 
 def _beside(adapter: Adapter, info: ModelInfo) -> dict[str, Any]:
     for placement in PLACEMENTS:
-        if _own_sites(info, placement) == set(adapter.blocks):
+        if _own_sites(info, placement) == set(adapter.sites):
             return {"placement": placement}
-    if others := [site for site in adapter.blocks if site != Site(site.module, Port.OUTPUT)]:
+    if others := [site for site in adapter.sites if site != Site(site.module, Port.OUTPUT)]:
         raise InputError(f"site {others[0].name}: AdapterHub's format has no settings for what it reads")
-    return {"modules": sorted(site.module for site in adapter.blocks)}
+    return {"modules": sorted(site.module for site in adapter.sites)}
 
 
 def _configs(config: dict[str, Any], path: Path) -> list[dict[str, Any]]:

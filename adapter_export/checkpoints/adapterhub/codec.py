@@ -9,7 +9,7 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.adapterhub.interface import Interface
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Site
 
@@ -32,10 +32,10 @@ class HubCodec(Protocol):
     def why_not(self, config: Mapping[str, Any]) -> str | None:
         """Why settings that look like this method's are not, naming the field; None for others."""
 
-    def blocks(
+    def site_adapters(
         self, checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo, interface: Interface | None
-    ) -> dict[Site, Block]:
-        """The blocks by site. interface: what the checkpoint says of its model, or None.
+    ) -> dict[Site, SiteAdapter]:
+        """Operators and tensors by site. interface: what the checkpoint says of its model, or None.
 
         Raises InputError, naming the field or the tensor, for what is unsupported, missing or misshapen.
         """

@@ -105,7 +105,7 @@ class Phm:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BottleneckConfig:
     """One bottleneck config. reduction_factor: None leaves the widths to the tensors."""
 
     arithmetic: Arithmetic
@@ -123,7 +123,7 @@ class Settings:
         return None if factor is None else max(1, int(min(features // factor, _MAX_WIDTH)))
 
 
-def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapter: bool = False) -> Settings:
+def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapter: bool = False) -> BottleneckConfig:
     """Check the nested config read from `path`; raises InputError, naming the field, for what is not supported.
 
     versioned: whether the checkpoint records the library's version. task_adapter: whether it is a task adapter of the
@@ -139,7 +139,7 @@ def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapte
         value = config.get(name)
         return bool(DEFAULTS.get(name, False)) if value is None else _typed(config, path, name, bool)
 
-    return Settings(
+    return BottleneckConfig(
         Arithmetic(
             _activation(config, path, versioned),
             is_parallel=flag("is_parallel"),

@@ -21,7 +21,7 @@ from adapter_export.checkpoints.adapter import Checkpoint, site_features
 from adapter_export.checkpoints.adapterhub.config import CONFIG, MAX_FACTOR
 from adapter_export.checkpoints.adapterhub.interface import Interface
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.reading.fields import field, unknown_fields
@@ -60,9 +60,9 @@ def why_not(config: Mapping[str, Any]) -> str | None:
     return f"field 'composition_mode': {mode} (LoRA) is not supported, expected 'scale' (IA3)"
 
 
-def blocks(
+def site_adapters(
     checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo, interface: Interface | None
-) -> dict[Site, Block]:
+) -> dict[Site, SiteAdapter]:
     """IA3 vectors by site. interface: what the checkpoint says of its model, or None.
 
     Raises InputError, naming the field or tensor, for LoRA proper and for what does not fit.
@@ -92,7 +92,7 @@ def blocks(
                 f"model and config, found {vector.shape}"
             )
         whole = _whole(vector.reshape(-1), chosen, features) if chosen else vector.reshape(-1)
-        found[site] = Block(IA3Operator(), {"l": whole if alpha == 1 else whole * np.float32(alpha)})
+        found[site] = SiteAdapter(IA3Operator(), {"l": whole if alpha == 1 else whole * np.float32(alpha)})
     return found
 
 

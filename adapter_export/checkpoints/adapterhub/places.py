@@ -17,7 +17,7 @@ from adapter_export.sites import Port, Site
 
 
 @dataclass(frozen=True)
-class Place:
+class AdapterPlace:
     """One place where the library can put an adapter, beside a sublayer.
 
     number: the layer's, in the library's count. kind: the setting that fills the place (`hub_config.KINDS`). key: the
@@ -47,7 +47,7 @@ def layers(info: ModelInfo, interface: Interface | None = None) -> list[str]:
     return [layer.path for layer in layers_of(info.model_type, info.modules)] if facts(info.model_type).stacks else []
 
 
-def places(info: ModelInfo, interface: Interface | None = None) -> Iterator[Place]:
+def places(info: ModelInfo, interface: Interface | None = None) -> Iterator[AdapterPlace]:
     """Every place of every layer, in the library's order; none for an architecture without a record of its layers.
 
     interface: what a checkpoint says of its model; None takes what the library itself knows of it.
@@ -74,9 +74,9 @@ def places(info: ModelInfo, interface: Interface | None = None) -> Iterator[Plac
         yield last if last.post_norm else replace(last, total=layer.path)
 
 
-def _place(number: int, kind: str, layer: str, key: str, output: str, residual: str, norm: str) -> Place:
+def _place(number: int, kind: str, layer: str, key: str, output: str, residual: str, norm: str) -> AdapterPlace:
     """A place from paths below its layer, where the norm, if any, is the model's own next step."""
-    return Place(
+    return AdapterPlace(
         number,
         kind,
         key=f"{layer}.{key}",
@@ -87,15 +87,15 @@ def _place(number: int, kind: str, layer: str, key: str, output: str, residual: 
     )
 
 
-def _hooked(info: ModelInfo, interface: Interface, total: bool) -> Iterator[Place]:
+def _hooked(info: ModelInfo, interface: Interface, total: bool) -> Iterator[AdapterPlace]:
     every = interface.layers(info)
 
-    def place(number: int, kind: str, output: str, residual: str | None, norm: str | None) -> Place:
+    def place(number: int, kind: str, output: str, residual: str | None, norm: str | None) -> AdapterPlace:
         def below(layer: str, name: str | None) -> str:
             return (name and interface.below(info, layer, name)) or ""
 
         key = "output_adapters" if kind == "output_adapter" else "attention_adapters"
-        return Place(
+        return AdapterPlace(
             number,
             kind,
             canonical(info.model_type, f"{every[number]}.{key}"),
@@ -119,7 +119,7 @@ def _hooked(info: ModelInfo, interface: Interface, total: bool) -> Iterator[Plac
             yield place(number, "output_adapter", output, interface.layer_pre_ffn, interface.layer_ln_2)
 
 
-def arrange(place: Place, how: Arithmetic) -> tuple[Site, BottleneckOperator]:
+def arrange(place: AdapterPlace, how: Arithmetic) -> tuple[Site, BottleneckOperator]:
     """Site and operator that compute, at this place, what the library computes there.
 
     Raises InputError, naming the field, for what the library cannot compute there or the model does not let us read.
@@ -175,7 +175,7 @@ def _less_x(terms: tuple[str, ...]) -> tuple[str, ...]:
     return terms[:first] + terms[first + 1 :]
 
 
-def _terms(place: Place, how: Arithmetic) -> tuple[str, str]:
+def _terms(place: AdapterPlace, how: Arithmetic) -> tuple[str, str]:
     """The adapter's input and residual: h, x, z = h + x, or n = N(h + x)."""
     if how.is_parallel:
         return "x", "h"

@@ -102,7 +102,7 @@ def _resolve(checkpoint: Checkpoint, config: dict[str, Any], path: Path, info: M
     head = heads.head_of(checkpoint, info)
     return Adapter(
         method=method,
-        blocks=codec.blocks(checkpoint, config, info, interface),
+        sites=codec.site_adapters(checkpoint, config, info, interface),
         head=head.layers,
         repeated=head.repeated,
         problem_type=heads.problem_type_of(checkpoint),

@@ -8,7 +8,7 @@ import numpy as np
 
 from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import Checkpoint
-from adapter_export.checkpoints.adapterhub.config import Phm, Settings
+from adapter_export.checkpoints.adapterhub.config import BottleneckConfig, Phm
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.modelinfo import ModelInfo
@@ -64,7 +64,7 @@ def tensors_of(
     place: str,
     parts: Parts,
     shared: Parts,
-    settings: Settings,
+    settings: BottleneckConfig,
     operator: BottleneckOperator,
     number: int,
     features: int,

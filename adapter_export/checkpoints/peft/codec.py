@@ -13,7 +13,7 @@ from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.codecs import codecs
 from adapter_export.checkpoints.peft.config import PeftConfig
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
@@ -42,10 +42,10 @@ class PeftCodec(Protocol):
     def check(self, config: Mapping[str, Any], path: Path) -> None:
         """Check the method's own fields of the config read from `path`; raises InputError, naming the field."""
 
-    def blocks(
+    def site_adapters(
         self, checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo
-    ) -> tuple[dict[Site, Block], tuple[str, ...]]:
-        """The blocks by site, and what the user should know. Raises InputError for unknown, missing, misshapen ones."""
+    ) -> tuple[dict[Site, SiteAdapter], tuple[str, ...]]:
+        """Operators and tensors by site, and notes for the user. Raises InputError for what is unknown or misshapen."""
 
     def write(self, adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Tensors by their names in the model, and the method's own fields of the config."""

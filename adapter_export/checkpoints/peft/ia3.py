@@ -19,7 +19,7 @@ from adapter_export.checkpoints.peft.defaults import DEFAULTS
 from adapter_export.checkpoints.peft.matching import scaled_at_input, targeted
 from adapter_export.checkpoints.peft.targets import bounded_match, check_targets, or_default, path_of
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Port, Site
@@ -38,7 +38,9 @@ def check(config: Mapping[str, Any], path: Path) -> None:
     patterns(config, path, "feedforward_modules")
 
 
-def blocks(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> tuple[dict[Site, Block], tuple[str, ...]]:
+def site_adapters(
+    checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo
+) -> tuple[dict[Site, SiteAdapter], tuple[str, ...]]:
     """The vectors by site, and those without effect."""
     vectors = {match["module"]: tensor for name, tensor in checkpoint.tensors.items() if (match := KEY.fullmatch(name))}
     if not vectors:
@@ -52,7 +54,7 @@ def blocks(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> tuple
     for name, vector in vectors.items():
         if name not in unread:
             site = Site(path_of(name, info), Port.INPUT if name in at_input else Port.OUTPUT)
-            found[site] = _block(checkpoint, info, site, name, vector)
+            found[site] = _at_site(checkpoint, info, site, name, vector)
     targets = or_default(config.targets, default.targets if default else None, "target_modules", checkpoint, info)
     check_targets(checkpoint, config, targets, info, vectors, _VECTOR)
     notes = (
@@ -65,8 +67,8 @@ def blocks(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> tuple
 def write(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The vectors as PEFT shapes them, and the config's fields that mean the adapter's sites and no other."""
     tensors = {}
-    for site, block in adapter.blocks.items():
-        vector = block.tensors["l"]
+    for site, site_adapter in adapter.sites.items():
+        vector = site_adapter.tensors["l"]
         first = site.port is Port.INPUT or vector.ndim > 1
         tensors[f"{site.module}{_VECTOR}"] = vector[None] if first else vector[:, None]
     targets, feedforward = _placement(adapter, info)
@@ -77,7 +79,7 @@ def write(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dic
     }
 
 
-def _block(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vector: np.ndarray) -> Block:
+def _at_site(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vector: np.ndarray) -> SiteAdapter:
     if site.module in info.head:
         raise InputError(
             f"{checkpoint.folder}: tensor {name + _VECTOR!r} scales the task head, which is swapped as a whole; train "
@@ -103,13 +105,13 @@ def _block(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vecto
             f"{checkpoint.folder}: tensor {name + _VECTOR!r}: expected shape {shape} for this base model, "
             f"found {vector.shape}{hint}"
         )
-    return Block(IA3Operator(spatial), {"l": vector.reshape(features, *(1,) * spatial)})
+    return SiteAdapter(IA3Operator(spatial), {"l": vector.reshape(features, *(1,) * spatial)})
 
 
 def _placement(adapter: Adapter, info: ModelInfo) -> tuple[list[str] | str, list[str] | str]:
     """target_modules and feedforward_modules that mean the adapter's sites and no other."""
-    targets = sorted(site.module for site in adapter.blocks)
-    feedforward = sorted(site.module for site in adapter.blocks if site.port is Port.INPUT)
+    targets = sorted(site.module for site in adapter.sites)
+    feedforward = sorted(site.module for site in adapter.sites if site.port is Port.INPUT)
     if _means(tuple(targets), tuple(feedforward), adapter, info):
         return targets, feedforward
     # Some name is the end of another one. Expressions match whole names.
@@ -119,7 +121,7 @@ def _placement(adapter: Adapter, info: ModelInfo) -> tuple[list[str] | str, list
 def _means(targets: Patterns, feedforward: Patterns, adapter: Adapter, info: ModelInfo) -> bool:
     """Whether PEFT would find exactly the adapter's sites by these."""
     prefix = f"{info.prefix}." if info.nested else ""
-    ports = {f"{prefix}{site.module}": site.port for site in adapter.blocks}
+    ports = {f"{prefix}{site.module}": site.port for site in adapter.sites}
     named = targeted((f"{prefix}{module}" for module in info.modules if module), targets)
     at_input = {name for name, port in ports.items() if port is Port.INPUT}
     return named == set(ports) and scaled_at_input(ports, feedforward) == at_input

@@ -60,11 +60,11 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     path = checkpoint.folder / CONFIG
     config = _parse(checkpoint.config, path)
     method, codec = codec_of(checkpoint.config, path)
-    blocks, without_effect = codec.blocks(checkpoint, config, info)
+    site_adapters, without_effect = codec.site_adapters(checkpoint, config, info)
     labels = checkpoint.sidecar.get("labels")
     return Adapter(
         method=method,
-        blocks=blocks,
+        sites=site_adapters,
         head=_head(checkpoint, config, info),
         labels=tuple(labels) if labels else None,
         source_format=FORMAT,

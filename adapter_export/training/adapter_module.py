@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def trainee(base: BaseModel) -> nn.Module:
+def adapter_module(base: BaseModel) -> nn.Module:
     """Wrap a model whose trainable parameters are those with `requires_grad`.
 
     forward(labels, num_items_in_batch=None, **inputs) -> {"loss": scalar, "rows": see `row_statistics`}, where
@@ -26,7 +26,7 @@ def trainee(base: BaseModel) -> nn.Module:
     from torch import nn
     from torch.nn.modules.module import _IncompatibleKeys
 
-    class Trainee(nn.Module):
+    class AdapterModule(nn.Module):
         # The Trainer then passes num_items_in_batch, counted over all processes and accumulation steps.
         accepts_loss_kwargs = True
 
@@ -35,7 +35,7 @@ def trainee(base: BaseModel) -> nn.Module:
             self.model = base.module
             super().train(False)
 
-        def train(self, mode: bool = True) -> Trainee:
+        def train(self, mode: bool = True) -> AdapterModule:
             return super().train(False)
 
         def forward(
@@ -62,4 +62,4 @@ def trainee(base: BaseModel) -> nn.Module:
                 value.copy_(state_dict[name])
             return _IncompatibleKeys([], [])
 
-    return Trainee()
+    return AdapterModule()

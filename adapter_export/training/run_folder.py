@@ -39,16 +39,16 @@ _FILES = re.compile(
 
 
 @dataclass(frozen=True)
-class WorkFolder:
+class RunFolder:
     """A folder for the checkpoints of one run. note_scratch: told whether the folder is of no use after a kill now."""
 
     path: Path
     note_scratch: Callable[[bool], None] = lambda is_scratch: None
 
     @staticmethod
-    def beside(output: Path, note_scratch: Callable[[bool], None] = lambda is_scratch: None) -> WorkFolder:
+    def beside(output: Path, note_scratch: Callable[[bool], None] = lambda is_scratch: None) -> RunFolder:
         """The working folder of a run that writes to `output`."""
-        return WorkFolder(scratch_of(output.resolve()), note_scratch)
+        return RunFolder(scratch_of(output.resolve()), note_scratch)
 
     def checkpoint(self, step: int) -> Path:
         """Where the state after `step` updates is kept."""

@@ -14,7 +14,7 @@ from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.labels import class_names, has_own_head
 from adapter_export.errors import InputError
 from adapter_export.merging.task_classes import TaskClass, task_class
-from adapter_export.merging.weights import Weights
+from adapter_export.merging.weights import WeightHeaders
 from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
 from adapter_export.sites import strip_prefix
 
@@ -31,7 +31,7 @@ EXPERT = ".experts."
 
 
 @dataclass(frozen=True)
-class Layout:
+class ModelFolder:
     """What must be known of a model folder to change its weights.
 
     prefix: what the names on disk have before the base model's paths, with its dot; empty for a model saved from a base
@@ -40,7 +40,7 @@ class Layout:
 
     folder: Path
     config: Mapping[str, Any]
-    weights: Weights
+    weights: WeightHeaders
     model_type: str
     prefix: str
     modules: Mapping[str, str]
@@ -131,7 +131,7 @@ class Layout:
         return tuple(sorted(layers, key=lambda layer: (layer.endswith(("classifier", "score", "out_proj")), layer)))
 
 
-def read_layout(folder: Path, config: Mapping[str, Any], weights: Weights) -> Layout:
+def read_model_folder(folder: Path, config: Mapping[str, Any], weights: WeightHeaders) -> ModelFolder:
     """Find the base model in the tensor names. Raises InputError for a config that does not say what model it is."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
@@ -147,7 +147,7 @@ def read_layout(folder: Path, config: Mapping[str, Any], weights: Weights) -> La
             path = canonical(model_type, strip_prefix(on_disk, prefix.rstrip(".")))
             if modules.setdefault(path, on_disk) != on_disk:
                 raise InputError(f"model {folder}: {modules[path][:200]} and {on_disk[:200]} are one module")
-    return Layout(folder, config, weights, model_type, prefix, modules)
+    return ModelFolder(folder, config, weights, model_type, prefix, modules)
 
 
 def _outside(name: str, prefix: str) -> bool:

@@ -39,7 +39,7 @@ _CLASSES = "text-classification", "image-classification"
 
 
 @dataclass(frozen=True)
-class Told:
+class StatedTask:
     """task: as in `tasks.TASKS` or `tasks.UNSERVED`, None where the checkpoint does not tell. source: what tells it.
     head: modules of its task head, a repeated `lm_head` included. unknown: it has a head of a kind not known here.
     wrong: how the checkpoint contradicts itself, which is an error unless its head is left out.
@@ -52,10 +52,10 @@ class Told:
     wrong: str | None = None
 
 
-def told(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Told:
+def stated_task(checkpoint: Checkpoint, config: Mapping[str, Any]) -> StatedTask:
     """What the checkpoint says. config: of the base model."""
     if checkpoint.format != peft.FORMAT:
-        return _told_by_head(checkpoint)
+        return _stated_by_head(checkpoint)
     head = head_modules(checkpoint)
     said, source = peft.task_of(checkpoint), f"task_type {checkpoint.config.get('task_type')!r}"
     # PEFT has one name for the classes of texts and of images.
@@ -65,15 +65,17 @@ def told(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Told:
         wrong = f"task {own!r} in adapter_export.json contradicts {source}" if said not in (None, own) else None
         said, source = str(own), f"task {own!r} in adapter_export.json"
         if wrong is not None:
-            return Told(said, source, head, wrong=wrong)
+            return StatedTask(said, source, head, wrong=wrong)
     if said is None:
         found = _of_head(checkpoint, head, config)
-        return Told(found, f"its head ({', '.join(head)})" if found else "", head)
+        return StatedTask(found, f"its head ({', '.join(head)})" if found else "", head)
     labelled = set(head) - set(OUTPUT_LAYERS)
     if labelled and not tasks.is_labelled(said) and said not in tasks.UNSERVED:
         listed = ", ".join(sorted(labelled))
-        return Told(said, source, head, wrong=f"{source} contradicts the task head that is saved with it ({listed})")
-    return Told(said, source, head)
+        return StatedTask(
+            said, source, head, wrong=f"{source} contradicts the task head that is saved with it ({listed})"
+        )
+    return StatedTask(said, source, head)
 
 
 def head_modules(checkpoint: Checkpoint, info: ModelInfo | None = None) -> tuple[str, ...]:
@@ -90,7 +92,7 @@ def head_modules(checkpoint: Checkpoint, info: ModelInfo | None = None) -> tuple
     return tuple(sorted(head | (modules & {"pooler.dense"} if head else set())))
 
 
-def choose_task(asked: str, adapters: Mapping[str, Told], config: Mapping[str, Any]) -> str | None:
+def choose_task(asked: str, adapters: Mapping[str, StatedTask], config: Mapping[str, Any]) -> str | None:
     """The task for all of `adapters`, or None where none of them tells it. asked: `auto`, or what the user says.
 
     `features` is the user's consent to leave every head out. config: of the base model.
@@ -117,7 +119,7 @@ def choose_task(asked: str, adapters: Mapping[str, Told], config: Mapping[str, A
     return next(iter(found.values()), None)
 
 
-def refuse_unserved(name: str, one: Told) -> None:
+def refuse_unserved(name: str, one: StatedTask) -> None:
     """Raise InputError for an adapter whose head has no place in any graph."""
     if one.task is not None and one.task in tasks.UNSERVED:
         raise InputError(f"adapter {name}: {one.source}: found {tasks.unserved(one.task)}")
@@ -130,7 +132,7 @@ def refuse_unserved(name: str, one: Told) -> None:
         )
 
 
-def refuse_contradiction(name: str, one: Told, task: str, whose: str) -> None:
+def refuse_contradiction(name: str, one: StatedTask, task: str, whose: str) -> None:
     """Raise InputError for an adapter of another task than `task`, which `whose` asks for."""
     if one.task not in (None, task):
         raise InputError(
@@ -143,19 +145,19 @@ def _path(module: str, info: ModelInfo) -> str:
     return strip_prefix(canonical(info.model_type, module), info.prefix)
 
 
-def _told_by_head(checkpoint: Checkpoint) -> Told:
+def _stated_by_head(checkpoint: Checkpoint) -> StatedTask:
     own = checkpoint.sidecar.get("task")
     said = heads.task_of(checkpoint)
     head = head_modules(checkpoint)
     if own is not None:
-        return Told(str(own), f"task {own!r} in adapter_export.json", head)
+        return StatedTask(str(own), f"task {own!r} in adapter_export.json", head)
     if not head:
-        return Told()
+        return StatedTask()
     config = checkpoint.head_config.get("config")
     kind = "head_type" if isinstance(config, dict) else "model_class"
     value = (config if isinstance(config, dict) else checkpoint.head_config).get(kind)
     source = f"{kind} {shortened(value)} in head_config.json"
-    return Told(said, source, head, unknown=source if said is None else None)
+    return StatedTask(said, source, head, unknown=source if said is None else None)
 
 
 def _of_head(checkpoint: Checkpoint, head: tuple[str, ...], config: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from adapter_export.errors import InputError
 POOL_BATCHES = 16
 
 
-class BatchOrder:
+class EpochBatchSampler:
     """A batch sampler: the examples of each micro-batch that one of several processes works on.
 
     An epoch of n examples is ceil(n / batch_size) updates of equal size (to one example), shuffled by (seed, epoch).

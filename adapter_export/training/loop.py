@@ -1,4 +1,4 @@
-"""Training the parameters of an adapter and a task head in a frozen base model."""
+"""Trains the parameters of an adapter and a task head in a frozen base model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training gave. steps: updates done; kept_step: the one whose state was kept, which is the last, or with
-    early stopping the best. loss: of the last updates before the end. metrics: of the state kept, on the evaluation
-    data; empty without. history: the metrics after each epoch, with `epoch` and `step`.
+    """The result of training.
+
+    Attributes:
+        sites: Trained operators and tensors by site.
+        head: Layers of the trained task head, by module path.
+        parameters: Number of trained values.
+        steps: Number of updates done.
+        kept_step: The update whose state was kept: the last, or with early stopping the best.
+        loss: Training loss of the last updates.
+        metrics: Metrics of the kept state on the evaluation data; empty without evaluation data.
+        history: Metrics after each epoch, with `epoch` and `step`.
     """
 
     sites: Mapping[Site, SiteAdapter]
@@ -53,10 +61,19 @@ def fit(
     resume: bool = False,
     progress: bool = False,
 ) -> FitResult:
-    """Train `site_adapters` (none: only the task head) and the task head of `base`, whose head is changed in place.
+    """Trains an adapter and the task head of a base model. The head of `base` is changed in place.
 
-    run_folder: an open folder for checkpoints. resume: continue from its last complete one, where there is one.
-    Raises InputError for batches that cannot be divided among the processes, and when the loss is no longer finite.
+    Args:
+        base: The base model.
+        site_adapters: Operators and initial tensors by site. If empty, only the task head is trained.
+        data: The data.
+        settings: Settings of the run.
+        run_folder: An open folder for checkpoints.
+        resume: Whether to continue from the last complete checkpoint, where there is one.
+        progress: Whether to show the progress on stderr.
+
+    Raises:
+        InputError: Batches cannot be divided among the processes, or the loss is not finite any more.
     """
     with quiet(), _learning(base, site_adapters) as injection, progress_shown() if progress else nullcontext() as bar:
         trainer = make_trainer(
@@ -74,7 +91,7 @@ def fit(
         if settings.patience is not None:
             kept = state.best_global_step
             trainer.model.load_state_dict(_load(run_folder.checkpoint(kept)))
-        # The first process removes the folder, which the others may still be reading.
+        # The first process removes the folder: wait, as other processes may still read it.
         trainer.args.distributed_state.wait_for_everyone()
         history = [_evaluation(log) for log in state.log_history if "eval_loss" in log]
         metrics = next((entry for entry in history if entry["step"] == kept), {})
@@ -92,7 +109,9 @@ def fit(
 
 @contextmanager
 def _learning(base: BaseModel, site_adapters: Mapping[Site, SiteAdapter]) -> Iterator[Injection]:
-    """The adapter in the model, and the task head trainable; afterwards the model is frozen and where it was."""
+    """Puts the adapter into the model and makes the task head trainable; afterwards the model is as it was, and
+    frozen.
+    """
     device = base.module.device
     injection = Injection(base.module, site_adapters)
     heads = [base.module.get_submodule(name) for name in base.info.head]
@@ -108,13 +127,14 @@ def _learning(base: BaseModel, site_adapters: Mapping[Site, SiteAdapter]) -> Ite
 
 
 def _run(trainer: Trainer, checkpoint: Path | None, settings: TrainingSettings) -> None:
-    """Train to the end, from a checkpoint where there is one; afterwards the trainer holds the last state."""
+    """Trains to the end, from a checkpoint where there is one. Afterwards the trainer holds the last state."""
     from transformers import TrainerState
     from transformers.trainer import TRAINER_STATE_NAME
 
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        # Killed between the last update and the writing of the result: the Trainer would do one update more.
+        # The run was killed between its last update and the writing of its result. The Trainer would do one more
+        # update.
         if state.global_step >= state.max_steps or stopped_early(state.log_history, settings.patience):
             trainer.model.load_state_dict(_load(checkpoint))
             trainer.state = state
@@ -131,7 +151,7 @@ def _load(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 def _evaluation(log: Mapping[str, float]) -> dict[str, float]:
-    """One evaluation of the Trainer's log: our metrics of it, with the epoch and the step they were taken at."""
+    """Returns our metrics of one evaluation in the Trainer's log, with its epoch and step."""
     names = ("loss", "accuracy", "macro_f1", "perplexity")
     metrics = {name: log[f"eval_{name}"] for name in names if f"eval_{name}" in log}
     return {"epoch": log["epoch"], "step": log["step"], **metrics}

@@ -1,4 +1,4 @@
-"""Texts of a data file, each with a label or the text that belongs to it where there is one."""
+"""Tables of texts from a data file, each with its label or target text where it has one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ _INTEGER = re.compile(r"[+-]?\d+")
 
 @dataclass(frozen=True)
 class DataTable:
-    """The rows of one file, in its order. labels: None where none were asked for. places: as in `readers.Rows`."""
+    """The rows of one file, in its order.
+
+    Attributes:
+        path: The file.
+        texts: The texts.
+        labels: A label for each text; None if no label column was read.
+        places: Place of each row in the file, see `row_readers.Rows`.
+    """
 
     path: Path
     texts: Sequence[str]
@@ -28,10 +35,17 @@ class DataTable:
 
 
 def read_table(path: str | Path, text_column: str, label_column: str | None) -> DataTable:
-    """Read a file by its extension; labels may be text or whole numbers, and are kept as text.
+    """Reads a file, by its extension.
 
-    Raises InputError, naming the file and the place in it, for an unknown extension, a file that is missing, empty,
-    or not what its extension says, a missing column, and a row whose value is missing or of another type.
+    Args:
+        path: The data file.
+        text_column: Name of the column with texts.
+        label_column: Name of the column with labels, which may be text or whole numbers and are kept as text; None:
+            read no labels.
+
+    Raises:
+        InputError: As for `read_rows`; the file is empty; a column is missing; or a value is missing or of another
+            type. The error names the file and the place in it.
     """
     path = Path(path)
     columns = (text_column,) if label_column is None else (text_column, label_column)
@@ -47,9 +61,10 @@ def read_table(path: str | Path, text_column: str, label_column: str | None) -> 
 
 
 def label_set(table: DataTable) -> tuple[str, ...]:
-    """The different labels of a table, sorted; as numbers where all of them are whole numbers.
+    """Returns the different labels of a table. They are sorted, as numbers if all of them are whole numbers.
 
-    Raises InputError for fewer than two.
+    Raises:
+        InputError: There are fewer than two labels.
     """
     labels = set(table.labels or ())
     if len(labels) < 2:
@@ -60,7 +75,11 @@ def label_set(table: DataTable) -> tuple[str, ...]:
 
 
 def label_ids(table: DataTable, labels: Sequence[str]) -> list[int]:
-    """The index in `labels` of each row's label; raises InputError naming the first row whose label is not there."""
+    """Returns the index in `labels` of each row's label.
+
+    Raises:
+        InputError: A label is not in `labels`. The error names the first such row.
+    """
     index = {label: i for i, label in enumerate(labels)}
     for place, label in zip(table.places, table.labels or (), strict=True):
         if label not in index:
@@ -80,7 +99,11 @@ def _value(path: Path, place: str, row: Mapping[str, Any], column: str, kind: ty
 
 
 def required(path: Path, wanted: Sequence[str], found: Sequence[str]) -> Sequence[str]:
-    """`wanted`; raises InputError for a column that is not there, or there twice."""
+    """Returns `wanted`.
+
+    Raises:
+        InputError: One of the columns is missing, or there twice.
+    """
     for column in wanted:
         if column not in found:
             names = ", ".join(repr(name) for name in found) or "none"

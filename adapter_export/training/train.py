@@ -1,4 +1,4 @@
-"""`adapter-export train`: from a model and a data file to an adapter in its method's own format."""
+"""`adapter-export train`: trains an adapter on a data file, and writes it in the format of its method."""
 
 from __future__ import annotations
 
@@ -43,9 +43,22 @@ from adapter_export.training.tables import DataTable, read_table
 class TrainResult:
     """What was trained, and how well it does.
 
-    parameters, steps, kept_step, loss, metrics, history: see `loop.FitResult`. max_length: tokens of a text at most;
-    truncated: how many texts were; left_out: rows of which that left nothing to learn. resumed_from: updates that a
-    killed run had done, or None.
+    Attributes:
+        output: Folder of the adapter.
+        method: Name of the method.
+        task: Name of the task.
+        labels: Class names; empty without a classification head.
+        parameters: See `loop.FitResult`, as for the next five.
+        steps: Number of updates.
+        kept_step: The update whose state was kept.
+        loss: Training loss.
+        metrics: Metrics on the evaluation data.
+        history: Metrics after each epoch.
+        max_length: Texts were cut to this many tokens.
+        truncated: How many texts were cut.
+        left_out: How many rows were left out, because cutting left nothing of them to learn.
+        resumed_from: Number of updates that a killed run had done; None if none was resumed.
+        seconds: Duration.
     """
 
     output: Path
@@ -91,18 +104,38 @@ def train(
     follow_links: bool = False,
     **options: Any,
 ) -> TrainResult:
-    """Train an adapter, and the task head where the task has one, on a frozen base model; write it to `output`.
+    """Trains an adapter, and a task head where the task has one, on a frozen base model, and writes them to a folder.
 
-    train, eval: csv, tsv, jsonl or parquet files. text_column: what the model reads; label_column: the class, the
-    target text of seq2seq-lm, or the completion of causal-lm, which without one learns all of the text; None for both
-    finds them by name (docs/training.md). epochs or max_steps (updates), else 4 epochs. batch_size: of an
-    update, shared by all processes and gradient_accumulation steps. learning_rate: None takes the method's own.
-    early_stopping: see `TrainingSettings.patience`. target: regular expression of the modules to adapt.
-    resume: continue a killed run of the same settings, where there is one. follow_links: whether links in the model's
-    folder may lead out of it. options: the method's own (see its `Options`); None means its default.
+    In a process group (`torchrun`), every process calls this function, and the first process writes.
 
-    In a process group (`torchrun`) every process calls this; the first one writes. Raises InputError for anything
-    unusable, before any training where it can be seen before; OutputExists for an output that holds something.
+    Args:
+        model: Folder of the base model, or `org/name@revision` on the Hugging Face hub.
+        method: Name of the method.
+        task: `text-classification`, `causal-lm` or `seq2seq-lm`.
+        train: Training data: a csv, tsv, jsonl or parquet file.
+        output: Folder for the adapter.
+        eval: Evaluation data, in a file of the same kinds.
+        text_column: The column that the model reads; None: found by its name (docs/training.md).
+        label_column: The column with the class, with the target text of seq2seq-lm, or with the completion of
+            causal-lm; None: found by its name. Without a completion, causal-lm learns all of the text.
+        epochs: Passes over the training data, 4 if neither this nor `max_steps` is given.
+        max_steps: Number of updates, in place of `epochs`.
+        batch_size: Examples of an update, over all processes and gradient accumulation steps together.
+        learning_rate: The highest learning rate; None takes the method's own.
+        max_length: Texts are cut to this many tokens; None: see `data.prepare`.
+        seed: Seed of all random numbers.
+        gradient_accumulation: Number of forward passes that an update is divided into.
+        early_stopping: See `TrainingSettings.patience`.
+        target: Regular expression of the modules to adapt, in place of the method's own choice.
+        resume: Whether to continue a killed run with the same settings, where there is one.
+        force: Whether to replace the content of `output`, and to discard a killed run.
+        progress: Whether to show the progress on stderr.
+        follow_links: Whether links in the model's folder may lead out of it.
+        options: The method's own options, see its `Options`; None means an option's default.
+
+    Raises:
+        InputError: An input cannot be used. Where possible this is found before training starts.
+        OutputExists: `output` is not empty.
     """
     started = time.monotonic()
     chosen = registry.get(method)
@@ -163,7 +196,8 @@ def train(
                     labels or None,
                     task,
                     problem_type=SINGLE if labels else None,
-                    # A classifier finds the end of a text by it: whoever serves it must know which it was.
+                    # A classifier finds the end of a text by this token, so it must be known where the adapter is
+                    # served.
                     pad_token_id=data.pad_token_id if labels and not named_padding else None,
                 )
                 save_adapter(written.folder, adapter, base.info, source_of(base.folder) or str(base.folder))
@@ -188,7 +222,9 @@ def train(
 
 
 def _method_options(method: Method, options: Mapping[str, Any]) -> Any:
-    """The method's options, from those that were given; raises InputError for one it does not have."""
+    """Returns the method's options with the values that were given. Raises InputError for an option that it does
+    not have.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     known = [field.name for field in fields(method.Options)]
     if unknown := sorted(set(given) - set(known)):
@@ -202,7 +238,7 @@ def _read(path: Path, columns: Columns) -> DataTable | Conversations:
 
 
 def _seeded_base(model: str | Path, task: str, labels: tuple[str, ...], seed: int) -> BaseModel:
-    """The base model; a task head that its checkpoint lacks is random, and the same for the same seed."""
+    """Returns the base model. A task head that its checkpoint lacks is random, and the same for the same seed."""
     from transformers import set_seed
 
     set_seed(seed)

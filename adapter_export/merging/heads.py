@@ -1,4 +1,4 @@
-"""An adapter's task head becomes the model's: which tensors come, go and are renamed, and what the config says."""
+"""Gives the model an adapter's task head: which tensors are added, removed and renamed, and how the config changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adapter_export.merging.rounding import STORED, rounded
 from adapter_export.merging.task_classes import TaskClass
 from adapter_export.reading.files import open_file
 
-# A model's output layer, and the input embedding that stands for it where the two are tied.
+# A model's output layer, and the input embedding, which is also the output layer where the two are tied.
 _INPUT_OR_OUTPUT = re.compile(
     r"(^|\.)(lm_head|embed_out|proj_out|embed_tokens|wte|shared|word_embeddings|embed_in)\.weight$"
 )
@@ -26,8 +26,16 @@ _INPUT_OR_OUTPUT = re.compile(
 
 @dataclass(frozen=True)
 class HeadChange:
-    """added: new tensors, as stored. dropped: names on disk that go. prefix: put before the names that stay. config:
-    fields that change; None removes one."""
+    """How a task head changes a model.
+
+    Attributes:
+        architecture: Class of the model with the head.
+        dtype: Type of the new tensors, by its safetensors name.
+        added: New tensors, as they are stored.
+        dropped: Names on disk of the tensors that are removed.
+        prefix: Put before the names of the tensors that stay.
+        config: Config fields that change. A value of None removes the field.
+    """
 
     architecture: str
     dtype: str
@@ -38,9 +46,15 @@ class HeadChange:
 
 
 def head_change(model: ModelFolder, adapter: Adapter, task: str | None) -> HeadChange | None:
-    """What the adapter's head changes, or None without a head.
+    """Returns how the adapter's head changes the model; None without a head.
 
-    Raises InputError where the head does not fit the model, or the result would lack weights that its class needs.
+    Args:
+        model: The base model.
+        adapter: The adapter.
+        task: Task of the head.
+
+    Raises:
+        InputError: The head does not fit the model, or the result would lack weights that its class needs.
     """
     layers = {name: layer for name, layer in adapter.head.items() if name != LM_HEAD}
     if not layers:
@@ -72,7 +86,7 @@ def head_change(model: ModelFolder, adapter: Adapter, task: str | None) -> HeadC
         if has_bias:
             added[f"{name}.bias"] = _stored(np.zeros(len(layer.weight)) if layer.bias is None else layer.bias, dtype)
     for norm in chosen.norms if chosen else ():
-        # Where training found no norm on disk, it started one as the identity, and trained it not.
+        # Where the checkpoint has no norm, training made one that is the identity, and did not train it.
         if f"{norm}.weight" not in model.weights.where:
             added[f"{norm}.weight"] = _stored(np.ones(model.hidden_size), dtype)
     labels = adapter.label_names
@@ -81,7 +95,7 @@ def head_change(model: ModelFolder, adapter: Adapter, task: str | None) -> HeadC
         "architectures": [architecture],
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
-        # A number of labels beside their names would win over them.
+        # A number of labels in the config would override the names of the labels.
         "num_labels": None,
         "problem_type": with_problem_type(adapter, model.config).problem_type,
     }
@@ -104,7 +118,7 @@ def head_change(model: ModelFolder, adapter: Adapter, task: str | None) -> HeadC
 
 
 def check_language_head(model: ModelFolder, adapter: Adapter) -> None:
-    """An `lm_head` that the adapter repeats must be the model's own; raises InputError where it is not."""
+    """Checks that an `lm_head` in the adapter equals the model's own. Raises InputError if it does not."""
     if (layer := adapter.head.get(LM_HEAD)) is None:
         return
     own = [name for name in model.weights.where if _INPUT_OR_OUTPUT.search(name)]
@@ -118,7 +132,7 @@ def check_language_head(model: ModelFolder, adapter: Adapter) -> None:
 
 
 def check_repeated(model: ModelFolder, adapter: Adapter) -> None:
-    """Embeddings that the adapter repeats must be the model's own; raises InputError where they are not."""
+    """Checks that embeddings in the adapter equal the model's own. Raises InputError if they do not."""
     for module, weight in adapter.repeated.items():
         name = f"{model.modules.get(module)}.weight"
         if model.weights.aliases.get(name, name) not in model.weights.where:
@@ -130,7 +144,7 @@ def check_repeated(model: ModelFolder, adapter: Adapter) -> None:
 
 
 def _bytes(model: ModelFolder, name: str) -> bytes:
-    """A tensor's values as they are on disk."""
+    """Returns the values of a tensor as they are on disk."""
     found = model.weights.aliases.get(name, name)
     header, entry = model.weights.files[model.weights.where[found]], model.weights.entry(found)
     with open_file(header.path) as file:
@@ -139,7 +153,10 @@ def _bytes(model: ModelFolder, name: str) -> bytes:
 
 
 def _dropped(model: ModelFolder, chosen: TaskClass | None, layers: Mapping[str, HeadLayer], pooler: str) -> list[str]:
-    """Tensors that the new class has no use for, or has new. pooler: the one that the head brings, or empty."""
+    """Returns the names of the tensors that the new class does not use, or that are replaced.
+
+    pooler: Path of the pooler that the head brings; empty if it brings none.
+    """
     replaced = tuple(f"{name}." for name in layers)
     if chosen is None:
         return [name for name in model.outside if name.startswith(replaced)]
@@ -157,9 +174,12 @@ def _dropped(model: ModelFolder, chosen: TaskClass | None, layers: Mapping[str, 
 
 
 def _check_sizes(model: ModelFolder, doubled: bool, head: tuple[str, ...], layers: Mapping[str, HeadLayer]) -> None:
-    """A layer has the sizes of the model's own one; where that is not on disk, all but the last are square, and the
-    last takes what the base model or the layer before it gives."""
-    # The sizes that may differ between models of one architecture, where there is no head on disk to compare with.
+    """Checks that each layer has the sizes of the model's own layer.
+
+    Where the model has no such layer on disk, all layers but the last must be square, and the last must have as many
+    inputs as the base model, or the layer before it, has outputs.
+    """
+    # Without a head on disk to compare with: sizes that may differ between models of one architecture.
     first = model.config.get("word_embed_proj_dim")
     inputs = first if type(first) is int else model.hidden_size * (2 if doubled else 1)
     for name in head:
@@ -176,7 +196,7 @@ def _check_sizes(model: ModelFolder, doubled: bool, head: tuple[str, ...], layer
 
 
 def _dtype(model: ModelFolder) -> str:
-    """The type most of the model's bytes are in, among those weights may have."""
+    """Returns the type of most bytes of the model, of the types that weights may have."""
     sizes = dict.fromkeys(STORED, 0)
     for name in model.weights.where:
         entry = model.weights.entry(name)

@@ -1,4 +1,4 @@
-"""Folding an adapter into the weights of a model in memory."""
+"""Folds an adapter into the weights of a model in memory."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 
 def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
-    """Change the model's weights so that it computes what it computed with the adapter; returns the changed names.
+    """Changes the model's weights so that the model computes what it computed with the adapter.
 
-    Each weight becomes round(f(float64(W), float64(tensors))) in its own dtype, with the operator's `merge` as f; the
-    task head is not touched (see `injection.load_head`). Nothing is changed unless everything can be.
+    Each weight becomes round(f(float64(W), float64(tensors))) in its own dtype, with the operator's `merge` as f. The
+    task head is not changed (see `injection.load_head`). Either all weights are changed, or none.
 
-    Raises CannotMerge, with the reason: a method that is not linear, a module without weights, weights shared with
-    another module, a result that is not finite in the weights' dtype.
+    Returns:
+        Names of the changed parameters.
+
+    Raises:
+        CannotMerge: The method is not linear, a module has no weights, another module shares its weights, or a result
+            is not finite in the dtype of the weights.
     """
     users = _users(model)
     by_module: dict[str, list[tuple[Site, SiteAdapter]]] = {}
@@ -50,7 +54,7 @@ def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
             changes[name] = (parameter, _rounded(site, name, value, parameter.dtype))
     names = list(changes)
     while changes:
-        # In place, one at a time: the old weights' memory is the new ones'.
+        # In place, one at a time, so that the new weights take no further memory.
         target, new = changes.popitem()[1]
         target.data.copy_(new)
     return names
@@ -59,8 +63,10 @@ def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
 def _folded(
     site: Site, module: nn.Module, site_adapters: Sequence[tuple[Site, SiteAdapter]]
 ) -> Iterator[tuple[str, nn.Parameter, np.ndarray]]:
-    """What all operators make of a layer's weight and bias: (name in the layer, parameter, new values). A bias
-    that no operator changes is left out."""
+    """Yields the new weight and bias of a layer with all operators at it: name in the layer, parameter, new values.
+
+    A bias that no operator changes is left out.
+    """
     weight, bias = _linear(site, module)
     w64: np.ndarray = weight.detach().double().numpy()
     b64: np.ndarray | None = None if bias is None else bias.detach().double().numpy()
@@ -105,7 +111,7 @@ def _is_conv1d(module: nn.Module) -> bool:
 
 
 def _users(model: PreTrainedModel) -> dict[int, list[nn.Module]]:
-    """For each parameter, by identity, the modules that hold it."""
+    """Returns the modules that hold each parameter, by the parameter's identity."""
     users: dict[int, list[nn.Module]] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

@@ -1,4 +1,4 @@
-"""What becomes of every tensor of a model folder, decided and checked before a byte is written."""
+"""Plans what to do with each tensor of a model folder. All of it is checked before a byte is written."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ from adapter_export.sites import Port, Site
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor of an output file: `entry` says where it lies there. It is new (`content`), or comes from `source` in
-    the input file, as it is or with `change` applied."""
+    """One tensor of an output file. It is new, or comes from the input file, unchanged or with a change.
+
+    Attributes:
+        name: Its name.
+        entry: Where it lies in the output file.
+        source: Where it lies in the input file; None for a new tensor.
+        change: The change to apply, or None.
+        content: Values of a new tensor, or None.
+    """
 
     name: str
     entry: Entry
@@ -32,8 +39,15 @@ class Part:
 
 @dataclass(frozen=True)
 class FilePlan:
-    """One output file. source: the input file. header: all bytes before the data. aligned: they are the input file's,
-    and every tensor stays where it is. parts: in the order of their bytes."""
+    """One output file.
+
+    Attributes:
+        name: Its name.
+        source: Header of the input file.
+        header: All bytes before the data.
+        aligned: Whether the header is that of the input file, so that each tensor keeps its position.
+        parts: The tensors, in the order of their bytes.
+    """
 
     name: str
     source: Header
@@ -47,10 +61,11 @@ class FilePlan:
 
 
 def plan_changes(model: ModelFolder, adapters: Sequence[Adapter]) -> dict[str, TensorChange]:
-    """The change of every tensor that the adapters touch, by its name on disk; of several adapters in their order.
+    """Returns the change of each tensor that the adapters touch, by its name on disk. Adapters are applied in their
+    order.
 
-    Raises CannotMerge with the reason: a method that is not linear, a module that is no linear layer, quantized or tied
-    weights.
+    Raises:
+        CannotMerge: A method is not linear, a module is no linear layer, or weights are quantized or tied.
     """
     info = model.info(None)
     by_module: dict[str, list[MergeRule]] = {}
@@ -81,7 +96,9 @@ def plan_changes(model: ModelFolder, adapters: Sequence[Adapter]) -> dict[str, T
 
 
 def plan_files(model: ModelFolder, changes: Mapping[str, TensorChange], head: HeadChange | None) -> list[FilePlan]:
-    """The output's weight files, named and filled as the input's; a new head's tensors go into the last."""
+    """Returns the weight files of the output. They have the names and contents of the input's; a new head goes into
+    the last.
+    """
     headers = model.weights.files
     return [
         _aligned(name, header, changes)

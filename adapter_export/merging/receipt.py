@@ -30,8 +30,14 @@ _TENSOR_FILES = ("adapter_model.safetensors", "adapter.safetensors", "adapter_mo
 
 @dataclass(frozen=True)
 class Identity:
-    """An adapter by name and hash. file: of its tensor file. tensors: of sites and values, so that it stays the same
-    when the adapter is written again, by another library or in another format."""
+    """Identifies an adapter.
+
+    Attributes:
+        name: Its name.
+        file: Digest of its tensor file.
+        tensors: Digest of its sites and values. It stays the same when the adapter is written again by another library
+            or in another format.
+    """
 
     name: str
     file: str
@@ -39,7 +45,7 @@ class Identity:
 
 
 def identify(folder: Path, adapter: Adapter) -> Identity:
-    """Identity of an adapter that was read from `folder`."""
+    """Returns the identity of an adapter that was read from `folder`."""
     path = next((folder / name for name in _TENSOR_FILES if present(folder / name)), None)
     if path is None:
         raise InputError(f"adapter {folder}: expected a tensor file, found none")
@@ -52,7 +58,9 @@ def identify(folder: Path, adapter: Adapter) -> Identity:
 
 
 def read_receipt(folder: Path) -> list[dict[str, Any]]:
-    """What was merged into the model of `folder` already, oldest first. Raises InputError for a broken receipt."""
+    """Returns the entries of the receipt in `folder`, oldest first; none without a receipt. Raises InputError for a
+    broken one.
+    """
     path = folder / SIDECAR
     merged = optional_json(path).get("merged", [])
     if not isinstance(merged, list) or not all(isinstance(item, dict) for item in merged):
@@ -61,7 +69,7 @@ def read_receipt(folder: Path) -> list[dict[str, Any]]:
 
 
 def refuse_repeated(folder: Path, receipt: Iterable[Mapping[str, Any]], identities: Sequence[Identity]) -> None:
-    """Raise CannotMerge when one of the adapters is in the model already, or is given twice."""
+    """Raises CannotMerge if one of the adapters is already merged into the model, or is given twice."""
     for item in receipt:
         for one in identities:
             if one.file == item.get("adapter_sha256") or one.tensors == item.get("tensors_sha256"):
@@ -82,7 +90,15 @@ def entry(
     changes: Mapping[str, TensorChange],
     base_source: str | None = None,
 ) -> dict[str, Any]:
-    """The receipt's entry of one adapter. changes: those that it is part of, by the name in the output."""
+    """Returns the receipt's entry of one adapter.
+
+    Args:
+        identity: The adapter's identity.
+        adapter: The adapter.
+        base_sha256: Digest of the base model's weights.
+        changes: The changes that the adapter is part of, by their names in the output.
+        base_source: `org/name@commit` of a base model from the Hugging Face hub, or None.
+    """
     return {
         "name": identity.name,
         "method": adapter.method,
@@ -94,7 +110,7 @@ def entry(
         "changed": list(changes),
         "head": list(adapter.head),
         "project_version": version("adapter-export"),
-        # `org/name@commit` of what came from the Hugging Face hub.
+        # `org/name@commit` of a base model and an adapter from the Hugging Face hub.
         **({"adapter_source": adapter.source} if adapter.source else {}),
         **({"base_source": base_source} if base_source else {}),
     }

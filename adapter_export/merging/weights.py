@@ -1,4 +1,4 @@
-"""The safetensors files of a model folder by their headers: one file, or shards with an index."""
+"""Headers of the safetensors files of a model folder: one file, or shards with an index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from adapter_export.reading.json_files import read_json
 
 @dataclass(frozen=True)
 class WeightHeaders:
-    """files: headers by file name. index: the index file's content, None for a single file. where: file by tensor."""
+    """Headers of a model's weight files.
+
+    Attributes:
+        folder: The model's folder.
+        files: Headers by file name.
+        index: Content of the index file; None for a single file.
+        where: File name by tensor.
+    """
 
     folder: Path
     files: Mapping[str, Header]
@@ -28,7 +35,7 @@ class WeightHeaders:
 
     @property
     def aliases(self) -> dict[str, str]:
-        """Tensors left out of the files since they are another one: removed name -> kept name (older writers)."""
+        """Tensors that the files leave out as they equal another one (older writers): removed name -> kept name."""
         found: dict[str, str] = {}
         for header in self.files.values():
             found |= {name: kept for name, kept in header.metadata.items() if kept in header.tensors}
@@ -36,8 +43,12 @@ class WeightHeaders:
 
 
 def read_weight_headers(folder: Path, config: Mapping[str, Any]) -> WeightHeaders:
-    """Read the headers, as `from_pretrained` would choose the files. Raises InputError for anything inconsistent, and
-    CannotMerge, with the line that converts, for weights that are not safetensors."""
+    """Reads the headers of the files that `from_pretrained` would choose.
+
+    Raises:
+        InputError: The files are inconsistent.
+        CannotMerge: The weights are not safetensors. The message has the command that converts them.
+    """
     if config.get("transformers_weights"):
         raise CannotMerge(
             f"{folder / 'config.json'}: field 'transformers_weights': weights of another name than {SINGLE} are not "

@@ -68,7 +68,7 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
             "format": "adapterhub",
             "method": adapterhub.method_of(inner),
             "base_model": config.get("model_name"),
-            "task": sidecar.get("task") or adapterhub.task_told(head),
+            "task": sidecar.get("task") or adapterhub.task_stated(head),
             "labels": sidecar.get("labels") or (list(label2id) if label2id else None),
             "problem_type": sidecar.get("problem_type"),
             "settings": _settings(inner, _HUB_SETTINGS),

@@ -1,4 +1,4 @@
-"""The library's settings for the sites, operators and widths of a bottleneck adapter."""
+"""Finds the library's settings for the sites, operators and widths of a bottleneck adapter."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from adapter_export.sites import Site
 
 
 def expressed(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, Any], dict[Site, str]] | None:
-    """The library's config for exactly these sites, operators and widths, and the key of each site in tensor names.
+    """Returns the library's config for exactly these sites, operators and widths, and each site's key in tensor names.
 
-    None where it has no such settings.
+    Returns:
+        The config and the keys; None if the library has no such settings.
     """
     every = list(places(info))
     if (found := _single(adapter.sites, every, info)) is not None:
         return found
-    # A union of two configs may differ in all but the place.
+    # The two configs of a union may differ in all settings but the place.
     halves: tuple[dict[Site, SiteAdapter], dict[Site, SiteAdapter]] = ({}, {})
     for arithmetic in _arithmetics(adapter.sites):
         for place, site in _sites(every, arithmetic).items():
@@ -46,7 +47,7 @@ def expressed(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, Any], dict[S
 def _single(
     site_adapters: Mapping[Site, SiteAdapter], every: Sequence[AdapterPlace], info: ModelInfo
 ) -> tuple[dict[str, Any], dict[Site, str]] | None:
-    """As `expressed`, with one config that is no union."""
+    """Does the same as `expressed`, with one config that is no union."""
     for arithmetic in _arithmetics(site_adapters):
         sites = _sites(every, arithmetic)
         used = {place: site for place, site in sites.items() if _is(site_adapters, site, place, arithmetic)}
@@ -59,7 +60,7 @@ def _single(
         if (factor := _reduction_factor(used, site_adapters)) is None:
             continue
         numbers = range(len(layers(info)))
-        # Layers without such a place need not be left out of it.
+        # Layers that have no such place need not be named in leave_out.
         able = {place.number for place in every if place.kind in kinds}
         config = {
             **_config(arithmetic),
@@ -72,7 +73,7 @@ def _single(
 
 
 def _arithmetics(site_adapters: Mapping[Site, SiteAdapter]) -> Iterator[Arithmetic]:
-    """Every arithmetic that could be that of the adapter, the usual ones first."""
+    """Yields every arithmetic that could be that of the adapter, the usual ones first."""
     kinds = {
         (operator.activation, operator.norm_before, operator.norm_after)
         for site_adapter in site_adapters.values()
@@ -116,9 +117,9 @@ def _config(arithmetic: Arithmetic) -> dict[str, Any]:
 
 
 def config_beside(adapter: Adapter) -> dict[str, Any]:
-    """A config for sites that the library has no places for, which are then recorded in a file of our own.
+    """Returns a config for sites that are none of the library's places, and that our own file lists.
 
-    Layers, in it, are the sites in their order.
+    In this config, the layers are the sites in their order.
     """
     operators = {site_adapter.operator for site_adapter in adapter.sites.values()}
     operator = next(iter(operators))
@@ -147,7 +148,9 @@ def config_beside(adapter: Adapter) -> dict[str, Any]:
 
 
 def _reduction_factor(used: Mapping[AdapterPlace, Site], site_adapters: Mapping[Site, SiteAdapter]) -> Any:
-    """One factor, or one for each layer that differs from the last; None where a layer has several."""
+    """Returns one factor, or factors by layer for those that differ from the last; None if a layer has several
+    widths.
+    """
     factors: dict[int, float] = {}
     for place, site in used.items():
         factor = _factor(site_adapters[site])
@@ -159,20 +162,20 @@ def _reduction_factor(used: Mapping[AdapterPlace, Site], site_adapters: Mapping[
 
 
 def _factor(site_adapter: SiteAdapter) -> float:
-    """A factor r with int(d // r) = k, as the library computes the width."""
+    """Returns a factor r with int(d // r) = k, as the library computes the width."""
     features, width = site_adapter.tensors["down"].shape
     exact = features / width
     return float(exact if int(features // exact) == width else features / (width + 0.5))
 
 
 def parts_of(site_adapter: SiteAdapter) -> dict[str, np.ndarray]:
-    """The tensors of a bottleneck by the library's names below its place."""
+    """Returns the tensors of a bottleneck by the library's names below its place."""
     tensors = site_adapter.tensors
     names = {}
     norm_before = "before_weight" in tensors
     if norm_before:
         for kind in ("weight", "bias"):
-            # The library has the norm under two names.
+            # The library's files have the norm under two names.
             names[f"adapter_norm_before.{kind}"] = names[f"adapter_down.0.{kind}"] = tensors[f"before_{kind}"]
     down = f"adapter_down.{int(norm_before)}"
     names |= {f"{down}.weight": tensors["down"].T, f"{down}.bias": tensors["down_bias"]}

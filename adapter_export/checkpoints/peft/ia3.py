@@ -1,7 +1,7 @@
 """IA3 in PEFT's format.
 
-Tensors are `<module path>.ia3_l`: (out, 1) on the output side and (1, in) on the input side, for convolutions (1,
-channels, 1, 1[, 1]) on both. The config's `feedforward_modules` says which side each is on.
+Tensors are `<module path>.ia3_l`: (out, 1) at an output, (1, in) at an input, and (1, channels, 1, 1[, 1]) at both for
+convolutions. The config's `feedforward_modules` says which modules are scaled at their input.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from adapter_export.sites import Port, Site
 
 PEFT_TYPE = "IA3"
 FIELDS = frozenset({"feedforward_modules"})
-# fan_in_fan_out: how the layer stores its weight; PEFT goes by the layer, with a warning.
+# fan_in_fan_out says how the layer stores its weight. PEFT looks at the layer instead, and warns of a difference.
 INERT: Mapping[str, type] = {"fan_in_fan_out": bool, "init_ia3_weights": bool}
 _VECTOR = ".ia3_l"
 KEY = re.compile(r"(?P<module>.*)\.ia3_l")
@@ -34,14 +34,14 @@ ADAPTER_NAME = re.compile(r"(?<=\.ia3_l)\.[^.]+$")
 
 
 def check(config: Mapping[str, Any], path: Path) -> None:
-    """Check the config's `feedforward_modules`."""
+    """Checks the config's `feedforward_modules`."""
     patterns(config, path, "feedforward_modules")
 
 
 def site_adapters(
     checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo
 ) -> tuple[dict[Site, SiteAdapter], tuple[str, ...]]:
-    """The vectors by site, and those without effect."""
+    """Returns the vectors by site, and notes on vectors without effect."""
     vectors = {match["module"]: tensor for name, tensor in checkpoint.tensors.items() if (match := KEY.fullmatch(name))}
     if not vectors:
         raise InputError(f"{checkpoint.folder}: expected tensors named *{_VECTOR}, found none")
@@ -65,7 +65,7 @@ def site_adapters(
 
 
 def write(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The vectors as PEFT shapes them, and the config's fields that mean the adapter's sites and no other."""
+    """Returns the vectors in PEFT's shapes, and config fields that name exactly the adapter's sites."""
     tensors = {}
     for site, site_adapter in adapter.sites.items():
         vector = site_adapter.tensors["l"]
@@ -98,7 +98,7 @@ def _at_site(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vec
     if spatial:
         shape = (1, features, *(1,) * spatial)
     if vector.shape != shape:
-        # A weight on disk has the inputs of one group.
+        # The weight of a convolution has the inputs of one group only.
         grouped = spatial and site.port is Port.INPUT and vector.size % features == 0
         hint = "; the inputs of a convolution in groups are not merged, only exported by `onnx`" if grouped else ""
         raise InputError(
@@ -109,17 +109,17 @@ def _at_site(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vec
 
 
 def _placement(adapter: Adapter, info: ModelInfo) -> tuple[list[str] | str, list[str] | str]:
-    """target_modules and feedforward_modules that mean the adapter's sites and no other."""
+    """Returns target_modules and feedforward_modules that name exactly the adapter's sites."""
     targets = sorted(site.module for site in adapter.sites)
     feedforward = sorted(site.module for site in adapter.sites if site.port is Port.INPUT)
     if _means(tuple(targets), tuple(feedforward), adapter, info):
         return targets, feedforward
-    # Some name is the end of another one. Expressions match whole names.
+    # A name is the end of another name. Regular expressions match whole names.
     return _expression(targets, info), _expression(feedforward, info) if feedforward else []
 
 
 def _means(targets: Patterns, feedforward: Patterns, adapter: Adapter, info: ModelInfo) -> bool:
-    """Whether PEFT would find exactly the adapter's sites by these."""
+    """Returns whether PEFT would find exactly the adapter's sites by these fields."""
     prefix = f"{info.prefix}." if info.nested else ""
     ports = {f"{prefix}{site.module}": site.port for site in adapter.sites}
     named = targeted((f"{prefix}{module}" for module in info.modules if module), targets)

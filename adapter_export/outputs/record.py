@@ -1,4 +1,4 @@
-"""What a command writes down about the output it is writing, so that the next one can clean up after a kill."""
+"""The record of a command about the output that it writes. After a kill, the next command cleans up by it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,24 @@ from adapter_export.reading.json_files import json_or_empty
 
 _WRITTEN_BY = "adapter-export"
 _MAX_BYTES = 16 << 20
-# Characters of a text in it: a file name has at most 255 bytes.
+# The most characters of a text in it. A file name has at most 255 bytes.
 _MAX_TEXT = 256
 
 
 @dataclass(frozen=True)
 class OutputRecord:
-    """output: name of the folder that is written. made: parents of it that were not there before, by their absolute
-    paths. placed: files of the output, by their paths there, that are about to come or go: those that no listing of
-    the output names are to be removed. scratch: whether `OUTPUT.partial` is to be removed as well."""
+    """What a command has done for an output so far.
+
+    Attributes:
+        output: Name of the folder that is written.
+        pid: Number of the process.
+        host: Name of the machine.
+        started: When the command started.
+        made: Parents of the folder that were made for it, by their absolute paths.
+        placed: Files of the output, by their paths in it, that are about to be added or removed. Those that no listing
+            of the output names are to be removed.
+        scratch: Whether `OUTPUT.partial` is to be removed as well.
+    """
 
     output: str
     pid: int
@@ -38,7 +47,9 @@ class OutputRecord:
         return f"process {self.pid} on {self.host}, started {self.started}"
 
     def is_alive(self) -> bool:
-        """Whether its process may still run. What runs on another machine cannot be seen from here."""
+        """Returns whether its process may still run. A process on another machine counts as running, as it cannot
+        be seen.
+        """
         if self.host != socket.gethostname():
             return True
         try:
@@ -51,21 +62,21 @@ class OutputRecord:
 
 
 def record_of(target: Path, made: tuple[str, ...]) -> OutputRecord:
-    """A record of this process, which begins to write `target`."""
+    """Returns a record of this process, which begins to write `target`."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return OutputRecord(target.name, os.getpid(), socket.gethostname(), started, made)
 
 
 def write_record(path: Path, record: OutputRecord) -> None:
-    """Write the record, whole or not at all. Raises OSError."""
+    """Writes the record as a whole or not at all. Raises OSError."""
     write_json(path, asdict(record))
 
 
 def read_record(path: Path, target: Path) -> OutputRecord | None:
-    """The record at `path` if it is one of ours about the output `target`, else None.
+    """Returns the record at `path` if it is one of ours about the output `target`; None otherwise.
 
-    A record may have come with a stranger's folder: nothing in it leads out of the output, and the parents are of its
-    own path.
+    A record may have come with a stranger's folder. So no path in it may lead out of the output, and the parents must
+    be parents of the output.
     """
     value = json_or_empty(path, _MAX_BYTES)
     if not _is_record(value, target):
@@ -90,7 +101,7 @@ def _is_record(value: Mapping[str, Any], target: Path) -> bool:
 
 
 def _is_below(name: Any) -> bool:
-    """Whether it is a plain path below a folder."""
+    """Returns whether it is a plain path below a folder."""
     if not isinstance(name, str) or not name or set(name) & set("\\:\0"):
         return False
     path = PurePosixPath(name)

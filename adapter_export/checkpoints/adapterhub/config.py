@@ -116,7 +116,7 @@ class BottleneckConfig:
         leave_out: Numbers of the layers without adapters.
         reduction_factor: Hidden size divided by width, of all layers or by layer; None leaves the widths to the
             tensors.
-        scaling: Factor of the output, or `learned`.
+        scaling: Factor of the output; `learned` or `channel` for a trained one, of all features or of each.
         phm: How matrices are composed of Kronecker products, or None.
     """
 

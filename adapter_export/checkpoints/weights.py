@@ -173,7 +173,7 @@ def quantized_name(names: Iterable[str]) -> str | None:
 
 def _quantized_tensor(tensors: Mapping[str, Entry]) -> str | None:
     for name, entry in tensors.items():
-        # Masks and positions are integers in other models too; weights of layers are not.
+        # Masks and positions are integers as well; weights of layers are not.
         in_bytes = entry.dtype in _BYTES and not name.endswith(_MASKS)
         if entry.dtype.startswith(_NARROW) or in_bytes or (entry.dtype in _INTEGERS and name.endswith(".weight")):
             return name

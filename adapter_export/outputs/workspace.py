@@ -257,7 +257,7 @@ def _remove_unlisted(target: Path, names: Iterable[str]) -> None:
         if name in kept or not path.parent.resolve().is_relative_to(root):
             continue
         if kept and not _ADAPTER.fullmatch(name):
-            # In a complete bundle, only adapters are added and removed. Others are kept, as the record may be a
+            # In a complete bundle, only adapters are added and removed. Other files are kept, as the record may be a
             # stranger's.
             continue
         path.unlink(missing_ok=True)

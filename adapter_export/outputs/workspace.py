@@ -108,7 +108,7 @@ def workspace(target: Path, *, inside: bool = False, wait: float = 0.0) -> Itera
     path = target / INSIDE if inside else beside(target)
     until = time.monotonic() + wait
     own: Workspace | None = None
-    told = False
+    logged = False
     try:
         while True:
             with deferred():
@@ -118,9 +118,9 @@ def workspace(target: Path, *, inside: bool = False, wait: float = 0.0) -> Itera
             if time.monotonic() >= until:
                 waited = f"; waited {wait:g} s for it" if wait else ""
                 raise OutputBusy(f"{_holder(path, target)}{waited}")
-            if not told:
+            if not logged:
                 _log.warning("%s; waiting for it, %g s at most", _holder(path, target), wait)
-                told = True
+                logged = True
             time.sleep(_PAUSE)
         yield own
     finally:

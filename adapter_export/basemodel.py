@@ -1,4 +1,4 @@
-"""Loading base models in PyTorch, and describing them."""
+"""Loads base models in PyTorch, and describes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.labels import PLACEHOLDERS, class_names, has_own_head
 from adapter_export.checkpoints.weights import (
     adapter_beside,
@@ -24,7 +23,7 @@ from adapter_export.checkpoints.weights import (
 )
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
-from adapter_export.reading.folders import check_folder
+from adapter_export.reading.folders import check_folder, existing_folder
 from adapter_export.reading.panics import is_panic
 
 if TYPE_CHECKING:
@@ -34,16 +33,21 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
-# Where transformers is told to look for an adapter in the model's folder: nowhere. It would attach one unasked.
+# Keeps transformers from looking for an adapter in the model's folder, which it would attach without being asked.
 _NO_ADAPTER = {"subfolder": "no adapter is wanted here"}
 _NUMBERED = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model in memory: the frozen module, in eval mode, and its description.
+    """A base model in memory.
 
-    untrained_head: the task head's weights are not in the checkpoint; what the module holds there is random.
+    Attributes:
+        module: The frozen module, in eval mode.
+        info: Its description.
+        task: The task that it was loaded for.
+        folder: The folder that it was loaded from.
+        untrained_head: Whether the checkpoint lacks the task head's weights. Then they are random.
     """
 
     module: PreTrainedModel
@@ -60,15 +64,22 @@ def load_base(
     labels: Sequence[str] | None = None,
     dtype: torch.dtype | Literal["auto"] | None = None,
 ) -> BaseModel:
-    """Load a model folder for a task; `auto` reads the config's `architectures`.
+    """Loads a model folder for a task.
 
-    labels: class names; gives a labelled task a head of that size, which is random unless the checkpoint has one that
-    fits. dtype: None loads float32, `auto` what the checkpoint holds. Code in the folder is never run. An adapter that
-    lies in the folder is not part of the base model. Modules that the checkpoint lacks and the task's output does not
-    read (`ModelInfo.unread`) are no error; outputs that do read them are left out.
+    Code in the folder is never run. An adapter in the folder is not part of the base model. Modules that the checkpoint
+    lacks and the task's output does not read (`ModelInfo.unread`) are no error; other outputs that read them are left
+    out.
 
-    Raises InputError for a missing or broken folder, an unknown task, a quantized model, weights that do not load, and
-    weights missing for anything but the task head.
+    Args:
+        path: The folder.
+        task: The task; `auto` takes it from the config's `architectures`.
+        labels: Class names. A task with labels then has a head of that size, which is random unless the checkpoint has
+            one that fits.
+        dtype: Type of the weights; None is float32, `auto` the type in the checkpoint.
+
+    Raises:
+        InputError: The folder is missing or broken, the task is unknown, the model is quantized, weights do not load,
+            or weights other than the task head's are missing.
     """
     import torch
     import transformers
@@ -87,7 +98,7 @@ def load_base(
     own_head = has_own_head(config_dict, task)
     changes: dict[str, Any] = {}
     if labels is None and tasks.get(task).labelled and not own_head:
-        # Class names of another task, and their number, say nothing of this one.
+        # Class names and their number are of another task, so they do not count for this one.
         labels = PLACEHOLDERS
     if labels is not None:
         changes = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
@@ -105,7 +116,7 @@ def load_base(
                 adapter_kwargs=_NO_ADAPTER,
                 **changes,
             )
-    except BaseException as error:  # transformers raises what its backends raise
+    except BaseException as error:  # transformers passes on any error of its backends.
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -123,11 +134,11 @@ def load_base(
         )  # fmt: skip
     module.eval().requires_grad_(False)
     if module.dtype == torch.float64:
-        # The faster ways to run experts know no float64.
+        # The faster implementations of experts do not support float64.
         module.set_experts_implementation("eager")
     info = describe(module, sha256)
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    # A checkpoint ties or omits only what `from_pretrained` does not report; the rest it would fill with random values.
+    # `from_pretrained` reports missing weights that are neither tied nor optional. It fills them with random values.
     in_head = {key for key in absent if key.rpartition(".")[0] in info.head}
     if not own_head:
         in_head |= {f"{name}.weight" for name in info.head}
@@ -158,7 +169,7 @@ def load_base(
 
 
 def resolve_task(folder: Path, config: dict[str, Any], task: str) -> str:
-    """The task to load for; raises InputError when `auto` cannot tell, or tells one that is not served."""
+    """Returns the task to load for. Raises InputError if `auto` finds no task, or one that is not supported."""
     if task != "auto":
         return tasks.get(task).name
     path = folder / "config.json"
@@ -174,10 +185,16 @@ def resolve_task(folder: Path, config: dict[str, Any], task: str) -> str:
 
 
 def use_padding(base: BaseModel, adapters: Mapping[str, Adapter]) -> None:
-    """Let a classifier that finds the end of each text by its padding know the token that training padded with.
+    """Sets the padding token of a classifier that finds the end of each text by its padding: the token of the training.
 
-    The base model's own comes first, as in training. Raises InputError for adapters trained with different tokens, and
-    where nothing tells one and the model needs it.
+    The base model's own padding token comes first, as in training.
+
+    Args:
+        base: The base model, which is changed.
+        adapters: The adapters by name.
+
+    Raises:
+        InputError: The adapters were trained with different tokens, or no token is known and the model needs one.
     """
     config = base.module.config.get_text_config()
     own = getattr(config, "pad_token_id", None)
@@ -199,18 +216,20 @@ def use_padding(base: BaseModel, adapters: Mapping[str, Adapter]) -> None:
 
 
 def _beyond(module: Any, unexpected: Iterable[str]) -> list[str]:
-    """Those of the checkpoint's tensors that differ from the model's in the number of a layer alone. Others are heads
-    for other tasks, most of the time."""
+    """Returns those of the checkpoint's unexpected tensors that differ from the model's only in the number of a layer.
+
+    Other unexpected tensors are heads for other tasks in most cases.
+    """
     known = {_NUMBERED.sub(".N.", name) for name in module.state_dict()}
     return sorted(name for name in unexpected if _NUMBERED.sub(".N.", name) in known)
 
 
 def _unread(module: PreTrainedModel, absent: set[str], output: str) -> tuple[set[str], tuple[str, ...]]:
-    """Which of the absent parameters the task's output does not read, and which other outputs do.
+    """Returns the absent parameters that the task's output does not read, and the other outputs that read them.
 
-    Found by running the model: an output that needs the gradient of such a parameter reads it. All or none: where one
-    is read, nothing is gained by sparing the others. A numbered layer always counts as read, since which of them run
-    may depend on the input.
+    They are found by running the model: an output that needs the gradient of a parameter reads it. If the task's output
+    reads any, none is returned, as the model cannot be used anyway. A layer with a number always counts as read, since
+    which layers run may depend on the input.
     """
     import torch
 
@@ -225,7 +244,7 @@ def _unread(module: PreTrainedModel, absent: set[str], output: str) -> tuple[set
         result = module(**_example(module))
         values = {name: value for name, value in result.items() if isinstance(value, torch.Tensor)}
         reading = [name for name, value in values.items() if value.requires_grad]
-    except Exception:  # a model raises what it likes; then nothing is known
+    except Exception:  # A model can raise any error. Then nothing is known.
         return set(), ()
     finally:
         for parameter in parameters:
@@ -236,7 +255,7 @@ def _unread(module: PreTrainedModel, absent: set[str], output: str) -> tuple[set
 
 
 def _whole_modules(body: nn.Module, absent: set[str]) -> tuple[str, ...]:
-    """Paths of the modules whose parameters are all absent."""
+    """Returns the paths of the modules whose parameters are all absent."""
     found = []
     for path, child in body.named_modules():
         own = {f"{path}.{name}" for name, _ in child.named_parameters()}
@@ -246,7 +265,7 @@ def _whole_modules(body: nn.Module, absent: set[str]) -> tuple[str, ...]:
 
 
 def _example(module: PreTrainedModel) -> dict[str, Any]:
-    """The smallest inputs of the kinds that the model reads."""
+    """Returns the smallest inputs of the kinds that the model reads."""
     import torch
 
     config, parameters = module.config, inspect.signature(module.forward).parameters
@@ -262,7 +281,7 @@ def _example(module: PreTrainedModel) -> dict[str, Any]:
 
 
 def _leave_out(module: nn.Module, names: Sequence[str]) -> None:
-    """Take outputs out of what the model gives."""
+    """Removes outputs from what the model returns."""
 
     def without(_: nn.Module, args: Any, output: Any) -> Any:
         return type(output)(**{name: value for name, value in output.items() if name not in names})
@@ -271,12 +290,12 @@ def _leave_out(module: nn.Module, names: Sequence[str]) -> None:
 
 
 def hidden_size(config: Any) -> int:
-    """Features of a model's hidden states; 0 for a model whose stages differ in it and whose config names none."""
+    """Returns the number of features of a model's hidden states; 0 if its stages differ and its config names none."""
     return int(getattr(config, "hidden_size", None) or 0)
 
 
 def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
-    """Names and sizes of a loaded model."""
+    """Returns names and sizes of a loaded model. sha256: digest of its weights."""
     import torch
     from torch import nn
     from transformers import PreTrainedModel
@@ -287,7 +306,7 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
     modules: dict[str, int] = {}
     inputs: dict[str, int] = {}
     convolutions: dict[str, int] = {}
-    # Models of models (CLIP) have a width in each.
+    # Models that consist of several models (CLIP) have a hidden size in each.
     widths: dict[str, int] = {}
     for name, child in base.named_modules():
         own = child.config.get_text_config() if isinstance(child, PreTrainedModel) else None
@@ -329,7 +348,7 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no advice from transformers: what matters of a load is checked and raised here."""
+    """Within the `with` statement, transformers shows no progress bars and no advice: what matters is checked here."""
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
@@ -345,7 +364,9 @@ def quiet() -> Iterator[None]:
 
 
 def _norms_of_head(module: nn.Module, info: ModelInfo) -> set[str]:
-    """Parameters of the norms in a task head: they start with the same values every time, so none need be stored."""
+    """Returns the parameters of norms in a task head. Their initial values are always the same, so they may be
+    missing.
+    """
     return {
         f"{name}.{key}"
         for name, child in module.named_modules()

@@ -1,12 +1,12 @@
-"""Every error a caller can act on.
+"""The errors that a caller can handle.
 
 AdapterExportError
 ├── InputError          bad usage or bad input: names the file, the field, what was expected and what was found
-│   ├── OutputExists    the output folder already holds something
+│   ├── OutputExists    the output folder is not empty
 │   ├── OutputBusy      another command is writing the output
-│   └── CannotMerge     the maths does not allow this merge
-├── ProviderError       the execution provider asked for is not the one that runs
-├── WrongProcess        made before a fork, and used after it
+│   └── CannotMerge     this adapter cannot be merged exactly
+├── ProviderError       another execution provider than the requested one would run
+├── WrongProcess        an object was made before a fork, and used after it
 └── Unavailable         a batcher's queue stayed full, or it was closed: try again later, or elsewhere
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 
 class AdapterExportError(Exception):
-    """Base of all errors raised on purpose; the command line prints it in one line."""
+    """Base class of all errors that are raised on purpose. The command line prints them in one line."""
 
 
 class InputError(AdapterExportError):
@@ -22,7 +22,7 @@ class InputError(AdapterExportError):
 
 
 class OutputExists(InputError):
-    """The output already holds something and was not to be replaced."""
+    """The output is not empty, and was not to be replaced."""
 
 
 class OutputBusy(InputError):
@@ -34,12 +34,12 @@ class CannotMerge(InputError):
 
 
 class ProviderError(AdapterExportError):
-    """The execution provider asked for is not the one that would run."""
+    """Another execution provider than the requested one would run."""
 
 
 class WrongProcess(AdapterExportError):
-    """A session, a batcher or a watch of another process, of which this one is a fork."""
+    """A session, a batcher or a watch is used in a fork of the process that made it."""
 
 
 class Unavailable(AdapterExportError):
-    """A batcher takes no more requests, or gave up those it had: its queue stayed full, or it was closed."""
+    """A batcher takes no more requests, or gave up those that it had: its queue stayed full, or it was closed."""

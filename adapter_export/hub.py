@@ -1,4 +1,4 @@
-"""Models and adapters on the Hugging Face hub: `org/name[@revision]` in place of a folder."""
+"""Fetches models and adapters from the Hugging Face hub, for `org/name[@revision]` in place of a folder."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from pathlib import Path
 from adapter_export.errors import InputError
 
 _ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
-# Where the hub's own cache keeps one commit of a repository.
+# The folder of one commit of a repository in the hub's own cache.
 _SNAPSHOT = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# Weights as safetensors, settings, tokenizers; of pickles those of adapters, which are read without running them.
+# Weights as safetensors, settings, tokenizers; and the pickles of adapters, which are read without running them.
 _FILES = (
     "*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "adapter_model.bin", "pytorch_adapter.bin",
     "pytorch_model_head.bin",
 )  # fmt: skip
-# Other forms of the weights, and what trainers leave behind, lie in folders of their own.
+# Subfolders hold other forms of the weights. The others are files that trainers leave.
 _SKIPPED = ("*/*", "training_args*", "optimizer*", "README*")
 _SECONDS = 10.0
 
 
 def local(path: str | Path, what: str) -> Path:
-    """The folder at `path`; where there is none and `path` reads `org/name[@revision]`, that of the hub.
+    """Returns the folder at `path`. If there is none and `path` is `org/name[@revision]`, it is fetched from the hub.
 
-    what: `model` or `adapter`, for messages. Fetched are weights as safetensors, settings and tokenizers, and adapters'
-    .bin files; they stay in the hub's own cache (HF_HOME). HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN mean what they mean
-    there. Raises InputError where the hub cannot be reached, or has no such repository or revision.
+    Weights as safetensors, settings, tokenizers and the .bin files of adapters are fetched into the hub's own cache
+    (HF_HOME). HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN have their usual meaning.
+
+    Args:
+        path: A folder or a name.
+        what: `model` or `adapter`, for error messages.
+
+    Raises:
+        InputError: The hub cannot be reached, or has no such repository or revision.
     """
     match = _ID.fullmatch(str(path))
     if match is None or Path(path).exists():
@@ -46,7 +52,7 @@ def local(path: str | Path, what: str) -> Path:
             ignore_patterns=list(_SKIPPED),
             etag_timeout=_SECONDS,
         )
-    except Exception as error:  # the library raises what its HTTP client raises
+    except Exception as error:  # The library passes on any error of its HTTP client.
         raise InputError(f"{what} {path}: is no folder, and {_reason(error)}") from error
     finally:
         if quiet:
@@ -55,7 +61,7 @@ def local(path: str | Path, what: str) -> Path:
 
 
 def source_of(folder: Path) -> str | None:
-    """`org/name@commit` of a folder in the hub's cache; None of any other."""
+    """Returns `org/name@commit` for a folder in the hub's cache, and None for any other."""
     folder = folder.absolute()
     match = _SNAPSHOT.fullmatch(folder.parent.parent.name)
     if match is None or folder.parent.name != "snapshots" or not _COMMIT.fullmatch(folder.name):

@@ -1,4 +1,4 @@
-"""Adapters inside a PyTorch model, without editing it: forward hooks at the sites."""
+"""Puts adapters into a PyTorch model without editing it, by forward hooks at the sites."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import WEIGHT, Block, Operator
+from adapter_export.methods.contract import WEIGHT, Operator, SiteAdapter
 from adapter_export.sites import Port, Site
 
 if TYPE_CHECKING:
@@ -22,14 +22,21 @@ if TYPE_CHECKING:
 
     from adapter_export.basemodel import BaseModel
 
-    # out = act(values): y, what it replaces, and what else there is to read, by name; see `Port` and `Site`.
+    # out = act(values). The values are y, which `out` replaces, and others to read, by name; see `Port` and `Site`.
     SiteFunction = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
 def attach(model: PreTrainedModel, site: Site, reads: Sequence[str], act: SiteFunction) -> list[RemovableHandle]:
-    """Let `act` replace y at `site`; removing all handles undoes it. reads: names of the values that `act` needs.
+    """Makes `act` replace y at a site. Removing all handles undoes it.
 
-    Raises AttributeError without such a module.
+    Args:
+        model: The model.
+        site: The site.
+        reads: Names of the values that `act` needs.
+        act: Computes the new value.
+
+    Raises:
+        AttributeError: The model has no such module.
     """
     module = model.base_model.get_submodule(site.module)
     norm = model.base_model.get_submodule(site.norm) if site.norm else None
@@ -39,7 +46,7 @@ def attach(model: PreTrainedModel, site: Site, reads: Sequence[str], act: SiteFu
         if site.residual and "x" not in seen:
             raise InputError(f"site {site.name}: {site.residual!r}, whose input it reads, does not run before it")
         values = {"u": u, "y": y, **seen}
-        # Values seen are of this pass only, and no longer needed.
+        # The values are of this forward pass only, and are not needed any more.
         seen.clear()
         if norm is not None:
             values["n"] = norm.forward(y + values["x"])
@@ -51,7 +58,7 @@ def attach(model: PreTrainedModel, site: Site, reads: Sequence[str], act: SiteFu
         return (replaced(args[0], args[0]), *args[1:])
 
     def before_norm(norm: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        # `forward` itself, not a call: the same frozen norm is used inside the adapter, without its hooks.
+        # `forward` itself and not a call, so that the adapter uses the same frozen norm without its hooks.
         return (replaced(norm.forward(args[0]), args[0]), *args[1:])
 
     def on_output(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -78,7 +85,7 @@ def attach(model: PreTrainedModel, site: Site, reads: Sequence[str], act: SiteFu
 
 
 def _watch(model: PreTrainedModel, site: Site) -> tuple[dict[str, torch.Tensor], list[RemovableHandle]]:
-    """A dictionary that holds x and h, where the site offers them, from the moment the model computed them."""
+    """Returns a dictionary that holds x and h, if the site offers them, as soon as the model has computed them."""
     seen: dict[str, torch.Tensor] = {}
     handles = []
 
@@ -97,7 +104,7 @@ def _watch(model: PreTrainedModel, site: Site) -> tuple[dict[str, torch.Tensor],
 
 
 def linear_weight(site: Site, module: nn.Module) -> torch.Tensor:
-    """The weight (out, in) of the linear layer at a site; raises InputError for another kind of module."""
+    """Returns the weight (out, in) of the linear layer at a site. Raises InputError for any other module."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -111,21 +118,24 @@ def linear_weight(site: Site, module: nn.Module) -> torch.Tensor:
 
 
 def remove_all(handles: Sequence[RemovableHandle]) -> None:
-    """Undo what `attach` did."""
+    """Undoes `attach`."""
     for handle in handles:
         handle.remove()
 
 
 class Injection:
-    """The adapter's blocks in a model, as trainable parameters, until `remove()`.
+    """An adapter in a model, as trainable parameters, until `remove()`.
 
-    parameters: one `torch.nn.ParameterDict` a site, registered in the model as `adapter_sites`, so that the model's own
-    `.to()`, `.parameters()` and optimizers see them; the base model's modules and their names stay as they are.
+    The parameters are registered in the model as `adapter_sites`, so that the model's own `.to()`, `.parameters()` and
+    optimizers include them. The modules of the base model and their names do not change.
+
+    Attributes:
+        parameters: One `torch.nn.ParameterDict` for each site.
     """
 
     NAME = "adapter_sites"
 
-    def __init__(self, model: PreTrainedModel, blocks: Mapping[Site, Block]) -> None:
+    def __init__(self, model: PreTrainedModel, site_adapters: Mapping[Site, SiteAdapter]) -> None:
         import torch
         from torch import nn
 
@@ -133,19 +143,21 @@ class Injection:
             raise InputError("the model already holds an adapter; remove it first")
         self.model = model
         self.enabled = True
-        self.operators: dict[Site, Operator] = {site: block.operator for site, block in blocks.items()}
+        self.operators: dict[Site, Operator] = {
+            site: site_adapter.operator for site, site_adapter in site_adapters.items()
+        }
         self.parameters: dict[Site, nn.ParameterDict] = {}
         reference = next(model.parameters())
-        for site, block in blocks.items():
+        for site, site_adapter in site_adapters.items():
             self.parameters[site] = nn.ParameterDict(
                 {
                     name: nn.Parameter(torch.tensor(tensor, dtype=reference.dtype, device=reference.device))
-                    for name, tensor in block.tensors.items()
+                    for name, tensor in site_adapter.tensors.items()
                 }
             )
-        # Module names may not contain dots, so sites are numbered in the order of `blocks`.
+        # Module names must not contain dots, so sites are numbered, in the order of `site_adapters`.
         model.add_module(self.NAME, nn.ModuleList(self.parameters.values()))
-        self._handles = [handle for site in blocks for handle in self._attach(site)]
+        self._handles = [handle for site in site_adapters for handle in self._attach(site)]
 
     def _attach(self, site: Site) -> list[RemovableHandle]:
         return attach(self.model, site, self.operators[site].reads, self._act(site))
@@ -160,22 +172,22 @@ class Injection:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """The base model's own function inside the block."""
+        """Within the `with` statement, the model computes what the base model does."""
         before, self.enabled = self.enabled, False
         try:
             yield
         finally:
             self.enabled = before
 
-    def blocks(self) -> dict[Site, Block]:
-        """The parameters as they are now, as float32 (or float64) numpy copies."""
+    def site_adapters(self) -> dict[Site, SiteAdapter]:
+        """Returns copies of the current parameters as numpy arrays, float32 or float64."""
         return {
-            site: Block(self.operators[site], {name: to_numpy(value) for name, value in parameters.items()})
+            site: SiteAdapter(self.operators[site], {name: to_numpy(value) for name, value in parameters.items()})
             for site, parameters in self.parameters.items()
         }
 
     def remove(self) -> None:
-        """Take the blocks out again. A task head that `inject` put in stays."""
+        """Takes the adapter out of the model. A task head that `inject` put in stays."""
         remove_all(self._handles)
         delattr(self.model, self.NAME)
 
@@ -183,7 +195,7 @@ class Injection:
 def _forward(
     operator: Operator, values: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
-    """The operator's own, in float32 where a model in half precision computes there in it (T5's feed-forward)."""
+    """Computes the operator, in float32 where a half-precision model has float32 values (T5's feed-forward)."""
     import torch
 
     y = values["y"]
@@ -195,7 +207,7 @@ def _forward(
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """A copy as float32, or float64 where the tensor is."""
+    """Returns a copy as float32, or as float64 if the tensor is float64."""
     import torch
 
     detached = tensor.detach().cpu()
@@ -204,7 +216,7 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def read_head(model: PreTrainedModel, names: tuple[str, ...]) -> dict[str, HeadLayer]:
-    """The task head's linear layers as they are now."""
+    """Returns the current linear layers of the task head."""
     layers = {}
     for name in names:
         layer = model.get_submodule(name)
@@ -213,9 +225,15 @@ def read_head(model: PreTrainedModel, names: tuple[str, ...]) -> dict[str, HeadL
 
 
 def complete_head(model: PreTrainedModel, names: tuple[str, ...], adapter: Adapter) -> Adapter:
-    """The adapter with a whole task head: layers of `names` that it leaves to the base model are the model's own.
+    """Returns the adapter with a whole task head: layers that it lacks are the model's own.
 
-    Raises InputError where it repeats the model's `lm_head`, or weights of the base model, with other values.
+    Args:
+        model: The model.
+        names: Paths of the head's layers.
+        adapter: The adapter.
+
+    Raises:
+        InputError: The adapter repeats the model's `lm_head`, or weights of the base model, with other values.
     """
     for module, weight in adapter.repeated.items():
         _check_repeated(model, module, weight)
@@ -228,10 +246,13 @@ def complete_head(model: PreTrainedModel, names: tuple[str, ...], adapter: Adapt
 
 
 def with_heads(base: BaseModel, adapters: Mapping[str, Adapter]) -> tuple[BaseModel, dict[str, Adapter]]:
-    """The base model with the layers that any of the adapters brings, and each adapter with all of them.
+    """Returns the base model with all layers that any of the adapters brings, and each adapter with all of these
+    layers.
 
-    A head may begin with the base model's pooler (`ModelInfo.pooler`): then that is swapped like the layers after it.
-    Raises InputError as `complete_head` does.
+    A head may begin with the base model's pooler (`ModelInfo.pooler`), which is then swapped like the other layers.
+
+    Raises:
+        InputError: See `complete_head`.
     """
     head, pooler = base.info.head, base.info.pooler
     if head and any(pooler in adapter.head for adapter in adapters.values()):
@@ -251,7 +272,7 @@ def _check_repeated(model: PreTrainedModel, module: str, weight: np.ndarray) -> 
 
 
 def different(module: str, found: tuple[int, ...], own: tuple[int, ...]) -> str:
-    """What to say of a part of the base model that an adapter's checkpoint holds with other values."""
+    """Returns the message for a part of the base model that an adapter's checkpoint holds with other values."""
     how = "differs from the base model's own" if found == own else f"has shape {found}, and the base model's {own}"
     return (
         f"{module!r}, saved with the adapter, {how}: an adapter that changes it is not supported; save the base model "
@@ -271,11 +292,13 @@ def _check_lm_head(model: PreTrainedModel, layer: HeadLayer) -> None:
 
 
 def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
-    """Put the adapter's task head into the model, resizing its last layer to the adapter's labels.
+    """Puts the adapter's task head into the model, and resizes its last layer to the number of the adapter's labels.
 
-    A head without the pooler (`ModelInfo.pooler`) goes on with the base model's own, also after one that had another. A
-    causal model's `lm_head`, which some checkpoints repeat, must equal the model's own. Raises InputError where the
-    head's layers do not fit the model's.
+    A head without the pooler (`ModelInfo.pooler`) uses the base model's own, even if the head before it had another. A
+    causal model's `lm_head`, which some checkpoints repeat, must equal the model's own.
+
+    Raises:
+        InputError: The head's layers do not fit the model's.
     """
     import torch
 
@@ -322,17 +345,17 @@ def load_head(model: PreTrainedModel, adapter: Adapter) -> None:
 
 
 def _is_inside(model: PreTrainedModel, name: str) -> bool:
-    """Whether the layer is one of the base model below the task class."""
+    """Returns whether the layer is part of the base model, inside the task class."""
     return model.base_model is not model and name.startswith(f"{model.base_model_prefix}.")
 
 
 def _own_layers(model: PreTrainedModel) -> dict[str, tuple[Any, Any]]:
-    """Weights and biases of the base model's layers that heads have taken the places of, by path."""
+    """Returns weights and biases of those layers of the base model that heads have replaced, by path."""
     own: dict[str, tuple[Any, Any]] = model.__dict__.setdefault("_adapter_export_own_layers", {})
     return own
 
 
 def inject(model: PreTrainedModel, adapter: Adapter) -> Injection:
-    """Put a whole adapter into the model: its task head where it has one, and its blocks."""
+    """Puts a whole adapter into the model: its operators, and its task head if it has one."""
     load_head(model, adapter)
-    return Injection(model, adapter.blocks)
+    return Injection(model, adapter.sites)

@@ -1,4 +1,4 @@
-"""What must be known of a base model to place adapters in it, without the model itself."""
+"""Names and sizes of a base model, which are needed to place adapters in it, without the model itself."""
 
 from __future__ import annotations
 
@@ -12,29 +12,34 @@ from adapter_export.errors import InputError
 from adapter_export.reading.declared import Between, OptionalSha256, Size
 from adapter_export.sites import Features, Port, Site
 
-# Field of a model's config, where there is one, for `ModelInfo.head_activation`.
+# The field of a model's config for `ModelInfo.head_activation`.
 HEAD_ACTIVATION = "pooler_hidden_act"
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Names and sizes of a base model; made from the loaded model or read from a bundle's manifest.
+    """Names and sizes of a base model, from the loaded model or from a bundle's manifest.
 
-    model_type, architecture: as in the model's config (`bert`, `BertForSequenceClassification`).
-    prefix: what a task class puts before the base model's module paths (`bert`).
-    nested: whether the class described is such a task class (not so for a base class, nor for T5's generation class).
-    modules: every module path inside the base model (without the prefix) with its features, the size of the last axis
-        of its output (a convolution's channels; the hidden size for anything but linear layers, convolutions, norms, 0
-        where that is not known).
-    hidden_size: 0 for a model that has none, whose stages are of different widths.
-    inputs: features of the input of the linear layers and convolutions among them.
-    head: paths of the task head's linear layers in the task model, in the model's order; empty without a task head.
-    untrained: those of them that the base model's checkpoint does not hold.
-    convolutions: number of spatial axes of the convolutions among the modules: features are the axis before those.
-    unread: modules whose weights the checkpoint does not hold and no output reads (a pooler, for features).
-    head_activation: what the config names for between the head's layers; empty where the class itself fixes it.
-    labels: class names that the base model's config gives, for a head of its own or of adapters that have none.
-    sha256: of the base model's weights; see `checkpoints.weights.weights_sha256`. Empty for a model made in memory.
+    Attributes:
+        model_type: As in the model's config (`bert`).
+        architecture: As in the model's config (`BertForSequenceClassification`).
+        prefix: The prefix of a task class before the base model's module paths (`bert`).
+        nested: Whether the described class is such a task class. A base class is not, and T5's generation class is not.
+        hidden_size: The hidden size; 0 for a model whose stages have different ones.
+        modules: Every module path inside the base model (without the prefix) with its features, which are the size of
+            the last axis of its output: a convolution's channels; the hidden size for anything but linear layers,
+            convolutions and norms; 0 if that is not known.
+        inputs: Features of the input of those modules that are linear layers or convolutions.
+        head: Paths of the task head's linear layers in the task model, in the model's order; empty without a task head.
+        untrained: Those of them that the base model's checkpoint lacks.
+        convolutions: Number of spatial axes of those modules that are convolutions. The features axis comes before
+            them.
+        sha256: Digest of the base model's weights, see `checkpoints.weights.weights_sha256`. Empty for a model that was
+            made in memory.
+        unread: Modules whose weights the checkpoint lacks and no output reads (a pooler, for task features).
+        labels: Class names of the base model's config, for a head of its own or of adapters that have none.
+        head_activation: The activation that the config names for between the head's layers; empty if the class fixes
+            it.
     """
 
     model_type: str
@@ -54,14 +59,20 @@ class ModelInfo:
 
     @property
     def pooler(self) -> str:
-        """Path in the task model of a layer of the base model, with tanh after it, that a classifier of whole texts
-        reads and nothing else: an adapter's head may begin with it. Empty where there is none."""
+        """Path, in the task model, of a layer of the base model, with tanh after it, that only a classifier of whole
+        texts reads.
+
+        An adapter's head may begin with this layer. Empty if there is none.
+        """
         path = facts(self.model_type).pooler
         return f"{self.prefix}.{path}" if path else ""
 
     def features(self, site: Site) -> Features:
-        """Sizes of what an adapter reads and replaces at a site. Raises InputError when the model has no such module,
-        or the module no input or output of known size."""
+        """Returns the sizes of the values that an adapter reads and replaces at a site.
+
+        Raises:
+            InputError: The model has no such module, or the module has no input or output of known size.
+        """
         if site.module not in self.modules:
             close = difflib.get_close_matches(site.module, self.modules, n=3, cutoff=0.6)
             hint = f"; close ones: {', '.join(close)}" if close else ""

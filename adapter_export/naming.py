@@ -1,4 +1,4 @@
-"""Names that end up in file names and graphs."""
+"""Names that become parts of file names and graphs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from adapter_export.errors import InputError
 
-# Portable file names on every system, and nothing that could leave the folder.
+# File names that are valid on every system, and that cannot lead out of the folder.
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10))})
 _MAX_TENSOR_NAME = 1000
@@ -22,7 +22,7 @@ HEAD_OP = "head"
 
 
 def check_adapter_name(name: str) -> str:
-    """Return `name` if it is safe as a file name and as an identifier; raise InputError otherwise."""
+    """Returns `name` if it is safe as a file name and as an identifier. Raises InputError otherwise."""
     if not _ADAPTER_NAME.fullmatch(name) or name.endswith(".") or name.partition(".")[0].lower() in _RESERVED:
         raise InputError(
             f"adapter name {name!r}: expected 1 to 64 of letters, digits, '.', '_', '-', starting with a letter or "
@@ -32,7 +32,16 @@ def check_adapter_name(name: str) -> str:
 
 
 def parse_named_path(text: str, option: str = "--adapter", what: str = "DIR") -> tuple[str, str]:
-    """Split `NAME=DIR` as given to `option`; raise InputError if either side is missing or the name is unsafe."""
+    """Splits `NAME=DIR`.
+
+    Args:
+        text: The text.
+        option: The option that it was given with, for error messages.
+        what: The name of the second part, for error messages.
+
+    Raises:
+        InputError: A part is missing, or the name is not safe.
+    """
     name, separator, path = text.partition("=")
     if not separator or not path:
         raise InputError(f"{option} {text!r}: expected NAME={what}")
@@ -40,7 +49,11 @@ def parse_named_path(text: str, option: str = "--adapter", what: str = "DIR") ->
 
 
 def parse_adapters(texts: Iterable[str], option: str = "--adapter", what: str = "DIR") -> dict[str, str]:
-    """Paths by name of repeated `NAME=DIR`; raises InputError also for a name given twice."""
+    """Returns paths by name, for an option `NAME=DIR` that was given several times. See `parse_named_path`.
+
+    Raises:
+        InputError: A text is invalid, or a name is given twice.
+    """
     adapters: dict[str, str] = {}
     for name, path in (parse_named_path(text, option, what) for text in texts):
         if name in adapters:
@@ -50,11 +63,16 @@ def parse_adapters(texts: Iterable[str], option: str = "--adapter", what: str = 
 
 
 def tensor_name(site: str, op_name: str, tensor: str) -> str:
-    """The stable name of an adapter tensor in graphs, adapter files and manifests: `<site>.<op_name>.<tensor>`."""
+    """Returns the stable name of an adapter tensor in graphs, adapter files and manifests.
+
+    The name is `<site>.<op_name>.<tensor>`.
+    """
     return f"{site}.{op_name}.{tensor}"
 
 
 def is_tensor_name(name: str) -> bool:
-    """Whether a checkpoint's tensor may have that name: printable, and not out of all proportion. Names are taken apart
-    and compared in many places, some of which take the square of their length."""
+    """Returns whether a checkpoint's tensor may have that name: it is printable, and not too long.
+
+    Names are split and compared in many places, some of which take time in proportion to the square of the length.
+    """
     return name.isprintable() and len(name) <= _MAX_TENSOR_NAME

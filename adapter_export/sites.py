@@ -1,4 +1,4 @@
-"""Where an adapter acts: sites, and the tensors that stand at them.
+"""Sites, where adapters act, and the values at them.
 
 Symbols used throughout: B batch, T sequence, d features at a site, k bottleneck width, n labels. Around a sublayer
 (attention or feed-forward) of a transformer: x its residual input, h its output just before the residual is added,
@@ -12,7 +12,8 @@ from enum import Enum
 
 
 class Port(str, Enum):
-    """How a site is attached to its module; gives (u, y), what the adapter reads and what it replaces.
+    """How a site is attached to its module. It decides (u, y): the value that the adapter reads, and the one that it
+    replaces.
 
     INPUT   u = y = the module's input.
     OUTPUT  u = y = the module's output.
@@ -28,10 +29,11 @@ class Port(str, Enum):
 
 @dataclass(frozen=True)
 class Features:
-    """Sizes of the features axis at a site.
+    """Sizes of the features axis at a site. They differ at Port.BRANCH of a layer that is not square, and nowhere else.
 
-    inputs: of u, what the adapter reads. outputs: of y, what it replaces; x, h and n have as many. The two differ at
-    Port.BRANCH of a layer that is not square, and nowhere else.
+    Attributes:
+        inputs: Features of u, which the adapter reads.
+        outputs: Features of y, which it replaces, and of x, h and n.
     """
 
     inputs: int
@@ -42,11 +44,15 @@ class Features:
 class Site:
     """One place in the model where an adapter acts.
 
-    `module` is a path inside the base model, without the prefix a task class puts before it
-    (`encoder.layer.3.output.dense`, never `bert.encoder...`), so that one adapter fits every task class.
+    The fields after `port` offer an adapter further values of its sublayer, and are empty if it needs none.
 
-    The other fields offer an adapter more values of its sublayer to read, and are empty where it needs none.
-    residual: the module whose input is x. output: the module whose output is h. norm: N, which gives n = N(x + y).
+    Attributes:
+        module: A path inside the base model, without the prefix of a task class (`encoder.layer.3.output.dense`, never
+            `bert.encoder...`), so that one adapter fits all task classes.
+        port: How the site is attached to the module.
+        residual: The module whose input is x.
+        output: The module whose output is h.
+        norm: N, which gives n = N(x + y).
     """
 
     module: str
@@ -57,21 +63,21 @@ class Site:
 
     @property
     def name(self) -> str:
-        """Stable and readable name: the module's path, with `.input` when the adapter acts before it."""
+        """A stable and readable name: the module's path, with `.input` if the adapter acts before the module."""
         return self.module if self.port in (Port.OUTPUT, Port.BRANCH) else f"{self.module}.input"
 
     @property
     def reads(self) -> dict[str, str]:
-        """The modules whose values it reads besides, by the names of the fields."""
+        """The modules of the further values that it reads, by the names of the fields."""
         return {name: path for name in ("residual", "output", "norm") if (path := getattr(self, name))}
 
     def without(self, prefix: str) -> Site:
-        """The same site with `prefix.` removed from its path, where it has it."""
+        """Returns the same site, with `prefix.` removed from its path if the path begins with it."""
         paths = (strip_prefix(path, prefix) for path in (self.module, self.residual, self.output, self.norm))
         module, residual, output, norm = paths
         return Site(module, self.port, residual, output, norm)
 
 
 def strip_prefix(path: str, prefix: str) -> str:
-    """`bert.encoder.layer.0` and prefix `bert` give `encoder.layer.0`; other paths stay as they are."""
+    """Returns `encoder.layer.0` for `bert.encoder.layer.0` and prefix `bert`. Other paths are returned as they are."""
     return path.removeprefix(f"{prefix}.") if prefix else path

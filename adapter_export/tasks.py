@@ -1,4 +1,4 @@
-"""The tasks a model can be loaded, trained and exported for."""
+"""The tasks that a model can be loaded, trained and exported for."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from adapter_export.errors import InputError
 
 @dataclass(frozen=True)
 class Task:
-    """auto_class: the transformers class that loads it. peft: PEFT's name for it. output: the tensor users read.
-    suffixes: endings of class names in a config's `architectures` that mean this task. labelled: has a head of its own
-    for class labels.
+    """A task.
+
+    Attributes:
+        name: Its name.
+        auto_class: The transformers class that loads a model for it.
+        output: The output tensor that users read.
+        suffixes: Ends of class names in a config's `architectures` that mean this task.
+        peft: PEFT's name for it, or None.
+        labelled: Whether it has a head for class labels.
     """
 
     name: str
@@ -48,8 +54,9 @@ TASKS: Mapping[str, Task] = {
         Task("seq2seq-lm", "AutoModelForSeq2SeqLM", "logits", ("ForConditionalGeneration",), "SEQ_2_SEQ_LM"),
     )
 }
-# Tasks whose heads are recognised, so that they are refused by name and never taken for another's: a head for each
-# token may have the names and sizes of one for whole texts. Endings of class names, and PEFT's name.
+# Tasks that are not supported. Their heads are recognised, so that they are refused by name and never taken for heads
+# of another task: a head for each token may have the names and sizes of one for whole texts. Values: ends of class
+# names, and PEFT's name.
 UNSERVED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "token-classification": (("ForTokenClassification",), "TOKEN_CLS"),
     "question-answering": (("ForQuestionAnswering", "ForQuestionAnsweringSimple"), "QUESTION_ANS"),
@@ -74,7 +81,7 @@ _PEFT = (
 
 
 def get(name: str) -> Task:
-    """The task called `name`; raises InputError naming the known ones."""
+    """Returns the task called `name`. Raises InputError naming the known ones."""
     if name in UNSERVED:
         raise InputError(f"task {name!r}: found {unserved(name)}")
     if name not in TASKS:
@@ -83,38 +90,39 @@ def get(name: str) -> Task:
 
 
 def auto_class(task: Task, model_type: str) -> str:
-    """The transformers class that loads a model of that `model_type` for `task`."""
+    """Returns the transformers class that loads a model of that `model_type` for `task`."""
     return "AutoModelForSpeechSeq2Seq" if task.name == "seq2seq-lm" and facts(model_type).speech else task.auto_class
 
 
 def of_architecture(class_name: str) -> str | None:
-    """Task of a transformers class name (`BertForSequenceClassification`), or None; a base class gives `features`.
+    """Returns the task of a transformers class name (`BertForSequenceClassification`), or None.
 
-    Also one of `UNSERVED`."""
+    A base class gives `features`. The task may be one of `UNSERVED`.
+    """
     matches = [name for name, suffixes in _SUFFIXES if class_name.endswith(suffixes)]
-    # "Model" is a suffix of "LMHeadModel" too: the longer match is listed later.
+    # "Model" is also an end of "LMHeadModel". The longer match comes later in the list.
     return matches[-1] if matches else None
 
 
 def of_config(config: Mapping[str, Any]) -> str | None:
-    """Task of a model's config by its `architectures`, or None where that is absent or unknown."""
+    """Returns the task of a model's config by its `architectures`; None if the field is absent or unknown."""
     architectures = config.get("architectures") or []
     named = isinstance(architectures, list) and architectures
     return of_architecture(str(architectures[0])) if named else None
 
 
 def of_peft(name: str | None) -> str | None:
-    """Task of PEFT's `task_type`, or None. Also one of `UNSERVED`."""
+    """Returns the task of PEFT's `task_type`, or None. It may be one of `UNSERVED`."""
     return next((task for task, peft in _PEFT if name is not None and peft == name), None)
 
 
 def is_labelled(name: str | None) -> bool:
-    """Whether this is a task of ours with a head for class labels."""
+    """Returns whether this is a task in `TASKS` with a head for class labels."""
     return name is not None and name in TASKS and TASKS[name].labelled
 
 
 def unserved(task: str) -> str:
-    """What to tell a user who brings a head for one of `UNSERVED`, after who brings it."""
+    """Returns the message about a head for one of `UNSERVED`. It follows the name of the adapter or file."""
     return (
         f"a head for {task}, which is not served yet (a later version will); --task features exports the body without "
         "the head"

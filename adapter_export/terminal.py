@@ -1,5 +1,8 @@
-"""What commands write for people. Text of somebody else's files may hold characters that a terminal obeys (it changes
-its title, hides lines, writes from right to left): those are shown as escapes instead."""
+"""Makes the output of commands safe for a terminal.
+
+Texts from files may hold characters that a terminal obeys: it changes its title, hides lines, or writes from right to
+left. Such characters are shown as escapes.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LINES = "\n\t"
-# C0, DEL and C1; marks, embeddings, overrides and isolates of direction; separators of lines and paragraphs.
+# C0, DEL and C1; marks, embeddings, overrides and isolates of text direction; separators of lines and paragraphs.
 _OBEYED = (*range(0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-# Bytes of file names that are no UTF-8, as Python keeps them, and other halves of pairs: no stream can write them.
+# Halves of surrogate pairs, which no stream can write. Python holds bytes of file names that are not UTF-8 in this
+# form.
 _SURROGATES = range(0xD800, 0xE000)
 
 
@@ -27,12 +31,17 @@ _IN_A_LINE = {**_IN_LINES, ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 
 def visible(text: str, lines: bool = True) -> str:
-    """The text with escapes in the place of what a terminal obeys. lines: whether line breaks and tabs stay."""
+    """Returns the text with escapes in place of characters that a terminal obeys.
+
+    Args:
+        text: The text.
+        lines: Whether line breaks and tabs are kept.
+    """
     return text if text.isascii() and text.isprintable() else text.translate(_IN_LINES if lines else _IN_A_LINE)
 
 
 class _Visible:
-    """A text stream through which everything becomes visible. It has no `buffer`, around which bytes would go."""
+    """A text stream that makes everything visible. It has no `buffer`, as bytes would bypass it."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -53,8 +62,11 @@ class _Visible:
 
 @contextmanager
 def written() -> Iterator[None]:
-    """While this lasts, all text for stdout and stderr becomes visible first: results, errors, warnings, logs,
-    tracebacks. What draws on a terminal uses `console`."""
+    """Within the `with` statement, all text for stdout and stderr is made visible: results, errors, warnings, logs,
+    tracebacks.
+
+    Anything that draws on a terminal uses `console`.
+    """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast("TextIO", _Visible(stream)) for stream in before)
     try:
@@ -64,8 +76,10 @@ def written() -> Iterator[None]:
 
 
 def console(stderr: bool = False) -> Console:
-    """Rich's console, whose own codes reach the terminal, and no others do. Text is data: `[b]` and `:x:` in it are
-    shown as they are."""
+    """Returns a console of Rich that sends its own control codes to the terminal, and no others.
+
+    Texts are shown as they are, also if they have `[b]` or `:x:` in them.
+    """
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 

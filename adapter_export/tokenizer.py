@@ -1,8 +1,9 @@
-"""The tokenizer of a model folder: the one that transformers loads, for training, and written for a runtime without it.
+"""The tokenizer of a model folder as transformers loads it, for training, and written for a runtime without
+transformers.
 
-transformers applies tokenizer_config.json over tokenizer.json, and makes a tokenizer of vocab.txt, vocab.json and
-merges.txt, or a sentencepiece model alone. The files in a folder therefore do not tell by themselves what its texts
-become; a bundle gets what was loaded.
+transformers applies tokenizer_config.json over tokenizer.json, and can also make a tokenizer from vocab.txt, from
+vocab.json and merges.txt, or from a sentencepiece model alone. So the files in a folder do not show by themselves how
+texts are tokenised, and a bundle gets the tokenizer that was loaded.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.basemodel import quiet
-from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
 from adapter_export.outputs.files import library_writes
 from adapter_export.reading.files import present
 from adapter_export.reading.folders import check_folder
+from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.panics import is_panic, unprinted
 from adapter_export.runtime.text import read_tokenizer
 
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model", "source.spm")
-# Any of these in a model's folder means that it has a tokenizer: without them transformers may make up an empty one.
+# A model's folder with any of these files has a tokenizer. Without them, transformers may make an empty one.
 _VOCABULARIES = (
     "tokenizer.json",
     "vocab.txt",
@@ -34,7 +35,7 @@ _VOCABULARIES = (
     "bpe.codes",
 )
 _CONFIG = "tokenizer_config.json"
-# What a runtime needs to know of a tokenizer beside its tokenizer.json, by transformers' names.
+# What a runtime needs to know about a tokenizer in addition to its tokenizer.json, by transformers' names.
 _SETTINGS = (
     "model_max_length",
     "model_input_names",
@@ -43,13 +44,13 @@ _SETTINGS = (
     "pad_token_type_id",
     "split_special_tokens",
 )
-# How the tokenizer was loaded says nothing about it.
+# Fields about how the tokenizer was loaded, which do not describe it.
 _LOADING = ("is_local", "local_files_only")
 
 _WITHOUT = "--no-tokenizer exports a bundle that takes token ids alone"
 
 # ruff: noqa: RUF001 (characters that look like others are the point)
-# Texts on which a tokenizer that was written, or is served, must agree with the one that transformers loads.
+# Texts of which a written or served tokenizer must make the same tokens as the one that transformers loads.
 SAMPLES: tuple[str, ...] = (
     "",
     " ",
@@ -80,13 +81,16 @@ SAMPLES: tuple[str, ...] = (
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether the folder holds a tokenizer of any kind, usable or not."""
+    """Returns whether the folder holds a tokenizer of any kind, usable or not."""
     return any(present(folder / name) for name in (*_VOCABULARIES, _CONFIG))
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer that transformers loads from a model's folder; raises InputError where there is none, none that
-    loads, or one that takes more time or memory than a real one. Code in the folder is never run."""
+    """Returns the tokenizer that transformers loads from a model's folder. Code in the folder is never run.
+
+    Raises:
+        InputError: There is none, it does not load, or it takes more time or memory than any real one.
+    """
     from transformers import AutoTokenizer
 
     if not has_tokenizer(folder):
@@ -94,21 +98,21 @@ def load_tokenizer(folder: Path) -> Any:
         raise InputError(f"model {folder}: expected a tokenizer ({expected}), found none")
     check_folder(folder)
     if present(folder / "tokenizer.json"):
-        # transformers applies it in this process, without limits: it is to see none that never ends.
+        # transformers applies it in this process, without limits, so it must not get one that never ends.
         tried = read_tokenizer(folder)
         tried.decode(*tried.encode_batch(SAMPLES).ids, skip_special=True)
     try:
         with quiet(), unprinted():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except BaseException as error:  # transformers raises what its backends raise
+    except BaseException as error:  # transformers passes on any error of its backends.
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         if _needs_sentencepiece(folder):
-            # transformers then takes the file for another kind, and says what that lacks.
+            # transformers then takes the file for another kind, and its error says what that kind lacks.
             reason = "a sentencepiece model needs the package sentencepiece to be installed"
         raise InputError(f"model {folder}: its tokenizer cannot be loaded: {reason[:300]}") from error
-    # Kinds that read bytes or characters need no vocabulary; of the others, transformers made this one up.
+    # Kinds that read bytes or characters need no vocabulary. For other kinds, transformers made an empty tokenizer.
     if tokenizer.is_fast and not any(present(folder / name) for name in _VOCABULARIES):
         expected = ", ".join(_VOCABULARIES)
         raise InputError(
@@ -118,20 +122,21 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _needs_sentencepiece(folder: Path) -> bool:
-    """Whether the folder has a sentencepiece model alone, and nothing here to read it."""
+    """Returns whether the folder has only a sentencepiece model, and the package to read it is missing."""
     found = any(present(folder / name) for name in _SENTENCEPIECE)
     return found and not present(folder / "tokenizer.json") and find_spec("sentencepiece") is None
 
 
 def exportable_tokenizer(model: Path) -> Any | None:
-    """The tokenizer of a model's folder as `write_tokenizer` takes it, None where the folder has none.
+    """Returns the tokenizer of a model's folder for `write_tokenizer`; None if the folder has none.
 
-    Raises InputError as `load_tokenizer`, and for kinds without a form for the tokenizers library: those written in
-    Python (ByT5, CANINE).
+    Raises:
+        InputError: As for `load_tokenizer`; or the tokenizer has no form for the tokenizers library, as those written
+            in Python (ByT5, CANINE).
     """
     if not has_tokenizer(model):
         return None
-    # What is wrong with the folder is so without its tokenizer, too.
+    # Without the tokenizer the folder would be wrong as well, so the error does not advise to leave it out.
     check_folder(model)
     try:
         tokenizer = load_tokenizer(model)
@@ -146,9 +151,10 @@ def exportable_tokenizer(model: Path) -> Any | None:
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write `tokenizer.json`, and what a runtime needs beside it, into `folder`.
+    """Writes `tokenizer.json`, and the further files that a runtime needs, into `folder`.
 
-    Raises InputError for a tokenizer that does in Python what its tokenizer.json does not.
+    Raises:
+        InputError: The tokenizer's Python code does something that its tokenizer.json does not.
     """
     kind, model = type(tokenizer).__name__, tokenizer.name_or_path
     with quiet(), library_writes(folder):
@@ -157,7 +163,7 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings = {name: value for name, value in settings.items() if name not in _LOADING}
     settings |= {name: getattr(tokenizer, name) for name in _SETTINGS}
-    # Other runtimes know kinds by the name that the model's own file has, not by this version's of transformers.
+    # Other runtimes know kinds by the name in the model's own file, not by the name in this version of transformers.
     if named := optional_json(Path(model) / _CONFIG).get("tokenizer_class"):
         settings["tokenizer_class"] = named
     path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -171,6 +177,6 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def samples_for(tokenizer: Any) -> Sequence[str]:
-    """`SAMPLES`, and texts that spell the tokenizer's own special and added tokens."""
+    """Returns `SAMPLES`, and texts that contain the tokenizer's own special and added tokens."""
     added = [str(token) for token in tokenizer.get_added_vocab()][:64]
     return (*SAMPLES, *(f"one{token}two {token} three" for token in added), " ".join(added))

@@ -10,7 +10,7 @@ from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.methods import registry
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.placement import placed
 
 
@@ -19,10 +19,10 @@ def random_adapter(base: BaseModel, method: str, labels: int = 2, seed: int = 0,
     rng = np.random.default_rng(seed)
     chosen = registry.get(method)
     settings = chosen.Options(**options)
-    blocks = {}
+    sites = {}
     for site, operator in placed(chosen, base.info, settings).items():
         tensors = chosen.initial(operator, base.info.features(site), settings, rng)
-        blocks[site] = Block(
+        sites[site] = SiteAdapter(
             operator, {k: (v + rng.normal(0, 0.1, v.shape)).astype(np.float32) for k, v in tensors.items()}
         )
     head = {
@@ -32,7 +32,7 @@ def random_adapter(base: BaseModel, method: str, labels: int = 2, seed: int = 0,
         for name in base.info.head
     }
     return Adapter(
-        method, blocks, head, tuple(f"class {i}" for i in range(labels)) if head else None, "text-classification"
+        method, sites, head, tuple(f"class {i}" for i in range(labels)) if head else None, "text-classification"
     )
 
 

@@ -81,17 +81,17 @@ def train_head_only(train_file: Path, test_file: Path, labels: Sequence[str]) ->
     """Test accuracy of a task head trained the same way on the base model as it is: what adapters must beat."""
     from adapter_export.basemodel import load_base
     from adapter_export.training.data import prepare
-    from adapter_export.training.fit import fit
-    from adapter_export.training.settings import Settings
+    from adapter_export.training.loop import fit
+    from adapter_export.training.run_folder import RunFolder
+    from adapter_export.training.settings import TrainingSettings
     from adapter_export.training.tables import read_table
-    from adapter_export.training.work import WorkFolder
 
     base = load_base(minilm(), "text-classification", labels=labels)
     tables = [read_table(path, "text", "label") for path in (train_file, test_file)]
     examples = prepare(base, *tables, max_length=MAX_LENGTH, labels=tuple(labels))
-    work = WorkFolder.beside(OUT / "head-only")
+    work = RunFolder.beside(OUT / "head-only")
     with work.opened({}, resume=False):
-        return fit(base, {}, examples, Settings(learning_rate=1e-2, epochs=EPOCHS), work).metrics["accuracy"]
+        return fit(base, {}, examples, TrainingSettings(learning_rate=1e-2, epochs=EPOCHS), work).metrics["accuracy"]
 
 
 def classify(texts: Sequence[str], run: Callable[[dict[str, np.ndarray]], np.ndarray], bundle: Path) -> np.ndarray:

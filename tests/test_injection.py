@@ -11,7 +11,7 @@ from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.errors import InputError
 from adapter_export.injection import Injection, inject, load_head, read_head, to_numpy
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.sites import Port, Site
 
@@ -57,12 +57,12 @@ class TestInjection:
         base = tiny_base("bert")
         adapter = random_adapter(base.info, "bottleneck")
         injection = inject(base.module, adapter)
-        blocks = injection.blocks()
-        injection.parameters[next(iter(blocks))]["up"].data.zero_()
-        for site, block in adapter.blocks.items():
-            assert blocks[site].operator == block.operator
-            for name, tensor in block.tensors.items():
-                np.testing.assert_array_equal(blocks[site].tensors[name], tensor)
+        sites = injection.site_adapters()
+        injection.parameters[next(iter(sites))]["up"].data.zero_()
+        for site, site_adapter in adapter.sites.items():
+            assert sites[site].operator == site_adapter.operator
+            for name, tensor in site_adapter.tensors.items():
+                np.testing.assert_array_equal(sites[site].tensors[name], tensor)
 
     def test_parameters_follow_the_model_and_leave_its_names_alone(
         self, tiny_base: TinyBase, random_adapter: RandomAdapter
@@ -84,16 +84,16 @@ class TestInjection:
 
     def test_a_module_without_a_tensor_to_adapt_is_refused(self, tiny_base: TinyBase, inputs_for: InputsFor) -> None:
         base = tiny_base("bert")
-        block = Block(IA3Operator(), {"l": np.ones(32, np.float32)})
-        Injection(base.module, {Site("encoder", Port.OUTPUT): block})
+        site_adapter = SiteAdapter(IA3Operator(), {"l": np.ones(32, np.float32)})
+        Injection(base.module, {Site("encoder", Port.OUTPUT): site_adapter})
         with pytest.raises(InputError, match="module 'encoder': expected one that returns a tensor, found BaseModel"):
             run(base, inputs_for("bert"))
 
     def test_the_first_of_several_outputs_is_adapted(self, tiny_base: TinyBase, inputs_for: InputsFor) -> None:
         base = tiny_base("gpt2")
-        block = Block(IA3Operator(), {"l": np.zeros(32, np.float32)})
+        site_adapter = SiteAdapter(IA3Operator(), {"l": np.zeros(32, np.float32)})
         seen: list[Any] = []
-        Injection(base.module, {Site("h.0.attn", Port.OUTPUT): block})
+        Injection(base.module, {Site("h.0.attn", Port.OUTPUT): site_adapter})
         base.module.get_submodule("h.0.attn").register_forward_hook(lambda _, __, output: seen.append(output))
         run(base, inputs_for("gpt2"))
         assert isinstance(seen[0], tuple)

@@ -216,7 +216,7 @@ def test_training_and_serving_read_the_same(
     from adapter_export.parity.checks.tokens import check_tokens
     from adapter_export.runtime.text import TextEncoder
     from adapter_export.training.data import prepare
-    from adapter_export.training.tables import Table
+    from adapter_export.training.tables import DataTable
 
     model = Path(shutil.copytree(tiny_model("bert", vocab_size=500), tmp_path / "model"))
     source = bert(tmp_path / "bert", {"do_lower_case": False, "model_max_length": 60})
@@ -230,7 +230,7 @@ def test_training_and_serving_read_the_same(
     bundle = export(model, {"ia3": folder}).bundle
 
     texts = [text for text in SAMPLES if text.strip()]
-    table = Table(tmp_path / "data.csv", texts, ["a", "b"] * (len(texts) // 2) + ["a"] * (len(texts) % 2), texts)
+    table = DataTable(tmp_path / "data.csv", texts, ["a", "b"] * (len(texts) // 2) + ["a"] * (len(texts) % 2), texts)
     trained = prepare(base, table, max_length=60, labels=("a", "b")).train.rows
     encoder = TextEncoder(str(bundle), read_manifest(bundle))
     for text, row in zip(texts, trained, strict=True):

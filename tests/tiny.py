@@ -13,7 +13,7 @@ from adapter_export import tasks
 from adapter_export.basemodel import quiet
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.methods import registry
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.placement import placed
 from adapter_export.modelinfo import ModelInfo
 
@@ -148,11 +148,11 @@ def random_adapter(
     rng = np.random.default_rng(seed)
     chosen = registry.get(method)
     settings = chosen.Options(**options)
-    blocks = {}
+    sites = {}
     for site, operator in placed(chosen, info, settings, target).items():
         shapes = chosen.initial(operator, info.features(site), settings, rng)
         specs = operator.specs
-        blocks[site] = Block(
+        sites[site] = SiteAdapter(
             operator, {name: _random(rng, tensor.shape, specs[name].identity) for name, tensor in shapes.items()}
         )
     head = {}
@@ -163,7 +163,7 @@ def random_adapter(
         bias = None if name in ("score", "head.dense") else _random(rng, (rows,))
         head[name] = HeadLayer(_random(rng, (rows, features)), bias)
     task = tasks.of_architecture(info.architecture)
-    return Adapter(method, blocks, head, labels if head else None, task)
+    return Adapter(method, sites, head, labels if head else None, task)
 
 
 def inputs_for(

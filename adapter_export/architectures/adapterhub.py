@@ -1,6 +1,6 @@
-"""What the library `adapters` (AdapterHub) knows of an architecture. None of it can be derived from the model.
+"""What the library `adapters` (AdapterHub) knows about an architecture. It cannot be derived from the model.
 
-It is where the library keeps adapters in tensor names, and what its own classes compute.
+These are the places of adapters in the library's tensor names, and the arithmetic of its own classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 class HubCross:
     """The adapter after cross-attention. All fields are paths below the layer.
 
-    key: the adapter's place in tensor names. output, residual, norm: as in `record.Sublayer`.
+    Attributes:
+        key: The adapter's place in tensor names.
+        output: As in `record.Sublayer`.
+        residual: As in `record.Sublayer`.
+        norm: As in `record.Sublayer`.
     """
 
     key: str
@@ -24,12 +28,14 @@ class HubCross:
 
 @dataclass(frozen=True)
 class HubStack:
-    """The places of one stack's adapters.
+    """The places of the adapters of one stack.
 
-    attention, output: the two places of a layer in tensor names, below the layer.
-    cross: the adapter after cross-attention, or None.
-    swapped: the library takes h for x and x for h after attention.
-    no_x: the second adapter's x is the input of no module.
+    Attributes:
+        attention: The first place of a layer in tensor names, below the layer.
+        output: The second place.
+        cross: The adapter after cross-attention, or None.
+        swapped: Whether the library takes h for x and x for h after attention.
+        no_x: Whether the x of the second adapter is the input of no module.
     """
 
     attention: str = "attention_adapters"
@@ -41,12 +47,13 @@ class HubStack:
 
 @dataclass(frozen=True)
 class HubClassifier:
-    """A transformers class's classifier, as the library's flexible heads describe it.
+    """The classifier of a transformers class, as the library's flexible heads describe it.
 
-    layers: linear layers by path in the task model; POOLER stands for the base model's pooler.
-    activation: between the layers, unless the model's config names one.
-    pooled: it reads the pooler's output (True), the first token's (False), or the last token's (None).
-    bias: of the last layer.
+    Attributes:
+        layers: Linear layers by path in the task model. POOLER stands for the base model's pooler.
+        activation: The function between the layers, unless the model's config names one.
+        pooled: Whether it reads the pooler's output (True), the first token's (False), or the last token's (None).
+        bias: Whether the last layer has a bias.
     """
 
     layers: tuple[str, ...]
@@ -60,15 +67,17 @@ POOLER = "pooler"
 
 @dataclass(frozen=True)
 class HubRecord:
-    """What the library knows of a `model_type`.
+    """What the library knows about a `model_type`.
 
-    known: it has classes or an interface for the model, so that its names for projections are known.
-    intermediate_is_down: it calls the second layer of the feed-forward the intermediate one, and the first the output.
-    interface: modules by the library's own names (see `checkpoints.adapterhub.interface`), of models that it adapts by
-        hooks; empty for models that it has classes for.
-    whole_layer: of those, the output of the layer is h + x of the feed-forward.
-    classifiers: the flexible heads that compute what a transformers class computes.
-    plain_writer: its head of an encoder-decoder adds nothing to the logits, as transformers' class.
+    Attributes:
+        known: Whether it has classes or an interface for the model, so that its names for projections are known.
+        intermediate_is_down: Whether it calls the second layer of the feed-forward "intermediate", and the first
+            "output".
+        interface: Modules by the library's own names (see `checkpoints.adapterhub.interface`), for models that it
+            adapts by hooks; empty for models that it has classes for.
+        whole_layer: For models that it adapts by hooks, whether the output of the layer is h + x of the feed-forward.
+        classifiers: The flexible heads that compute what a transformers class computes.
+        plain_writer: Whether its head of an encoder-decoder adds nothing to the logits, like transformers' class.
     """
 
     known: bool = False

@@ -1,4 +1,4 @@
-"""The layers of one model, found among its module paths; and modules chosen by a regular expression."""
+"""Finds the layers of a model among its module paths, and modules by a regular expression."""
 
 from __future__ import annotations
 
@@ -11,26 +11,37 @@ from adapter_export.architectures.record import Role, Stack, Sublayer
 from adapter_export.architectures.registry import facts, model_types
 from adapter_export.errors import InputError
 
-# A module path with its layer numbers replaced, so that a list of candidates has one line a kind of module.
+# Matches the layer numbers in a module path, so that a list of candidates has one line for each kind of module.
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a model. path: its module path. modules: all module paths of the model."""
+    """One layer of a model.
+
+    Attributes:
+        path: Its module path.
+        stack: Its stack.
+        modules: All module paths of the model.
+    """
 
     path: str
     stack: Stack
     modules: Collection[str]
 
     def linear(self, *roles: Role) -> list[str]:
-        """Paths of the linear layers that have one of the roles, each once: first those of self-attention, in the order
-        of the roles, then those of cross-attention. Raises InputError where one is missing."""
+        """Returns the paths of the linear layers that have one of the roles, each once.
+
+        Those of self-attention come first, in the order of the roles, then those of cross-attention.
+
+        Raises:
+            InputError: A layer is missing.
+        """
         by_attention = zip_longest(*(self.stack.paths(role) for role in roles))
         return [self.at(path) for path in dict.fromkeys(path for paths in by_attention for path in paths if path)]
 
     def at(self, below: str) -> str:
-        """The path of a module below the layer. Raises InputError where the model has none there."""
+        """Returns the path of a module below the layer. Raises InputError if the model has none there."""
         path = f"{self.path}.{below}"
         if path not in self.modules:
             problem = f"the model has no module {path!r}, where its architecture should have one"
@@ -47,13 +58,18 @@ class Layer:
 
 
 def layers_of(model_type: str, modules: Iterable[str]) -> list[Layer]:
-    """Every layer of a model, stack by stack, in the model's order.
+    """Returns all layers of a model, stack by stack, in the order of the model.
 
-    model_type: as in the model's config. modules: the module paths inside the base model.
-    A layer that several stacks name belongs to the first that fits it, or to the last of them.
-    Raises InputError, listing the candidate modules, for an unknown architecture and a model without such layers.
+    A layer that several stacks name belongs to the first stack that fits it, or to the last of them.
+
+    Args:
+        model_type: The `model_type` of the model's config.
+        modules: The module paths inside the base model.
+
+    Raises:
+        InputError: The architecture is unknown, or the model has no such layers. The error lists candidate modules.
     """
-    # In the model's order, and quick to look up.
+    # A dict keeps the order of the model, and is fast to look up.
     paths = dict.fromkeys(modules)
     stacks = facts(model_type).stacks
     if not stacks:
@@ -74,9 +90,14 @@ def layers_of(model_type: str, modules: Iterable[str]) -> list[Layer]:
 
 
 def matching_modules(modules: Iterable[str], target: str) -> list[str]:
-    """The module paths that the expression `target` (of the option --target) matches as a whole.
+    """Returns the module paths that a regular expression matches as a whole.
 
-    Raises InputError, listing the candidates, where it matches none, and for a broken expression.
+    Args:
+        modules: The module paths.
+        target: The expression, as given with --target.
+
+    Raises:
+        InputError: It matches none (the error lists candidates), or is no regular expression.
     """
     paths = list(modules)
     pattern = expression("--target", target)
@@ -87,7 +108,7 @@ def matching_modules(modules: Iterable[str], target: str) -> list[str]:
 
 
 def expression(option: str, text: str) -> re.Pattern[str]:
-    """The regular expression given with an option; raises InputError, naming the option, for what is none."""
+    """Returns the regular expression given with an option. Raises InputError, naming the option, if it is invalid."""
     try:
         return re.compile(text)
     except re.error as error:
@@ -95,7 +116,7 @@ def expression(option: str, text: str) -> re.Pattern[str]:
 
 
 def no_modules(problem: str, modules: Iterable[str]) -> InputError:
-    """An error that lists the candidates: the innermost modules, one for each kind."""
+    """Returns an error that lists the candidates: the innermost modules, one for each kind."""
     paths = [path for path in modules if path]
     inner = {path.rpartition(".")[0] for path in paths}
     leaves = sorted({_NUMBER.sub("N", path) for path in paths if path not in inner})

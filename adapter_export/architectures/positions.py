@@ -1,4 +1,4 @@
-"""How long a text may be, by a model's config."""
+"""Finds how long a text may be, by a model's config."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from typing import Any
 
 from adapter_export.architectures.registry import facts
 
-# Fields of configs that hold it; of an encoder-decoder the decoder's own comes first.
+# The config fields with this number. In an encoder-decoder, the decoder's own comes first.
 FIELDS = ("max_target_positions", "max_position_embeddings", "n_positions")
 
 
 def longest_text(model_type: str, read: Callable[[str], Any]) -> int | None:
-    """The most tokens that the model has positions for, less the rows of its table that are none; None without a limit.
+    """Returns for how many tokens the model has positions, without the rows of its table that are not positions.
 
-    read: gives the field of the model's config with that name, or None.
+    Args:
+        model_type: The `model_type` of the model's config.
+        read: Returns the field of the model's config with a name, or None.
+
+    Returns:
+        The number; None without a limit.
     """
     positions = facts(model_type).positions
     known = [limit for name in FIELDS if isinstance(limit := read(name), int) and not isinstance(limit, bool)]
@@ -28,7 +33,9 @@ def longest_text(model_type: str, read: Callable[[str], Any]) -> int | None:
 
 
 def longest_text_of(config: Mapping[str, Any]) -> int | None:
-    """As `longest_text`, by the content of a config.json; of a model of several parts, by that of its texts."""
+    """Does the same as `longest_text`, for the content of a config.json. If the model has parts, its text part
+    counts.
+    """
     nested = config.get("text_config")
     texts = nested if isinstance(nested, dict) else config
     return longest_text(str(texts.get("model_type")), texts.get)

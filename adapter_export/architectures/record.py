@@ -1,4 +1,4 @@
-"""What the project knows of an architecture, as one record.
+"""The record of an architecture: what the project knows about it.
 
 All module paths are those of today's transformers, without the prefix of a task class.
 """
@@ -13,7 +13,7 @@ from adapter_export.architectures.adapterhub import HubRecord, HubStack
 
 
 class Role(str, Enum):
-    """What a linear layer does in a transformer layer. A fused projection has several roles."""
+    """The use of a linear layer within a transformer layer. A fused projection has several roles."""
 
     QUERY = "query"
     KEY = "key"
@@ -28,9 +28,10 @@ class Role(str, Enum):
 class Sublayer:
     """Attention or the feed-forward, with its residual connection: z = x + h. All fields are paths below the layer.
 
-    output: the module whose output is h, just before the residual is added.
-    residual: the module whose input is x.
-    norm: of post-norm models, the norm that follows z; empty in pre-norm models.
+    Attributes:
+        output: The module whose output is h, just before the residual is added.
+        residual: The module whose input is x.
+        norm: In post-norm models, the norm that follows z; empty in pre-norm models.
     """
 
     output: str
@@ -40,15 +41,18 @@ class Sublayer:
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack of like layers.
+    """A stack of layers of the same structure.
 
-    layer: regular expression of a layer's path in the base model.
-    attention, feedforward: its sublayers.
-    query, key, value, attention_output, gate, up, down: paths below the layer of the linear layers of each `Role`.
-        Where cross-attention has its own, both are listed. Experts that are no modules are not.
-    fused: the path of one projection that holds query, key and value, in this order.
-    needs: a module of the base model, by its whole path, without which this is not the stack.
-    hub: where the library `adapters` keeps the adapters of a layer.
+    The fields query, key, value, attention_output, gate, up and down are the paths, below the layer, of the linear
+    layers of each `Role`. If cross-attention has its own, both are listed. Experts that are no modules are not listed.
+
+    Attributes:
+        layer: Regular expression of a layer's path in the base model.
+        attention: The attention sublayer.
+        feedforward: The feed-forward sublayer.
+        fused: The path of one projection that holds query, key and value, in this order.
+        needs: A module of the base model, by its whole path. A model without it does not have this stack.
+        hub: Where the library `adapters` keeps the adapters of a layer.
     """
 
     layer: str
@@ -66,14 +70,14 @@ class Stack:
     hub: HubStack = field(default_factory=HubStack)
 
     def paths(self, role: Role) -> tuple[str, ...]:
-        """Paths below the layer of the linear layers that have this role."""
+        """Returns the paths, below the layer, of the linear layers that have this role."""
         if self.fused and role in (Role.QUERY, Role.KEY, Role.VALUE):
             return (self.fused,)
         found: tuple[str, ...] = getattr(self, role.value)
         return found
 
     def fits(self, layer: str, modules: Collection[str]) -> bool:
-        """Whether the layer at path `layer` has every module that is named here."""
+        """Returns whether the layer at path `layer` has all modules that are named here."""
         sublayers = (self.attention, self.feedforward)
         below = {path for role in Role for path in self.paths(role)}
         below |= {path for part in sublayers for path in (part.output, part.residual, part.norm) if path}
@@ -84,11 +88,12 @@ class Stack:
 class HeadRecord:
     """The task head of a transformers class.
 
-    layers: its linear layers by path in the task model, in order.
-    norms: other modules of it, which keep the values of the base model's checkpoint.
-    without_bias: those of the layers that have no bias.
-    bias_settings: fields of the config that say whether a layer has a bias, by layer; they are false by default.
-    doubled: whether the first layer reads two vectors of the base model side by side.
+    Attributes:
+        layers: Its linear layers by path in the task model, in order.
+        norms: Other modules of it, which keep the values of the base model's checkpoint.
+        without_bias: Those of the layers that have no bias.
+        bias_settings: Config fields that say whether a layer has a bias, by layer. They are false by default.
+        doubled: Whether the first layer reads two vectors of the base model, concatenated.
     """
 
     layers: tuple[str, ...]
@@ -100,12 +105,14 @@ class HeadRecord:
 
 @dataclass(frozen=True)
 class Positions:
-    """How a model numbers the tokens of a text, as far as its config does not say.
+    """How a model numbers the tokens of a text, if its config does not say it.
 
-    reserved: rows of the table of positions that are none.
-    after_padding: the first position follows the padding token's number: that many rows, and one more, are none.
-    relative: positions are distances alone, so that the limit in old configs is none of the model's.
-    mask_table: the causal mask is cut from a table of all positions.
+    Attributes:
+        reserved: How many rows of the table of positions are not positions.
+        after_padding: Whether the first position follows the padding token's number. Then that many rows, and one more,
+            are not positions.
+        relative: Whether positions are distances only, so that a limit in old configs does not hold for the model.
+        mask_table: Whether the causal mask is cut from a table of all positions.
     """
 
     reserved: int = 0
@@ -116,25 +123,27 @@ class Positions:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One `model_type`. A field that is left out is as in most architectures.
+    """One `model_type`. The defaults of the fields are those of most architectures.
 
-    stacks: where adapters stand. Of several stacks that name the same layers, the first whose modules are all there
-        counts. Empty for an architecture that is adapted by `--target` alone.
-    renames: pairs of module paths (transformers 4, today), see `renames`.
-    prefix: what a task class puts before the base model's module paths.
-    stem: what the names of its task classes begin with, where the language model's class does not tell.
-    transposed: linear layers are transformers' Conv1D, which keeps weights as (in, out).
-    heads: by task.
-    pooler: the linear layer of the base model, with tanh after it, whose output a classifier of whole texts reads. A
-        class without a head does not save it.
-    speech: writes what it hears; transformers loads it with AutoModelForSpeechSeq2Seq, not AutoModelForSeq2SeqLM.
-    positions: see `Positions`.
-    rereads: where its rotary factors change with the length of a text (LongRoPE), transformers' `generate` reads the
-        text again, once it is longer than the short factors are for.
-    one_row_differs: its classifier looks for the end of texts in a way that is another for a single row.
-    end_token: its classifier reads what stands at a text's end token.
-    parts: `model_type`s of the models that it is made of.
-    hub: what the library `adapters` knows of it.
+    Attributes:
+        stacks: The stacks with places for adapters. If several stacks name the same layers, the first whose modules are
+            all there counts. Empty for an architecture that is adapted by `--target` only.
+        renames: Pairs of module paths (transformers 4, today), see `renames`.
+        prefix: What a task class puts before the base model's module paths.
+        stem: What the names of its task classes begin with, if the language model's class does not show it.
+        transposed: Whether linear layers are transformers' Conv1D, which keeps weights as (in, out).
+        heads: Task heads, by task.
+        pooler: The linear layer of the base model, with tanh after it, whose output a classifier of whole texts reads.
+            A class without a head does not save it.
+        speech: Whether it transcribes speech. transformers then loads it with AutoModelForSpeechSeq2Seq, not
+            AutoModelForSeq2SeqLM.
+        positions: See `Positions`.
+        rereads: Whether its rotary factors change with the length of a text (LongRoPE). Then transformers' `generate`
+            reads the text again, once it is longer than the short factors are for.
+        one_row_differs: Whether its classifier finds the end of a text in another way if there is only one row.
+        end_token: Whether its classifier reads the values at a text's end token.
+        parts: The `model_type`s of the models that it consists of.
+        hub: What the library `adapters` knows about it.
     """
 
     stacks: tuple[Stack, ...] = ()

@@ -1,5 +1,6 @@
-"""Architectures by `model_type`. Every module of `families` is imported once, so a new file there is all that a new
-architecture takes."""
+"""Architectures by `model_type`. Each module of `families` is imported once, so that a new architecture needs only a
+new file there.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _DEFAULT = Architecture()
 
 @cache
 def _records() -> dict[str, Architecture]:
-    """All records, from the mapping RECORDS of each module."""
+    """Returns all records, from the mapping RECORDS of each module."""
     package = importlib.import_module("adapter_export.architectures.families")
     found: dict[str, Architecture] = {}
     for module in pkgutil.iter_modules(package.__path__):
@@ -26,16 +27,15 @@ def _records() -> dict[str, Architecture]:
 
 
 def facts(model_type: str) -> Architecture:
-    """The record of `model_type`, as in a model's config; for an unknown one, that of an architecture about which
-    nothing is special."""
+    """Returns the record of a `model_type`; for an unknown one, a record with all defaults."""
     return _records().get(model_type, _DEFAULT)
 
 
 def recorded() -> dict[str, Architecture]:
-    """Every record by `model_type`, sorted."""
+    """Returns all records by `model_type`, sorted."""
     return dict(sorted(_records().items()))
 
 
 def model_types() -> list[str]:
-    """The `model_type`s in which adapters are placed by name, sorted."""
+    """Returns the `model_type`s in which adapters are placed by name, sorted."""
     return [name for name, record in recorded().items() if record.stacks]

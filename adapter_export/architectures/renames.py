@@ -1,9 +1,9 @@
-"""Module paths of older transformers versions, and what they are called now.
+"""Module paths of older versions of transformers, and today's paths.
 
-Checkpoints keep the names of the version they were made with, in tensor names and in target modules. An architecture's
-record lists pairs (transformers 4, today), of which the first that fits counts. `N` is a number; a pair holds for the
-module, for all below it, and whatever a task class or a library puts before. Found by comparing `named_modules()` of
-every architecture under transformers 4.57.6 and 5.23.0.
+Checkpoints keep the names of the version that they were made with, in tensor names and in target modules. A record
+lists pairs of paths (transformers 4, today), of which the first that fits counts. `N` is a number. A pair holds for the
+module, for all modules below it, and with any prefix of a task class or a library. The pairs were found by comparing
+`named_modules()` of every architecture under transformers 4.57.6 and 5.23.0.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from adapter_export.architectures.registry import facts
 
 
 def canonical(model_type: str, path: str) -> str:
-    """The module path of today for one of any version; a path that never changed, or is unknown, stays as it is.
+    """Returns today's module path for a path of any version. A path that never changed, or is unknown, is returned as
+    it is.
 
-    Paths may go on below the module (`....key.weight`) and may start above the base model (`base_model.model.vit....`).
+    Paths may continue below the module (`....key.weight`) and may start above the base model
+    (`base_model.model.vit....`).
     """
     return _translate(path, facts(model_type).renames)
 
 
 def former(model_type: str, path: str) -> str:
-    """The path that transformers 4 had for a module of today, below the base model: what an old checkpoint's target
-    modules were matched against."""
+    """Returns the path of transformers 4 for a module of today, below the base model.
+
+    The target modules of an old checkpoint were matched against these paths.
+    """
     return _translate(path, [(now, then) for then, now in facts(model_type).renames])
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from adapter_export.bundle.manifest import Manifest, TensorInfo
-from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
+from adapter_export.reading.json_files import read_json
 from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.runtime.generation.prepare import Prompt
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from adapter_export.bench.settings import Settings
-from adapter_export.bench.subject import MIXED, TOKEN, Run, Subject
+from adapter_export.bench.settings import BenchSettings
+from adapter_export.bench.subject import MIXED, TOKEN, MeasuredBundle, Run
 from adapter_export.bench.summary import Percentiles, Ratio, percentiles, ratio
 from adapter_export.bench.timing import WARM_UP, Seconds, interleaved, rounds_within
 
@@ -67,7 +67,7 @@ class _Key:
 
 
 def measure(
-    subjects: Mapping[str, Subject], settings: Settings, progress: Callable[[int, int], None]
+    subjects: Mapping[str, MeasuredBundle], settings: BenchSettings, progress: Callable[[int, int], None]
 ) -> tuple[list[Latency], list[Comparison]]:
     """All shapes. subjects: by what the report calls them; the second, if any, is compared with the first.
 
@@ -89,7 +89,7 @@ def measure(
     return found
 
 
-def _shapes(subjects: Mapping[str, Subject], settings: Settings) -> Iterator[tuple[str, int, int | None]]:
+def _shapes(subjects: Mapping[str, MeasuredBundle], settings: BenchSettings) -> Iterator[tuple[str, int, int | None]]:
     first = next(iter(subjects.values()))
     lengths: Sequence[int | None] = settings.lengths if first.maker.takes_lengths else (None,)
     for subject in subjects.values():
@@ -103,7 +103,7 @@ def _shapes(subjects: Mapping[str, Subject], settings: Settings) -> Iterator[tup
 
 
 def _calls(
-    subjects: Sequence[Subject], settings: Settings, stage: str, batch: int, length: int
+    subjects: Sequence[MeasuredBundle], settings: BenchSettings, stage: str, batch: int, length: int
 ) -> tuple[dict[_Key, Callable[[], object]], int]:
     """What is measured at a shape, and for how many rounds."""
     keys = [

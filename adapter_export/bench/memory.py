@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from adapter_export.bench.subject import Run, Subject
+from adapter_export.bench.subject import MeasuredBundle, Run
 from adapter_export.errors import InputError
 from adapter_export.runtime.provider import still_options
 
@@ -55,7 +55,7 @@ def anonymous_bytes() -> int | None:
 def _measured(bundle: Path, provider: str, threads: int | None) -> Memory:
     still_options()  # loads ONNX Runtime, whose own memory is no session's
     empty = anonymous_bytes()
-    subject = Subject(bundle, provider, threads)
+    subject = MeasuredBundle(bundle, provider, threads)
     own = subject.manifest.in_graph
     subject.call(Run("", (own.name if own else None,)), 1, 1)()
     opened = anonymous_bytes()

@@ -10,8 +10,8 @@ from typing import Any
 
 from adapter_export.bench.latency import Comparison, Latency, measure
 from adapter_export.bench.memory import Memory, memory_of
-from adapter_export.bench.settings import Settings
-from adapter_export.bench.subject import Subject
+from adapter_export.bench.settings import BenchSettings
+from adapter_export.bench.subject import MeasuredBundle
 from adapter_export.bench.swaps import Swap, swaps
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
@@ -26,7 +26,7 @@ class BenchReport:
 
     folders: Mapping[str, Path]
     manifests: Mapping[str, Manifest]
-    settings: Settings
+    settings: BenchSettings
     latency: list[Latency]
     comparisons: list[Comparison]
     swaps: list[Swap]
@@ -36,16 +36,16 @@ class BenchReport:
 def bench(
     bundle: str | Path,
     against: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: BenchSettings | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> BenchReport:
     """Measure a bundle's latency, its swaps and its memory; with `against`, another's in the same rounds.
 
     Raises InputError for bundles that are broken, that differ in what they do, or that have no positions for a length.
     """
-    settings = settings or Settings()
+    settings = settings or BenchSettings()
     folders = {BUNDLE: Path(bundle)} | ({} if against is None else {AGAINST: Path(against)})
-    subjects = {name: Subject(folder, settings.provider, settings.threads) for name, folder in folders.items()}
+    subjects = {name: MeasuredBundle(folder, settings.provider, settings.threads) for name, folder in folders.items()}
     try:
         if against is not None:
             _check_alike(subjects[BUNDLE], subjects[AGAINST])
@@ -65,7 +65,7 @@ def bench(
     )
 
 
-def _check_alike(one: Subject, other: Subject) -> None:
+def _check_alike(one: MeasuredBundle, other: MeasuredBundle) -> None:
     if one.stages != other.stages or one.maker.takes_lengths != other.maker.takes_lengths:
         raise InputError(
             f"--against {other.bundle}: its graph ({', '.join(other.stages)}; task {other.manifest.task}) cannot be "

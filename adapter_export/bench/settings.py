@@ -8,7 +8,7 @@ from adapter_export.errors import InputError
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """batches, lengths: of the inputs, in every combination. repeats: rounds of each; None for as many as fit in
     `seconds`. threads: of ONNX Runtime's operators; None for its own choice."""
 

@@ -30,7 +30,7 @@ class Run:
         return [self.adapters[row % len(self.adapters)] for row in range(batch)]
 
 
-class Subject:
+class MeasuredBundle:
     """An open bundle; its adapters are loaded when first run with."""
 
     def __init__(self, bundle: Path, provider: str, threads: int | None) -> None:

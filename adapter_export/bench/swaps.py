@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adapter_export.bench.settings import Settings
-from adapter_export.bench.subject import Run, Subject
+from adapter_export.bench.settings import BenchSettings
+from adapter_export.bench.subject import MeasuredBundle, Run
 from adapter_export.bench.summary import Percentiles, percentiles
 from adapter_export.bench.timing import seconds_of
 
@@ -32,7 +32,7 @@ class Swap:
     share: float
 
 
-def swaps(name: str, subject: Subject, settings: Settings) -> Iterator[Swap]:
+def swaps(name: str, subject: MeasuredBundle, settings: BenchSettings) -> Iterator[Swap]:
     """Of the first adapter of each method; none where the adapter is in the graph. name: what the report calls it."""
     if subject.manifest.mode.in_graph:
         return
@@ -42,7 +42,9 @@ def swaps(name: str, subject: Subject, settings: Settings) -> Iterator[Swap]:
             yield _swap(name, subject, run, adapter, min(settings.lengths), settings.repeats or _LOADS, created)
 
 
-def _swap(name: str, subject: Subject, run: Run, adapter: str, length: int, repeats: int, created: Percentiles) -> Swap:
+def _swap(
+    name: str, subject: MeasuredBundle, run: Run, adapter: str, length: int, repeats: int, created: Percentiles
+) -> Swap:
     session, call = subject.session, subject.call(run, 1, length)
     loads, firsts, steadies = [], [], []
     for _ in range(repeats):

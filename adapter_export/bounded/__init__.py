@@ -1,1 +1,3 @@
-"""What comes with a checkpoint or a bundle and runs, under limits: expressions, chat templates, tokenizers."""
+"""Runs programs that come with a checkpoint or a bundle, with limits: regular expressions, chat templates,
+tokenizers.
+"""

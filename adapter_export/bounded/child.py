@@ -1,4 +1,4 @@
-"""A child process, kept for the next request, and ended when it takes too long or too much."""
+"""A child process that answers requests. It is ended when a request takes too much time or memory."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Seconds after which the child ends by itself, should its parent be gone.
+# Seconds after which the child ends by itself if its parent has ended.
 _ALONE = 600
-# How long it may take to start, on a machine with much else to do; no request's time.
+# Seconds that the start may take on a busy machine. They do not count for a request.
 _STARTS = 60.0
 _PACKAGES = Path(__file__).parents[2]
 
 
 class Exceeded(Exception):
-    """It took longer, or more memory, than a real one does."""
+    """The request took more time or memory than any real one does."""
 
 
 class Failed(Exception):
-    """What the child was asked with is not usable, with the reason."""
+    """The request cannot be answered, with the reason."""
 
 
 class _NoAnswer(Exception):
-    """Too slow, or the system ended the process for its memory."""
+    """The child was too slow, or the system ended it for its memory."""
 
 
 class _Child:
-    """The child process, and a thread that reads its answers: a pipe cannot be waited for everywhere."""
+    """The child process, with a thread that reads its answers, as not every system can wait for a pipe with a time
+    limit.
+    """
 
     def __init__(self, memory: int) -> None:
         command = [sys.executable, "-m", "adapter_export.bounded.worker", str(memory), str(_ALONE)]
-        # It finds packages where this process does, and none in the current folder.
+        # The child finds packages where this process finds them, and not in the current folder.
         path = os.pathsep.join([str(_PACKAGES), *(place for place in sys.path if Path(place).is_absolute())])
-        # A session of its own: Ctrl-C is for the parent alone.
+        # In a session of its own, so that Ctrl-C reaches the parent only.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -67,7 +69,7 @@ class _Child:
         return value
 
     def _next(self, seconds: float) -> bytes:
-        """The next line of it; empty where none comes in time, or any more."""
+        """Returns the next line of the child; empty if none comes in time, or if the child has ended."""
         try:
             return self._answers.get(timeout=seconds)
         except queue.Empty:
@@ -80,7 +82,7 @@ class _Child:
             if pipe is not None:
                 try:
                     pipe.close()
-                except OSError:  # what was still to be written has nobody to read it
+                except OSError:  # The rest of a request cannot be written any more.
                     continue
 
     def _read(self) -> None:
@@ -88,13 +90,15 @@ class _Child:
         try:
             for line in self._process.stdout:
                 self._answers.put(line)
-        except ValueError:  # closed meanwhile
+        except ValueError:  # The pipe was closed meanwhile.
             pass
         self._answers.put(b"")
 
 
 class Keeper:
-    """Has the child of this process, with so many bytes of memory; a forked process makes one of its own."""
+    """Starts the child of this process with a limit of memory, and keeps it. A forked process gets a child of its
+    own.
+    """
 
     def __init__(self, memory: int) -> None:
         self.memory = memory
@@ -105,7 +109,16 @@ class Keeper:
             os.register_at_fork(after_in_child=self._forget)
 
     def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """The child's answer. Raises Failed for what it cannot use, and Exceeded."""
+        """Returns the child's answer.
+
+        Args:
+            request: The request.
+            seconds: How long it may take.
+
+        Raises:
+            Failed: The child cannot answer the request.
+            Exceeded: The request takes too much time or memory.
+        """
         try:
             text = json.dumps(request)
         except (TypeError, ValueError) as error:
@@ -118,7 +131,7 @@ class Keeper:
         return answer
 
     def end(self) -> None:
-        """End the child; the next request has another."""
+        """Ends the child. The next request starts a new one."""
         with self._lock:
             if self.child is not None:
                 self.child.end()
@@ -127,7 +140,7 @@ class Keeper:
     def _answer(self, request: bytes, seconds: float) -> dict[str, Any]:
         with self._lock:
             child = self.child or _Child(self.memory)
-            # While it answers it is nobody's: an interrupted request leaves no answer behind for the next one.
+            # Not kept while it answers, so that the answer to an interrupted request is not read by the next one.
             self.child = None
             try:
                 answer = child.ask(request, seconds)
@@ -141,9 +154,11 @@ class Keeper:
         return answer
 
     def _forget(self) -> None:
-        """After a fork: the child is the parent process's, and whoever held the lock is not here."""
+        """Forgets the child after a fork: it belongs to the parent process, and so does the thread that held the
+        lock.
+        """
         self._lock = threading.Lock()
         if self.child is not None:
-            # It is not ours to wait for, and not a process that was forgotten.
+            # This process must not wait for it, and Python must not report it as a forgotten process.
             self.child._process.returncode = 0
         self.child = None

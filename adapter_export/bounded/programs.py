@@ -1,4 +1,4 @@
-"""Regular expressions and chat templates of a checkpoint, under limits."""
+"""Runs regular expressions and chat templates of a checkpoint with limits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from typing import Any
 
 from adapter_export.bounded.child import Keeper
 
-# Real expressions and templates take milliseconds and some MB. The memory is that of the whole process.
+# Real expressions and templates take milliseconds and some MB. The limit of memory is for the whole process.
 SECONDS = 5.0
 keeper = Keeper(memory=512 << 20)
 
 
 def matching(patterns: Sequence[str], names: Iterable[str], *, whole: bool = True) -> set[str]:
-    """Those of the names that one of the regular expressions matches: as a whole (re.fullmatch), or from the start
-    (re.match).
+    """Returns those of the names that one of the regular expressions matches.
 
-    Raises Failed for what is no expression, and Exceeded.
+    Args:
+        patterns: The regular expressions.
+        names: The names.
+        whole: Whether to match the whole name (re.fullmatch), or its beginning (re.match).
+
+    Raises:
+        Failed: A pattern is no regular expression.
+        Exceeded: Matching takes too much time or memory.
     """
     listed = list(names)
     request = {"kind": "match", "patterns": patterns, "names": listed, "whole": whole}
@@ -25,5 +31,5 @@ def matching(patterns: Sequence[str], names: Iterable[str], *, whole: bool = Tru
 
 
 def render(template: str, given: Mapping[str, Any]) -> str:
-    """The text that a chat template makes of what it is given, which is JSON. Raises Failed and Exceeded."""
+    """Returns the text that a chat template makes of JSON values. Raises Failed and Exceeded."""
     return str(keeper.ask({"kind": "render", "template": template, "given": dict(given)}, SECONDS)["text"])

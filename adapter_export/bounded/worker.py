@@ -1,8 +1,7 @@
-"""The program of the child process: reads requests from stdin and answers on stdout, one JSON object a line. The first
-line tells that it has started.
+"""The program of the child process: reads requests from stdin and answers on stdout, each one JSON object in a line.
 
-Memory is limited by the system where that can be (not on Windows); how long a request may take is the parent's to say,
-who then ends this process.
+The first line says that it has started. The system limits its memory (not on Windows). The parent ends the process when
+a request takes too long.
 """
 
 from __future__ import annotations
@@ -21,14 +20,16 @@ from adapter_export.reading.panics import is_panic
 
 
 def main() -> None:
-    """Answer requests until stdin ends. Arguments: bytes of memory, seconds after which to end without a parent."""
+    """Answers requests until stdin ends. Arguments: bytes of memory, and seconds after which to end without a
+    parent.
+    """
     limit, seconds = int(sys.argv[1]), int(sys.argv[2])
     _limit_memory(limit)
     tokenizers = Tokenizers()
     _write("{}")
     for line in sys.stdin:
         if hasattr(signal, "alarm"):
-            # The default action ends the process, in the middle of an expression as well.
+            # The default action ends the process, even while a regular expression is matched.
             signal.alarm(seconds)
         answer = _answer(line, tokenizers)
         if hasattr(signal, "alarm"):
@@ -54,7 +55,7 @@ def _answer(line: str, tokenizers: Tokenizers) -> str:
         return json.dumps(_found(json.loads(line), tokenizers))
     except MemoryError:
         return '{"exceeded": true}'
-    except BaseException as error:  # whatever the expression, the template or the tokenizer makes its library raise
+    except BaseException as error:  # A library can raise anything for an expression, a template or a tokenizer.
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         return json.dumps({"error": " ".join(str(error).split())[:1000] or type(error).__name__})
@@ -74,7 +75,7 @@ def _match(patterns: list[str], names: list[str], whole: bool) -> list[bool]:
     found = [False] * len(names)
     for pattern in patterns:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice on style
+            warnings.simplefilter("ignore")  # Warnings about style.
             compiled = re.compile(pattern)
         match = compiled.fullmatch if whole else compiled.match
         found = [known or match(name) is not None for known, name in zip(found, names, strict=True)]

@@ -1,4 +1,4 @@
-"""In the child process: chat templates, in jinja2's sandbox."""
+"""Renders chat templates in jinja2's sandbox, in the child process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
-# Older sandboxes let templates out (CVE-2025-27516).
+# Templates can break out of older sandboxes (CVE-2025-27516).
 _SAFE_JINJA2 = (3, 1, 6)
 _MAX_TEXT = 16 << 20
 
 
 def render(template: str, given: Mapping[str, Any]) -> str:
+    """Returns the text that a template makes of `given`."""
     text = str(_environment().from_string(template).render(given))
     if len(text) > _MAX_TEXT:
         raise ValueError(f"it writes more than {_MAX_TEXT:,} characters")
@@ -35,7 +36,7 @@ def _environment() -> Any:
     from jinja2.utils import Namespace
 
     class Marks(Extension):
-        """`{% generation %}` marks what the assistant said, for training; here it is text like any other."""
+        """`{% generation %}` marks the assistant's text, for training. Here it has no effect on the text."""
 
         tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
 
@@ -44,10 +45,10 @@ def _environment() -> Any:
             return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
     class Notes(Namespace):
-        """A template's `namespace()`: what it keeps there cannot stand in for Python's own attributes."""
+        """A template's `namespace()`. Values in it cannot replace Python's own attributes."""
 
         def __init__(*args: Any, **values: Any) -> None:
-            # No `self`: a template may keep something of that name.
+            # Without `self`, as a template may use this name for a value.
             _refuse_private(dict(*args[1:], **values))
             Namespace.__init__(*args, **values)
 
@@ -75,5 +76,5 @@ def _environment() -> Any:
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    # jinja2's own escapes HTML.
+    # jinja2's own filter escapes HTML.
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)

@@ -1,4 +1,4 @@
-"""In the child process: tokenizers, each kept by a key of the parent's."""
+"""Applies tokenizers in the child process. Each is kept by a key that the parent chooses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# How many are kept; the parent sends one again that is gone.
+# How many are kept. If one has been dropped, the parent sends it again.
 _KEPT = 4
 
 
@@ -19,6 +19,7 @@ class Tokenizers:
         self._kept: dict[str, Tokenizer] = {}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the answer to a request."""
         key = request["key"]
         if request["kind"] == "tokenizer":
             self._kept[key] = _read(request["text"], request["spell_special"])
@@ -39,7 +40,7 @@ class Tokenizers:
 
 
 def _read(text: str, spell_special: bool) -> Tokenizer:
-    """Without the padding and truncation that its file may ask for."""
+    """Returns the tokenizer without the padding and truncation that its file may state."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(text)

@@ -38,9 +38,10 @@ def adapter_tensors(adapter: Adapter) -> dict[str, np.ndarray]:
 def tensors_by_operator(adapter: Adapter) -> dict[str, dict[str, np.ndarray]]:
     """The same, by the `op_name` of the operator that they belong to; `head` for the task head."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    for site, block in adapter.blocks.items():
-        tensors = found.setdefault(block.operator.slug, {})
-        tensors |= {tensor_name(site.name, block.operator.slug, name): value for name, value in block.tensors.items()}
+    for site, site_adapter in adapter.sites.items():
+        op_name = site_adapter.operator.slug
+        tensors = found.setdefault(op_name, {})
+        tensors |= {tensor_name(site.name, op_name, name): value for name, value in site_adapter.tensors.items()}
     for module, layer in adapter.head.items():
         if module != LM_HEAD:
             bias = np.zeros(layer.weight.shape[0], layer.weight.dtype) if layer.bias is None else layer.bias

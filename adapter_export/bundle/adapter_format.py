@@ -38,7 +38,7 @@ class BrokenAdapter(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StoredTensor:
     """Where a tensor lies among a file's bytes: `start` counts from their beginning."""
 
     dtype: np.dtype[np.generic]
@@ -60,7 +60,7 @@ class AdapterContent:
 
     adapter_version: int
     model_version: int
-    places: Mapping[str, Place]
+    places: Mapping[str, StoredTensor]
 
     def tensors(self, data: bytes) -> dict[str, np.ndarray]:
         """The tensors, from the bytes that were parsed, or from the same bytes read again."""
@@ -81,7 +81,7 @@ def _parse(buffer: _Buffer) -> AdapterContent:
     root = _Table(buffer, buffer.offset(0))
     if (version := root.int32(_FORMAT)) != _FORMAT_VERSION:
         raise BrokenAdapter(f"format version {version}, expected {_FORMAT_VERSION}")
-    places: dict[str, Place] = {}
+    places: dict[str, StoredTensor] = {}
     for at in buffer.offsets(*root.vector(_PARAMETERS, 4)):
         name, place = _parameter(_Table(buffer, at))
         if name in places:
@@ -90,7 +90,7 @@ def _parse(buffer: _Buffer) -> AdapterContent:
     return AdapterContent(root.int32(_ADAPTER), root.int32(_MODEL), places)
 
 
-def _parameter(table: _Table) -> tuple[str, Place]:
+def _parameter(table: _Table) -> tuple[str, StoredTensor]:
     start, length = table.vector(_NAME, 1)
     # A thousand adapters of one graph have the same names: they share them.
     name = sys.intern(table.buffer.data[start : start + length].decode())
@@ -109,7 +109,7 @@ def _parameter(table: _Table) -> tuple[str, Place]:
     # A tensor without values may have sizes whose product no number can hold.
     if math.prod(filter(None, dims)) * dtype.itemsize >= 1 << 63:
         raise BrokenAdapter(f"tensor {name!r}: no tensor can have the sizes {list(dims)}")
-    return name, Place(dtype, dims, start)
+    return name, StoredTensor(dtype, dims, start)
 
 
 @dataclass(frozen=True)

@@ -28,23 +28,23 @@ from adapter_export.bundle.manifest import (
 )
 from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
-from adapter_export.checkpoints.files import existing_folder, read_json, sha256
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.problem_types import with_problem_type
-from adapter_export.checkpoints.told import AUTO, Told, refuse_contradiction, refuse_unserved, told
+from adapter_export.checkpoints.stated_task import AUTO, StatedTask, refuse_contradiction, refuse_unserved, stated_task
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.hub import local
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.files import sync
+from adapter_export.outputs.lock import LOCK_TIMEOUT
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
 from adapter_export.outputs.workspace import Workspace, workspace
 from adapter_export.reading.files import present, read_bytes
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.hashes import sha256
+from adapter_export.reading.json_files import read_json
 from adapter_export.reading.links import check_writable, follows_links
-
-# Seconds to wait for another command that writes the bundle.
-LOCK_TIMEOUT = 60.0
 
 
 def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -69,8 +69,8 @@ def _check_reads(what: str, adapter: Adapter, manifest: Manifest) -> None:
     """Raise InputError where the graph reads other modules at a place of the adapter than the adapter was trained with:
     its tensors have the same names all the same."""
     reads = {next(iter(info.tensors)).rpartition(".")[0]: info.reads for info in manifest.sites}
-    for site, block in adapter.blocks.items():
-        known = reads.get(f"{site.name}.{block.operator.slug}")
+    for site, site_adapter in adapter.sites.items():
+        known = reads.get(f"{site.name}.{site_adapter.operator.slug}")
         if known is not None and known != site.reads:
             raise InputError(
                 f"{what}: site {site.name}: reads {site.reads}, the bundle's graph {dict(known)}; export the bundle "
@@ -149,7 +149,7 @@ def add_adapter(
         own.new.mkdir()
         after = before
         for name, path in adapters.items():
-            _check_task(name, told(read_checkpoint(path), config), task, before)
+            _check_task(name, stated_task(read_checkpoint(path), config), task, before)
             adapter = load_adapter(
                 path,
                 before.base,
@@ -184,7 +184,7 @@ def _config(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return read_json(path) if present(path) else {"model_type": manifest.base.model_type}
 
 
-def _check_task(name: str, one: Told, asked: str, manifest: Manifest) -> None:
+def _check_task(name: str, one: StatedTask, asked: str, manifest: Manifest) -> None:
     """No head is dropped, and none put where another belongs; raises InputError."""
     if manifest.task == "features":
         if one.head and asked != "features":

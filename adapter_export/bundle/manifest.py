@@ -12,7 +12,6 @@ from adapter_export.bundle.graphs import ADAPTER_IDS, DECODER, ENCODER, MODEL
 from adapter_export.bundle.modes import Binding, Mode
 from adapter_export.bundle.precision import Fusion, Quantization
 from adapter_export.bundle.versions import upgraded
-from adapter_export.checkpoints.files import existing_folder, read_json
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.choices import Choice
 from adapter_export.dtypes import WEIGHT_DTYPES, DType
@@ -23,6 +22,8 @@ from adapter_export.outputs.files import write_json
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.reading.declared import Between, OneOf, OptionalSha256, Real, Sha256, Size
 from adapter_export.reading.files import present
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.json_files import read_json
 from adapter_export.reading.typed import WrongField, build
 from adapter_export.sites import Port
 from adapter_export.tasks import TASKS

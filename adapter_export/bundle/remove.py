@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from adapter_export.bundle.add import LOCK_TIMEOUT, refuse_in_graph, replace_manifest
+from adapter_export.bundle.add import refuse_in_graph, replace_manifest
 from adapter_export.bundle.manifest import ADAPTERS, Manifest, read_manifest
-from adapter_export.checkpoints.files import existing_folder
 from adapter_export.errors import InputError
+from adapter_export.outputs.lock import LOCK_TIMEOUT
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
 from adapter_export.outputs.workspace import workspace
+from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.links import check_writable
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.architectures.positions import longest_text_of
-from adapter_export.checkpoints.files import optional_json
 from adapter_export.naming import HEAD_OP
+from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.shown import shortened
 from adapter_export.reading.typed import WrongField
 

@@ -1,4 +1,4 @@
-"""The in-memory form of an adapter, the same whatever format it came from."""
+"""An adapter in memory, in the same form for all checkpoint formats."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from typing import Any
 import numpy as np
 
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Features, Site
 
 
 @dataclass(frozen=True)
 class HeadLayer:
-    """One linear layer of a task head: weight (n, d), bias (n,) or None; as `torch.nn.Linear` keeps them."""
+    """One linear layer of a task head.
+
+    Attributes:
+        weight: (n, d), as in `torch.nn.Linear`.
+        bias: (n,) or None.
+    """
 
     weight: np.ndarray
     bias: np.ndarray | None
 
 
-# Some checkpoints of language models repeat the base model's own output layer, which has this name here. It is no task
-# head: it is accepted when equal to the model's, and swapped never.
+# Some checkpoints of language models repeat the base model's own output layer, under this name. It is no task head: it
+# must equal the model's layer, and is never swapped.
 LM_HEAD = "lm_head"
-# What the output layer of language models is called.
+# Names of the output layer of language models.
 OUTPUT_LAYERS = (LM_HEAD, "embed_out", "proj_out")
 
 
@@ -34,26 +39,31 @@ OUTPUT_LAYERS = (LM_HEAD, "embed_out", "proj_out")
 class Adapter:
     """One trained set of tensors for a base model.
 
-    blocks: what stands at each site, in canonical names and layouts. head: layers by module path in the task model
-    (`classifier`, `classifier.out_proj`), empty without a task head. labels: class names in the head's order, or None
-    where the checkpoint has none. task: as in `tasks.TASKS`, or None where the checkpoint does not say.
-    base_sha256: digest of the base model's weights it was trained on, where the checkpoint recorded it.
-    stored: the half-precision dtypes that tensors had in their checkpoint (in memory they are float32, which holds the
-    same values), by `<module path>.<tensor>`, so that the checkpoint can be written again as it was.
-    source: `org/name@commit` of a checkpoint that came from the Hugging Face hub, None of any other.
-    source_sha256: of the checkpoint it was read from, see `checkpoints.files.checkpoint_sha256`; None of one made in
-    memory.
-    notes: what the user should know of the checkpoint, a sentence each.
-    labels_given: the labels are the user's, not the checkpoint's. repeated: weights of the base model that the
-    checkpoint holds too, by module path in it; they must equal the model's (see `injection.complete_head`).
-    pad_token_id: the token that training padded with, where it chose one for a base model that names none.
-    problem_type: what the task head's numbers mean, by transformers' names: `single_label_classification` (one of
-    several classes), `multi_label_classification` (each class for itself) or `regression` (values); None where the
-    checkpoint does not say.
+    Attributes:
+        method: Name of the method.
+        sites: Operator and tensors of each site, with canonical names.
+        head: Layers of the task head by module path in the task model (`classifier`, `classifier.out_proj`); empty
+            without a task head.
+        labels: Class names in the order of the head's outputs; None if the checkpoint has none.
+        task: A name in `tasks.TASKS`; None if the checkpoint does not state the task.
+        source_format: The format of the checkpoint; `memory` without a checkpoint.
+        base_sha256: Digest of the weights of the base model that was trained on, if the checkpoint recorded it.
+        stored: The half-precision dtypes that tensors have in the checkpoint, by `<module path>.<tensor>`, so that the
+            checkpoint can be written again as it was. In memory these tensors are float32, which holds the same values.
+        notes: What the user should know about the checkpoint, one sentence each.
+        problem_type: Meaning of the task head's numbers, by transformers' names: `single_label_classification` (one of
+            several classes), `multi_label_classification` (any number of classes) or `regression` (values). None if the
+            checkpoint does not state it.
+        source: `org/name@commit` of a checkpoint from the Hugging Face hub; None for any other.
+        source_sha256: Digest of the checkpoint, see `checkpoints.weights.checkpoint_sha256`; None without a checkpoint.
+        labels_given: Whether the labels are the user's and not the checkpoint's.
+        repeated: Weights of the base model that the checkpoint holds too, by module path. They must equal the model's
+            (see `injection.complete_head`).
+        pad_token_id: The padding token of the training, if it was chosen for a base model that names none.
     """
 
     method: str
-    blocks: Mapping[Site, Block]
+    sites: Mapping[Site, SiteAdapter]
     head: Mapping[str, HeadLayer] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     task: str | None = None
@@ -70,31 +80,37 @@ class Adapter:
 
     @property
     def num_labels(self) -> int | None:
-        """Size of the task head's last layer, or None without one."""
+        """Number of outputs of the task head's last layer; None without a task head."""
         layers = [layer for name, layer in self.head.items() if name != LM_HEAD]
         return int(layers[-1].weight.shape[0]) if layers else None
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The labels, or transformers' placeholders (`LABEL_0`, ...) where the checkpoint has none."""
+        """The labels, or transformers' placeholders (`LABEL_0`, ...) if there are none."""
         return self.labels or tuple(f"LABEL_{i}" for i in range(self.num_labels or 0))
 
     @property
     def parameters(self) -> int:
-        """Number of trained values, head included."""
-        body = sum(tensor.size for block in self.blocks.values() for tensor in block.tensors.values())
+        """Number of trained values, task head included."""
+        body = sum(tensor.size for site_adapter in self.sites.values() for tensor in site_adapter.tensors.values())
         head = sum(layer.weight.size + (0 if layer.bias is None else layer.bias.size) for layer in self.head.values())
         return int(body + head)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder as read, before its names are resolved against a base model.
+    """The content of a checkpoint folder, before its names are resolved against a base model.
 
-    config: the adapter's config file. tensors: the adapter's tensors by the checkpoint's own names. head: likewise for
-    a head kept in a file of its own. sidecar: what this project adds beside the format's own files (labels, base hash).
-    stored: see `Adapter`, by the checkpoint's own names. interface: AdapterHub's description of the model, where there
-    is one (see `hub_interface`).
+    Attributes:
+        folder: The folder.
+        format: Name of the format.
+        config: Content of the adapter's config file.
+        tensors: Tensors of the adapter, by the checkpoint's own names.
+        head: Tensors of a head that is kept in a file of its own, by the checkpoint's own names.
+        head_config: Content of the head's config file.
+        sidecar: Content of this project's own file beside those of the format (labels, digest of the base model).
+        stored: See `Adapter`, by the checkpoint's own names.
+        interface: AdapterHub's description of the model, if there is one (see `adapterhub.interface`).
     """
 
     folder: Path
@@ -109,7 +125,7 @@ class Checkpoint:
 
 
 def site_features(checkpoint: Checkpoint, info: ModelInfo, site: Site) -> Features:
-    """Sizes at a site that a checkpoint names; raises InputError, naming the checkpoint, when there is no such."""
+    """Returns the sizes at a site. Raises InputError that names the checkpoint if the model has no such site."""
     try:
         return info.features(site)
     except InputError as error:

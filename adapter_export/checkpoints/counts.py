@@ -1,4 +1,6 @@
-"""Counts in a model's config: layers, experts and classes are made one by one, before any weight is looked at."""
+"""Checks counts in a model's config. Layers, experts and classes are made one by one, before any weight is read, so a
+wrong count could take any time.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 from adapter_export.errors import InputError
 from adapter_export.reading.shown import shortened
 
-# Ten times and more what published models have: hundreds of layers, 16,384 experts, classes of whole catalogues.
+# At least ten times what published models have: hundreds of layers, 16,384 experts, a class for each product of a shop.
 _MOST = {
     re.compile(r"(.*_)?num_(.*_)?(layers|blocks)|n_layers?|(encoder|decoder)_layers|depths?"): 10_000,
     re.compile(r"(.*_)?experts"): 200_000,
@@ -19,8 +21,15 @@ _MOST = {
 
 
 def check_counts(config: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError, naming the field, for a count in the config read from `path`, or in one nested in it, that no
-    model has."""
+    """Checks the counts in a config, and in configs nested in it.
+
+    Args:
+        config: The config.
+        path: The file that it is from.
+
+    Raises:
+        InputError: A count is larger than in any model. The error names the field.
+    """
     for name, value in _numbers(config):
         for pattern, most in _MOST.items():
             if pattern.fullmatch(name.rpartition(".")[2]) and not 0 <= value <= most:
@@ -28,7 +37,7 @@ def check_counts(config: Mapping[str, Any], path: Path) -> None:
 
 
 def _numbers(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Whole numbers by their fields, also those in lists and in configs within."""
+    """Yields whole numbers by their fields, also those in lists and in nested configs."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):

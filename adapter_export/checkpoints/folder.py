@@ -1,4 +1,4 @@
-"""Adapter checkpoint folders, whatever their format: recognised by their content, never asked for."""
+"""Reads and writes adapter folders. The format of a folder is recognised by its content."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from adapter_export import tasks
 from adapter_export.checkpoints import own
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
 from adapter_export.checkpoints.adapterhub import reading as adapterhub
-from adapter_export.checkpoints.files import existing_folder, field, read_json
 from adapter_export.checkpoints.labels import named
 from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
-from adapter_export.checkpoints.told import head_modules
+from adapter_export.checkpoints.stated_task import head_modules
 from adapter_export.checkpoints.weights import ADAPTER_FILES, checkpoint_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import source_of
@@ -25,14 +24,17 @@ from adapter_export.methods import registry
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs.files import library_writes
 from adapter_export.outputs.ownership import SIDECAR
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import present
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.json_files import optional_json, read_json
 from adapter_export.reading.shown import shortened
 
 _log = logging.getLogger(__name__)
 
 
 class Format(Protocol):
-    """What a checkpoint format's module provides."""
+    """The functions of the module of a checkpoint format."""
 
     FORMAT: str
 
@@ -45,7 +47,7 @@ class Format(Protocol):
     def read(self, folder: Path, config: dict[str, Any]) -> Checkpoint: ...
 
     def write(self, folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> dict[str, Any]:
-        """Write the adapter; returns what the format cannot express, for our file beside it."""
+        """Writes the adapter. Returns what the format cannot express, for our file beside the format's own."""
 
 
 _FORMATS: dict[str, Format] = {peft.FORMAT: peft, adapterhub.FORMAT: adapterhub, own.FORMAT: own}
@@ -53,12 +55,16 @@ _MAX_TOKENS = 1 << 31
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read an adapter folder without a model. Raises InputError naming the file and what is wrong with it."""
+    """Reads an adapter folder without a model.
+
+    Raises:
+        InputError: The folder cannot be read. The error names the file and what is wrong with it.
+    """
     folder = existing_folder(path, "adapter")
     config_path = folder / "adapter_config.json"
     if present(fusion := folder / "adapter_fusion_config.json"):
         raise InputError(f"{fusion}: AdapterFusion is not supported, as it mixes the outputs of several adapters")
-    # PEFT saves an adapter that has a name into a subfolder.
+    # PEFT saves an adapter with a name into a subfolder.
     inside = sorted(path.parent.name for path in folder.glob(f"*/{config_path.name}"))
     if inside and not present(config_path):
         raise InputError(f"adapter {folder}: expected one, found a folder of {len(inside)}: {', '.join(inside)}")
@@ -67,13 +73,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if found is None:
         raise InputError(f"{config_path}: expected field 'peft_type' (PEFT) or 'config' (AdapterHub), found neither")
     checkpoint = found.read(folder, config)
-    if present(folder / SIDECAR):
-        checkpoint.sidecar.update(_read_sidecar(folder / SIDECAR))
+    checkpoint.sidecar.update(_read_sidecar(folder / SIDECAR))
     return checkpoint
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
-    sidecar = read_json(path)
+    sidecar = optional_json(path)
     for name in ("base_sha256", "task", "placement"):
         field(sidecar, path, name, str, None)
     pad = field(sidecar, path, "pad_token_id", int, None)
@@ -93,7 +98,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_task(checkpoint: Checkpoint) -> str | None:
-    """The task the checkpoint was trained for, as in `tasks.TASKS`, or None where it does not say."""
+    """Returns the task that the checkpoint was trained for, as in `tasks.TASKS`; None if it does not state one."""
     return checkpoint.sidecar.get("task") or _FORMATS[checkpoint.format].task_of(checkpoint)
 
 
@@ -105,15 +110,20 @@ def load_adapter(
     leave_head: bool = True,
     labels: Sequence[str] | None = None,
 ) -> Adapter:
-    """Read an adapter folder and place it in the model that `info` describes.
+    """Reads an adapter folder and places the adapter in a model.
 
-    task: what it is loaded for; None takes that of the class described, empty none at all. leave_head: for `features`,
-    which has no place for a task head, whether one may be left out, with a note. labels: class names of the user's,
-    which win over others.
+    The notes on a checkpoint (`Adapter.notes`) are logged as warnings, which Python prints on stderr by default.
 
-    Raises InputError when anything of it does not fit: unknown modules, missing, surplus or misshapen tensors, values
-    that are not finite, a recorded base model other than this one, a wrong number of class names. What else there is to
-    say (`Adapter.notes`) is logged as warnings, which Python prints on stderr unless told otherwise.
+    Args:
+        path: The folder.
+        info: Description of the model.
+        task: The task that the adapter is loaded for. None: the task of the model's class. Empty: no task.
+        leave_head: For task `features`, which has no task head: whether a head may be left out, with a note.
+        labels: Class names given by the user, which override others.
+
+    Raises:
+        InputError: The adapter does not fit: modules are unknown, tensors are missing, unexpected or misshapen, values
+            are not finite, the recorded base model is another one, or the number of class names is wrong.
     """
     checkpoint = read_checkpoint(path)
     task = tasks.of_architecture(info.architecture) if task is None else task
@@ -145,7 +155,7 @@ def load_adapter(
 
 
 def _without_head(checkpoint: Checkpoint, info: ModelInfo) -> tuple[Checkpoint, tuple[str, ...]]:
-    """The checkpoint without a task head and class names, and which modules were one."""
+    """Returns the checkpoint without a task head and class names, and the modules of the head."""
     sidecar = {name: value for name, value in checkpoint.sidecar.items() if name not in ("labels", "pad_token_id")}
     head = head_modules(checkpoint, info)
     modules = {name: name.rpartition(".")[0] for name in checkpoint.tensors}
@@ -161,8 +171,16 @@ def _no_place(checkpoint: Checkpoint, modules: Iterable[str], task: str) -> Inpu
 
 
 def check_base(folder: Path, adapter: Adapter, sha256: str) -> None:
-    """Raise InputError when the adapter of `folder` recorded another base model than the one with those weights; an
-    empty `sha256` is not known."""
+    """Checks the digest of the base model that an adapter recorded.
+
+    Args:
+        folder: The adapter's folder.
+        adapter: The adapter.
+        sha256: Digest of the base model's weights; empty if it is not known.
+
+    Raises:
+        InputError: The adapter recorded another digest.
+    """
     if adapter.base_sha256 and sha256 and adapter.base_sha256 != sha256:
         raise InputError(
             f"{folder / SIDECAR}: field 'base_sha256': trained on a base model with weights "
@@ -171,10 +189,16 @@ def check_base(folder: Path, adapter: Adapter, sha256: str) -> None:
 
 
 def save_adapter(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> None:
-    """Write `adapter` into the existing `folder` in its method's own format, with our file beside it.
+    """Writes an adapter into an existing folder, in the format of its method, with our own file beside it.
 
-    That file (`adapter_export.json`) holds base_sha256, labels, the padding token that training chose, places that the
-    format has no settings for, as the name of a placement of ours or as modules, and the names of the files.
+    Our file (`adapter_export.json`) holds base_sha256, labels, the padding token that training chose, the names of the
+    files, and sites for which the format has no setting: as the name of one of our placements, or as modules.
+
+    Args:
+        folder: The folder.
+        adapter: The adapter.
+        info: Description of the base model.
+        base_name: Name of the base model.
     """
     with library_writes(folder):
         beside = _FORMATS[registry.get(adapter.method).checkpoint_format].write(folder, adapter, info, base_name)

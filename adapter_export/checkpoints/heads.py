@@ -17,18 +17,24 @@ _WEIGHT_RANK = 2
 def head_layers(
     checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], info: ModelInfo, optional: Collection[str] = ()
 ) -> dict[str, HeadLayer]:
-    """Group `<module>.weight` and `<module>.bias` into layers, in the model's order where the model has that head.
+    """Makes layers of tensors named `<module>.weight` and `<module>.bias`, in the order of the model's head if it has
+    one.
 
-    optional: layers of the model's head that may be absent: there the head goes on with the base model's own. The last
-    layer, which has the labels, never may.
+    Args:
+        checkpoint: The checkpoint.
+        tensors: Tensors of the head.
+        info: Description of the base model.
+        optional: Layers of the model's head that may be absent, where the base model's own layer is used. The last
+            layer, which has the labels, is never optional.
 
-    Raises InputError for anything that is no linear layer of a head: a stray tensor, a module inside the base model,
-    a missing weight, sizes that do not fit each other; and for an absent layer that the base model has not either.
+    Raises:
+        InputError: A tensor belongs to no linear layer of a head, a module is inside the base model, a weight is
+            missing, sizes do not fit each other, or an absent layer is not in the base model either.
     """
     layers = {}
     for module in {name.rpartition(".")[0] for name in tensors}:
         kinds = {name.rpartition(".")[2] for name in tensors if name.rpartition(".")[0] == module}
-        # A class that is its own base model (CLIP's for images) has its head among its modules.
+        # A class that is its own base model (CLIP's for images) has its head among the modules of the base model.
         own = module in (*OUTPUT_LAYERS, info.pooler, *info.head)
         if not own and strip_prefix(module, info.prefix) in info.modules:
             raise InputError(
@@ -46,7 +52,7 @@ def head_layers(
             raise InputError(f"{checkpoint.folder}: module {module!r}: expected a linear layer, found {found}")
         layers[LM_HEAD if module in OUTPUT_LAYERS else module] = HeadLayer(weight, bias)
     if not info.head or not layers:
-        # Without the model's word for it: inner layers are square, and the labels come last.
+        # Where the model has no such head, inner layers must be square, and the layer with the labels is the last.
         return dict(sorted(layers.items(), key=lambda item: (len(set(item[1].weight.shape)) > 1, item[0])))
     head = (info.pooler, *info.head) if info.pooler in layers and info.pooler not in info.head else info.head
     absent = set(head) - set(layers)

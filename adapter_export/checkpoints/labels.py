@@ -1,4 +1,4 @@
-"""Class names: whose they are, and which of several win."""
+"""Class names: where they come from, and which of several are used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adapter_export.errors import InputError
 from adapter_export.reading.files import read_text
 from adapter_export.reading.links import folder_of
 
-# What transformers calls classes without names.
+# Names that transformers gives to classes without names.
 PLACEHOLDERS = ("LABEL_0", "LABEL_1")
 # A list of class names is small.
 _MAX_BYTES = 16 << 20
@@ -22,16 +22,20 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 
 def has_own_head(config: Mapping[str, Any], task: str) -> bool:
-    """Whether a head that a base model's folder holds may be one for `task`. config: of the model.
+    """Returns whether the head in a base model's folder may be one for `task`.
 
-    A head for another task can have the same names: a classifier of tokens is none of whole texts.
+    A head for another task can have the same names: a classifier of tokens is not one of whole texts.
+
+    Args:
+        config: Config of the base model.
+        task: The task.
     """
     saved = tasks.of_config(config)
     return saved == task or (saved not in tasks.UNSERVED and not tasks.is_labelled(saved))
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The names in a model's `id2label`, in the order of its classes; None where it has none of its own."""
+    """Returns the names in a model's `id2label`, in the order of its classes; None if it has no names of its own."""
     id2label = config.get("id2label")
     if not isinstance(id2label, Mapping) or not id2label:
         return None
@@ -43,11 +47,18 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def named(what: str, adapter: Adapter, base: Sequence[str] | None, given: Sequence[str] | None) -> Adapter:
-    """The adapter with the names of its classes: those given by the user, else its checkpoint's, else the base model's
-    where their number fits.
+    """Returns the adapter with class names: those that the user gave, or its checkpoint's, or the base model's if their
+    number fits.
 
-    Raises InputError for names of another number than the head has classes, for a name twice, and for names given to an
-    adapter without a head.
+    Args:
+        what: What the adapter is, for error messages.
+        adapter: The adapter.
+        base: Class names of the base model, or None.
+        given: Class names given by the user, or None.
+
+    Raises:
+        InputError: The number of names is not that of the head's classes, a name is there twice, or names were given to
+            an adapter without a head.
     """
     count, recorded = adapter.num_labels, adapter.labels
     if given is not None:
@@ -72,8 +83,16 @@ def named(what: str, adapter: Adapter, base: Sequence[str] | None, given: Sequen
 
 
 def parse_labels(texts: Iterable[str], adapters: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Names by adapter of repeated `NAME=A,B,...` or `NAME=@FILE` (a name a line); with one adapter `NAME=` may be left
-    out. adapters: their names. Raises InputError for anything else."""
+    """Returns class names by adapter.
+
+    Args:
+        texts: Values of the option: `NAME=A,B,...`, or `NAME=@FILE` for a file with one name a line. With one adapter,
+            `NAME=` may be left out.
+        adapters: Names of the adapters.
+
+    Raises:
+        InputError: A text is neither.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, separator, value = text.partition("=")
@@ -90,7 +109,7 @@ def parse_labels(texts: Iterable[str], adapters: Sequence[str]) -> dict[str, tup
 
 
 def check_given(labels: Mapping[str, Sequence[str]], adapters: Iterable[str]) -> None:
-    """Raise InputError for names given to an adapter that is not there."""
+    """Raises InputError if names were given to an adapter that is not there."""
     known = list(adapters)
     for name, names in labels.items():
         if name not in known:

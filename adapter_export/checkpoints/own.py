@@ -1,8 +1,9 @@
-"""The project's own checkpoint format, for methods that no other library's format holds.
+"""The project's own checkpoint format, for methods that no other library's format can hold.
 
-`adapter_config.json` has the object `adapter_export`: the format's version, the method, and a list of blocks, each a
-site and the fields of its operator. `adapter.safetensors` has the tensors by `<site>.<operator>.<tensor>`, shaped as
-the operator says; `model_head.safetensors` a task head's, by module path in the task model.
+`adapter_config.json` has the object `adapter_export`: the version of the format, the method, and `blocks`, a list with
+a site and the fields of its operator in each entry. `adapter.safetensors` has the tensors by
+`<site>.<operator>.<tensor>`, in the shapes that the operator says. `model_head.safetensors` has a task head's tensors,
+by module path in the task model.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
-from adapter_export.checkpoints.files import field, read_tensors
 from adapter_export.checkpoints.heads import head_layers
+from adapter_export.checkpoints.tensor_files import read_tensors
 from adapter_export.errors import InputError
 from adapter_export.methods import registry
-from adapter_export.methods.contract import Block, Operator
+from adapter_export.methods.contract import Operator, SiteAdapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import tensor_name
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import present
 from adapter_export.reading.shown import shortened
 from adapter_export.reading.typed import WrongField, build
@@ -33,17 +35,17 @@ CONFIG, KEY = "adapter_config.json", "adapter_export"
 _VERSION = 1
 _WEIGHTS, _HEAD = "adapter.safetensors", "model_head.safetensors"
 _SITE = ("module", "port", "residual", "output", "norm")
-# Fields of a site without which it does not offer a value (see `sites.Site`).
+# The fields of a site that each value needs (see `sites.Site`).
 _NEEDED = {"x": ("residual",), "h": ("output",), "n": ("norm", "residual")}
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
-    """Whether an `adapter_config.json` is of this format."""
+    """Returns whether an `adapter_config.json` is of this format."""
     return KEY in config
 
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
-    """Read the folder; raises InputError for a missing or unreadable file, and a version that is not known."""
+    """Reads the folder. Raises InputError for a missing or unreadable file, or an unknown version."""
     path = folder / CONFIG
     about = field(config, path, KEY, dict)
     if (version := about.get("format_version")) != _VERSION or isinstance(version, bool):
@@ -53,30 +55,30 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
 
 
 def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
-    """Place the tensors in the model; raises InputError for what is unknown, missing, left over or misshapen."""
+    """Places the tensors in the model. Raises InputError for what is unknown, missing, left over or misshapen."""
     path = checkpoint.folder / CONFIG
     about = checkpoint.config[KEY]
     method = registry.get(field(about, path, "method", str))
-    # What stands in an operator becomes part of a graph. Formats of other libraries check it setting by setting.
+    # An operator's fields become part of a graph. The readers of other formats check each setting on their own.
     if method.checkpoint_format != FORMAT:
         raise InputError(
             f"{path}: field 'method': {method.name!r} is not kept in this format, but as {method.checkpoint_format}"
         )
     left = dict(checkpoint.tensors)
-    blocks: dict[Site, Block] = {}
+    sites: dict[Site, SiteAdapter] = {}
     for number, entry in enumerate(field(about, path, "blocks", list)):
         site, operator = _entry(path, f"blocks[{number}]", entry, method.operator_type)
-        if site in blocks:
+        if site in sites:
             raise InputError(f"{path}: field 'blocks[{number}]': site {site.name!r} is there twice")
         features = site_features(checkpoint, info, site)
         _check_values(path, f"blocks[{number}]", site, operator, info)
-        blocks[site] = Block(operator, _tensors(checkpoint, site, operator, features, left))
+        sites[site] = SiteAdapter(operator, _tensors(checkpoint, site, operator, features, left))
     if left:
         raise InputError(f"{checkpoint.folder}: tensor {min(left)!r}: no block of {CONFIG} has it ({len(left)} in all)")
     labels = checkpoint.sidecar.get("labels")
     return Adapter(
         method.name,
-        blocks,
+        sites,
         head_layers(checkpoint, checkpoint.head, info, []) if checkpoint.head else {},
         tuple(labels) if labels else None,
         source_format=FORMAT,
@@ -85,20 +87,20 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
 
 
 def task_of(checkpoint: Checkpoint) -> str | None:
-    """None: our file beside the checkpoint tells the task."""
+    """Returns None, as the task is in our file beside the checkpoint."""
     return None
 
 
 def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> dict[str, Any]:
-    """Write `adapter` into an existing folder; returns nothing that would have to be kept beside it."""
+    """Writes the adapter into an existing folder. Returns nothing to be kept beside it."""
     from safetensors.numpy import save_file
 
     blocks, tensors = [], {}
-    for site, block in adapter.blocks.items():
+    for site, site_adapter in adapter.sites.items():
         place = {name: value for name in _SITE if (value := getattr(site, name))}
-        blocks.append({"site": {**place, "port": site.port.value}, "operator": asdict(block.operator)})  # type: ignore[call-overload]
-        for name, tensor in block.tensors.items():
-            full = tensor_name(site.name, block.operator.slug, name)
+        blocks.append({"site": {**place, "port": site.port.value}, "operator": asdict(site_adapter.operator)})  # type: ignore[call-overload]
+        for name, tensor in site_adapter.tensors.items():
+            full = tensor_name(site.name, site_adapter.operator.slug, name)
             if full in tensors:
                 raise InputError(
                     f"site {site.name}: method {adapter.method!r} acts there twice, with tensors of one name"
@@ -137,7 +139,7 @@ def _entry(path: Path, where: str, entry: Any, kind: type[Any]) -> tuple[Site, O
 
 
 def _check_values(path: Path, where: str, site: Site, operator: Operator, info: ModelInfo) -> None:
-    """Raise InputError unless the site offers what the operator reads, by modules that the model has."""
+    """Raises InputError unless the site offers what the operator reads, from modules that the model has."""
     for name, module in site.reads.items():
         if module not in info.modules:
             raise InputError(f"{path}: field {f'{where}.site.{name}'!r}: the model has no module {shortened(module)}")
@@ -149,7 +151,7 @@ def _check_values(path: Path, where: str, site: Site, operator: Operator, info: 
 def _tensors(
     checkpoint: Checkpoint, site: Site, operator: Operator, features: Features, left: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The operator's tensors, taken out of `left`; all dims of one name have one size."""
+    """Returns the operator's tensors, taken out of `left`. All dims of one name must have one size."""
     found, free = {}, dict[str, int]()
     for name, spec in operator.specs.items():
         full = tensor_name(site.name, operator.slug, name)

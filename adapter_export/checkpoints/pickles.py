@@ -1,8 +1,8 @@
-"""Pickles read as data: numbers, texts, containers of them, and markers for what a program would make of the rest.
+"""Reads pickles as data: numbers, texts, containers of them, and markers for calls and classes.
 
-Python's own unpickler runs what it reads, and trusts it: a few bytes can make it take any amount of memory (the number
-of a memo, the length of a byte array) or time (tuples of tuples as the keys of a dictionary). This one knows what
-`torch.save` writes, calls nothing, and refuses the rest.
+Python's own unpickler executes a pickle and trusts it: a few bytes can make it take any amount of memory (the number of
+a memo, the length of a byte array) or time (tuples of tuples as keys of a dictionary). This reader knows the operations
+that `torch.save` writes, calls nothing, and refuses all others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# Some thirty for each tensor; reading so many takes seconds.
+# Operations of a pickle at most. A tensor takes some thirty; reading this many takes seconds.
 _MAX_OPERATIONS = 2_000_000
 _MARK = object()
 _CONSTANTS = frozenset(
@@ -26,7 +26,7 @@ _NOTHING = frozenset({"PROTO", "FRAME"})
 
 
 class BadPickle(Exception):
-    """What is wrong with a pickle, in one line."""
+    """Says what is wrong with a pickle, in one line."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,28 @@ class Name:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """What a pickle says of something that is kept elsewhere."""
+class PersistentId:
+    """How a pickle refers to an object that is stored elsewhere."""
 
     said: Any
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a pickle calls, and with what."""
+    """A call in a pickle, with its function and arguments."""
 
     function: Name
     arguments: tuple[Any, ...]
 
 
 def read_pickle(content: io.BytesIO) -> Any:
-    """The value of the next pickle in `content`, which is left behind its end. An ordered dictionary is a dictionary;
-    the attributes of either are dropped. Raises BadPickle for a broken one and for one that holds anything else."""
+    """Reads the next pickle in `content`, and leaves `content` behind its end.
+
+    An ordered dictionary is read as a dictionary. The attributes of dictionaries are dropped.
+
+    Raises:
+        BadPickle: The pickle is broken, or holds anything else.
+    """
     return _Machine().run(_operations(content))
 
 
@@ -65,14 +70,14 @@ def _operations(content: io.BytesIO) -> Iterator[tuple[str, Any]]:
             operation, argument, _ = next(operations)
         except StopIteration:
             return
-        except (ValueError, OverflowError) as error:  # broken or cut short
+        except (ValueError, OverflowError) as error:  # The pickle is broken or cut short.
             raise BadPickle(" ".join(str(error).split())[:200]) from None
         yield operation.name, argument
     raise BadPickle(f"more than {_MAX_OPERATIONS:,} operations")
 
 
 class _Machine:
-    """What a pickle's operations work on."""
+    """The state that a pickle's operations change: a stack, marks and a memo."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
@@ -150,7 +155,7 @@ class _Machine:
                 self._pop()
                 self._top(dict)
             case "BINPERSID":
-                self._stack.append(Reference(self._pop()))
+                self._stack.append(PersistentId(self._pop()))
             case _:
                 return False
         return True
@@ -166,7 +171,7 @@ class _Machine:
         return self._stack[-1]
 
     def _marked(self) -> list[Any]:
-        """What stands above the last mark, taken away with it."""
+        """Returns all items above the last mark, and removes them and the mark."""
         items: list[Any] = []
         while self._stack:
             if (item := self._stack.pop()) is _MARK:
@@ -176,7 +181,7 @@ class _Machine:
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
-    """Keys are texts and numbers: to find the place of a tuple of tuples could take any time."""
+    """Returns a dictionary. Keys must be texts or numbers: hashing a tuple of tuples could take any time."""
     if len(items) % 2 or not all(isinstance(key, (str, int)) for key in items[::2]):
         raise BadPickle("expected texts or numbers as the keys of a dictionary")
     return dict(zip(items[::2], items[1::2], strict=True))

@@ -1,7 +1,7 @@
-"""What the numbers of a task head mean, by transformers' names for it.
+"""What the numbers of a task head mean, by transformers' names.
 
 single_label_classification  one of several classes: softmax
-multi_label_classification   each class for itself: sigmoid
+multi_label_classification   any number of classes: sigmoid
 regression                   values, as they are
 """
 
@@ -21,15 +21,18 @@ PROBLEM_TYPES = (SINGLE, MULTI, REGRESSION)
 
 
 def meaning(problem_type: str | None, count: int) -> str:
-    """What a head of `count` outputs means that says `problem_type`: without a word, transformers takes a single output
-    for a value, and several for classes. A single class is one of nothing: its number is a value as well."""
+    """Returns the problem type of a head with `count` outputs, for the problem type that is stated, or None.
+
+    Without a stated type, transformers takes a single output as a value, and several as classes. A single output is a
+    value also where single_label_classification is stated, as there is no choice of one class among several.
+    """
     if problem_type is None or (problem_type == SINGLE and count == 1):
         return REGRESSION if count == 1 else SINGLE
     return problem_type
 
 
 def stated(config: Mapping[str, Any]) -> str | None:
-    """The problem type that a model's config states; raises InputError for one that is not known."""
+    """Returns the problem type that a model's config states. Raises InputError for an unknown one."""
     found = config.get("problem_type")
     if found is not None and found not in PROBLEM_TYPES:
         raise InputError(
@@ -39,15 +42,18 @@ def stated(config: Mapping[str, Any]) -> str | None:
 
 
 def with_problem_type(adapter: Adapter, config: Mapping[str, Any]) -> Adapter:
-    """The adapter, with the problem type of its base model's config where its checkpoint states none and its head has
-    as many outputs as that config has classes: PEFT stores none, and trains what the config says."""
+    """Returns the adapter with the problem type of its base model's config, if its checkpoint states none.
+
+    PEFT stores no problem type and trains as the config says. The head must have as many outputs as the config has
+    classes.
+    """
     if adapter.problem_type is not None or adapter.num_labels is None or adapter.num_labels != classes(config):
         return adapter
     return replace(adapter, problem_type=stated(config))
 
 
 def classes(config: Mapping[str, Any]) -> int:
-    """How many classes a model's config has: transformers' default of two without a word of them."""
+    """Returns how many classes a model's config has. Without such fields they are two, as in transformers."""
     names, number = config.get("id2label"), config.get("num_labels")
     if isinstance(number, int):
         return number

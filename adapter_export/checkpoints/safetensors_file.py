@@ -1,4 +1,4 @@
-"""All tensors of a small safetensors file, as numpy has them."""
+"""Reads all tensors of a small safetensors file into numpy arrays."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.errors import InputError
 from adapter_export.reading.files import read_bytes
 
-# Far above any adapter, its task head and embeddings included: what is read goes into memory.
+# The largest file that is read. The whole file goes into memory; no adapter with task head and embeddings is as large.
 MAX_BYTES = 8 << 30
-# The format's names of types -> numpy's; bfloat16 is `ml_dtypes`' own. The narrower floats are quantizers'.
+# The format's names of types -> numpy's; bfloat16 is from `ml_dtypes`. Narrower floats are used by quantizers only.
 _DTYPES: Mapping[str, str] = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
     "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32", "U64": "uint64",
@@ -22,8 +22,14 @@ _DTYPES: Mapping[str, str] = {
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors by name, in their dtypes, each with memory of its own. Raises InputError for a file that is missing,
-    broken, or too large, and for a type that numpy has not."""
+    """Reads a file.
+
+    Returns:
+        Tensors by name, in their dtypes, each with memory of its own.
+
+    Raises:
+        InputError: The file is missing, broken or too large, or has a type that numpy lacks.
+    """
     import ml_dtypes  # noqa: F401 (lets numpy know bfloat16)
 
     header = read_header(path)
@@ -36,6 +42,6 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     for name, entry in header.tensors.items():
         dtype: np.dtype[np.generic] = np.dtype(_DTYPES[entry.dtype]).newbyteorder("<")
-        # A copy: the place in the file need not be a multiple of the value's size.
+        # A copy, as the position in the file need not be a multiple of the size of a value.
         tensors[name] = np.ndarray(entry.shape, dtype, data, header.start + entry.begin).copy()
     return tensors

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read strictly: where each tensor's bytes lie, and that they fill the file.
+"""Reads the header of a safetensors file strictly: where the bytes of each tensor lie, and that they fill the file.
 
 A file is 8 bytes of little-endian header length n, n bytes of JSON `{name: {dtype, shape,
 data_offsets: [begin, end]}}`, then the data. Format: https://github.com/huggingface/safetensors#format
@@ -20,7 +20,7 @@ from adapter_export.naming import is_tensor_name
 from adapter_export.reading.files import open_file
 from adapter_export.reading.json_text import NotJson, parse
 
-# Bits of a value of each type the format knows.
+# Bits of a value, for each type of the format.
 _BITS: Mapping[str, int] = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ", "F8_E8M0"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
@@ -30,18 +30,25 @@ _BITS: Mapping[str, int] = {
     "F4": 4,
 }
 _LENGTH_BYTES = 8
-# As the library: no real header comes near it.
+# The same limit as in the library, far above any real header.
 _MAX_HEADER_BYTES = 100_000_000
-# As numpy: a limit that keeps the product of sizes quick to compute.
+# The same limit as in numpy, which keeps the product of sizes quick to compute.
 _MAX_RANK = 64
-# Mixtures of hundreds of experts have some ten thousand a file; each costs some 0.1 ms, whatever its size.
+# Mixtures of hundreds of experts have some ten thousand tensors in a file. Each takes some 0.1 ms, whatever its size.
 _MAX_TENSORS = 200_000
 _METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: dtype as the format spells it (`F16`), shape, and its bytes, counted from the start of the data."""
+    """One tensor of a file.
+
+    Attributes:
+        dtype: Its type, as the format spells it (`F16`).
+        shape: Its shape.
+        begin: Where its bytes begin, counted from the start of the data.
+        end: Where its bytes end.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -55,7 +62,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """tensors: by name, in the order of their bytes. start: where in the file the data begin. size: of the file."""
+    """The header of a file.
+
+    Attributes:
+        path: The file.
+        tensors: Tensors by name, in the order of their bytes.
+        metadata: Texts by name.
+        start: Where in the file the data begin.
+        size: Size of the file in bytes.
+    """
 
     path: Path
     tensors: Mapping[str, Entry]
@@ -65,12 +80,12 @@ class Header:
 
 
 def itemsize(dtype: str) -> int:
-    """Bytes of a value; 1 for the types of less than a byte."""
+    """Returns the bytes of a value; 1 for types of less than a byte."""
     return max(1, _BITS[dtype] // 8)
 
 
 def read_header(path: Path) -> Header:
-    """Read and check the header of the file. Raises InputError, naming the tensor, for whatever does not add up."""
+    """Reads and checks the header of a file. Raises InputError, naming the tensor, for anything inconsistent."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         first = file.read(_LENGTH_BYTES)
@@ -94,7 +109,7 @@ def read_header(path: Path) -> Header:
 
 
 def encode_header(tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
-    """The bytes before the data, padded so that the data begin at a multiple of 8."""
+    """Returns the bytes before the data, padded so that the data begin at a multiple of 8."""
     value: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
     for name, entry in tensors.items():
         value[name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": (entry.begin, entry.end)}
@@ -104,8 +119,15 @@ def encode_header(tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> 
 
 
 def arranged(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> dict[str, Entry]:
-    """Entries without gaps for (name, dtype, shape, bytes), in that order but for this: readers want each tensor at a
-    multiple of its value's size, so wide types come first."""
+    """Returns entries without gaps.
+
+    Args:
+        tensors: Name, dtype, shape and number of bytes of each tensor.
+
+    Returns:
+        Entries by name. Wide types come first, as readers want each tensor at a multiple of its value's size; otherwise
+        the order is the given one.
+    """
     entries: dict[str, Entry] = {}
     position = 0
     for name, dtype, shape, size in sorted(tensors, key=lambda tensor: -itemsize(tensor[1])):
@@ -147,7 +169,7 @@ def _entry(path: Path, name: str, value: Any) -> Entry:
         raise wrong("data_offsets", "[begin, end]", offsets)
     if math.prod(shape) * _BITS[dtype] != 8 * (offsets[1] - offsets[0]):
         raise wrong("data_offsets", f"as many bytes as {dtype} of shape {shape} takes", offsets)
-    # A tensor without values may have sizes whose product no number can hold.
+    # A tensor without values may have sizes whose product is too large for any integer type.
     if math.prod(filter(None, shape)) * _BITS[dtype] >= 1 << 63:
         raise wrong("shape", "sizes that a tensor can have", shape)
     return Entry(dtype, tuple(shape), *offsets)
@@ -159,7 +181,7 @@ def _counts(value: Any) -> bool:
 
 
 def _check_cover(path: Path, tensors: Mapping[str, Entry], size: int) -> None:
-    """One tensor after the other, without gap or overlap, to the end of the file."""
+    """Checks that the tensors follow each other, without gap or overlap, to the end of the file."""
     position, before = 0, ""
     for name, entry in tensors.items():
         if entry.begin != position:

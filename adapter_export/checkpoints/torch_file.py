@@ -1,6 +1,6 @@
-"""PyTorch's .bin files without PyTorch: a pickle of which only tensors are taken, and the bytes that belong to it.
+"""Reads PyTorch's .bin files without PyTorch: the tensors of a pickle, and the bytes that belong to them.
 
-A pickle is a program. This one is read as data (see `pickles`), and each name in it is looked up in a short list:
+A pickle is a program. It is read here as data (see `pickles`), and each name in it is looked up in a short list:
 storages of numbers, and the functions that make a tensor or a parameter of one. Anything else is an error.
 """
 
@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.checkpoints.pickles import BadPickle, Call, Name, Reference, read_pickle
+from adapter_export.checkpoints.pickles import BadPickle, Call, Name, PersistentId, read_pickle
 from adapter_export.checkpoints.safetensors_file import MAX_BYTES
 from adapter_export.dtypes import numpy_dtype
 from adapter_export.naming import is_tensor_name
 from adapter_export.reading.archives import BadArchive, read_archive
 from adapter_export.reading.files import read_bytes
 
-# Names of PyTorch's storages -> numpy's dtypes; bfloat16 is `ml_dtypes`' own.
+# Names of PyTorch's storages -> numpy's dtypes; bfloat16 is from `ml_dtypes`.
 _STORAGES: Mapping[str, str] = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -37,13 +37,13 @@ _STORAGES: Mapping[str, str] = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
 }
-# What files before 2020 begin with: a number, the version of their protocol, and facts about the machine.
+# The beginning of files written before 2020: a number, the version of their protocol, and facts about the machine.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-# What an archive begins with.
+# The beginning of an archive.
 _ARCHIVE = b"PK"
 _UNREADABLE = "not readable as tensors only"
 _FUNCTIONS = (("torch._utils", "_rebuild_parameter"), ("torch._utils", "_rebuild_tensor_v2"))
-# As numpy, and a limit above all that a file could hold.
+# The same number of axes as in numpy, and a size above any that a file could hold.
 _MAX_RANK, _MAX_VALUES = 64, 1 << 48
 
 
@@ -53,7 +53,16 @@ class NotTensors(ValueError):
 
 @dataclass(frozen=True)
 class _View:
-    """A tensor: a part of the numbers of that key, which are `count` of one dtype."""
+    """A tensor, as a view of a storage.
+
+    Attributes:
+        dtype: Type of the storage's values.
+        key: Key of the storage.
+        count: Number of values in the storage.
+        offset: First value of the tensor.
+        shape: Shape of the tensor.
+        strides: Strides in values.
+    """
 
     dtype: str
     key: str
@@ -64,18 +73,23 @@ class _View:
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a file as `torch.save` writes a mapping of names to tensors, in their dtypes.
+    """Reads all tensors of a file in which `torch.save` wrote a mapping of names to tensors.
 
-    Raises NotTensors, saying what was found; InputError for a file that cannot be read, or is too large.
+    Returns:
+        Tensors by name, in their dtypes.
+
+    Raises:
+        NotTensors: The file holds something else; says what was found.
+        InputError: The file cannot be read, or is too large.
     """
     data = read_bytes(path, MAX_BYTES)
-    # An archive may stand behind anything; `torch.save` writes nothing before it.
+    # Zip archives may begin anywhere in a file; `torch.save` writes nothing before them.
     views, numbers = _read_newer(data) if data.startswith(_ARCHIVE) else _read_older(io.BytesIO(data))
     return {name: _array(name, view, numbers) for name, view in views.items()}
 
 
 def _read_newer(data: bytes) -> tuple[dict[str, _View], dict[str, bytes]]:
-    """An uncompressed archive: `<name>/data.pkl`, and a file for each storage."""
+    """Reads an uncompressed archive: `<name>/data.pkl`, and a file for each storage."""
     try:
         files = read_archive(io.BytesIO(data), len(data))
     except BadArchive as error:
@@ -90,7 +104,7 @@ def _read_newer(data: bytes) -> tuple[dict[str, _View], dict[str, bytes]]:
 
 
 def _read_older(content: io.BytesIO) -> tuple[dict[str, _View], dict[str, bytes]]:
-    """A row of pickles, the numbers behind them."""
+    """Reads a sequence of pickles with the numbers behind them."""
     if _unpickled(content) != _MAGIC or _unpickled(content) != _PROTOCOL:
         raise NotTensors(f"{_UNREADABLE}: no file of PyTorch's")
     facts = _unpickled(content)
@@ -118,7 +132,7 @@ def _unpickled(content: io.BytesIO) -> Any:
 
 
 def _views(state: Any) -> dict[str, _View]:
-    """The tensors of a mapping, as a pickle tells them."""
+    """Returns the tensors of a mapping, as the pickle describes them."""
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise NotTensors("expected a mapping of names to tensors")
     if wrong := [name for name in state if not is_tensor_name(name)]:
@@ -132,7 +146,7 @@ def _view(value: Any) -> _View:
             return _view(data)
         case Call(
             Name("torch._utils", "_rebuild_tensor_v2"),
-            (Reference(said), offset, tuple(shape), tuple(strides), *_),
+            (PersistentId(said), offset, tuple(shape), tuple(strides), *_),
         ):
             if len(shape) != len(strides) or not all(map(_is_size, (offset, *shape, *strides))):
                 raise NotTensors("expected sizes of a tensor, found others")
@@ -143,7 +157,7 @@ def _view(value: Any) -> _View:
 
 
 def _storage(said: Any) -> tuple[str, str, int]:
-    """dtype, key and number of values of a storage."""
+    """Returns dtype, key and number of values of a storage."""
     match said:
         case ("storage", Name("torch", name), str(key), _, int(count), *view) if name in _STORAGES and not any(view):
             if _is_size(count):
@@ -160,18 +174,18 @@ def _array(name: str, view: _View, numbers: Mapping[str, bytes]) -> np.ndarray:
         raise NotTensors(f"tensor {name!r}: expected sizes that a tensor can have, found {view.shape!r:.80}")
     if not count:
         return np.empty(view.shape, dtype)
-    # Strides can make a few bytes look like any number of values.
+    # With strides of zero, a few bytes could stand for any number of values.
     if count > view.count:
         raise NotTensors(f"tensor {name!r}: expected values of its own, found {view.shape} repeated")
     last = view.offset + sum((size - 1) * step for size, step in zip(view.shape, view.strides, strict=True))
     if last >= view.count:
         raise NotTensors(f"tensor {name!r}: expected values of its storage, found some beyond its {view.count}")
     values = np.frombuffer(data, dtype)[view.offset :]
-    # The step along an axis of one value is never taken, and may be any number.
+    # The stride of an axis of one value is never used, and may be any number.
     steps = [step * dtype.itemsize if size > 1 else 0 for size, step in zip(view.shape, view.strides, strict=True)]
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(values, view.shape, steps)).reshape(view.shape)
 
 
 def _is_size(value: Any) -> bool:
-    # Larger ones are no sizes, and Python refuses to print them.
+    # Larger numbers are no sizes, and Python refuses to print them.
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62

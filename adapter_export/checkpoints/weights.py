@@ -1,7 +1,7 @@
-"""Which files of a model folder hold the base model's weights: those that transformers loads, and no others.
+"""Finds the files of a model folder that hold the base model's weights: those that transformers loads, and no others.
 
-A folder may hold more: an adapter that a trainer left beside the model, the weights in other forms, states of
-optimizers. None of that is the base model.
+A folder may hold further files that are not part of the base model: an adapter that a trainer left beside the model,
+the weights in other forms, states of optimizers.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.checkpoints.counts import check_counts
-from adapter_export.checkpoints.files import field, read_json, sha256
 from adapter_export.checkpoints.safetensors_header import Entry, read_header
 from adapter_export.errors import InputError
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import present
+from adapter_export.reading.hashes import sha256
+from adapter_export.reading.json_files import optional_json, read_json
 from adapter_export.reading.shown import shortened
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _BIN, _BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-# In the order in which transformers looks for them.
+# Names of weight files, in the order in which transformers looks for them.
 CHOICES = (SINGLE, INDEX, _BIN, _BIN_INDEX)
 CONFIG = "config.json"
-# The config of an adapter, and its tensors, as PEFT and AdapterHub name them.
+# The config of an adapter, and its tensors, by the names that PEFT and AdapterHub give them.
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = (
     ADAPTER_CONFIG,
@@ -37,7 +39,7 @@ ADAPTER_FILES = (
     "adapter_interface.json",
 )
 
-# What quantizers name their numbers, by the end of a tensor's name.
+# Ends of the names that quantizers give to their tensors.
 _QUANTIZED_NAMES = (
     ".SCB", ".absmax", ".qweight", ".qzeros", ".quant_map", ".weight_format", ".weight_packed", ".weight_scale",
     ".weight_scale_inv", ".weight_zero_point",
@@ -47,15 +49,16 @@ _QUANTIZED_FIELDS = ("quantization_config", "compression_config")
 _NARROW = ("F8_", "F6_", "F4")
 _BYTES = ("I8", "U8")
 _INTEGERS = (*_BYTES, "I16", "U16", "I32", "U32", "I64", "U64")
-# Old checkpoints hold masks as bytes under such names.
+# Old checkpoints hold masks as bytes, under names with these ends.
 _MASKS = (".bias", ".masked_bias")
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the base model's weights, sorted by name.
+    """Returns the files that hold the base model's weights, sorted by name.
 
-    Raises InputError where there are none, naming what there is instead, and for an index that names a file that is
-    missing or is no plain name.
+    Raises:
+        InputError: There are none (the error names what there is instead), or an index names a file that is missing or
+            whose name is no plain file name.
     """
     explicit = _explicit(folder)
     for name in (explicit,) if explicit else CHOICES:
@@ -72,12 +75,12 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def shards(folder: Path, index: str) -> list[Path]:
-    """The files that an index names, sorted."""
+    """Returns the files that an index names, sorted. Raises InputError as `weight_files` does."""
     path = folder / index
     listed = field(read_json(path), path, "weight_map", dict)
     ending = ".safetensors" if index.endswith(INDEX.removeprefix("model")) else ".bin"
     for tensor, file in listed.items():
-        # Nothing that could lead to another folder, on any system.
+        # The name must not lead to another folder, on any system.
         if not isinstance(file, str) or not file.endswith(ending) or file.startswith(".") or set(file) & set("/\\:\0"):
             raise InputError(
                 f"{path}: field 'weight_map': tensor {tensor[:200]!r}: expected the name of a {ending} file in this "
@@ -92,15 +95,16 @@ def shards(folder: Path, index: str) -> list[Path]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Digest of the base model's weights: of sorted (name, sha256) of the files that hold them.
+    """Returns the digest of the base model's weights: of sorted (name, sha256) of the files that hold them.
 
-    Raises InputError as `weight_files` does.
+    Raises:
+        InputError: See `weight_files`.
     """
     return _digest(weight_files(folder))
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """Digest of what makes up an adapter's checkpoint, its configs and tensors: of sorted (name, sha256)."""
+    """Returns the digest of an adapter's checkpoint, its configs and tensors: of sorted (name, sha256) of the files."""
     return _digest(folder / name for name in sorted(ADAPTER_FILES) if present(folder / name))
 
 
@@ -112,8 +116,11 @@ def _digest(files: Iterable[Path]) -> str:
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """The base model's config. Raises InputError, also for a folder that holds an adapter alone, and for counts that no
-    model has."""
+    """Returns the base model's config.
+
+    Raises:
+        InputError: The config cannot be read, the folder holds an adapter only, or a count is larger than in any model.
+    """
     if not present(folder / CONFIG) and present(folder / ADAPTER_CONFIG):
         raise InputError(
             f"model {folder}: expected a base model ({CONFIG}), found an adapter ({ADAPTER_CONFIG}), which belongs to "
@@ -125,17 +132,20 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 
 def adapter_beside(folder: Path) -> bool:
-    """Whether an adapter lies in the model's folder, which is no part of the base model."""
+    """Returns whether a model's folder holds an adapter as well, which is not part of the base model."""
     return present(folder / CONFIG) and present(folder / ADAPTER_CONFIG)
 
 
 def refuse_quantized(folder: Path, config: Mapping[str, Any], *, types: bool = True) -> None:
-    """Raise InputError for a base model whose config, or whose weights, are quantized. config: of `config.json`.
+    """Raises InputError for a base model with quantized weights.
 
-    types: by the types of the weights too, not by their names alone.
+    Args:
+        folder: The model's folder.
+        config: Content of config.json.
+        types: Whether to look at the types of the weights too, and not only at names.
     """
     path = folder / CONFIG
-    # Models of models have a config in a config.
+    # Models that consist of several models have configs in their config.
     nested = [value for value in config.values() if isinstance(value, Mapping)]
     for place, entry in ((place, entry) for place in (config, *nested) for entry in _QUANTIZED_FIELDS):
         if settings := place.get(entry):
@@ -157,13 +167,13 @@ def refuse_quantized(folder: Path, config: Mapping[str, Any], *, types: bool = T
 
 
 def quantized_name(names: Iterable[str]) -> str | None:
-    """The first name that only a quantizer gives, or None."""
+    """Returns the first name that only a quantizer gives; None if there is none."""
     return next((name for name in names if name.endswith(_QUANTIZED_NAMES) or _QUANTIZED_STATE in name), None)
 
 
 def _quantized_tensor(tensors: Mapping[str, Entry]) -> str | None:
     for name, entry in tensors.items():
-        # Masks and positions are integers too, weights of layers are not.
+        # Masks and positions are integers as well; weights of layers are not.
         in_bytes = entry.dtype in _BYTES and not name.endswith(_MASKS)
         if entry.dtype.startswith(_NARROW) or in_bytes or (entry.dtype in _INTEGERS and name.endswith(".weight")):
             return name
@@ -171,10 +181,8 @@ def _quantized_tensor(tensors: Mapping[str, Entry]) -> str | None:
 
 
 def _explicit(folder: Path) -> str | None:
-    """The file that the config names, where it does."""
-    if not present(folder / CONFIG):
-        return None
-    name: str | None = field(read_json(folder / CONFIG), folder / CONFIG, "transformers_weights", str, None)
+    """Returns the name of the weight file that the config states; None if it states none."""
+    name: str | None = field(optional_json(folder / CONFIG), folder / CONFIG, "transformers_weights", str, None)
     endings = (".safetensors", ".safetensors.index.json")
     if name is not None and (not name.endswith(endings) or name.startswith(".") or set(name) & set("/\\:\0")):
         raise InputError(

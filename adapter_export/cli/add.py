@@ -10,12 +10,15 @@ import click
 
 from adapter_export.cli.options import (
     Command,
+    adapters_option,
+    bundle_option,
     debug_option,
     emit,
     follow_links_option,
     json_option,
     labels_option,
     lock_timeout_option,
+    task_option,
 )
 from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
@@ -27,21 +30,9 @@ Example:
 
 
 @click.command("add", cls=Command, epilog=EXAMPLE)
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Swappable bundle to add to.")
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    required=True,
-    metavar="NAME=DIR",
-    help="PEFT or AdapterHub folder; repeatable.",
-)
-@click.option(
-    "--task",
-    default="auto",
-    show_default=True,
-    help="auto takes the bundle's; features, for a bundle of features, leaves task heads out.",
-)
+@bundle_option("Swappable bundle to add to.")
+@adapters_option("PEFT or AdapterHub folder; repeatable.", required=True)
+@task_option("auto takes the bundle's; features, for a bundle of features, leaves task heads out.")
 @labels_option
 @lock_timeout_option
 @follow_links_option

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, Invocation, debug_option, emit, force_option, json_option
+from adapter_export.cli.options import (
+    PATH,
+    Command,
+    bundle_option,
+    debug_option,
+    emit,
+    force_option,
+    json_option,
+    provider_option,
+    quiet_unless_debug,
+)
+from adapter_export.cli.progress import bar
 from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError, OutputExists
-from adapter_export.providers import Provider
-from adapter_export.terminal import console, visible
+from adapter_export.terminal import visible
 
 EXAMPLE = """\
 Examples:
@@ -27,8 +35,8 @@ _MEGABYTE = 1e6
 
 
 @click.command("bench", cls=Command, epilog=EXAMPLE)
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to measure.")
-@click.option("--against", type=click.Path(path_type=Path), help="Another bundle, measured in the same rounds.")
+@bundle_option("Bundle folder to measure.")
+@click.option("--against", type=PATH, help="Another bundle, measured in the same rounds.")
 @click.option(
     "--batch", "batches", multiple=True, type=int, default=(1, 8), show_default=True, help="Rows; repeatable."
 )
@@ -44,8 +52,8 @@ _MEGABYTE = 1e6
     help="Time for each batch and length.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads of an operator; all cores, if not given.")
-@click.option("--provider", default="cpu", show_default=True, type=click.Choice(Provider.words()), help="Where to run.")
-@click.option("--html", type=click.Path(path_type=Path), help="Also write a page with plots.")
+@provider_option
+@click.option("--html", type=PATH, help="Also write a page with plots.")
 @force_option
 @json_option
 @debug_option
@@ -57,15 +65,13 @@ def command(bundle: Path, against: Path | None, html: Path | None, force: bool, 
     """
     from adapter_export.bench.page import page
     from adapter_export.bench.report import as_dict, bench
-    from adapter_export.bench.settings import Settings
+    from adapter_export.bench.settings import BenchSettings
     from adapter_export.outputs.files import atomic_file
-    from adapter_export.runtime.provider import quiet_log
 
     _check_page(html, force)
-    chosen = Settings(**settings)
-    if not click.get_current_context().ensure_object(Invocation).debug:
-        quiet_log()
-    with _progress() as progress:
+    chosen = BenchSettings(**settings)
+    quiet_unless_debug()
+    with bar("measuring") as progress:
         result = as_dict(bench(bundle, against, chosen, progress))
     if html is not None:
         atomic_file(html, visible(page(result)).encode())
@@ -159,16 +165,3 @@ def _memory(of: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr where that is a terminal; else nothing."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("measuring", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -21,7 +21,7 @@ _NEW_TOKENS = 128
 
 
 @dataclass(frozen=True)
-class Request:
+class TextRequest:
     """where: how errors name it. given: what its result repeats, `text`, or in a chat `messages`."""
 
     where: str
@@ -30,16 +30,16 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TokenizedRequest:
     """A request as tokens. seed: of its own, None when there is none."""
 
-    request: Request
+    request: TextRequest
     tokens: list[int]
     seed: int | None
 
 
 def write(
-    session: AdapterSession, requests: Sequence[Request], settings: Mapping[str, Any], *, chat: bool, streamed: bool
+    session: AdapterSession, requests: Sequence[TextRequest], settings: Mapping[str, Any], *, chat: bool, streamed: bool
 ) -> list[dict[str, Any]]:
     """Generate for each request, one result each; all are checked before anything runs. request i has the seed + i.
 
@@ -54,14 +54,14 @@ def write(
     texts = PromptTexts(session.bundle)
     seed = settings.get("seed")
     prompts = [
-        Prompt(request, _tokens(session, texts, request, chat), None if seed is None else seed + index)
+        TokenizedRequest(request, _tokens(session, texts, request, chat), None if seed is None else seed + index)
         for index, request in enumerate(requests)
     ]
     settings = {**settings, "max_new_tokens": _new_tokens(session, prompts, settings.get("max_new_tokens"))}
     return (_show if streamed else _complete)(session, texts, prompts, settings)
 
 
-def _tokens(session: AdapterSession, texts: PromptTexts, request: Request, chat: bool) -> list[int]:
+def _tokens(session: AdapterSession, texts: PromptTexts, request: TextRequest, chat: bool) -> list[int]:
     from adapter_export.runtime.generation.chat import render_chat
 
     try:
@@ -75,7 +75,7 @@ def _tokens(session: AdapterSession, texts: PromptTexts, request: Request, chat:
         raise InputError(f"{request.where}: {error}") from None
 
 
-def _new_tokens(session: AdapterSession, prompts: Sequence[Prompt], wanted: int | None) -> int:
+def _new_tokens(session: AdapterSession, prompts: Sequence[TokenizedRequest], wanted: int | None) -> int:
     from adapter_export.runtime.generation.prepare import check_room, positions_taken
 
     limit = session.manifest.longest_text
@@ -89,7 +89,7 @@ def _new_tokens(session: AdapterSession, prompts: Sequence[Prompt], wanted: int 
 
 
 def _complete(
-    session: AdapterSession, texts: PromptTexts, prompts: Sequence[Prompt], settings: Mapping[str, Any]
+    session: AdapterSession, texts: PromptTexts, prompts: Sequence[TokenizedRequest], settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     results: dict[int, dict[str, Any]] = {}
     adapters = [prompt.request.adapter for prompt in prompts]
@@ -108,7 +108,7 @@ def _complete(
 
 
 def _show(
-    session: AdapterSession, texts: PromptTexts, prompts: Sequence[Prompt], settings: Mapping[str, Any]
+    session: AdapterSession, texts: PromptTexts, prompts: Sequence[TokenizedRequest], settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Token by token on stdout; with a heading each when there are several."""
     results = []
@@ -131,7 +131,7 @@ def _show(
     return results
 
 
-def _before(session: AdapterSession, prompt: Prompt) -> list[int]:
+def _before(session: AdapterSession, prompt: TokenizedRequest) -> list[int]:
     """Tokens that the new ones follow: the answer of an encoder-decoder stands alone."""
     return prompt.tokens if session.manifest.encoder is None else []
 
@@ -141,7 +141,9 @@ def _heading(given: Mapping[str, Any]) -> str:
     return " ".join(text.split())
 
 
-def _result(session: AdapterSession, prompt: Prompt, text: str, tokens: int, finish: str | None) -> dict[str, Any]:
+def _result(
+    session: AdapterSession, prompt: TokenizedRequest, text: str, tokens: int, finish: str | None
+) -> dict[str, Any]:
     return {
         **prompt.request.given,
         "adapter": ran_with(session, prompt.request.adapter),

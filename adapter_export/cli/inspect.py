@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, json_option
+from adapter_export.cli.options import PATH, Command, debug_option, emit, json_option
 from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError
 from adapter_export.terminal import visible
@@ -21,7 +21,7 @@ Example:
 
 
 @click.command("inspect", cls=Command, epilog=EXAMPLE)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @json_option
 @debug_option
 def command(path: Path, as_json: bool) -> None:

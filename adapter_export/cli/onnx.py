@@ -8,16 +8,21 @@ from typing import Any
 
 import click
 
+from adapter_export.bundle.manifest import SLOTS
 from adapter_export.bundle.modes import Binding, Mode
 from adapter_export.bundle.precision import Fusion, Precision, Quantization
 from adapter_export.cli.options import (
     Command,
+    adapters_option,
     debug_option,
     emit,
     follow_links_option,
     force_option,
     json_option,
     labels_option,
+    model_option,
+    output_option,
+    task_option,
 )
 from adapter_export.cli.progress import stages
 from adapter_export.cli.table import print_table
@@ -31,8 +36,8 @@ Example:
 
 
 @click.command("onnx", cls=Command, epilog=EXAMPLE)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Base model folder.")
-@click.option("--adapter", "adapters", multiple=True, metavar="NAME=DIR", help="PEFT or AdapterHub folder; repeatable.")
+@model_option("Base model folder.")
+@adapters_option("PEFT or AdapterHub folder; repeatable.")
 @click.option(
     "--mode",
     required=True,
@@ -40,13 +45,8 @@ Example:
     help="merged: folded into the weights (IA3), or no adapter at all. embedded: one adapter, constant. swappable: "
     "many, chosen per run. bank: many, chosen per row of a batch.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
-@click.option(
-    "--task",
-    default="auto",
-    show_default=True,
-    help="auto takes the adapters' task, else the model's; features leaves task heads out.",
-)
+@output_option("Bundle folder to write.")
+@task_option("auto takes the adapters' task, else the model's; features leaves task heads out.")
 @click.option("--no-cache", is_flag=True, help="Decoders: a scoring graph without a key-value cache.")
 @click.option("--no-tokenizer", is_flag=True, help="Leave the tokenizer out: the bundle takes token ids alone.")
 @click.option(
@@ -79,7 +79,7 @@ Example:
 )
 @click.option(
     "--slots",
-    default=64,
+    default=SLOTS,
     show_default=True,
     type=click.IntRange(min=1),
     help="Mode bank: adapters that a runtime holds in memory at once.",

@@ -3,7 +3,7 @@
 A command module reads:
 
     @click.command("merge", cls=Command, epilog=EXAMPLE)
-    @click.option("--model", required=True, type=click.Path(path_type=Path))
+    @model_option("Base model folder.")
     @force_option
     @json_option
     @debug_option
@@ -23,6 +23,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
+
+from adapter_export.outputs.lock import LOCK_TIMEOUT
+from adapter_export.providers import Provider
+
+# The type of options that are paths.
+PATH = click.Path(path_type=Path)
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class ExitCode(IntEnum):
@@ -69,12 +77,51 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool
         ctx.ensure_object(Invocation).debug = True
 
 
+def bundle_option(text: str = "Bundle folder.") -> Decorator:
+    """The option --bundle, of a bundle that is there already. text: its help."""
+    return click.option("--bundle", required=True, type=PATH, help=text)
+
+
+def model_option(text: str, *, required: bool = True) -> Decorator:
+    """The option --model, of a base model's folder. text: its help."""
+    return click.option("--model", required=required, type=PATH, help=text)
+
+
+def output_option(text: str) -> Decorator:
+    """The option --output, of a folder to write. text: its help."""
+    return click.option("--output", required=True, type=PATH, help=text)
+
+
+def adapters_option(text: str, *, metavar: str = "NAME=DIR", required: bool = False) -> Decorator:
+    """The option --adapter, which can be given several times. text: its help. metavar: what its values look like."""
+    return click.option("--adapter", "adapters", multiple=True, required=required, metavar=metavar, help=text)
+
+
+def task_option(text: str) -> Decorator:
+    """The option --task, of commands that find the task by themselves. text: its help."""
+    return click.option("--task", default="auto", show_default=True, help=text)
+
+
+provider_option = click.option(
+    "--provider",
+    default=Provider.CPU.value,
+    show_default=True,
+    type=click.Choice(Provider.words()),
+    help="Where to run.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace what the output folder already holds.")
 follow_links_option = click.option(
     "--follow-links",
     is_flag=True,
     help="Let links in the folders of --model and --adapter lead out of them; otherwise such links are refused.",
+)
+lock_timeout_option = click.option(
+    "--lock-timeout",
+    type=click.FloatRange(0),
+    default=LOCK_TIMEOUT,
+    show_default=True,
+    help="Seconds to wait for another command that writes the bundle.",
 )
 labels_option = click.option(
     "--labels",
@@ -93,6 +140,14 @@ debug_option = click.option(
     callback=_remember_debug,
     help="Show the traceback of an error.",
 )
+
+
+def quiet_unless_debug() -> None:
+    """Keeps ONNX Runtime's own log lines off stderr, unless the command was given --debug."""
+    from adapter_export.runtime.provider import quiet_log
+
+    if not click.get_current_context().ensure_object(Invocation).debug:
+        quiet_log()
 
 
 def emit(result: Mapping[str, Any], as_json: bool, human: Callable[[Mapping[str, Any]], None]) -> None:
@@ -117,14 +172,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
-
-
-# Seconds, as in `add_adapter`, which is imported only when it runs.
-LOCK_TIMEOUT = 60.0
-lock_timeout_option = click.option(
-    "--lock-timeout",
-    type=click.FloatRange(0),
-    default=LOCK_TIMEOUT,
-    show_default=True,
-    help="Seconds to wait for another command that writes the bundle.",
-)

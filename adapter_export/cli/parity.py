@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -12,15 +9,18 @@ import click
 from adapter_export.cli.options import (
     Command,
     ExitCode,
-    Invocation,
+    adapters_option,
+    bundle_option,
     debug_option,
     emit,
     follow_links_option,
     json_option,
+    model_option,
+    provider_option,
+    quiet_unless_debug,
 )
+from adapter_export.cli.progress import bar
 from adapter_export.naming import parse_adapters
-from adapter_export.providers import Provider
-from adapter_export.terminal import console
 
 EXAMPLE = """\
 Example:
@@ -32,15 +32,9 @@ Exit code: 0 all of it passed, 1 something failed or is inconclusive, 2 bad inpu
 
 
 @click.command("parity", cls=Command, epilog=EXAMPLE)
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to judge.")
-@click.option("--model", type=click.Path(path_type=Path), help="Base model folder it was made from.")
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    metavar="NAME=DIR",
-    help="Checkpoint folder of an adapter of the bundle; one for each that has no --reference.",
-)
+@bundle_option("Bundle folder to judge.")
+@model_option("Base model folder it was made from.", required=False)
+@adapters_option("Checkpoint folder of an adapter of the bundle; one for each that has no --reference.")
 @click.option(
     "--reference",
     "references",
@@ -49,7 +43,7 @@ Exit code: 0 all of it passed, 1 something failed or is inconclusive, 2 bad inpu
     help="Record of what an adapter computes, by the library that trained it (see `adapter-export reference`).",
 )
 @click.option("--require-witness", is_flag=True, help="Exit with 1 where a pass rests on our own reading alone.")
-@click.option("--provider", default="cpu", show_default=True, type=click.Choice(Provider.words()), help="Where to run.")
+@provider_option
 @follow_links_option
 @json_option
 @debug_option
@@ -75,11 +69,9 @@ def command(
     from adapter_export.parity.criteria.judge import Verdict
     from adapter_export.parity.report import as_dict, print_report
     from adapter_export.parity.run import check_parity
-    from adapter_export.runtime.provider import quiet_log
 
-    if not ctx.ensure_object(Invocation).debug:
-        quiet_log()
-    with _progress() as progress:
+    quiet_unless_debug()
+    with bar("judging cases") as progress:
         report = check_parity(
             bundle,
             model,
@@ -92,16 +84,3 @@ def command(
     emit(as_dict(report), as_json, lambda _: print_report(report))
     if report.verdict is not Verdict.PASS or (require_witness and not report.witnessed):
         ctx.exit(ExitCode.PARITY)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr where that is a terminal; else nothing."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("judging cases", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

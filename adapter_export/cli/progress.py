@@ -1,4 +1,4 @@
-"""What a long command is doing: on a terminal a line that changes, elsewhere a line a stage once it takes long."""
+"""Progress of long commands, on stderr: names of stages, and bars that count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ PATIENCE = 15.0
 
 @contextmanager
 def stages(command: str) -> Iterator[Callable[[str], None]]:
-    """Gives a function that is called with what begins now (`tracing model.onnx`); all of it goes to stderr."""
+    """Shows which stage of a command runs: on a terminal a line that changes, elsewhere one a stage if it takes long.
+
+    Args:
+        command: The name of the command.
+
+    Yields:
+        A function to call with what begins now (`tracing model.onnx`).
+    """
     if sys.stderr.isatty():
         with console(stderr=True).status(command) as status:
             yield lambda text: status.update(visible(f"{command}: {text}", lines=False))
@@ -41,3 +48,23 @@ def stages(command: str) -> Iterator[Callable[[str], None]]:
         yield begin
     finally:
         timer.cancel()
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar where stderr is a terminal, and nothing elsewhere.
+
+    Args:
+        title: What is counted, to the left of the bar.
+
+    Yields:
+        A function to call with how many are done, and how many there are.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console(stderr=True), transient=True) as shown:
+        task = shown.add_task(title, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

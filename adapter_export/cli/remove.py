@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, json_option, lock_timeout_option
+from adapter_export.cli.options import (
+    Command,
+    adapters_option,
+    bundle_option,
+    debug_option,
+    emit,
+    json_option,
+    lock_timeout_option,
+)
 
 EXAMPLE = """\
 Example:
@@ -17,8 +25,8 @@ Example:
 
 
 @click.command("remove", cls=Command, epilog=EXAMPLE)
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle of mode swappable or bank.")
-@click.option("--adapter", "adapters", multiple=True, required=True, metavar="NAME", help="Its name; repeatable.")
+@bundle_option("Bundle of mode swappable or bank.")
+@adapters_option("Its name; repeatable.", metavar="NAME", required=True)
 @lock_timeout_option
 @json_option
 @debug_option

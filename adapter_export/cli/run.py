@@ -11,11 +11,20 @@ import click
 from adapter_export import tasks
 from adapter_export.checkpoints.problem_types import MULTI, REGRESSION
 from adapter_export.cli.batches import BATCH, batches, ran_with
-from adapter_export.cli.completions import Request, write
-from adapter_export.cli.options import Command, Invocation, debug_option, emit, json_option
+from adapter_export.cli.completions import TextRequest, write
+from adapter_export.cli.options import (
+    PATH,
+    Command,
+    adapters_option,
+    bundle_option,
+    debug_option,
+    emit,
+    json_option,
+    provider_option,
+    quiet_unless_debug,
+)
 from adapter_export.cli.table import print_table
 from adapter_export.errors import InputError
-from adapter_export.providers import Provider
 from adapter_export.reading.files import decoded, read_given
 from adapter_export.reading.json_text import NotJson, parse
 from adapter_export.reading.shown import shortened
@@ -43,13 +52,13 @@ _SHOWN = 48
 
 
 @click.command("run", cls=Command, epilog=EXAMPLE)
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder.")
-@click.option("--adapter", "adapters", multiple=True, metavar="NAME", help="Adapter of the bundle; repeatable.")
+@bundle_option()
+@adapters_option("Adapter of the bundle; repeatable.", metavar="NAME")
 @click.option("--text", "texts", multiple=True, help="Text to run; repeatable.")
 @click.option(
     "--input",
     "file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help='Lines of {"text": ...}; a line\'s own "adapter" takes the place of --adapter.',
 )
 @click.option(
@@ -62,7 +71,7 @@ _SHOWN = 48
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw among the best that add up to P.")
 @click.option("--seed", type=click.IntRange(0), help="Draw the same tokens each time; text i has the seed + i.")
 @click.option("--chat", is_flag=True, help='Texts are what a user says; lines may hold "messages" instead.')
-@click.option("--provider", default="cpu", show_default=True, type=click.Choice(Provider.words()), help="Where to run.")
+@provider_option
 @click.option(
     "--expect-sha256",
     metavar="DIGEST",
@@ -87,7 +96,6 @@ def command(
     token by token (without a cache in its graph: its most probable next tokens).
     """
     from adapter_export.runtime.generation.prepare import generates
-    from adapter_export.runtime.provider import quiet_log
     from adapter_export.runtime.session import AdapterSession
     from adapter_export.runtime.text import TextEncoder
 
@@ -96,8 +104,7 @@ def command(
     requests = list(_requests(texts, file, adapters or (None,), chat))
     if not requests:
         raise InputError(f"{file}: expected lines with texts, found none")
-    if not click.get_current_context().ensure_object(Invocation).debug:
-        quiet_log()
+    quiet_unless_debug()
     settings = {name: value for name, value in settings.items() if value is not None}
     with AdapterSession(bundle, provider, expect_sha256=expect_sha256) as session:
         for adapter in dict.fromkeys(request.adapter for request in requests):
@@ -116,9 +123,11 @@ def command(
         emit({**result, "results": results}, as_json, _print)
 
 
-def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | None], chat: bool) -> Iterator[Request]:
+def _requests(
+    texts: Sequence[str], file: Path | None, adapters: Sequence[str | None], chat: bool
+) -> Iterator[TextRequest]:
     if file is None:
-        yield from (Request("--text", {"text": text}, adapter) for text in texts for adapter in adapters)
+        yield from (TextRequest("--text", {"text": text}, adapter) for text in texts for adapter in adapters)
         return
     # `splitlines` would cut at characters (U+2028, U+0085) that JSON lets strings hold.
     lines = decoded(file, read_given(file, _MAX_BYTES), "utf-8-sig").split("\n")
@@ -134,7 +143,7 @@ def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | 
         own = value.get("adapter")
         if own is not None and not isinstance(own, str):
             raise InputError(f"{where}: field 'adapter': expected a string, found {shortened(own)}")
-        yield from (Request(where, given, adapter) for adapter in (adapters if own is None else (own,)))
+        yield from (TextRequest(where, given, adapter) for adapter in (adapters if own is None else (own,)))
 
 
 def _given(where: str, value: Any, chat: bool) -> dict[str, Any]:

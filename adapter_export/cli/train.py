@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import click
 
-from adapter_export.cli.options import Command, debug_option, emit, follow_links_option, force_option, json_option
+from adapter_export.cli.options import (
+    PATH,
+    Command,
+    debug_option,
+    emit,
+    follow_links_option,
+    force_option,
+    json_option,
+    model_option,
+    output_option,
+)
 from adapter_export.methods import registry
 
 EXAMPLE = """
@@ -28,8 +37,6 @@ seq2seq-lm reads text and learns label, or prompt and completion.
 On two processes (or GPUs), with the same result:
   torchrun --nproc-per-node 2 -m adapter_export train ...
 """
-
-_PATH = click.Path(path_type=Path)
 
 
 def _method_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,12 +57,12 @@ def _method_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("train", cls=Command, epilog=EXAMPLE)
-@click.option("--model", required=True, type=_PATH, help="Folder of the base model; its weights stay as they are.")
+@model_option("Folder of the base model; its weights stay as they are.")
 @click.option("--method", required=True, help=f"Kind of adapter: {' or '.join(registry.names())}.")
 @click.option("--task", required=True, help="text-classification, causal-lm or seq2seq-lm.")
-@click.option("--train", required=True, type=_PATH, help="Training data: csv, tsv, jsonl or parquet.")
-@click.option("--eval", type=_PATH, help="Evaluation data, likewise; reported after each epoch.")
-@click.option("--output", required=True, type=_PATH, help="Folder for the adapter.")
+@click.option("--train", required=True, type=PATH, help="Training data: csv, tsv, jsonl or parquet.")
+@click.option("--eval", type=PATH, help="Evaluation data, likewise; reported after each epoch.")
+@output_option("Folder for the adapter.")
 @click.option("--text-column", metavar="NAME", help="Column with what is read.  [default: text, prompt or messages]")
 @click.option(
     "--label-column",

@@ -26,7 +26,6 @@ from adapter_export.bundle.manifest import (
 from adapter_export.bundle.modes import Binding, Mode
 from adapter_export.bundle.no_adapter import stored_tensors
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.problem_types import stated
 from adapter_export.export.checking import contrib_operators
 from adapter_export.export.genai import write_genai_config
@@ -38,6 +37,7 @@ from adapter_export.export.saving import save_graphs
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
 from adapter_export.hub import source_of
+from adapter_export.reading.hashes import sha256
 from adapter_export.tokenizer import write_tokenizer
 
 

@@ -13,12 +13,11 @@ from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.manifest import MOST_SLOTS, SLOTS, Manifest
 from adapter_export.bundle.modes import Binding, Mode
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
 from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.checkpoints.safetensors_header import read_header
-from adapter_export.checkpoints.told import choose_task, told
+from adapter_export.checkpoints.stated_task import choose_task, stated_task
 from adapter_export.checkpoints.weights import model_config, weight_files
 from adapter_export.errors import InputError
 from adapter_export.export.bundle import write_bundle
@@ -32,6 +31,7 @@ from adapter_export.hub import local
 from adapter_export.injection import with_heads
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.folder import output_folder, require_space
+from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.tokenizer import exportable_tokenizer
@@ -98,7 +98,9 @@ def export_onnx(
         checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
         check_given(labels, adapters)
         config = model_config(folder)
-        found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
+        found = choose_task(
+            task, {name: stated_task(checkpoint, config) for name, checkpoint in checkpoints.items()}, config
+        )
         say = progress or (lambda text: None)
         say("reading the tokenizer")
         texts = exportable_tokenizer(folder) if tokenizer else None
@@ -154,12 +156,16 @@ def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) ->
     """The adapter without sites that no output reads, as those of a pooling layer that a task's class runs past: their
     tensors have no place in the graphs. All of them stay where none has one, for an error that says so."""
     known = {tensor.rpartition(".")[0] for graph in graphs.values() for info in graph.sites for tensor in info.tensors}
-    kept = {site: block for site, block in adapter.blocks.items() if f"{site.name}.{block.operator.slug}" in known}
-    if not kept or len(kept) == len(adapter.blocks):
+    kept = {
+        site: site_adapter
+        for site, site_adapter in adapter.sites.items()
+        if f"{site.name}.{site_adapter.operator.slug}" in known
+    }
+    if not kept or len(kept) == len(adapter.sites):
         return adapter
-    idle = ", ".join(site.name for site in adapter.blocks if site not in kept)
+    idle = ", ".join(site.name for site in adapter.sites if site not in kept)
     _log.warning("adapter %s: no output of the graph reads %s: left out, without effect", name, idle)
-    return replace(adapter, blocks=kept)
+    return replace(adapter, sites=kept)
 
 
 def _check_generation(folder: Path, base: BaseModel, cache: bool) -> None:

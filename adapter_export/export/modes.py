@@ -144,14 +144,14 @@ def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
     sites: dict[Site, list[Operator]] = {}
     owners: dict[tuple[str, str], Site] = {}
     for adapter in adapters:
-        for site, block in adapter.blocks.items():
-            other = owners.setdefault((site.name, block.operator.op_type), site)
+        for site, site_adapter in adapter.sites.items():
+            other = owners.setdefault((site.name, site_adapter.operator.op_type), site)
             if other != site:
                 raise InputError(
                     f"site {site.name}: one adapter reads {site.reads}, another {other.reads}; export them as bundles "
                     "of their own"
                 )
             stack = sites.setdefault(site, [])
-            if block.operator not in stack:
-                stack.append(block.operator)
+            if site_adapter.operator not in stack:
+                stack.append(site_adapter.operator)
     return {site: sorted(stack, key=lambda operator: operator.op_type) for site, stack in sites.items()}

@@ -13,8 +13,8 @@ from adapter_export import tasks
 from adapter_export.architectures.positions import longest_text
 from adapter_export.architectures.registry import facts
 from adapter_export.basemodel import BaseModel
-from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
+from adapter_export.reading.json_files import optional_json
 
 if TYPE_CHECKING:
     import torch

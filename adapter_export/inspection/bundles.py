@@ -1,4 +1,4 @@
-"""A bundle by its manifest, and whether its files are still those the manifest was written for."""
+"""Describes a bundle by its manifest, and compares its files with the manifest."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 from adapter_export.bundle.manifest import Manifest, TensorInfo, read_manifest
 from adapter_export.bundle.unlisted import unlisted
-from adapter_export.checkpoints.files import sha256
 from adapter_export.inspection.tensors import Tensor, families, grouped
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.reading.files import present, size_of
+from adapter_export.reading.hashes import sha256
 
-# What a file of the bundle can be, against the manifest.
+# The possible results of comparing a file of the bundle with the manifest.
 OK, CHANGED, MISSING, UNLISTED = "ok", "changed", "missing", "not listed"
 
 
 def describe_bundle(folder: Path) -> dict[str, Any]:
+    """Returns a description of the bundle in `folder`, as plain values."""
     manifest = read_manifest(folder)
     return {
         "kind": "bundle",
@@ -65,7 +66,7 @@ def _boundary(name: str, info: TensorInfo) -> dict[str, Any]:
 
 
 def _sites(manifest: Manifest) -> list[dict[str, Any]]:
-    """Sites that differ in numbers only, with the same operator, are one entry."""
+    """Returns one entry for all sites with the same operator whose names differ in numbers only."""
     operators: dict[tuple[str, str | None, str], list[str]] = {}
     for site in manifest.sites:
         operators.setdefault((site.port, site.method, site.op_type), []).append(site.module)

@@ -1,4 +1,4 @@
-"""`adapter-export inspect`: what a path holds, recognised by its content."""
+"""`adapter-export inspect`: describes what a path holds. The kind is recognised by the content."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ _FILES = {ADAPTER_SUFFIX: describe_adapter_file, ".onnx": describe_onnx}
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What `path` holds, as plain values; `kind` says what it is. No model is loaded, no torch is imported.
+    """Describes what a path holds. No model is loaded, and torch is not imported.
 
-    Raises InputError for a path that is nothing known here, and for one that is broken.
+    Args:
+        path: A folder or a file.
+
+    Returns:
+        Plain values. `kind` says what the path holds.
+
+    Raises:
+        InputError: The path holds nothing that is known here, or something broken.
     """
     target = Path(path)
     if target.is_dir():
@@ -33,5 +40,5 @@ def describe(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{target}: no such file or folder")
     if target.suffix not in _FILES:
         raise InputError(f"{target}: expected a folder, or a file ending in {' or '.join(_FILES)}")
-    # The user names the file itself: it may be a link to anywhere.
+    # The user named this file, so it may be a link to anywhere.
     return {"path": target, **_FILES[target.suffix](Path(os.path.realpath(target)))}

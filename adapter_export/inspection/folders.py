@@ -1,4 +1,6 @@
-"""Adapter checkpoints and model folders, by their configs and the headers of their tensor files; nothing is loaded."""
+"""Describes adapter folders and model folders by their configs and the headers of their tensor files. Nothing is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ from adapter_export import tasks
 from adapter_export.checkpoints import own
 from adapter_export.checkpoints.adapterhub import reading as adapterhub
 from adapter_export.checkpoints.codecs import codecs
-from adapter_export.checkpoints.files import optional_json, read_json, sha256
 from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.checkpoints.weights import CHOICES, CONFIG, adapter_beside, weight_files, weights_sha256
@@ -18,19 +19,23 @@ from adapter_export.errors import InputError
 from adapter_export.inspection.tensors import Tensor, families, grouped, total
 from adapter_export.outputs.ownership import SIDECAR
 from adapter_export.reading.files import present, size_of
+from adapter_export.reading.hashes import sha256
+from adapter_export.reading.json_files import optional_json, read_json
 
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", CONFIG
-# Settings worth a line, of PEFT's config and of AdapterHub's.
+# The settings that are shown, of PEFT's config and of AdapterHub's.
 _PEFT_SETTINGS = ("task_type", "target_modules", "feedforward_modules", "modules_to_save", "r", "lora_alpha")
 _HUB_SETTINGS = ("mh_adapter", "output_adapter", "original_ln_before", "non_linearity", "reduction_factor", "scaling")
 
-# What is told of a base model that lies in an adapter's folder.
+# The fields that are shown of a base model in an adapter's folder.
 _BESIDE = ("model_type", "architectures", "task", "weights_sha256")
 _MODEL_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "dtype", "problem_type")
 
 
 def describe_adapter(folder: Path) -> dict[str, Any]:
-    """An adapter folder as PEFT or AdapterHub write it, also of a method this project cannot load."""
+    """Returns a description of an adapter folder of PEFT or AdapterHub, also of a method that this project cannot
+    load.
+    """
     config = read_json(folder / ADAPTER_CONFIG)
     sidecar = optional_json(folder / SIDECAR)
     if "peft_type" in config:
@@ -67,7 +72,7 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
             "format": "adapterhub",
             "method": adapterhub.method_of(inner),
             "base_model": config.get("model_name"),
-            "task": sidecar.get("task") or adapterhub.task_told(head),
+            "task": sidecar.get("task") or adapterhub.task_stated(head),
             "labels": sidecar.get("labels") or (list(label2id) if label2id else None),
             "problem_type": sidecar.get("problem_type"),
             "settings": _settings(inner, _HUB_SETTINGS),
@@ -75,7 +80,7 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
         names = ("adapter.safetensors", "pytorch_adapter.bin", "model_head.safetensors", "pytorch_model_head.bin")
         files = [folder / name for name in names if present(folder / name)]
     base = {"base_sha256": sidecar["base_sha256"]} if sidecar.get("base_sha256") else {}
-    # The two are apart everywhere else: `--model` of this folder is the model without the adapter.
+    # All commands treat the two as separate: `--model` with this folder means the model without the adapter.
     model: dict[str, Any] = {}
     if adapter_beside(folder):
         beside = describe_model(folder)
@@ -88,7 +93,7 @@ def _is_known(peft_type: object) -> bool:
 
 
 def describe_model(folder: Path) -> dict[str, Any]:
-    """A model folder, and what was merged into it."""
+    """Returns a description of a model folder, and of the adapters that were merged into it."""
     config = read_json(folder / MODEL_CONFIG)
     merged = optional_json(folder / SIDECAR).get("merged")
     files = _weight_files(folder)
@@ -110,7 +115,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
-    """The base model's own weights; none where they are of a kind that is not read."""
+    """Returns the base model's own weight files; none if they are of a kind that is not read."""
     try:
         return weight_files(folder)
     except InputError:
@@ -120,7 +125,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _merged(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of a merge's receipt, the names of its tensors in short."""
+    """Returns an entry of a merge's receipt, with the names of its tensors shortened."""
     keys = ("name", "method", "source_format", "adapter_sha256", "base_sha256", "dtype", "head", "project_version")
     changed = entry.get("changed")
     names = families(map(str, changed)) if isinstance(changed, list) else None
@@ -133,7 +138,7 @@ def _weights(files: Iterable[Path]) -> dict[str, Any]:
     readable = True
     for path in files:
         if path.suffix == ".safetensors":
-            # Before the file is hashed: one that is none, of any size, is refused at once.
+            # Before the file is hashed, so that a wrong file is refused at once, whatever its size.
             header = read_header(path)
             tensors += [Tensor(name, entry.dtype, entry.shape) for name, entry in header.tensors.items()]
         else:
@@ -145,6 +150,6 @@ def _weights(files: Iterable[Path]) -> dict[str, Any]:
 
 
 def _settings(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Those of the settings that are there; lists of modules in short."""
+    """Returns those of the settings that the config has. Lists of modules are shortened."""
     found = {name: config[name] for name in names if config.get(name) is not None}
     return {name: families(map(str, value)) if isinstance(value, list) else value for name, value in found.items()}

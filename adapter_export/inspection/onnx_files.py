@@ -1,4 +1,4 @@
-"""Single files: an .onnx graph, without its external data, and an .onnx_adapter."""
+"""Describes single files: an .onnx graph, without its external data, and an .onnx_adapter file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.bundle.adapter_file import MAX_ADAPTER_BYTES, parse_adapter_file
-from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError
 from adapter_export.inspection.tensors import Tensor, grouped, total
 from adapter_export.reading.files import read_bytes, size_of
+from adapter_export.reading.hashes import sha256
 from adapter_export.reading.onnx_files import external_files, read_model
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def describe_adapter_file(path: Path) -> dict[str, Any]:
+    """Returns a description of an .onnx_adapter file, as plain values."""
     content = parse_adapter_file(path, data := read_bytes(path, MAX_ADAPTER_BYTES))
     tensors = [Tensor(name, place.dtype.name, place.shape) for name, place in content.places.items()]
     return {
@@ -32,6 +33,7 @@ def describe_adapter_file(path: Path) -> dict[str, Any]:
 
 
 def describe_onnx(path: Path) -> dict[str, Any]:
+    """Returns a description of an .onnx file, as plain values."""
     model = read_model(path)
     external = external_files(path, model)
     if not model.ir_version or not model.graph.node:

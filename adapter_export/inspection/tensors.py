@@ -1,4 +1,4 @@
-"""Many tensors in few lines: names that differ in numbers only, with the same shape, are one group."""
+"""Shows many tensors in few lines: tensors of one shape whose names differ in numbers only are one group."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# A part of a dotted name that is a number: `encoder.layer.3.output`. Longer ones are no numbers of anything.
+# A part of a dotted name that is a number: `encoder.layer.3.output`. Longer digits are not the number of a layer.
 _NUMBER = re.compile(r"(?<![^.])[0-9]{1,18}(?![^.])")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """Name, dtype and shape of a tensor; a named dim is one that adapters may differ in."""
+    """A tensor.
+
+    Attributes:
+        name: Its name.
+        dtype: Its dtype.
+        shape: Its shape. Adapters may differ in a named dim.
+    """
 
     name: str
     dtype: str
@@ -28,10 +34,14 @@ class Tensor:
 
 
 def grouped(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:
-    """One entry a group: `name` with {0-5} in the place of numbers that differ, count, dtype, shape, parameters."""
+    """Returns one entry for each group of tensors.
+
+    Returns:
+        Entries with `name`, with {0-5} in place of numbers that differ, count, dtype, shape and parameters.
+    """
     groups: dict[tuple[Any, ...], list[Tensor]] = {}
     for tensor in tensors:
-        # A named dim carries the site's name: it tells groups apart by nothing but its numbers.
+        # A named dim contains the site's name, so within a group it may differ in numbers as well.
         dims = tuple(_around(dim) if isinstance(dim, str) else dim for dim in tensor.shape)
         groups.setdefault((_around(tensor.name), tensor.dtype, dims), []).append(tensor)
     return [
@@ -47,13 +57,13 @@ def grouped(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:
 
 
 def total(tensors: Iterable[Tensor]) -> int | None:
-    """Number of values of all of them; None when one has a named dim."""
+    """Returns the number of values of all tensors; None if one has a named dim."""
     counts = [tensor.parameters for tensor in tensors]
     return sum(count for count in counts if count is not None) if None not in counts else None
 
 
 def families(names: Iterable[str]) -> list[str]:
-    """The names, those that differ in numbers only as one."""
+    """Returns the names; names that differ in numbers only become one."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         groups.setdefault(_around(name), []).append(name)
@@ -61,12 +71,12 @@ def families(names: Iterable[str]) -> list[str]:
 
 
 def _around(name: str) -> tuple[str, ...]:
-    """What stands around the numbers of a name."""
+    """Returns the parts of a name before, between and after its numbers."""
     return tuple(_NUMBER.split(name))
 
 
 def collapsed(names: Sequence[str]) -> str:
-    """One name for names that differ in numbers only: `layer.{0-2,5}.output`."""
+    """Returns one name for names that differ in numbers only: `layer.{0-2,5}.output`."""
     columns = zip(*(_NUMBER.findall(name) for name in names), strict=True)
     shown = iter([_ranges({int(number) for number in column}) for column in columns])
     return _NUMBER.sub(lambda _: next(shown), names[0])

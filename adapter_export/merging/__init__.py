@@ -1,5 +1,5 @@
-"""Folds adapters into the weights next to them.
+"""Folds adapters into the weights of a base model.
 
-`merge.merge`, the command, does it file by file without building the model; `model.merge_into` in memory, for an
-export.
+The command `merge.merge` does it file by file, without building the model. An export does it in memory, with
+`model.merge_into`.
 """

@@ -1,4 +1,6 @@
-"""Bytes from file to file by the quickest way the system offers: shared extents, a copy in the kernel, or by hand."""
+"""Copies bytes between files in the fastest way that the system offers: shared extents, a copy in the kernel, or a
+loop.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,20 @@ from pathlib import Path
 from adapter_export.errors import InputError
 from adapter_export.reading.files import open_raw
 
-# Linux, <linux/fs.h>: let a file share all of another's extents (Btrfs, XFS, bcachefs).
+# Linux, <linux/fs.h>: makes a file share all extents of another (Btrfs, XFS, bcachefs).
 _FICLONE = 0x40049409
-# Bytes at a time: what the kernel copies between two looks at the progress, and what is held in memory otherwise.
+# Bytes that are copied at a time: by the kernel, between two reports of progress; and by a loop, in memory.
 _KERNEL_BYTES = 64 << 20
 _BUFFER_BYTES = 1 << 20
-# The kernel says so where it cannot copy between these two files; anything else is a real error.
+# Errors by which the kernel says that it cannot copy between these two files. Any other is a real error.
 _UNSUPPORTED = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY})
 
-# Told the number of bytes just done.
+# Called with the number of bytes that were just done.
 Tick = Callable[[int], None]
 
 
 def clone(source: FileIO, target: FileIO) -> bool:
-    """Make the empty file `target` share the content of `source`; False where the file system cannot."""
+    """Makes the empty file `target` share the content of `source`. Returns False if the file system cannot do that."""
     if sys.platform != "linux":
         return False
     import fcntl
@@ -38,7 +40,7 @@ def clone(source: FileIO, target: FileIO) -> bool:
 
 
 def can_share(source: Path, folder: Path) -> bool:
-    """Whether a file in `folder` can share the content of `source`."""
+    """Returns whether a file in `folder` can share the content of `source`."""
     probe = folder / ".shared"
     try:
         with open_raw(source) as given, FileIO(probe, "xb") as made:
@@ -48,8 +50,20 @@ def can_share(source: Path, folder: Path) -> bool:
 
 
 def copy_range(source: FileIO, begin: int, target: FileIO, at: int, size: int, tick: Tick) -> None:
-    """Copy `size` bytes from `begin` of one open file to `at` of another. Raises OSError, and InputError for a source
-    that ends before."""
+    """Copies a range of bytes from one open file to another.
+
+    Args:
+        source: The file to read.
+        begin: Where the range begins in `source`.
+        target: The file to write.
+        at: Where the range begins in `target`.
+        size: Number of bytes.
+        tick: Called with the number of bytes, whenever some are done.
+
+    Raises:
+        InputError: `source` ends before the range does.
+        OSError: Reading or writing fails.
+    """
     done = 0
     while done < size:
         copied = _in_kernel(source, begin + done, target, at + done, min(_KERNEL_BYTES, size - done))
@@ -67,7 +81,7 @@ def copy_range(source: FileIO, begin: int, target: FileIO, at: int, size: int, t
 
 
 def read_at(source: FileIO, begin: int, size: int) -> bytes:
-    """Exactly `size` bytes from `begin`. Raises InputError where the file ends before."""
+    """Returns exactly `size` bytes from `begin`. Raises InputError if the file ends before."""
     source.seek(begin)
     chunks: list[bytes] = []
     while size:
@@ -79,7 +93,7 @@ def read_at(source: FileIO, begin: int, size: int) -> bytes:
 
 
 def write_at(target: FileIO, begin: int, content: bytes | memoryview) -> None:
-    """All of `content` from `begin`."""
+    """Writes all of `content`, from `begin`."""
     target.seek(begin)
     view = memoryview(content).cast("B")
     while view:
@@ -91,7 +105,7 @@ def _shrunk(source: FileIO) -> InputError:
 
 
 def _in_kernel(source: FileIO, begin: int, target: FileIO, at: int, size: int) -> int | None:
-    """Bytes copied, or None where the kernel cannot copy between these files."""
+    """Returns the number of bytes copied; None if the kernel cannot copy between these files."""
     if sys.platform != "linux":
         return None
     try:

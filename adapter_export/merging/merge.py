@@ -1,4 +1,4 @@
-"""`adapter-export merge`: a copy of the base model with adapters folded in, made without building the model."""
+"""`adapter-export merge`: writes a copy of the base model with adapters folded in, without building the model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import Any
 
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder
 from adapter_export.checkpoints.folder import check_base, load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
-from adapter_export.checkpoints.told import AUTO, choose_task, told
+from adapter_export.checkpoints.stated_task import AUTO, choose_task, stated_task
 from adapter_export.checkpoints.weights import (
     ADAPTER_CONFIG,
     INDEX,
@@ -27,31 +26,39 @@ from adapter_export.checkpoints.weights import (
 )
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.hub import local, source_of
-from adapter_export.merging.contents import companions
 from adapter_export.merging.copying import Tick, can_share
+from adapter_export.merging.folder_files import companions
 from adapter_export.merging.heads import HeadChange, check_language_head, check_repeated, head_change
-from adapter_export.merging.layout import EXPERT, Layout, read_layout
-from adapter_export.merging.meter import Meter, Progress
+from adapter_export.merging.model_folder import EXPERT, ModelFolder, read_model_folder
 from adapter_export.merging.plan import FilePlan, plan_changes, plan_files
+from adapter_export.merging.progress import Meter, Progress
 from adapter_export.merging.receipt import entry, identify, read_receipt, refuse_repeated
 from adapter_export.merging.stream import copy_file, write_file
-from adapter_export.merging.weights import Weights, read_weights
+from adapter_export.merging.weights import WeightHeaders, read_weight_headers
 from adapter_export.outputs.files import sync, write_json
 from adapter_export.outputs.folder import output_folder, require_space
 from adapter_export.outputs.ownership import SIDECAR, listing
 from adapter_export.reading.files import size_of
+from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.links import follows_links
 
 _log = logging.getLogger(__name__)
 _CONFIG = "config.json"
-# Files written at a time. More only compete for the disk.
+# Number of files that are written at the same time. More would only compete for the disk.
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """output: the merged model's folder. changed: names of the scaled tensors there. head: whether a task head came
-    along. left_out: files of the base model's folder that did not, such as its weights in other formats."""
+    """The result of a merge.
+
+    Attributes:
+        output: Folder of the merged model.
+        changed: Names of the scaled tensors in it.
+        head: Whether a task head was merged too.
+        architecture: Class of the merged model.
+        left_out: Files of the base model's folder that were not copied, such as its weights in other formats.
+    """
 
     output: Path
     changed: tuple[str, ...]
@@ -72,18 +79,28 @@ def merge(
     progress: Progress | None = None,
     follow_links: bool = False,
 ) -> MergeResult:
-    """Write a model folder that `from_pretrained` loads and that computes what base and adapters compute together.
+    """Writes a model folder that `from_pretrained` loads, and that computes what base model and adapters compute
+    together.
 
-    Weights keep their dtype: W' = round(float64(W) * float64(l1) * float64(l2) ...), rounded once. A task head of an
-    adapter becomes the model's; all other files come along. A receipt (`adapter_export.json`) says what was merged into
-    what. Memory is bounded by a fixed size, whatever the model's; neither torch nor transformers is imported.
+    Weights keep their dtype: W' = round(float64(W) * float64(l1) * float64(l2) ...), rounded once. An adapter's task
+    head becomes the model's. All other files are copied. A receipt (`adapter_export.json`) lists what was merged into
+    what. The memory that this takes does not depend on the size of the model. Neither torch nor transformers is
+    imported.
 
-    task: what a task head is for, where the checkpoint does not say; `features` leaves it out. labels: names of its
-    classes, by the name of the adapter's folder where there are several; without, those of the checkpoint, else of
-    the base model where their number fits. follow_links: whether links in the folders of the model and the adapters may
-    lead out of them.
+    Args:
+        model: Folder of the base model, or `org/name@revision` on the Hugging Face hub.
+        adapter: Folder of an adapter, or several, or such names on the hub.
+        output: Folder to write.
+        task: Task of a task head, where the checkpoint does not state it; `features` leaves task heads out.
+        labels: Class names of the task head; by the name of the adapter's folder if there are several adapters. Without
+            labels, those of the checkpoint are used, or those of the base model if their number fits.
+        force: Whether to replace the content of `output`.
+        progress: Called with the bytes done, and the bytes in all.
+        follow_links: Whether links in the folders of the model and the adapters may lead out of them.
 
-    Raises CannotMerge with the reason, also for a base model that already holds this adapter; InputError for bad input.
+    Raises:
+        CannotMerge: The adapter cannot be merged; also if the base model already holds this adapter.
+        InputError: An input cannot be used.
     """
     folder = existing_folder(local(model, "model"), "model")
     paths = [local(path, "adapter") for path in ([adapter] if isinstance(adapter, str | Path) else adapter)]
@@ -137,19 +154,19 @@ def _merge(
     )
 
 
-def _required(layout: Layout, plans: Sequence[FilePlan], kept: Sequence[str], temporary: Path) -> int:
-    """Bytes that the merged model takes on the disk, beside what it shares with the base model."""
+def _required(layout: ModelFolder, plans: Sequence[FilePlan], kept: Sequence[str], temporary: Path) -> int:
+    """Returns how many bytes the merged model takes on the disk, without what it shares with the base model."""
     changed = sum(part.entry.size for plan in plans for part in plan.parts if part.change or part.content is not None)
     if can_share(layout.folder / plans[0].source.path.name, temporary):
         return changed
     return sum(plan.size for plan in plans) + sum(size_of(layout.folder / name, layout.folder) for name in kept)
 
 
-def _read_model(folder: Path) -> Layout:
+def _read_model(folder: Path) -> ModelFolder:
     config = model_config(folder)
-    weights = read_weights(folder, config)
+    weights = read_weight_headers(folder, config)
     try:
-        # A tensor of a narrow type is refused where it would be scaled; elsewhere it is copied.
+        # Tensors of narrow types are not refused here: only scaling one is an error, copying one is not.
         refuse_quantized(folder, config, types=False)
     except InputError as error:
         raise CannotMerge(str(error)) from None
@@ -160,16 +177,16 @@ def _read_model(folder: Path) -> Layout:
             folder,
             ADAPTER_CONFIG,
         )
-    return read_layout(folder, config, weights)
+    return read_model_folder(folder, config, weights)
 
 
 def names_of(adapters: Sequence[Path]) -> list[str]:
-    """What adapters without a name are called: their folders' names, as in the receipt."""
+    """Returns names for adapters that were given without names: those of their folders, as in the receipt."""
     return [path.resolve().name for path in adapters]
 
 
 def _given(labels: Mapping[str, Sequence[str]] | Sequence[str], paths: Sequence[Path]) -> Mapping[str, Sequence[str]]:
-    """Class names by the adapter's folder."""
+    """Returns class names by the name of the adapter's folder."""
     if isinstance(labels, Mapping):
         given = labels
     elif labels and len(paths) > 1:
@@ -180,12 +197,16 @@ def _given(labels: Mapping[str, Sequence[str]] | Sequence[str], paths: Sequence[
     return given
 
 
-def _read_adapter(layout: Layout, path: Path, asked: str, labels: Sequence[str] | None) -> tuple[Adapter, str | None]:
-    """The adapter, placed in the model, and the task of its head, or the model's where it does not say."""
+def _read_adapter(
+    layout: ModelFolder, path: Path, asked: str, labels: Sequence[str] | None
+) -> tuple[Adapter, str | None]:
+    """Returns the adapter, placed in the model, and the task of its head; the model's task if the adapter states
+    none.
+    """
     checkpoint = read_checkpoint(path)
-    one = told(checkpoint, layout.config)
+    one = stated_task(checkpoint, layout.config)
     task = choose_task(asked, {path.resolve().name: one}, layout.config) or tasks.of_config(layout.config)
-    # Without a head to put anywhere, the model keeps its own, whatever that is for.
+    # An adapter without a head leaves the model's own head as it is, whatever its task.
     task = task if task in tasks.TASKS else None
     experts = any(EXPERT in name for name in checkpoint.tensors)
     adapter = load_adapter(
@@ -196,7 +217,7 @@ def _read_adapter(layout: Layout, path: Path, asked: str, labels: Sequence[str] 
     return adapter, task
 
 
-def _head(layout: Layout, loaded: Sequence[tuple[Adapter, str | None]]) -> HeadChange | None:
+def _head(layout: ModelFolder, loaded: Sequence[tuple[Adapter, str | None]]) -> HeadChange | None:
     changes = [change for one, task in loaded if (change := head_change(layout, one, task)) is not None]
     if len(changes) > 1:
         raise CannotMerge(f"{len(changes)} of the adapters bring a task head of their own, and a model has one")
@@ -204,12 +225,12 @@ def _head(layout: Layout, loaded: Sequence[tuple[Adapter, str | None]]) -> HeadC
 
 
 def _named(changes: Mapping[str, Any], head: HeadChange | None) -> dict[str, Any]:
-    """The changes by their names in the output."""
+    """Returns the changes by their names in the output."""
     return {(head.prefix if head else "") + name: change for name, change in changes.items()}
 
 
 def _write(
-    layout: Layout,
+    layout: ModelFolder,
     plans: Sequence[FilePlan],
     head: HeadChange | None,
     kept: Sequence[str],
@@ -224,7 +245,7 @@ def _write(
             for future in as_completed(futures):
                 future.result()
         except BaseException:
-            # The others end at their next tick.
+            # The other threads end when they report their progress the next time.
             meter.stop()
             raise
     for name in kept:
@@ -237,7 +258,7 @@ def _write(
         write_json(target / _CONFIG, {name: value for name, value in changed.items() if value is not None})
 
 
-def _index(weights: Weights, plans: Sequence[FilePlan]) -> dict[str, Any]:
+def _index(weights: WeightHeaders, plans: Sequence[FilePlan]) -> dict[str, Any]:
     size = sum(part.entry.size for plan in plans for part in plan.parts)
     metadata = weights.index.get("metadata") if weights.index else None
     return {
@@ -248,14 +269,14 @@ def _index(weights: Weights, plans: Sequence[FilePlan]) -> dict[str, Any]:
 
 def _write_durably(plan: FilePlan, target: Path, tick: Tick) -> None:
     write_file(plan, target, tick)
-    # The folder is synced at the end anyway: what is on the disk by then takes no time there.
+    # The whole folder is synced at the end. That takes less time if this file is on the disk by then.
     sync(target)
 
 
 class _Digest:
     """The digest of a model folder's weights, computed on a thread of its own while the copy is written.
 
-    A daemon: when the merge fails meanwhile, nobody waits for it.
+    The thread is a daemon, so that the process does not wait for it if the merge fails.
     """
 
     def __init__(self, folder: Path) -> None:

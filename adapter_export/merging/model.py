@@ -1,4 +1,4 @@
-"""Folding an adapter into the weights of a model in memory."""
+"""Folds an adapter into the weights of a model in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import CannotMerge
 from adapter_export.merging.rounding import round_to
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.sites import Port, Site
 
 # Axes of a linear layer's weight.
@@ -23,24 +23,28 @@ if TYPE_CHECKING:
 
 
 def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
-    """Change the model's weights so that it computes what it computed with the adapter; returns the changed names.
+    """Changes the model's weights so that the model computes what it computed with the adapter.
 
-    Each weight becomes round(f(float64(W), float64(tensors))) in its own dtype, with the operator's `merge` as f; the
-    task head is not touched (see `injection.load_head`). Nothing is changed unless everything can be.
+    Each weight becomes round(f(float64(W), float64(tensors))) in its own dtype, with the operator's `merge` as f. The
+    task head is not changed (see `injection.load_head`). Either all weights are changed, or none.
 
-    Raises CannotMerge, with the reason: a method that is not linear, a module without weights, weights shared with
-    another module, a result that is not finite in the weights' dtype.
+    Returns:
+        Names of the changed parameters.
+
+    Raises:
+        CannotMerge: The method is not linear, a module has no weights, another module shares its weights, or a result
+            is not finite in the dtype of the weights.
     """
     users = _users(model)
-    by_module: dict[str, list[tuple[Site, Block]]] = {}
-    for site, block in adapter.blocks.items():
-        if (reason := block.operator.unmergeable(site.port)) is not None:
+    by_module: dict[str, list[tuple[Site, SiteAdapter]]] = {}
+    for site, site_adapter in adapter.sites.items():
+        if (reason := site_adapter.operator.unmergeable(site.port)) is not None:
             raise CannotMerge(f"method {adapter.method!r}: {reason}")
-        by_module.setdefault(site.module, []).append((site, block))
+        by_module.setdefault(site.module, []).append((site, site_adapter))
     changes: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
-    for path, blocks in by_module.items():
-        module, (site, _) = model.base_model.get_submodule(path), blocks[0]
-        for kind, parameter, value in _folded(site, module, blocks):
+    for path, site_adapters in by_module.items():
+        module, (site, _) = model.base_model.get_submodule(path), site_adapters[0]
+        for kind, parameter, value in _folded(site, module, site_adapters):
             name = f"{path}.{kind}"
             if others := [user for user in users[id(parameter)] if user is not module]:
                 raise CannotMerge(
@@ -50,26 +54,28 @@ def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
             changes[name] = (parameter, _rounded(site, name, value, parameter.dtype))
     names = list(changes)
     while changes:
-        # In place, one at a time: the old weights' memory is the new ones'.
+        # In place, one at a time, so that the new weights take no further memory.
         target, new = changes.popitem()[1]
         target.data.copy_(new)
     return names
 
 
 def _folded(
-    site: Site, module: nn.Module, blocks: Sequence[tuple[Site, Block]]
+    site: Site, module: nn.Module, site_adapters: Sequence[tuple[Site, SiteAdapter]]
 ) -> Iterator[tuple[str, nn.Parameter, np.ndarray]]:
-    """What all blocks of one layer make of its weight and its bias: (name in the layer, parameter, new values). A bias
-    that no block changes is left out."""
+    """Yields the new weight and bias of a layer with all operators at it: name in the layer, parameter, new values.
+
+    A bias that no operator changes is left out.
+    """
     weight, bias = _linear(site, module)
     w64: np.ndarray = weight.detach().double().numpy()
     b64: np.ndarray | None = None if bias is None else bias.detach().double().numpy()
     transposed, before = _is_conv1d(module), b64
     w64 = w64.T if transposed else w64
-    for here, block in blocks:
+    for here, site_adapter in site_adapters:
         if here.port is Port.BRANCH and w64.ndim > _MATRIX:
             raise CannotMerge(f"site {here.name}: a branch around a convolution is not folded into its kernel")
-        w64, b64 = block.operator.merge(here.port, w64, b64, block.tensors)
+        w64, b64 = site_adapter.operator.merge(here.port, w64, b64, site_adapter.tensors)
         if bias is None and b64 is not None:
             raise CannotMerge(f"site {here.name}: the layer has no bias to fold the adapter's into")
     yield "weight", weight, w64.T if transposed else w64
@@ -105,7 +111,7 @@ def _is_conv1d(module: nn.Module) -> bool:
 
 
 def _users(model: PreTrainedModel) -> dict[int, list[nn.Module]]:
-    """For each parameter, by identity, the modules that hold it."""
+    """Returns the modules that hold each parameter, by the parameter's identity."""
     users: dict[int, list[nn.Module]] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

@@ -1,4 +1,4 @@
-"""What becomes of every tensor of a model folder, decided and checked before a byte is written."""
+"""Plans what to do with each tensor of a model folder. All of it is checked before a byte is written."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.safetensors_header import Entry, Header, arranged, encode_header
 from adapter_export.errors import CannotMerge
-from adapter_export.merging.fold import Change, Fold, Layer, changes_bias
 from adapter_export.merging.heads import HeadChange
-from adapter_export.merging.layout import Layout
+from adapter_export.merging.model_folder import ModelFolder
+from adapter_export.merging.piecewise import MergeRule, StoredLayer, TensorChange, changes_bias
 from adapter_export.merging.rounding import STORED
 from adapter_export.reading.files import open_file
 from adapter_export.sites import Port, Site
@@ -20,20 +20,34 @@ from adapter_export.sites import Port, Site
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor of an output file: `entry` says where it lies there. It is new (`content`), or comes from `source` in
-    the input file, as it is or with `change` applied."""
+    """One tensor of an output file. It is new, or comes from the input file, unchanged or with a change.
+
+    Attributes:
+        name: Its name.
+        entry: Where it lies in the output file.
+        source: Where it lies in the input file; None for a new tensor.
+        change: The change to apply, or None.
+        content: Values of a new tensor, or None.
+    """
 
     name: str
     entry: Entry
     source: Entry | None = None
-    change: Change | None = None
+    change: TensorChange | None = None
     content: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class FilePlan:
-    """One output file. source: the input file. header: all bytes before the data. aligned: they are the input file's,
-    and every tensor stays where it is. parts: in the order of their bytes."""
+    """One output file.
+
+    Attributes:
+        name: Its name.
+        source: Header of the input file.
+        header: All bytes before the data.
+        aligned: Whether the header is that of the input file, so that each tensor keeps its position.
+        parts: The tensors, in the order of their bytes.
+    """
 
     name: str
     source: Header
@@ -46,43 +60,46 @@ class FilePlan:
         return len(self.header) + sum(part.entry.size for part in self.parts)
 
 
-def plan_changes(layout: Layout, adapters: Sequence[Adapter]) -> dict[str, Change]:
-    """The change of every tensor that the adapters touch, by its name on disk; of several adapters in their order.
+def plan_changes(model: ModelFolder, adapters: Sequence[Adapter]) -> dict[str, TensorChange]:
+    """Returns the change of each tensor that the adapters touch, by its name on disk. Adapters are applied in their
+    order.
 
-    Raises CannotMerge with the reason: a method that is not linear, a module that is no linear layer, quantized or tied
-    weights.
+    Raises:
+        CannotMerge: A method is not linear, a module is no linear layer, or weights are quantized or tied.
     """
-    info = layout.info(None)
-    folds: dict[str, list[Fold]] = {}
+    info = model.info(None)
+    by_module: dict[str, list[MergeRule]] = {}
     sites: dict[str, Site] = {}
     for adapter in adapters:
-        for site, block in adapter.blocks.items():
-            if (reason := block.operator.unmergeable(site.port)) is not None:
+        for site, site_adapter in adapter.sites.items():
+            if (reason := site_adapter.operator.unmergeable(site.port)) is not None:
                 raise CannotMerge(f"method {adapter.method!r}: {reason}")
             if site.module not in info.inputs:
                 raise CannotMerge(f"site {site.name}: {site.module} is no linear layer or convolution to fold into")
             if site.port is Port.BRANCH and site.module in info.convolutions:
                 raise CannotMerge(f"site {site.name}: a branch around a convolution is not folded into its kernel")
-            folds.setdefault(site.module, []).append(Fold(site.port, block))
+            by_module.setdefault(site.module, []).append(MergeRule(site.port, site_adapter))
             sites[site.module] = site
-    changes: dict[str, Change] = {}
-    for module, blocks in folds.items():
-        on_disk = layout.modules[module]
-        layer = Layer(layout.weight_shape(on_disk), layout.transposed)
+    changes: dict[str, TensorChange] = {}
+    for module, rules in by_module.items():
+        on_disk = model.modules[module]
+        layer = StoredLayer(model.weight_shape(on_disk), model.transposed)
         weight, bias = f"{on_disk}.weight", f"{on_disk}.bias"
-        changes[weight] = _change(layout, sites[module], weight, layer, blocks)
+        changes[weight] = _change(model, sites[module], weight, layer, rules)
         try:
-            touching = [fold for fold in blocks if changes_bias(fold, layer, bias in layout.weights.where)]
+            touching = [rule for rule in rules if changes_bias(rule, layer, bias in model.weights.where)]
         except CannotMerge as error:
             raise CannotMerge(f"site {sites[module].name}: {error}") from None
         if touching:
-            changes[bias] = _change(layout, sites[module], bias, layer, touching, bias=True)
+            changes[bias] = _change(model, sites[module], bias, layer, touching, bias=True)
     return changes
 
 
-def plan_files(layout: Layout, changes: Mapping[str, Change], head: HeadChange | None) -> list[FilePlan]:
-    """The output's weight files, named and filled as the input's; a new head's tensors go into the last."""
-    headers = layout.weights.files
+def plan_files(model: ModelFolder, changes: Mapping[str, TensorChange], head: HeadChange | None) -> list[FilePlan]:
+    """Returns the weight files of the output. They have the names and contents of the input's; a new head goes into
+    the last.
+    """
+    headers = model.weights.files
     return [
         _aligned(name, header, changes)
         if head is None
@@ -91,7 +108,7 @@ def plan_files(layout: Layout, changes: Mapping[str, Change], head: HeadChange |
     ]
 
 
-def _aligned(name: str, header: Header, changes: Mapping[str, Change]) -> FilePlan:
+def _aligned(name: str, header: Header, changes: Mapping[str, TensorChange]) -> FilePlan:
     with open_file(header.path) as file:
         text = file.read(header.start)
     parts = tuple(Part(tensor, entry, entry, changes.get(tensor)) for tensor, entry in header.tensors.items())
@@ -99,7 +116,7 @@ def _aligned(name: str, header: Header, changes: Mapping[str, Change]) -> FilePl
 
 
 def _arranged(
-    name: str, header: Header, changes: Mapping[str, Change], head: HeadChange, added: Mapping[str, np.ndarray]
+    name: str, header: Header, changes: Mapping[str, TensorChange], head: HeadChange, added: Mapping[str, np.ndarray]
 ) -> FilePlan:
     kept = {tensor: entry for tensor, entry in header.tensors.items() if tensor not in head.dropped}
     entries = arranged(
@@ -119,17 +136,19 @@ def _arranged(
     return FilePlan(name, header, encode_header(entries, header.metadata), tuple(parts), aligned=False)
 
 
-def _change(layout: Layout, site: Site, name: str, layer: Layer, folds: Sequence[Fold], bias: bool = False) -> Change:
-    aliases = layout.weights.aliases
+def _change(
+    model: ModelFolder, site: Site, name: str, layer: StoredLayer, rules: Sequence[MergeRule], bias: bool = False
+) -> TensorChange:
+    aliases = model.weights.aliases
     if others := [
         *([aliases[name]] if name in aliases else []),
         *(other for other in aliases if aliases[other] == name),
     ]:
         raise CannotMerge(f"site {site.name}: {name}: {_tied(others[0])}")
-    entry = layout.weights.entry(name)
+    entry = model.weights.entry(name)
     if entry.dtype not in STORED:
         raise CannotMerge(f"site {site.name}: {name} is quantized ({entry.dtype}); merge into the original weights")
-    return Change(name, entry.dtype, layer, tuple(folds), bias)
+    return TensorChange(name, entry.dtype, layer, tuple(rules), bias)
 
 
 def _tied(other: str) -> str:

@@ -17,20 +17,27 @@ from typing import Any
 import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import read_json, sha256
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.merging.fold import Change
+from adapter_export.merging.piecewise import TensorChange
 from adapter_export.merging.rounding import NAMES
 from adapter_export.outputs.ownership import SIDECAR
 from adapter_export.reading.files import present
+from adapter_export.reading.hashes import sha256
+from adapter_export.reading.json_files import optional_json
 
 _TENSOR_FILES = ("adapter_model.safetensors", "adapter.safetensors", "adapter_model.bin", "pytorch_adapter.bin")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """An adapter by name and hash. file: of its tensor file. tensors: of sites and values, so that it stays the same
-    when the adapter is written again, by another library or in another format."""
+    """Identifies an adapter.
+
+    Attributes:
+        name: Its name.
+        file: Digest of its tensor file.
+        tensors: Digest of its sites and values. It stays the same when the adapter is written again by another library
+            or in another format.
+    """
 
     name: str
     file: str
@@ -38,31 +45,31 @@ class Identity:
 
 
 def identify(folder: Path, adapter: Adapter) -> Identity:
-    """Identity of an adapter that was read from `folder`."""
+    """Returns the identity of an adapter that was read from `folder`."""
     path = next((folder / name for name in _TENSOR_FILES if present(folder / name)), None)
     if path is None:
         raise InputError(f"adapter {folder}: expected a tensor file, found none")
     digest = hashlib.sha256()
-    for site, block in sorted(adapter.blocks.items()):
-        for name, tensor in sorted(block.tensors.items()):
-            digest.update(f"{site.name}.{block.operator.slug}.{name}{tensor.shape}\n".encode())
+    for site, site_adapter in sorted(adapter.sites.items()):
+        for name, tensor in sorted(site_adapter.tensors.items()):
+            digest.update(f"{site.name}.{site_adapter.operator.slug}.{name}{tensor.shape}\n".encode())
             digest.update(np.ascontiguousarray(tensor, "<f8").tobytes())
     return Identity(folder.resolve().name, sha256(path), digest.hexdigest())
 
 
 def read_receipt(folder: Path) -> list[dict[str, Any]]:
-    """What was merged into the model of `folder` already, oldest first. Raises InputError for a broken receipt."""
+    """Returns the entries of the receipt in `folder`, oldest first; none without a receipt. Raises InputError for a
+    broken one.
+    """
     path = folder / SIDECAR
-    if not present(path):
-        return []
-    merged = read_json(path).get("merged", [])
+    merged = optional_json(path).get("merged", [])
     if not isinstance(merged, list) or not all(isinstance(item, dict) for item in merged):
         raise InputError(f"{path}: field 'merged': expected a list of objects, found {str(merged)[:100]!r}")
     return merged
 
 
 def refuse_repeated(folder: Path, receipt: Iterable[Mapping[str, Any]], identities: Sequence[Identity]) -> None:
-    """Raise CannotMerge when one of the adapters is in the model already, or is given twice."""
+    """Raises CannotMerge if one of the adapters is already merged into the model, or is given twice."""
     for item in receipt:
         for one in identities:
             if one.file == item.get("adapter_sha256") or one.tensors == item.get("tensors_sha256"):
@@ -80,10 +87,18 @@ def entry(
     identity: Identity,
     adapter: Adapter,
     base_sha256: str,
-    changes: Mapping[str, Change],
+    changes: Mapping[str, TensorChange],
     base_source: str | None = None,
 ) -> dict[str, Any]:
-    """The receipt's entry of one adapter. changes: those that it is part of, by the name in the output."""
+    """Returns the receipt's entry of one adapter.
+
+    Args:
+        identity: The adapter's identity.
+        adapter: The adapter.
+        base_sha256: Digest of the base model's weights.
+        changes: The changes that the adapter is part of, by their names in the output.
+        base_source: `org/name@commit` of a base model from the Hugging Face hub, or None.
+    """
     return {
         "name": identity.name,
         "method": adapter.method,
@@ -95,7 +110,7 @@ def entry(
         "changed": list(changes),
         "head": list(adapter.head),
         "project_version": version("adapter-export"),
-        # `org/name@commit` of what came from the Hugging Face hub.
+        # `org/name@commit` of a base model and an adapter from the Hugging Face hub.
         **({"adapter_source": adapter.source} if adapter.source else {}),
         **({"base_source": base_source} if base_source else {}),
     }

@@ -1,4 +1,4 @@
-"""float64 to the types weights are kept in, rounded once to nearest even; and back. With numpy alone."""
+"""Converts float64 to the types of stored weights, rounded once to nearest even, and back. It needs numpy alone."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-# What weights may be kept in: safetensors' name of a type -> how numpy holds it. bfloat16 is held as its bits.
+# The types that stored weights may have: safetensors' name -> dtype in numpy. bfloat16 is held as its bits.
 STORED: Mapping[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
-# The same types as people and configs spell them.
+# Usual names of these types.
 NAMES: Mapping[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-# Where a half type has its exponent, which is all ones for infinity and NaN.
+# The bits of the exponent, which are all ones for infinity and NaN.
 _EXPONENTS = {"F16": np.uint16(0x7C00), "BF16": np.uint16(0x7F80)}
 
 
 def widened(stored: np.ndarray, dtype: str) -> np.ndarray:
-    """Values held as `STORED[dtype]`, exactly as float64."""
+    """Returns values held as `STORED[dtype]` as float64, exactly."""
     if dtype == "BF16":
         return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return stored.astype(np.float64)
 
 
 def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
-    """float64 `values` as the nearest `dtype`, ties to even, held as `STORED[dtype]`. Overflow gives infinity.
+    """Rounds float64 values to the nearest `dtype`, ties to even. Overflow gives infinity.
 
-    A cast by way of float32 rounds twice and may be one unit off in the half types, so float16 is numpy's direct cast
+    A cast by way of float32 rounds twice and may be one unit off in the half types. So float16 is numpy's direct cast,
     and bfloat16 goes through float32 rounded to odd, which keeps the lost bits visible to the second rounding.
+
+    Returns:
+        The values, held as `STORED[dtype]`.
     """
     with np.errstate(over="ignore"):
         if dtype == "BF16":
@@ -44,15 +47,15 @@ def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def finite(stored: np.ndarray, dtype: str) -> bool:
-    """Whether no value held as `STORED[dtype]` is infinite or NaN."""
+    """Returns whether no value held as `STORED[dtype]` is infinite or NaN."""
     if (exponent := _EXPONENTS.get(dtype)) is not None:
-        # By the bits: numpy's own answer for float16 takes longer than rounding to it.
+        # Tested by the bits, as numpy's isfinite for float16 takes longer than rounding to it.
         return bool(((stored.view(np.uint16) & exponent) != exponent).all())
     return bool(np.isfinite(stored).all())
 
 
 def round_to(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    """As `rounded`, for a model in memory."""
+    """Does the same as `rounded`, for a model in memory."""
     import torch
 
     names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -63,9 +66,9 @@ def round_to(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _round_to_odd(values: np.ndarray) -> np.ndarray:
-    """float32 whose last bit is set wherever the cast was inexact (Boldo and Melquiond 2008, round to odd)."""
+    """Returns float32 values whose last bit is set if the cast was inexact (Boldo and Melquiond 2008, round to odd)."""
     nearest = values.astype(np.float32)
-    # Step back to the neighbour towards zero where the cast went away from it, then set the last bit.
+    # Where the cast rounded away from zero, take the neighbour towards zero; then set the last bit.
     away = np.abs(nearest.astype(np.float64)) > np.abs(values)
     truncated = np.where(away & np.isfinite(nearest), np.nextafter(nearest, np.float32(0)), nearest)
     inexact = (nearest.astype(np.float64) != values) & np.isfinite(nearest)
@@ -75,7 +78,7 @@ def _round_to_odd(values: np.ndarray) -> np.ndarray:
 
 
 def _nearest_bfloat16(values: np.ndarray) -> np.ndarray:
-    """The upper halves of float32, rounded by the lower ones; NaN stays NaN."""
+    """Returns the upper halves of float32 values, rounded by the lower halves. NaN stays NaN."""
     bits = values.view(np.uint32)
     half = ((bits >> 16) & 1) + np.uint32(0x7FFF)
     result: np.ndarray = np.where(np.isnan(values), np.uint32(0x7FC0), (bits + half) >> 16).astype(np.uint16)

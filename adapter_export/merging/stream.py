@@ -1,4 +1,4 @@
-"""Writing the planned files: what changes goes through memory piece by piece, the rest does not."""
+"""Writes the planned files. Changed tensors go through memory piece by piece; all other bytes are copied."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from pathlib import Path
 import numpy as np
 
 from adapter_export.merging.copying import Tick, clone, copy_range, read_at, write_at
-from adapter_export.merging.fold import Change
+from adapter_export.merging.piecewise import TensorChange
 from adapter_export.merging.plan import FilePlan
 from adapter_export.merging.rounding import STORED
 from adapter_export.reading.files import open_raw
 
 
 def write_file(plan: FilePlan, target: Path, tick: Tick) -> None:
-    """Write one planned file, which must not exist yet; `tick` is told its bytes as they are done.
+    """Writes one planned file.
 
-    Raises OSError, InputError for an input file that shrinks meanwhile, CannotMerge for a result that is not finite.
+    Args:
+        plan: The plan.
+        target: Path of the file, which must not exist yet.
+        tick: Called with the number of bytes, whenever some are done.
+
+    Raises:
+        OSError: Reading or writing fails.
+        InputError: The input file became shorter meanwhile.
+        CannotMerge: A result is not finite.
     """
     data, start = plan.source.start, len(plan.header)
     with open_raw(plan.source.path) as source, FileIO(target, "xb") as made:
-        # Shared extents cost nothing: then only what changes is written, over them.
+        # Sharing extents takes no time. Then only the changed tensors are written over the shared content.
         shared = plan.aligned and clone(source, made)
         if not shared:
             write_at(made, 0, plan.header)
@@ -42,7 +50,7 @@ def write_file(plan: FilePlan, target: Path, tick: Tick) -> None:
 
 
 def copy_file(source: Path, root: Path, target: Path, tick: Tick) -> None:
-    """Copy a whole file of the folder `root` to a path that does not exist yet."""
+    """Copies a whole file of the folder `root` to a path that does not exist yet."""
     with open_raw(source, root) as given, FileIO(target, "xb") as made:
         size = os.fstat(given.fileno()).st_size
         if clone(given, made):
@@ -52,7 +60,7 @@ def copy_file(source: Path, root: Path, target: Path, tick: Tick) -> None:
 
 
 def _unchanged(plan: FilePlan) -> Iterator[tuple[int, int, int]]:
-    """Ranges of the input's data that are copied as they are, (begin, end, where to), the longest there are."""
+    """Yields the longest ranges of the input's data that are copied as they are: begin, end, begin in the output."""
     run: tuple[int, int, int] | None = None
     for part in plan.parts:
         if part.source is None or part.change is not None or not part.entry.size:
@@ -67,8 +75,8 @@ def _unchanged(plan: FilePlan) -> Iterator[tuple[int, int, int]]:
         yield run
 
 
-def _rescale(change: Change, source: FileIO, begin: int, target: FileIO, at: int, tick: Tick) -> None:
-    """Read, fold and write a tensor piece by piece; its pieces are consecutive in the file."""
+def _rescale(change: TensorChange, source: FileIO, begin: int, target: FileIO, at: int, tick: Tick) -> None:
+    """Reads, changes and writes a tensor piece by piece. Its pieces are consecutive in the file."""
     dtype = STORED[change.dtype]
     for rows, columns in change.pieces():
         size = (rows.stop - rows.start) * (columns.stop - columns.start) * dtype.itemsize

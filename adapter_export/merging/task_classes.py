@@ -1,5 +1,6 @@
-"""What the task classes of transformers add around a base model, as data: needed to give a model another task head
-without building it."""
+"""What the task classes of transformers add around a base model: the data to give a model another task head without
+building it.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +18,16 @@ _STEM = re.compile(r"(.+?)(For[A-Z]\w*|LMHeadModel|DoubleHeadsModel|EncoderModel
 
 @dataclass(frozen=True)
 class TaskClass:
-    """architecture: the class. prefix: before the base model's paths. layers: linear layers of the head, in order.
-    biases: those with a bias. norms: modules of the head besides, kept from the base model's checkpoint where it has
-    them. needed: a module of the base model that must be there, or None. doubled: the first layer reads two vectors.
+    """A task class of transformers.
+
+    Attributes:
+        architecture: Name of the class.
+        prefix: The prefix of the base model's paths in the class.
+        layers: Linear layers of the head, in order.
+        biases: The layers that have a bias.
+        norms: Further modules of the head, which are kept from the base model's checkpoint where it has them.
+        needed: A module of the base model that must be there, or None.
+        doubled: Whether the first layer reads two vectors.
     """
 
     architecture: str
@@ -32,7 +40,7 @@ class TaskClass:
 
 
 def task_class(model_type: str, task: str, config: Mapping[str, Any]) -> TaskClass | None:
-    """The class that `task` loads such a model as, or None where it is not known here."""
+    """Returns the class as which `task` loads such a model; None if it is not known here."""
     record = facts(model_type)
     head = record.heads.get(task)
     named = config.get("architectures")

@@ -1,4 +1,4 @@
-"""The safetensors files of a model folder by their headers: one file, or shards with an index."""
+"""Headers of the safetensors files of a model folder: one file, or shards with an index."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import read_json
 from adapter_export.checkpoints.safetensors_header import Entry, Header, read_header
 from adapter_export.checkpoints.weights import INDEX, SINGLE, shards, weight_files
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.reading.files import present
+from adapter_export.reading.json_files import read_json
 
 
 @dataclass(frozen=True)
-class Weights:
-    """files: headers by file name. index: the index file's content, None for a single file. where: file by tensor."""
+class WeightHeaders:
+    """Headers of a model's weight files.
+
+    Attributes:
+        folder: The model's folder.
+        files: Headers by file name.
+        index: Content of the index file; None for a single file.
+        where: File name by tensor.
+    """
 
     folder: Path
     files: Mapping[str, Header]
@@ -28,16 +35,20 @@ class Weights:
 
     @property
     def aliases(self) -> dict[str, str]:
-        """Tensors left out of the files since they are another one: removed name -> kept name (older writers)."""
+        """Tensors that the files leave out as they equal another one (older writers): removed name -> kept name."""
         found: dict[str, str] = {}
         for header in self.files.values():
             found |= {name: kept for name, kept in header.metadata.items() if kept in header.tensors}
         return found
 
 
-def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
-    """Read the headers, as `from_pretrained` would choose the files. Raises InputError for anything inconsistent, and
-    CannotMerge, with the line that converts, for weights that are not safetensors."""
+def read_weight_headers(folder: Path, config: Mapping[str, Any]) -> WeightHeaders:
+    """Reads the headers of the files that `from_pretrained` would choose.
+
+    Raises:
+        InputError: The files are inconsistent.
+        CannotMerge: The weights are not safetensors. The message has the command that converts them.
+    """
     if config.get("transformers_weights"):
         raise CannotMerge(
             f"{folder / 'config.json'}: field 'transformers_weights': weights of another name than {SINGLE} are not "
@@ -45,7 +56,7 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
         )
     if present(folder / SINGLE):
         header = read_header(folder / SINGLE)
-        return Weights(folder, {SINGLE: header}, None, dict.fromkeys(header.tensors, SINGLE))
+        return WeightHeaders(folder, {SINGLE: header}, None, dict.fromkeys(header.tensors, SINGLE))
     if present(folder / INDEX):
         return _sharded(folder)
     if any(file.suffix == ".bin" for file in weight_files(folder)):
@@ -53,7 +64,7 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
     raise InputError(f"model {folder}: expected {SINGLE} or {INDEX}, found neither")
 
 
-def _sharded(folder: Path) -> Weights:
+def _sharded(folder: Path) -> WeightHeaders:
     path = folder / INDEX
     index = read_json(path)
     files: dict[str, Header] = {}
@@ -67,7 +78,7 @@ def _sharded(folder: Path) -> Weights:
     for name, file in index["weight_map"].items():
         if where.get(name) != file:
             raise InputError(f"{path}: field 'weight_map': tensor {name[:200]!r} is not in {file}")
-    return Weights(folder, files, index, where)
+    return WeightHeaders(folder, files, index, where)
 
 
 def _conversion(folder: Path, config: Mapping[str, Any]) -> str:

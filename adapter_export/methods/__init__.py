@@ -1,1 +1,1 @@
-"""Kinds of adapters, one file each."""
+"""Kinds of adapters, one file for each."""

@@ -1,4 +1,4 @@
-"""The non-linear functions of bottleneck adapters, in PyTorch's names and as ONNX text."""
+"""The non-linear functions of bottleneck adapters, by PyTorch's names and as ONNX text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adapter_export.errors import InputError
 
 
 def _with(constants: Mapping[str, float], text: str) -> str:
-    """`text` after lines that define the constants, in the type of {x}."""
+    """Returns `text` after lines that define the constants, in the type of {x}."""
     lines = [
         f"{name}_value = Constant <value_float: float = {value}> ()  {name} = CastLike ({name}_value, {{x}})"
         for name, value in constants.items()
@@ -17,8 +17,8 @@ def _with(constants: Mapping[str, float], text: str) -> str:
     return "  ".join([*lines, text])
 
 
-# Activation -> ONNX text from {x} to {y}. The keys are names of `transformers.activations.ACT2FN`, which gives the
-# PyTorch side; ALIASES maps other spellings of the same function onto them.
+# Activation -> ONNX text from {x} to {y}. The keys are names in `transformers.activations.ACT2FN`, which has the
+# functions in PyTorch. ALIASES maps other names of the same functions to them.
 ACTIVATIONS: Mapping[str, str] = {
     "relu": "{y} = Relu ({x})",
     "silu": "sigma = Sigmoid ({x})  {y} = Mul ({x}, sigma)",
@@ -57,7 +57,7 @@ ALIASES: Mapping[str, str] = {
 
 
 def activation(name: str) -> str:
-    """The canonical name of an activation; raises InputError naming the known ones."""
+    """Returns the canonical name of an activation. Raises InputError naming the known ones."""
     canonical = ALIASES.get(name, name)
     if canonical not in ACTIVATIONS:
         expected = ", ".join(sorted({*ACTIVATIONS, *ALIASES}))

@@ -1,5 +1,6 @@
 """Bottleneck adapters: sequential (Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247) and
-parallel (He et al. 2022, arXiv:2110.04366), with the norms and residuals that the library `adapters` knows besides."""
+parallel (He et al. 2022, arXiv:2110.04366), with the further norms and residuals of the library `adapters`.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ from adapter_export.sites import Features, Port, Site
 if TYPE_CHECKING:
     import torch
 
-# Standard deviation of the first layer at the start, as in BERT; the second layer starts at zero (identity).
+# Standard deviation of the first layer's initial values, as in BERT. The second layer starts at zero (identity).
 INITIAL_STD = 0.02
-# As in `torch.nn.LayerNorm`, which the library uses inside its adapters.
+# The value of `torch.nn.LayerNorm`, which the library uses inside its adapters.
 _EPSILON = 1e-5
 
 
@@ -29,13 +30,21 @@ _EPSILON = 1e-5
 class BottleneckOperator:
     """out = A(D(a) + w) + p,  D(a) = act(L(a) down + down_bias) up + up_bias.
 
-    a, w and p are sums of the values named in `source`, `within` and `plus` (`-` before one subtracts it); L and A are
-    layer norms of the adapter's own, or nothing. As in the papers a = u, w = 0, p = y; parallel: a = x.
-    Shapes: values (B, T, d), down (d, k), down_bias (k,), up (k, d), up_bias (d,): the layout MatMul wants, so no
-    transpose at run time; norms (d,). A scaling factor of the checkpoint is folded into up and up_bias.
+    a, w and p are sums of values; L and A are layer norms of the adapter's own, or nothing. In the papers a = u, w = 0,
+    p = y; in the parallel one a = x. Shapes: values (B, T, d), down (d, k), down_bias (k,), up (k, d), up_bias (d,):
+    the layout of MatMul, so that nothing is transposed at run time; norms (d,). A scaling factor of the checkpoint is
+    multiplied into up and up_bias.
 
-    Identity: all tensors 0. Where p is not y itself, or something is added within A, no tensors make out equal to y:
-    then there is a tensor `active` (1,), and 0 in it lets y pass.
+    With all tensors 0, out = y. If p is not y itself, or something is added within A, no values of these tensors give
+    y. Then there is a further tensor `active` (1,), with which 0 gives y.
+
+    Attributes:
+        activation: The activation.
+        source: Names of the values in the sum a. `-` before a name subtracts the value.
+        within: Names of the values in the sum w.
+        plus: Names of the values in the sum p.
+        norm_before: Whether there is a norm L.
+        norm_after: Whether there is a norm A.
     """
 
     activation: str
@@ -135,7 +144,7 @@ class BottleneckOperator:
             return sum(signed[1:], signed[0])
 
         def norm(value: torch.Tensor, name: str) -> torch.Tensor:
-            # In half precision PyTorch computes it in float32.
+            # For half precision, PyTorch computes the norm in float32.
             unit = functional.layer_norm(value, value.shape[-1:], eps=_EPSILON)
             return unit * tensors[f"{name}_weight"] + tensors[f"{name}_bias"]
 
@@ -164,7 +173,7 @@ class BottleneckOperator:
 
 
 def _sum(name: str, terms: tuple[str, ...]) -> tuple[list[str], str]:
-    """ONNX lines that add the named values up, and the name of the sum: `name`, or the only value's own."""
+    """Returns ONNX lines that add the named values, and the name of the sum: `name`, or the name of the only value."""
     if terms == (f"-{terms[0][1:]}",):
         return [f"{name} = Neg ({terms[0][1:]})"], name
     lines, total = [], terms[0]
@@ -177,8 +186,10 @@ def _sum(name: str, terms: tuple[str, ...]) -> tuple[list[str], str]:
 
 
 def _layer_norm(value: str, tensors: str, result: str) -> list[str]:
-    """ONNX lines of a layer norm whose weight and bias may come with a batch axis, which LayerNormalization refuses: it
-    gets ones. In half precision it computes in float32, as it must: squares leave float16 from 256 on.
+    """Returns ONNX lines of a layer norm.
+
+    Its weight and bias may have a batch axis, which LayerNormalization does not take, so the operator gets ones. In
+    half precision it computes in float32, as the squares of values from 256 on do not fit in float16.
     """
     n = result
     return [
@@ -194,7 +205,7 @@ def _layer_norm(value: str, tensors: str, result: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What the authors' library pairs a placement with."""
+    """The settings that the authors' library uses with a placement."""
 
     activation: str
     reduction_factor: float
@@ -210,9 +221,13 @@ PLACEMENTS: Mapping[str, _Recipe] = {
 
 @dataclass(frozen=True)
 class BottleneckOptions:
-    """placement: `houlsby` (after attention and after the feed-forward), `pfeiffer` (after the feed-forward only) or
-    `parallel` (beside the feed-forward, from its residual input). reduction_factor: k = max(1, int(d // r)).
-    activation, reduction_factor: None takes the placement's own.
+    """Options of bottlenecks. None takes the placement's own value.
+
+    Attributes:
+        placement: `houlsby` (after attention and after the feed-forward), `pfeiffer` (after the feed-forward only) or
+            `parallel` (beside the feed-forward, with its residual as input).
+        reduction_factor: r in k = max(1, int(d // r)).
+        activation: Name of the activation.
     """
 
     placement: str = setting("NAME", "houlsby, pfeiffer or parallel", "houlsby")
@@ -227,7 +242,7 @@ class BottleneckOptions:
 
 
 class Bottleneck:
-    """Small networks d -> k -> d beside the residual stream."""
+    """Small networks d -> k -> d that add to the residual stream."""
 
     name: ClassVar[str] = "bottleneck"
     checkpoint_format: ClassVar[str] = "adapterhub"
@@ -258,7 +273,7 @@ class Bottleneck:
 
 
 def placement_sites(layers: Iterable[Layer], placement: str) -> list[Site]:
-    """The sites of a placement in these layers.
+    """Returns the sites of a placement in these layers.
 
     Around a sublayer with input x and output h, z = x + h:
     houlsby: B(h) + h, after attention and after the feed-forward.

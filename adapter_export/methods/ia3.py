@@ -1,4 +1,4 @@
-"""(IA)^3: activations rescaled by learned vectors (Liu et al. 2022, arXiv:2205.05638, section 3.3)."""
+"""(IA)^3: activations scaled by learned vectors (Liu et al. 2022, arXiv:2205.05638, section 3.3)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class IA3Operator:
 
     Output side: y = l * (W x + b);  merged: W' = diag(l) W, b' = l * b.
     Input side:  y = W (l * x) + b;  merged: W' = W diag(l), b' = b.
-    Shapes: y (B, T, d), l (d,). A convolution has channels for features and `spatial` axes after them: y (B, d, H, W),
-    l (d, 1, 1). With g groups, output channels of group i read the inputs i d/g to (i + 1) d/g alone. Identity: l = 1.
+    Shapes: y (B, T, d), l (d,). A convolution has channels in place of features, and `spatial` axes after them: y
+    (B, d, H, W), l (d, 1, 1). With g groups, the output channels of group i read only the inputs i d/g to (i + 1) d/g.
+    Identity: l = 1.
     """
 
     spatial: int = 0
@@ -74,7 +75,11 @@ class IA3Operator:
 
 @dataclass(frozen=True)
 class IA3Options:
-    """feedforward: regular expression (full match) of those of the chosen modules that are scaled at their input."""
+    """Options of IA3.
+
+    Attributes:
+        feedforward: Regular expression (full match) of those of the chosen modules that are scaled at their input.
+    """
 
     feedforward: str | None = setting("REGEX", "those of --target that are scaled at their input")
 

@@ -1,4 +1,4 @@
-"""Where a method's adapters stand in one model."""
+"""Places a method's operators in a model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from adapter_export.sites import Site
 
 
 def placed(method: Method, info: ModelInfo, options: Any, target: str | None = None) -> dict[Site, Operator]:
-    """Sites of the model that `info` describes, each with its operator.
+    """Returns sites of a model, each with its operator.
 
-    options: of the method. target: regular expression of the modules to adapt (full match); None leaves the choice to
-    the method, which knows the architecture's layers by their roles.
-    Raises InputError for an architecture that is not known, where no target is given, and for a target that fits none.
+    Args:
+        method: The method.
+        info: Description of the model.
+        options: Options of the method.
+        target: Regular expression of the modules to adapt (full match). None leaves the choice to the method, which
+            knows the architecture's layers by their roles.
+
+    Raises:
+        InputError: The architecture is not known and no target is given, or no module matches the target.
     """
     if target is None:
         return method.place(layers_of(info.model_type, info.modules), options)

@@ -1,4 +1,4 @@
-"""Methods by name. Every module of this package is imported once, so a new file is all a new method takes."""
+"""Methods by name. Each module of this package is imported once, so that a new method needs only a new file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _methods: dict[str, Method] = {}
 
 
 def register(method: Method) -> Method:
-    """Make `method` known under `method.name`."""
+    """Registers `method` under `method.name`."""
     if method.name in _methods:
         raise ValueError(f"method {method.name!r} is registered twice")
     _methods[method.name] = method
@@ -28,13 +28,13 @@ def _discover() -> None:
 
 
 def names() -> list[str]:
-    """Names of all methods, sorted."""
+    """Returns the names of all methods, sorted."""
     _discover()
     return sorted(_methods)
 
 
 def get(name: str) -> Method:
-    """The method called `name`; raises InputError naming the known ones."""
+    """Returns the method called `name`. Raises InputError naming the known ones."""
     _discover()
     if name not in _methods:
         raise InputError(f"method {name!r}: expected one of {', '.join(names())}")

@@ -1,1 +1,3 @@
-"""Writing to disk: outputs appear whole or not at all, one writer at a time, and nothing of anybody else's is lost."""
+"""Writes to disk. Outputs appear as a whole or not at all, one command writes at a time, and no file of others is
+lost.
+"""

@@ -1,4 +1,4 @@
-"""Two folders exchange their places in one step, where the system can do that."""
+"""Exchanges two folders in one step, where the system can do that."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# What the C library calls it, where it has it.
+# Name of the function in the C library, where there is one.
 _NAMES = {"linux": "renameat2", "darwin": "renamex_np"}
 # Linux, <linux/fs.h> and <fcntl.h>.
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 # macOS, <sys/stdio.h>.
 _RENAME_SWAP = 2
-# What systems and file systems answer that cannot exchange.
+# Errors of systems and file systems that cannot exchange folders.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Put each of two folders of one file system in the other's place, at once; False where the system cannot.
-
-    Raises OSError.
+    """Exchanges two folders of one file system in one step. Returns False if the system cannot do that. Raises
+    OSError.
     """
     call = _system_call()
     if call is None:
@@ -40,7 +39,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 @cache
 def _system_call() -> Any | None:
-    """A function of two paths that returns 0 on success, or None."""
+    """Returns a function of two paths that returns 0 on success; None if the system has none."""
     name = _NAMES.get(sys.platform)
     function = getattr(ctypes.CDLL(None, use_errno=True), name, None) if name else None
     if function is None:

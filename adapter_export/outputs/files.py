@@ -1,4 +1,4 @@
-"""Single files, written whole or not at all."""
+"""Writes single files as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all, in place of what was there. Raises OSError."""
+    """Writes a JSON file as a whole or not at all, and replaces the file that was there. Raises OSError."""
     atomic_file(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def atomic_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in the place of a file or link. Raises OSError."""
+    """Writes a file as a whole or not at all, and replaces a file or link that was there. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -30,8 +30,13 @@ def atomic_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def library_writes(path: Path) -> Iterator[None]:
-    """In the block a library writes to `path`. Those in C++ or Rust have error classes of their own for a disk that is
-    full or fails: RuntimeError (PyTorch), SafetensorError, and Exception itself (tokenizers). Raises OSError for them.
+    """Turns errors of a library that writes to `path` within the `with` statement into OSError.
+
+    For a disk that is full or fails, libraries in C++ or Rust raise errors of their own: RuntimeError (PyTorch),
+    SafetensorError, and Exception itself (tokenizers).
+
+    Raises:
+        OSError: The library could not write.
     """
     try:
         yield
@@ -42,7 +47,7 @@ def library_writes(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Make a file or folder durable, where the system can do that for it."""
+    """Makes a file or folder durable, if the system can do that for it."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

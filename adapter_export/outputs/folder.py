@@ -1,4 +1,6 @@
-"""Output folders: whole or not at all, one writer at a time, and in the place of nothing but an earlier output."""
+"""Writes output folders as a whole or not at all. One command writes at a time, and only earlier outputs are
+replaced.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,18 @@ from adapter_export.outputs.ownership import MANIFEST, SIDECAR, first_foreign
 from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
 from adapter_export.outputs.workspace import INSIDE, Workspace, has_workspace, workspace
 
-# What a new ext4 disk holds at its top.
+# The folder at the top of a new ext4 disk.
 _OF_THE_DISK = "lost+found"
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output that this command alone may write now. folder: an empty folder to fill with it."""
+    """An output that only this command may write now.
+
+    Attributes:
+        folder: An empty folder, to be filled with the output.
+    """
 
     folder: Path
     _own: Workspace
@@ -32,10 +38,11 @@ class Output:
     _in_place: bool
 
     def commit(self) -> None:
-        """Make what `folder` holds the output. Raises as `output_folder`, where somebody else has filled it meanwhile.
+        """Makes the content of `folder` the output. Raises as `output_folder` if another program has filled it
+        meanwhile.
 
-        A folder that is replaced and the new one exchange their places in one step, where the system can do that. A
-        folder that can be written only from within (a mount point) is filled in place, its listing last.
+        An old folder and the new one are exchanged in one step, where the system can do that. A folder that cannot be
+        replaced itself (a mount point) is filled in place, with its listing last.
         """
         _finish(self.folder)
         raise_if_received()
@@ -47,28 +54,35 @@ class Output:
             work_is_done()
 
     def note_scratch(self, is_scratch: bool) -> None:
-        """Record whether `OUTPUT.partial` is of no use any more if this command is killed now."""
+        """Records whether `OUTPUT.partial` would be of no use if this command were killed now."""
         self._own.note_scratch(is_scratch)
 
 
 @contextmanager
 def output_folder(path: str | Path, force: bool = False, inputs: Sequence[str | Path] = ()) -> Iterator[Output]:
-    """The output at `path`: nothing of it is there before `commit`, and without one nothing of it stays.
+    """Yields the output at `path`. Nothing of it is at its place before `commit`; without `commit`, nothing remains.
 
-    force: replace an earlier output. inputs: what the output may not be, nor contain.
-    Raises before the block runs: InputError for a file, a link, an input; OutputExists for a folder that holds
-    something, with `force` only where it holds a file that no listing of ours names, or is a mount point; OutputBusy
-    while another command writes it; OSError where it cannot be written.
+    Args:
+        path: The folder.
+        force: Whether to replace an earlier output.
+        inputs: Paths that the output must neither be nor contain.
+
+    Raises:
+        InputError: The path is a file, a link or an input.
+        OutputExists: The folder is not empty. With `force`: it has a file that no listing of ours names, or is a mount
+            point.
+        OutputBusy: Another command writes it.
+        OSError: It cannot be written.
     """
     target = _checked_path(path, inputs)
     in_place = _only_from_within(target)
     if not has_workspace(target):
-        # With one, what is there may be what a killed command left: that is known under the lock.
+        # With a workspace, the content may be the remains of a killed command. That is known only under the lock.
         _check_content(target, force, in_place)
     with ExitStack() as held:
         own = held.enter_context(workspace(target, inside=in_place))
         if not in_place and target.is_dir() and any(target.iterdir()):
-            # Adapters are added under a lock within.
+            # `add` locks the inside of a bundle.
             with suppress(PermissionError):
                 held.enter_context(workspace(target, inside=True))
         _check_content(target, force, in_place)
@@ -77,7 +91,7 @@ def output_folder(path: str | Path, force: bool = False, inputs: Sequence[str | 
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Raise InputError where the disk of the existing `folder` has no room for `size` bytes."""
+    """Raises InputError if the disk of the existing `folder` has no room for `size` bytes."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise InputError(
@@ -90,7 +104,7 @@ def _megabytes(size: int) -> str:
 
 
 def _checked_path(path: str | Path, inputs: Sequence[str | Path]) -> Path:
-    """The output's absolute path; raises InputError where it can be no output, whatever is there."""
+    """Returns the output's absolute path. Raises InputError if it can be no output, whatever is there."""
     target = Path(path)
     if "\0" in str(target):
         raise InputError(f"output {str(target)!r}: expected a path, found a NUL character in it")
@@ -105,7 +119,7 @@ def _checked_path(path: str | Path, inputs: Sequence[str | Path]) -> Path:
 
 
 def _check_content(target: Path, force: bool, in_place: bool) -> None:
-    """Raise where `target` holds what may not be replaced."""
+    """Raises if `target` holds something that may not be replaced."""
     if not target.is_dir():
         return
     ignored = {INSIDE, _OF_THE_DISK} if in_place else {INSIDE}
@@ -127,28 +141,31 @@ def _check_content(target: Path, force: bool, in_place: bool) -> None:
 
 
 def _only_from_within(target: Path) -> bool:
-    """Whether the folder is there and cannot be replaced: it is a mount point, or its parent cannot be written."""
+    """Returns whether the folder is there and cannot be replaced: as a mount point, or as its parent cannot be
+    written.
+    """
     if not target.is_dir():
         return False
     return os.path.ismount(target) or str(target) in _mount_points() or not os.access(target.parent, os.W_OK | os.X_OK)
 
 
 def _mount_points() -> set[str]:
-    """Linux's list, which also has folders mounted from the same disk; empty elsewhere."""
+    """Returns Linux's list of mount points, folders mounted from the same disk included; empty on other systems."""
     if sys.platform != "linux":
         return set()
     try:
         lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return set()
-    # The fifth field, with spaces and the like in octal.
+    # The fifth field, in which spaces and some other characters are octal numbers.
     fields = [line.split(" ")[4] for line in lines if line.count(" ") >= 4]
     return {name.encode("latin-1", "replace").decode("unicode_escape") if "\\" in name else name for name in fields}
 
 
 def _finish(folder: Path) -> None:
-    """Give what was written the permissions that any new file has, as some writers make private ones, and make it
-    durable."""
+    """Gives the new files the permissions that any new file has, as some writers make private files, and makes them
+    durable.
+    """
     mask = _umask()
     for item in (folder, *folder.rglob("*")):
         item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
@@ -156,12 +173,12 @@ def _finish(folder: Path) -> None:
 
 
 def _put(own: Workspace, force: bool) -> None:
-    """Put the new folder at its place, in exchange for what is there."""
+    """Puts the new folder at its place, in exchange for the old one."""
     target = own.target
     if not target.is_dir():
         own.new.rename(target)
     elif exchange(own.new, target):
-        # Somebody may have put a file there until this moment. Nobody can any more.
+        # Another program may have put a file there until now. From here on none can.
         try:
             _check_content(own.new, force, in_place=False)
         except OutputExists as error:
@@ -179,7 +196,7 @@ def _put(own: Workspace, force: bool) -> None:
 
 
 def _place(own: Workspace) -> None:
-    """Move the new files into the output one by one, its listing last: before that it is no output of ours."""
+    """Moves the new files into the output one by one, the listing last: without it, the folder is no output of ours."""
     names = [path.relative_to(own.new).as_posix() for path in own.new.rglob("*") if not path.is_dir()]
     names.sort(key=lambda name: (name == MANIFEST, name == SIDECAR, name))
     _check_content(own.target, force=False, in_place=True)
@@ -195,7 +212,7 @@ def _place(own: Workspace) -> None:
 
 
 def _umask() -> int:
-    # Reading the mask means setting it.
+    # The mask can only be read by setting it.
     mask = os.umask(0)
     os.umask(mask)
     return mask

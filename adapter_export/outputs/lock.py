@@ -1,4 +1,4 @@
-"""A lock on a file, of the operating system: it is free again when the process that holds it ends, however it ends."""
+"""A lock on a file, by the operating system. It becomes free when the process that holds it ends in any way."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import os
 import sys
 from pathlib import Path
 
+# Seconds that a command waits for another one that writes the same bundle, unless told otherwise.
+LOCK_TIMEOUT = 60.0
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 class Unsupported(Exception):
-    """The file system has no locks, as some network file systems of clusters."""
+    """The file system has no locks, like some network file systems of clusters."""
 
 
 def acquire(path: Path) -> int | None:
-    """Lock the file at `path`, which is made if it is missing; None while another process or thread has it.
+    """Locks the file at `path`, which is made if it is missing.
 
-    Returns the descriptor that holds the lock, for `release`. Raises OSError, and Unsupported.
+    Returns:
+        The descriptor that holds the lock, for `release`; None while another process or thread holds it.
+
+    Raises:
+        OSError: The file cannot be opened.
+        Unsupported: The file system has no locks.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -30,17 +37,17 @@ def acquire(path: Path) -> int | None:
         except BaseException:
             os.close(descriptor)
             raise
-        # Its holder removed the file between the two calls: this lock keeps nobody out.
+        # The last holder removed the file between the two calls, so this lock excludes no other process.
         os.close(descriptor)
 
 
 def release(descriptor: int) -> None:
-    """Free the lock."""
+    """Frees the lock."""
     os.close(descriptor)
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether the file that is locked is still the one at `path`."""
+    """Returns whether the locked file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

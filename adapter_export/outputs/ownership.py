@@ -1,15 +1,15 @@
-"""Whether a folder is an output of ours, by its content: it lists its files, and holds no others.
+"""Decides by the content of a folder whether it is an output of ours: it lists its files, and holds no others.
 
-A bundle lists them in manifest.json, a trained adapter and a merged model in adapter_export.json.
+The listing of a bundle is in manifest.json; that of a trained adapter or a merged model is in adapter_export.json.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+
+from adapter_export.reading.json_files import json_or_empty
 
 MANIFEST = "manifest.json"
 SIDECAR = "adapter_export.json"
@@ -17,9 +17,11 @@ _MAX_BYTES = 64 << 20
 
 
 def first_foreign(folder: Path, ignored: Collection[str] = ()) -> str | None:
-    """Path below `folder` of the first file there that no listing of ours names; None where there is none.
+    """Returns the path, below `folder`, of the first file that no listing of ours names; None if there is none.
 
-    ignored: names at the top that do not count.
+    Args:
+        folder: The folder.
+        ignored: Names at the top of the folder that are not looked at.
     """
     known = listed(folder)
     found = (name for name in files_below(folder) if name.partition("/")[0] not in ignored)
@@ -27,37 +29,26 @@ def first_foreign(folder: Path, ignored: Collection[str] = ()) -> str | None:
 
 
 def listed(folder: Path) -> frozenset[str]:
-    """The files that the listing in `folder` names, and itself; empty where there is no listing of ours."""
-    manifest = _object(folder / MANIFEST)
+    """Returns the files that the listing in `folder` names, and the listing itself; empty without a listing of ours."""
+    manifest = json_or_empty(folder / MANIFEST, _MAX_BYTES)
     files = manifest.get("files")
     if type(manifest.get("format_version")) is int and isinstance(files, dict) and files:
         return frozenset({MANIFEST, *files})
-    files = _object(folder / SIDECAR).get("files")
+    files = json_or_empty(folder / SIDECAR, _MAX_BYTES).get("files")
     if isinstance(files, list) and files and all(isinstance(name, str) for name in files):
         return frozenset({SIDECAR, *files})
     return frozenset()
 
 
 def listing(folder: Path) -> list[str]:
-    """Paths of all files below `folder`, for a listing: without itself."""
+    """Returns the paths of all files below `folder` for a listing, without the listing itself."""
     return [name for name in files_below(folder) if name != SIDECAR]
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Everything below `folder` that is no folder, with forward slashes, in a stable order. Links are not followed."""
+    """Yields all paths below `folder` but folders, with forward slashes, in a stable order. Links are not followed."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir(follow_symlinks=False):
             yield from (f"{entry.name}/{name}" for name in files_below(Path(entry.path)))
         else:
             yield entry.name
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, empty where there is none."""
-    try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return {}
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -1,8 +1,7 @@
-"""What a command writes down about the output it is writing, so that the next one can clean up after a kill."""
+"""The record of a command about the output that it writes. After a kill, the next command cleans up by it."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping
@@ -12,18 +11,28 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from adapter_export.outputs.files import write_json
+from adapter_export.reading.json_files import json_or_empty
 
 _WRITTEN_BY = "adapter-export"
 _MAX_BYTES = 16 << 20
-# Characters of a text in it: a file name has at most 255 bytes.
+# The most characters of a text in it. A file name has at most 255 bytes.
 _MAX_TEXT = 256
 
 
 @dataclass(frozen=True)
-class Record:
-    """output: name of the folder that is written. made: parents of it that were not there before, by their absolute
-    paths. placed: files of the output, by their paths there, that are about to come or go: those that no listing of
-    the output names are to be removed. scratch: whether `OUTPUT.partial` is to be removed as well."""
+class OutputRecord:
+    """What a command has done for an output so far.
+
+    Attributes:
+        output: Name of the folder that is written.
+        pid: Number of the process.
+        host: Name of the machine.
+        started: When the command started.
+        made: Parents of the folder that were made for it, by their absolute paths.
+        placed: Files of the output, by their paths in it, that are about to be added or removed. Those that no listing
+            of the output names are to be removed.
+        scratch: Whether `OUTPUT.partial` is to be removed as well.
+    """
 
     output: str
     pid: int
@@ -38,7 +47,9 @@ class Record:
         return f"process {self.pid} on {self.host}, started {self.started}"
 
     def is_alive(self) -> bool:
-        """Whether its process may still run. What runs on another machine cannot be seen from here."""
+        """Returns whether its process may still run. A process on another machine counts as running, as it cannot
+        be seen.
+        """
         if self.host != socket.gethostname():
             return True
         try:
@@ -50,31 +61,31 @@ class Record:
         return True
 
 
-def record_of(target: Path, made: tuple[str, ...]) -> Record:
-    """A record of this process, which begins to write `target`."""
+def record_of(target: Path, made: tuple[str, ...]) -> OutputRecord:
+    """Returns a record of this process, which begins to write `target`."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Record(target.name, os.getpid(), socket.gethostname(), started, made)
+    return OutputRecord(target.name, os.getpid(), socket.gethostname(), started, made)
 
 
-def write_record(path: Path, record: Record) -> None:
-    """Write the record, whole or not at all. Raises OSError."""
+def write_record(path: Path, record: OutputRecord) -> None:
+    """Writes the record as a whole or not at all. Raises OSError."""
     write_json(path, asdict(record))
 
 
-def read_record(path: Path, target: Path) -> Record | None:
-    """The record at `path` if it is one of ours about the output `target`, else None.
+def read_record(path: Path, target: Path) -> OutputRecord | None:
+    """Returns the record at `path` if it is one of ours about the output `target`; None otherwise.
 
-    A record may have come with a stranger's folder: nothing in it leads out of the output, and the parents are of its
-    own path.
+    A record may have come with a stranger's folder. So no path in it may lead out of the output, and the parents must
+    be parents of the output.
     """
-    value = _object(path)
+    value = json_or_empty(path, _MAX_BYTES)
     if not _is_record(value, target):
         return None
-    return Record(**{**value, "made": tuple(value["made"]), "placed": tuple(value["placed"])})
+    return OutputRecord(**{**value, "made": tuple(value["made"]), "placed": tuple(value["placed"])})
 
 
 def _is_record(value: Mapping[str, Any], target: Path) -> bool:
-    if set(value) != {item.name for item in fields(Record)}:
+    if set(value) != {item.name for item in fields(OutputRecord)}:
         return False
     texts = value["output"], value["host"], value["started"], value["written_by"]
     made, placed, pid = value["made"], value["placed"], value["pid"]
@@ -90,18 +101,8 @@ def _is_record(value: Mapping[str, Any], target: Path) -> bool:
 
 
 def _is_below(name: Any) -> bool:
-    """Whether it is a plain path below a folder."""
+    """Returns whether it is a plain path below a folder."""
     if not isinstance(name, str) or not name or set(name) & set("\\:\0"):
         return False
     path = PurePosixPath(name)
     return not path.is_absolute() and str(path) == name and ".." not in path.parts
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return {}
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

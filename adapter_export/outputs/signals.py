@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as SIGINT does: by an exception that leaves nothing half-done behind."""
+"""SIGTERM and SIGHUP end a command like SIGINT: by an exception, so that nothing half-done remains."""
 
 from __future__ import annotations
 
@@ -8,26 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# SIGHUP is what closing a terminal sends; Windows has none.
+# SIGHUP is sent when a terminal is closed. Windows has none.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Terminated(BaseException):
-    """A signal asked this process to end. Like KeyboardInterrupt no Exception, which somebody might take for a
-    failure."""
+    """A signal asked this process to end.
+
+    Like KeyboardInterrupt it is no Exception, so that `except Exception` does not take it for a failure.
+    """
 
 
 class _State:
-    # The first signal that came and was to end the command.
+    # The first signal that came to end the command.
     received: int | None = None
-    # Whether the command has done its work, so that ending it would undo nothing.
+    # Whether the command has done its work, so that ending it early would change nothing.
     done = False
 
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """In the block, these signals raise Terminated in the main thread, except those that whoever started this process
-    had it ignore, or that have a handler of somebody else's. For a command line, which is alone in its process."""
+    """Within the `with` statement, these signals raise Terminated in the main thread.
+
+    Signals that the process was started to ignore, and signals with another handler, are left as they are. For a
+    command line, which is alone in its process.
+    """
     _State.received, _State.done = None, False
     default = (signal.SIG_DFL, signal.default_int_handler)
     before = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) in default}
@@ -41,32 +46,36 @@ def ending() -> Iterator[None]:
 
 
 def received() -> int | None:
-    """The signal that is to end the command of `ending`, if one came."""
+    """Returns the signal that is to end the command of `ending`; None if none came."""
     return _State.received
 
 
 def raise_if_received() -> None:
-    """Raise Terminated where a signal came whose exception got lost: Python drops those raised in a finalizer, and
-    libraries may catch them."""
+    """Raises Terminated if a signal came whose exception was lost.
+
+    Python drops exceptions that are raised in a finalizer, and libraries may catch them.
+    """
     if _State.received is not None:
         raise Terminated
 
 
 def work_is_done() -> None:
-    """The output is in its place: the next signal comes too late, and the command ends as it would have anyway."""
+    """Notes that the output is at its place. From here on a signal is too late, and the command ends as it would
+    have anyway.
+    """
     _State.done = True
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Hold signals back until the end of the block, for work that is short and must not be cut in two."""
+    """Holds signals back until the `with` statement ends, for short work that must not be interrupted."""
     if threading.current_thread() is not threading.main_thread():
-        # Signals are handled in the main thread alone.
+        # Signals are handled in the main thread only.
         yield
         return
     waiting: list[int] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    # None: a handler that was not installed by Python, which cannot be put back.
+    # None stands for a handler that Python did not install, and that cannot be restored.
     held = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
     for number in held:
         signal.signal(number, lambda number, frame: waiting.append(number))
@@ -81,7 +90,7 @@ def deferred() -> Iterator[None]:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     if _State.done:
-        # Once only: whoever insists is heard.
+        # Only once: a second signal has its default effect.
         _State.done = False
         return
     if _State.received is None:

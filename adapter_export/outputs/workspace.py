@@ -1,15 +1,15 @@
-"""The hidden folder in which a command prepares what it writes, and which one command at a time can have.
+"""The hidden folder in which a command prepares what it writes. Only one command at a time can have it.
 
 It lies beside the output (`.NAME.adapter-export`), or inside it (`.adapter-export`) where only the inside can be
 written. It holds:
 
     lock          locked while the command runs; the system frees it when the process ends, even by SIGKILL
-    record.json   whose folder it is, and what the command has made and placed so far
-    new           what is to become the output
+    record.json   which output it belongs to, and what the command has made and placed so far
+    new           the files of the new output
     old           what the output held before, where the system cannot exchange two folders in one step
 
-Whoever finds such a folder without a lock on it, and with a record of this output, knows that the command that made it
-was killed, and removes what is left of it.
+If such a folder has a record of this output and no lock on it, the command that made it was killed. The next command
+removes what is left of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from adapter_export.errors import InputError, OutputBusy
 from adapter_export.outputs import lock
 from adapter_export.outputs.ownership import MANIFEST, SIDECAR, listed
-from adapter_export.outputs.record import Record, read_record, record_of, write_record
+from adapter_export.outputs.record import OutputRecord, read_record, record_of, write_record
 from adapter_export.outputs.signals import deferred
 
 _log = logging.getLogger(__name__)
@@ -36,65 +36,79 @@ _log = logging.getLogger(__name__)
 INSIDE = ".adapter-export"
 _LOCK, _RECORD, _NEW, _OLD = "lock", "record.json", "new", "old"
 _ADAPTER = re.compile(r"adapters/[^/]+\.onnx_adapter")
-# Seconds between two looks at a lock that another process has.
+# Seconds between two tries to get a lock that another process has.
 _PAUSE = 0.1
-# Bytes of a name that leave room for what is put around it; file systems allow 255.
+# The most bytes of an output's name within the name of its workspace; file systems allow 255 bytes for the latter.
 _MAX_NAME_BYTES = 200
-# A finishing command may remove the folder between two steps of the next one, which then begins again.
+# A command that ends may remove the folder between two steps of the next command, which then tries again.
 _ATTEMPTS = 100
 
 
 @dataclass
 class Workspace:
-    """A workspace whose lock this command has. target: the output, an absolute path. descriptor: of the lock, None
-    where the file system has no locks."""
+    """A workspace whose lock this command has.
+
+    Attributes:
+        path: The workspace.
+        target: The output, an absolute path.
+        descriptor: The descriptor of the lock; None if the file system has no locks.
+        record: The record, as it was last written.
+    """
 
     path: Path
     target: Path
     descriptor: int | None
-    record: Record
+    record: OutputRecord
 
     @property
     def new(self) -> Path:
-        """Folder for what is to become the output."""
+        """The folder for the files of the new output."""
         return self.path / _NEW
 
     @property
     def old(self) -> Path:
-        """Where the folder that was there before goes while it is replaced."""
+        """The place of the old output while it is replaced."""
         return self.path / _OLD
 
     def note_placed(self, names: Iterable[str]) -> None:
-        """Record that these files of the output, by their paths there, are about to come or go."""
+        """Records that these files of the output, by their paths in it, are about to be added or removed."""
         self._note(replace(self.record, placed=tuple(dict.fromkeys([*self.record.placed, *names]))))
 
     def note_scratch(self, is_scratch: bool) -> None:
-        """Record whether the folder `scratch_of(target)` is of no use any more if this command is killed now."""
+        """Records whether the folder `scratch_of(target)` would be of no use if this command were killed now."""
         if is_scratch != self.record.scratch:
             self._note(replace(self.record, scratch=is_scratch))
 
     def withdraw(self) -> None:
-        """Remove what came into the output and is not in its listing."""
+        """Removes files that were placed in the output and are not in its listing."""
         _remove_unlisted(self.target, self.record.placed)
 
-    def _note(self, record: Record) -> None:
+    def _note(self, record: OutputRecord) -> None:
         write_record(self.path / _RECORD, record)
         self.record = record
 
 
 @contextmanager
 def workspace(target: Path, *, inside: bool = False, wait: float = 0.0) -> Iterator[Workspace]:
-    """The workspace of the output `target`, an absolute path. It is removed at the end of the block, and so are parents
-    of the output that were made for it and are empty.
+    """Yields the workspace of an output.
 
-    inside: whether it lies in `target`, which is then there. wait: seconds to wait for another command.
-    Raises OutputBusy while another command has it, InputError where something else is in its place, and OSError where
-    nothing can be written.
+    When the `with` statement ends, the workspace is removed, and so are parents of the output that were made for it and
+    are empty.
+
+    Args:
+        target: The output, an absolute path.
+        inside: Whether the workspace lies in `target`, which must exist.
+        wait: Seconds to wait for another command.
+
+    Raises:
+        OutputBusy: Another command has the workspace.
+        InputError: Something else is at its place.
+        OSError: It cannot be written.
     """
     path = target / INSIDE if inside else beside(target)
     until = time.monotonic() + wait
     own: Workspace | None = None
-    told = False
+    logged = False
     try:
         while True:
             with deferred():
@@ -104,9 +118,9 @@ def workspace(target: Path, *, inside: bool = False, wait: float = 0.0) -> Itera
             if time.monotonic() >= until:
                 waited = f"; waited {wait:g} s for it" if wait else ""
                 raise OutputBusy(f"{_holder(path, target)}{waited}")
-            if not told:
+            if not logged:
                 _log.warning("%s; waiting for it, %g s at most", _holder(path, target), wait)
-                told = True
+                logged = True
             time.sleep(_PAUSE)
         yield own
     finally:
@@ -116,30 +130,30 @@ def workspace(target: Path, *, inside: bool = False, wait: float = 0.0) -> Itera
 
 
 def beside(target: Path) -> Path:
-    """Where the workspace of an output lies that is beside it."""
+    """Returns the path of a workspace beside its output."""
     name = os.fsencode(target.name)
     short = target.name if len(name) <= _MAX_NAME_BYTES else hashlib.sha256(name).hexdigest()
     return target.with_name(f".{short}.adapter-export")
 
 
 def scratch_of(target: Path) -> Path:
-    """Where a command that takes long keeps what it needs to go on after a kill."""
+    """Returns the folder in which a long command keeps what it needs to continue after a kill."""
     return target.with_name(f"{target.name}.partial")
 
 
 def has_workspace(target: Path) -> bool:
-    """Whether there is a workspace of the output now, of a command that runs or of one that was killed."""
+    """Returns whether the output has a workspace now, of a running command or of a killed one."""
     return os.path.lexists(beside(target)) or os.path.lexists(target / INSIDE)
 
 
 def _holder(path: Path, target: Path) -> str:
-    """Who has the workspace, in words."""
+    """Describes which command has the workspace."""
     record = read_record(path / _RECORD, target)
     return f"output {target}: another command is writing it{f' ({record})' if record else ''}"
 
 
 def _enter(path: Path, target: Path, inside: bool) -> Workspace | None:
-    """Make or take over the workspace; None while another command has it."""
+    """Makes the workspace, or takes it over. Returns None while another command has it."""
     for attempt in range(_ATTEMPTS):
         made = () if inside else tuple(map(str, _make_parents(target.parent)))
         try:
@@ -170,7 +184,7 @@ def _take(path: Path, target: Path, made: Sequence[str]) -> Workspace | None:
             left = read_record(path / _RECORD, target)
             if not is_new and (left is None or left.is_alive()):
                 return None
-        # With the lock, nobody else changes it any more.
+        # With the lock held, no other command changes it.
         if not is_new:
             _check_ours(path, target)
             made = (*made, *_clean_up(path, target))
@@ -186,10 +200,10 @@ def _take(path: Path, target: Path, made: Sequence[str]) -> Workspace | None:
 
 
 def _check_ours(path: Path, target: Path) -> None:
-    """Raise InputError for a folder that no command of ours made for this output."""
+    """Raises InputError for a folder that no command of ours made for this output."""
     problem = "a link or a file"
     if path.is_dir() and not path.is_symlink():
-        # Before its record is written a workspace holds an empty lock alone.
+        # Before its record is written, a workspace holds an empty lock only.
         recorded = read_record(path / _RECORD, target) is not None
         known = {_LOCK, _RECORD, _NEW, _OLD} if recorded else {_LOCK} if _is_empty_file(path / _LOCK) else set()
         names = sorted(item.name for item in path.iterdir())
@@ -208,22 +222,22 @@ def _is_empty_file(path: Path) -> bool:
 
 
 def _is_unfinished(name: str) -> bool:
-    """Whether it is a record that was being written."""
+    """Returns whether it is a record that was not written completely."""
     return name.startswith(f".{_RECORD}.") and name.endswith(".tmp")
 
 
 def _clean_up(path: Path, target: Path) -> tuple[str, ...]:
-    """Remove what a killed command left, and say so; returns the parents of the output that it had made."""
+    """Removes what a killed command left, and logs it. Returns the parents of the output that the command had made."""
     record = read_record(path / _RECORD, target)
     if record is None:
         return ()
     removed = "removed what it left"
     if (path / _OLD).exists() and not target.exists():
-        # It was between two steps: the old output out of the way, the new one not there yet.
+        # It was killed between two steps: the old output was moved away, and the new one not yet placed.
         (path / _OLD).rename(target)
         removed = "put back what was there before, and removed the rest of what it left"
     _remove_unlisted(target, record.placed)
-    # A record inside a bundle may be a stranger's, and says nothing of what lies beside it.
+    # A record inside a bundle may be a stranger's, so it must not remove anything beside the bundle.
     if record.scratch and path == beside(target):
         shutil.rmtree(scratch_of(target), ignore_errors=True)
     _empty(path)
@@ -232,18 +246,19 @@ def _clean_up(path: Path, target: Path) -> tuple[str, ...]:
 
 
 def _remove_unlisted(target: Path, names: Iterable[str]) -> None:
-    """Remove files of the output that its listing does not name, and folders there that become empty by it."""
+    """Removes files of the output that its listing does not name, and folders in it that become empty."""
     root = target.resolve()
     kept = listed(target)
     if not kept and any(os.path.lexists(root / name) for name in (MANIFEST, SIDECAR)):
-        # A listing that cannot be read says nothing about them.
+        # A listing that cannot be read does not tell which files belong to the output.
         return
     for name in names:
         path = root / name
         if name in kept or not path.parent.resolve().is_relative_to(root):
             continue
         if kept and not _ADAPTER.fullmatch(name):
-            # Of a bundle that is complete, adapters alone come and go: a record in it may be a stranger's.
+            # In a complete bundle, only adapters are added and removed. Other files are kept, as the record may be a
+            # stranger's.
             continue
         path.unlink(missing_ok=True)
         _remove_empty(map(str, path.parents[: len(path.relative_to(root).parts) - 1]))
@@ -251,11 +266,11 @@ def _remove_unlisted(target: Path, names: Iterable[str]) -> None:
 
 def _leave(own: Workspace) -> None:
     if own.descriptor is not None and not lock.is_at(own.descriptor, own.path / _LOCK):
-        # It went away with the output that it lay in; what is at its place now is another command's.
+        # It was removed together with the output that it lay in. A workspace at its place now is another command's.
         lock.release(own.descriptor)
         return
     _empty(own.path)
-    # Whoever waits for the lock finds that its file is gone, and begins anew.
+    # A command that waits for the lock finds that its file is gone, and tries again.
     (own.path / _LOCK).unlink(missing_ok=True)
     with suppress(OSError):
         own.path.rmdir()
@@ -265,7 +280,7 @@ def _leave(own: Workspace) -> None:
 
 
 def _empty(path: Path) -> None:
-    """Remove everything in a workspace but its lock; the record last."""
+    """Removes everything in a workspace but its lock. The record is removed last."""
     for name in (_NEW, _OLD):
         shutil.rmtree(path / name, ignore_errors=True)
     for item in path.iterdir():
@@ -276,7 +291,7 @@ def _empty(path: Path) -> None:
 
 
 def _make_parents(folder: Path) -> list[Path]:
-    """Create `folder`; return the folders that had to be made."""
+    """Makes `folder`. Returns the folders that were made."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -287,7 +302,7 @@ def _make_parents(folder: Path) -> list[Path]:
 
 
 def _remove_empty(folders: Iterable[str]) -> None:
-    """Remove these folders from the inside out, as far as they are empty."""
+    """Removes those of the folders that are empty, from the inside out."""
     for folder in sorted(set(folders), key=len, reverse=True):
         try:
             Path(folder).rmdir()

@@ -176,7 +176,7 @@ def _head_alone(bundle: Path, manifest: Manifest, name: str, adapter: Adapter | 
     """Returns the tensors of an adapter's task head by name; empty if it has no head of its own."""
     if adapter is not None:
         has_head = adapter.num_labels is not None
-        return graph_tensors(f"adapter {name}", replace(adapter, blocks={}), manifest) if has_head else {}
+        return graph_tensors(f"adapter {name}", replace(adapter, sites={}), manifest) if has_head else {}
     info = manifest.adapter(name)
     assert info.file is not None
     head_tensors = {tensor for site in manifest.heads for tensor in site.tensors}

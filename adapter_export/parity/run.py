@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapter_export.bundle.manifest import Manifest, read_manifest
-from adapter_export.checkpoints.files import existing_folder, optional_json
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import local
@@ -21,7 +20,7 @@ from adapter_export.parity.checks.agreement import check_record_agreement
 from adapter_export.parity.checks.bundle import check_files, check_greedy, check_labels, check_repeats, check_rows
 from adapter_export.parity.checks.providers import check_provider
 from adapter_export.parity.checks.tokens import check_tokens
-from adapter_export.parity.criteria.judge import LIMITS, Verdict
+from adapter_export.parity.criteria.judge import THRESHOLDS, Verdict
 from adapter_export.parity.criteria.measure import Measurement
 from adapter_export.parity.criteria.retries import Measured, retry_sensitive_cases
 from adapter_export.parity.criteria.select import criteria_for
@@ -30,6 +29,8 @@ from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.recorded_cases import RecordedCaseRunner
 from adapter_export.parity.references.records import Record, RecordedCase, check_record, read_record
 from adapter_export.parity.report import ParityReport, Result
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.prepare import generates
 
@@ -73,8 +74,8 @@ def check_parity(
     model = None if model is None else local(model, "model")
     adapters = {name: local(path, "adapter") for name, path in (adapters or {}).items()}
     manifest = read_manifest(folder)
-    if manifest.dtype not in LIMITS:
-        raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(LIMITS)}")
+    if manifest.dtype not in THRESHOLDS:
+        raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(THRESHOLDS)}")
     _check_names(folder, manifest, model, adapters, references)
     if model is not None:
         _check_base(model, manifest)

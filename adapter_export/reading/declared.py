@@ -1,6 +1,6 @@
-"""What the values of a file's field may be, declared with the field's type: `Annotated[int, Between(0, 8)]`.
+"""The allowed values of a file's field, declared with its type: `Annotated[int, Between(0, 8)]`.
 
-A number that is out of all proportion is refused where it is read, by its field, not where a library gives up on it.
+A number that is far too large is refused where it is read, with the name of its field, and not where a library fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 @dataclass(frozen=True)
 class Between:
-    """Numbers from low to high, both included; neither NaN nor infinity."""
+    """Numbers from low to high, both included, without NaN and infinity."""
 
     low: float
     high: float
@@ -25,7 +25,7 @@ class Between:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of some strings."""
+    """One of several strings."""
 
     values: tuple[str, ...]
 
@@ -38,7 +38,12 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Hexadecimal:
-    """Digits of base 16, in lower case; or nothing, where that is allowed."""
+    """Lower-case hexadecimal digits.
+
+    Attributes:
+        digits: Number of digits.
+        empty: Whether the empty string is allowed too.
+    """
 
     digits: int
     empty: bool = False
@@ -50,10 +55,10 @@ class Hexadecimal:
         return f"{self.digits} hexadecimal digits"
 
 
-# Features, tokens, labels, positions, token ids: what PyTorch and ONNX count in 32 bits.
+# Numbers of features, tokens, labels and positions, and token ids, which PyTorch and ONNX hold in 32 bits.
 Size = Annotated[int, Between(0, (1 << 31) - 1)]
-# Values of tensors, which are of single precision.
+# Values of tensors in single precision.
 Real = Annotated[float, Between(-3.4e38, 3.4e38)]
 Sha256 = Annotated[str, Hexadecimal(64)]
-# The same, or nothing for what is in no file.
+# A digest, or the empty string if there is no file.
 OptionalSha256 = Annotated[str, Hexadecimal(64, empty=True)]

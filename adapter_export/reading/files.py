@@ -1,4 +1,4 @@
-"""Opening and reading files that came from somewhere else: regular ones, below their folder, up to a size."""
+"""Opens and reads files that come from elsewhere: regular files only, below their folder, up to a size."""
 
 from __future__ import annotations
 
@@ -24,36 +24,52 @@ _CHUNK_BYTES = 1 << 20
 
 
 def present(path: Path) -> bool:
-    """Whether something of this name is there, whatever it is: a link that leads nowhere is no missing file."""
+    """Returns whether anything has this name. A link that leads nowhere counts, as it is not the same as a missing
+    file.
+    """
     return "\0" not in str(path) and os.path.lexists(path)
 
 
 def regular_file(path: Path, root: Path | None = None) -> Path:
-    """The file that `path` leads to. root: see `leads_to`. Raises InputError unless it is there, in the folder, and a
-    regular file. For what a library opens by itself."""
+    """Returns the file that `path` leads to. For files that a library opens by itself.
+
+    Args:
+        path: The file.
+        root: The folder that must hold it, see `leads_to`.
+
+    Raises:
+        InputError: The file is missing, outside the folder, or not a regular file.
+    """
     target = leads_to(path, root)
     _stat(path, target)
     return target
 
 
 def size_of(path: Path, root: Path | None = None) -> int:
-    """Bytes of the file; raises InputError as `regular_file`."""
+    """Returns the size of the file in bytes. Arguments and errors are those of `regular_file`."""
     return _stat(path, leads_to(path, root)).st_size
 
 
 def open_file(path: Path, root: Path | None = None) -> IO[bytes]:
-    """The file, open for reading. root: see `leads_to`. Raises InputError unless it is there, in the folder, a regular
-    file, and may be read."""
+    """Opens the file for reading.
+
+    Args:
+        path: The file.
+        root: The folder that must hold it, see `leads_to`.
+
+    Raises:
+        InputError: The file is missing, outside the folder, not a regular file, or must not be read.
+    """
     target = regular_file(path, root)
     try:
-        # `opener` keeps the name that the user knows for later messages.
+        # With `opener`, later messages have the name that the user knows.
         return open(path, "rb", opener=lambda _, flags: _open_regular(path, target, flags))
     except OSError as error:
         raise _unreadable(path, error) from None
 
 
 def open_raw(path: Path, root: Path | None = None) -> FileIO:
-    """The same without a buffer, for copying in the kernel."""
+    """Does the same as `open_file`, without a buffer, for copying in the kernel."""
     target = regular_file(path, root)
     try:
         return FileIO(str(path), "rb", opener=lambda _, flags: _open_regular(path, target, flags))
@@ -62,12 +78,12 @@ def open_raw(path: Path, root: Path | None = None) -> FileIO:
 
 
 def read_bytes(path: Path, limit: int, root: Path | None = None) -> bytes:
-    """All of the file; raises InputError as `open_file`, and for one of more than `limit` bytes."""
+    """Returns the content of the file. Raises InputError as `open_file`, and if it has more than `limit` bytes."""
     with open_file(path, root) as file:
         if (size := os.fstat(file.fileno()).st_size) > limit:
             raise InputError(f"{path}: expected a file of at most {_readable(limit)}, found {size:,} bytes")
         try:
-            # One more than there are: the size is known, and a file that grows meanwhile stays bounded.
+            # One byte more than the known size, so that a file that grows meanwhile cannot fill the memory.
             data = file.read(size + 1)
         except OSError as error:
             raise _unreadable(path, error) from None
@@ -75,15 +91,17 @@ def read_bytes(path: Path, limit: int, root: Path | None = None) -> bytes:
 
 
 def read_text(path: Path, limit: int, root: Path | None = None, encoding: str = "utf-8") -> str:
-    """The file as text; raises InputError as `read_bytes`, and for what is no such text."""
+    """Returns the content of the file as text. Raises InputError as `read_bytes`, and if it is not in this encoding."""
     return decoded(path, read_bytes(path, limit, root), encoding)
 
 
 def read_given(path: Path, limit: int) -> bytes:
-    """All of a file that the user named, which is no part of a folder: it may be a link to anywhere, a pipe
-    (`/dev/stdin`, or a shell's `<(command)`), or a terminal.
+    """Returns the content of a file that the user named and that is not part of a folder.
 
-    Raises InputError for one that is missing, cannot be read, is of another kind, or has more than `limit` bytes.
+    It may be a link to anywhere, a pipe (`/dev/stdin`, or a shell's `<(command)`), or a terminal.
+
+    Raises:
+        InputError: The file is missing, cannot be read, is of another kind, or has more than `limit` bytes.
     """
     if "\0" in str(path):
         raise InputError(f"{str(path)!r}: expected a path without NUL characters")
@@ -104,7 +122,7 @@ def read_given(path: Path, limit: int) -> bytes:
 
 
 def decoded(path: Path, data: bytes, encoding: str = "utf-8") -> str:
-    """The bytes of `path` as text; raises InputError for what is none."""
+    """Returns the bytes of `path` as text. Raises InputError if they are not in this encoding."""
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -112,7 +130,7 @@ def decoded(path: Path, data: bytes, encoding: str = "utf-8") -> str:
 
 
 def _open_regular(path: Path, target: Path, flags: int) -> int:
-    # Without waiting, should a pipe have taken the file's place since it was looked at.
+    # Without waiting, in case the file was replaced by a pipe since it was checked.
     extra = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NOCTTY", 0)
     descriptor = os.open(target, flags | extra)
     mode = os.fstat(descriptor).st_mode
@@ -123,7 +141,9 @@ def _open_regular(path: Path, target: Path, flags: int) -> int:
 
 
 def _stat(path: Path, target: Path) -> os.stat_result:
-    """Of a regular file; looked at before it is opened, as opening a device may do something already."""
+    """Returns the status of a regular file. It is read before the file is opened, as opening a device may have an
+    effect.
+    """
     try:
         found = os.lstat(target)
     except OSError as error:

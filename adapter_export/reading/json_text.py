@@ -1,5 +1,6 @@
-"""JSON from somewhere else, read strictly: every object's names differ, numbers are of a bounded length, and texts are
-of whole characters."""
+"""Parses JSON strictly: the names of an object must differ, numbers have a limited length, and texts have whole
+characters.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +9,27 @@ import re
 from collections import Counter
 from typing import Any
 
-# Whole numbers of so many digits become floats without an error. Longer ones are none of anything, and from some 4,300
-# on Python refuses to read or print them.
+# Whole numbers of this many digits become floats without an error. Longer numbers have no use here, and Python refuses
+# to read or print numbers of more than some 4,300 digits.
 _MAX_DIGITS = 300
-# A half, or a whole of two.
+# Half of a surrogate pair, on its own or as part of a pair.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class NotJson(Exception):
-    """What is wrong with a text that should be JSON, in one line."""
+    """Says what is wrong with a text that should be JSON, in one line."""
 
 
 def parse(text: str) -> Any:
-    """The value that the text spells. Raises NotJson for broken syntax, a name twice in one object, what is nested too
-    deep, a number too long, and half a character."""
+    """Returns the value of a JSON text.
+
+    Raises:
+        NotJson: The syntax is broken, an object has a name twice, the value is nested too deep, a number is too long,
+            or a text has half of a surrogate pair.
+    """
     try:
         value = json.loads(text, object_pairs_hook=_distinct, parse_int=_integer)
-        # JSON can spell half of a surrogate pair ("\\ud83d" alone), which nothing can print, write or tokenize.
+        # JSON can contain half of a surrogate pair ("\\ud83d" alone), which cannot be printed, written or tokenised.
         if _HALF.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except (json.JSONDecodeError, RecursionError) as error:
@@ -35,7 +40,7 @@ def parse(text: str) -> Any:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are all different: readers disagree on which of two they take."""
+    """Returns an object. Raises NotJson if two names are equal: readers disagree on which value they take."""
     value = dict(pairs)
     if len(value) < len(pairs):
         (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)

@@ -1,8 +1,8 @@
-"""Where a path leads once links are followed, and whether that is still inside its folder.
+"""Follows links, and decides whether a path still leads into its folder.
 
-Links inside a folder work: Kubernetes mounts `manifest.json -> ..data/manifest.json`. So do those of a snapshot in the
-cache of the Hugging Face hub, which lead into the `blobs` of their repository. A link that leads anywhere else is
-refused. The folder itself may be a link: the user named it.
+Links inside a folder are allowed: Kubernetes mounts `manifest.json -> ..data/manifest.json`. So are the links of a
+snapshot in the cache of the Hugging Face hub, which lead into the `blobs` of their repository. Any other link is
+refused. The folder itself may be a link, as the user named it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ from adapter_export.errors import InputError
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
-# Of every piece of work that is being done: its folders, and whether links may lead out of them. Process-wide, so that
-# the threads of that work see it, and no reader has to be told.
+# For each call that is running: its folders, and whether links may lead out of them. It is global, so that it holds in
+# all threads of the call, and needs no argument in every reader.
 _work: dict[object, tuple[tuple[str, ...], bool]] = {}
 
 
 def leads_to(path: Path, root: Path | None = None) -> Path:
-    """What `path` is once links are followed, whether something is there or not.
+    """Returns where `path` leads once links are followed. Nothing need exist there.
 
-    root: the folder that must hold it; without, the one that `path` is in. Raises InputError for a link that leads out.
+    Args:
+        path: The path.
+        root: The folder that must hold it; without it, the folder that `path` is in.
+
+    Raises:
+        InputError: A link leads out of the folder.
     """
     if "\0" in str(path):
         raise InputError(f"{str(path)!r}: expected a path without NUL characters")
@@ -41,19 +46,24 @@ def leads_to(path: Path, root: Path | None = None) -> Path:
 
 
 def folder_of(path: Path) -> Path:
-    """The root of a file that the user named itself, which may be a link to anywhere."""
+    """Returns the root of a file that the user named, which may be a link to anywhere."""
     return Path(os.path.realpath(path)).parent
 
 
 def leads_out(path: Path, root: Path) -> bool:
-    """Whether `path`, in the folder `root`, leads to something that may not be read as a part of it."""
+    """Returns whether `path`, in the folder `root`, leads to a file that may not be read as a part of it."""
     folder = os.path.realpath(root)
     return not _inside(folder, os.path.realpath(path)) and not _may_lead_out(folder)
 
 
 def check_writable(path: Path, root: Path) -> None:
-    """Raise InputError unless writing, replacing or deleting `path` stays in the folder `root`: no link on the way
-    leads out of it. `--follow-links` does not count here."""
+    """Checks that writing, replacing or deleting `path` changes nothing outside the folder `root`.
+
+    No link on the way may lead out of it, not even with `--follow-links`.
+
+    Raises:
+        InputError: A link leads out of the folder.
+    """
     for part in (path.parent, path):
         if not _below(os.path.realpath(root), target := os.path.realpath(part)):
             raise InputError(
@@ -63,8 +73,11 @@ def check_writable(path: Path, root: Path) -> None:
 
 
 def follows_links(*names: str) -> Callable[[Callable[_Params, _Result]], Callable[_Params, _Result]]:
-    """The function works on the folders in its parameters `names`: a path, several, or paths by name. Its parameter
-    `follow_links` says whether links may lead out of those folders while it runs."""
+    """Decorates a function whose parameter `follow_links` says whether links may lead out of its folders while it runs.
+
+    Args:
+        names: The parameters with folders: a path, several paths, or paths by name.
+    """
 
     def decorate(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
         signature = inspect.signature(function)
@@ -104,7 +117,7 @@ def _may_lead_out(folder: str) -> bool:
 
 
 def _is_offered(folder: str) -> bool:
-    """Whether the command that runs has `--follow-links` for this folder."""
+    """Returns whether the running command has the option `--follow-links` for this folder."""
     return any(any(_below(one, folder) for one in folders) for folders, _ in tuple(_work.values()))
 
 
@@ -113,22 +126,24 @@ def _inside(folder: str, target: str) -> bool:
 
 
 def _blobs(folder: str) -> str | None:
-    """Where the hub's cache keeps the files of a snapshot: `models--.../snapshots/REVISION` -> `models--.../blobs`."""
+    """Returns where the hub's cache keeps the files of a snapshot: `models--.../snapshots/REVISION` ->
+    `models--.../blobs`.
+    """
     for place in (Path(folder), *Path(folder).parents):
         repository = place.parent.parent
         if place.parent.name == "snapshots" and repository.name.startswith("models--"):
-            # A link in its place could lead anywhere; then nothing has this as its real path.
+            # If it is a link, which could lead anywhere, no file has this as its real path.
             return str(repository / "blobs")
     return None
 
 
 def _below(folder: str | None, target: str) -> bool:
-    # As texts, since both are real paths; this runs whenever an adapter is loaded.
+    # Compared as texts, since both are real paths and this runs whenever an adapter is loaded.
     return folder is not None and (target == folder or target.startswith(folder.rstrip(os.sep) + os.sep))
 
 
 def _link(path: Path, root: Path) -> Path:
-    """The link on the way from `root` to `path` that leads out: the first; `path` where a link cannot be told."""
+    """Returns the first link on the way from `root` to `path` that leads out; `path` if it is not found."""
     try:
         parts = path.relative_to(root).parts
     except ValueError:

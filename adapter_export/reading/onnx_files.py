@@ -1,7 +1,7 @@
-"""ONNX files, and the files that they name for their weights, checked before ONNX Runtime or onnx opens those.
+"""Checks ONNX files, and the weight files that they name, before ONNX Runtime or onnx opens them.
 
-A graph says where a tensor's numbers lie: a path, an offset, a length. Such tensors stand in the graph, in the graphs
-of its nodes (If, Loop), in constants, and in functions: every message of the file is looked at.
+A graph says where a tensor's values lie: path, offset and length. Such tensors are in the graph, in the graphs of its
+nodes (If, Loop), in constants, and in functions. So all messages of the file are checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adapter_export.reading.files import present, read_bytes, size_of
 if TYPE_CHECKING:
     import onnx
 
-# What protobuf can hold.
+# The largest size of a protobuf message.
 _MAX_BYTES = 2 << 30
 _LOCATION, _OFFSET, _LENGTH = "location", "offset", "length"
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -26,7 +26,13 @@ _DIGITS = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True)
 class External:
-    """A file of weights that a graph names, and how many of its tensors lie there. path: None where it is missing."""
+    """A weight file that a graph names.
+
+    Attributes:
+        location: Its path, as the graph has it.
+        path: The file; None if it is missing.
+        tensors: How many of the graph's tensors lie in it.
+    """
 
     location: str
     path: Path | None
@@ -34,15 +40,20 @@ class External:
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """The model in the file, without the weights that other files hold. Raises InputError for a file that is none."""
+    """Returns the model in the file, without weights from other files. Raises InputError if the file is no ONNX
+    file.
+    """
     return _parsed(path, read_bytes(path, _MAX_BYTES))
 
 
 def check_model(path: Path) -> None:
-    """Raise InputError unless the file, and every file of weights that it names, may be opened: a regular file in its
-    folder, as long as the graph says."""
+    """Checks that the file, and each weight file that it names, may be opened.
+
+    Raises:
+        InputError: A file is not a regular file in the folder, or shorter than the graph says.
+    """
     data = read_bytes(path, _MAX_BYTES)
-    # No tensor can name a file without this word, and parsing takes longer than looking for it.
+    # A tensor cannot name a file without this word, and searching for it is faster than parsing.
     if _LOCATION.encode() not in data:
         return
     for found in external_files(path, _parsed(path, data)):
@@ -51,8 +62,11 @@ def check_model(path: Path) -> None:
 
 
 def external_files(path: Path, model: onnx.ModelProto) -> list[External]:
-    """The files of weights that the model at `path` names. Raises InputError for one that is no file of its folder, or
-    too short; not for one that is missing."""
+    """Returns the weight files that the model at `path` names.
+
+    Raises:
+        InputError: A file is not in the folder, or too short. A missing file is no error.
+    """
     sizes: dict[str, int | None] = {}
     counts: dict[str, int] = {}
     for name, entries in _external_tensors(path, model):
@@ -83,13 +97,13 @@ def _parsed(path: Path, data: bytes) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
-    except (DecodeError, RuntimeError) as error:  # by back end
+    except (DecodeError, RuntimeError) as error:  # Which of them depends on protobuf's back end.
         raise InputError(f"{path}: not a readable ONNX file: {' '.join(str(error).split())[:200]}") from None
     return model
 
 
 def _external_tensors(path: Path, message: Any) -> Iterator[tuple[str, dict[str, str]]]:
-    """The tensors anywhere in a message that name a file, by name, with what they say of it."""
+    """Yields the tensors anywhere in a message that name a file, by name, with their entries about it."""
     pending = [message]
     while pending:
         current = pending.pop()
@@ -115,14 +129,14 @@ def _external_tensors(path: Path, message: Any) -> Iterator[tuple[str, dict[str,
 
 
 def _check_text(path: Path, field: Any, value: Any) -> None:
-    """Texts are such: of one that is no UTF-8, protobuf gives the bytes."""
+    """Raises InputError for a text that is not UTF-8, for which protobuf returns bytes."""
     texts = (value,) if isinstance(value, (str, bytes)) else value
     if field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in texts):
         raise InputError(f"{path}: not a readable ONNX file: field {field.name!r}: expected UTF-8")
 
 
 def _inside(where: str, location: str) -> str:
-    """A path below the graph's folder, on any system."""
+    """Returns the path, which must be one below the graph's folder on any system. Raises InputError otherwise."""
     parts = location.split("/")
     if not location.isprintable() or set(location) & set("\\:\0") or not all(parts) or {".", ".."} & set(parts):
         raise InputError(f"{where}: external data: expected a path inside the folder, found {location[:200]!r}")

@@ -1,5 +1,6 @@
-"""Libraries written in Rust (tokenizers, safetensors) that give up: an exception that passes every `except Exception`,
-and lines on stderr that no exception holds."""
+"""Handles panics of libraries written in Rust (tokenizers, safetensors): an exception that `except Exception` does not
+catch, and lines on stderr.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +17,16 @@ _commands = 0
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether a library in Rust gave up: pyo3 raises its PanicException, whose class nobody can import, as a
-    BaseException."""
+    """Returns whether the error is a panic of a Rust library.
+
+    pyo3 raises PanicException, a BaseException whose class cannot be imported.
+    """
     return type(error).__name__ == "PanicException" and type(error).__module__ == "pyo3_runtime"
 
 
 @contextmanager
 def in_command() -> Iterator[None]:
-    """While this lasts, the process is a command of ours, whose stderr is to say everything in one line."""
+    """Within the `with` statement, the process is a command of ours, whose errors are one line on stderr."""
     global _commands  # noqa: PLW0603
     _commands += 1
     try:
@@ -34,8 +37,11 @@ def in_command() -> Iterator[None]:
 
 @contextmanager
 def unprinted() -> Iterator[None]:
-    """Run a call into such a library: in a command of ours, what it prints when it gives up is dropped, and anything
-    else comes out afterwards. Elsewhere stderr belongs to a program of somebody else, and stays as it is."""
+    """Within the `with` statement, a Rust library is called. What it prints when it panics is dropped.
+
+    This is done in a command of ours only, where other output to stderr is printed afterwards. In other programs stderr
+    is not touched.
+    """
     if not _commands:
         yield
         return

@@ -1,14 +1,14 @@
-"""Wrong values as error messages show them."""
+"""Shows wrong values in error messages."""
 
 from __future__ import annotations
 
 import reprlib
 
-# Characters of a wrong value that an error message shows.
+# The most characters of a wrong value in an error message.
 _MAX_SHOWN = 200
 
 
 def shortened(value: object) -> str:
-    """`value` as an error message shows it: in one line of bounded length, however long or deep it is."""
+    """Returns a value for an error message, in one line of limited length, however long or deeply nested it is."""
     text = reprlib.repr(value) if isinstance(value, (dict, list)) else repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -1,4 +1,4 @@
-"""JSON values to frozen dataclasses, with every type checked and every mistake named by its field."""
+"""Converts JSON values to frozen dataclasses. All types are checked, and errors name the field."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from adapter_export.reading.shown import shortened
 
 
 class WrongField(Exception):
-    """A field, what was expected there and what was found."""
+    """Says which field is wrong, what was expected and what was found."""
 
 
 def build(kind: Any, value: Any, field: str = "") -> Any:
-    """`value` as `kind`: a dataclass, `tuple[X, ...]`, `Mapping[str, X]`, str, int, float, an enum of strings, a union
-    of such, or one that declares what its values may be (`reading.declared`).
+    """Returns a value as a given type.
 
-    Raises WrongField naming the field, what was expected and what was found.
+    Args:
+        kind: A dataclass, `tuple[X, ...]`, `Mapping[str, X]`, str, int, float, an enum of strings, a union of
+            these, or a type with its allowed values (`reading.declared`).
+        value: The JSON value.
+        field: Name of the field, for error messages.
+
+    Raises:
+        WrongField: The value is of another type, or not allowed.
     """
     origin, of = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -46,7 +52,7 @@ def build(kind: Any, value: Any, field: str = "") -> Any:
 
 
 def _expect(kind: type, value: Any, field: str) -> Any:
-    # `type`, not `isinstance`: true and false are ints to Python.
+    # `type`, not `isinstance`, as true and false are instances of int.
     if type(value) is not kind:
         names = {dict: "object", list: "list", type(None): "null"}
         expected, found = names.get(kind, kind.__name__), names.get(type(value), type(value).__name__)
@@ -81,7 +87,7 @@ def _union(kinds: tuple[Any, ...], value: Any, field: str) -> Any:
     return build(kinds[-1], value, field)
 
 
-# Evaluating annotations takes most of the time of reading a manifest, whose sites are many.
+# Cached, as evaluating annotations takes most of the time of reading a manifest, which has many sites.
 _hints = functools.cache(functools.partial(get_type_hints, include_extras=True))
 
 

@@ -12,11 +12,11 @@ from adapter_export.bundle.adapter_file import check_tensors, read_adapter_file
 from adapter_export.bundle.bank import rows_table
 from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest, TensorInfo
 from adapter_export.bundle.unlisted import unlisted
-from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.providers import Provider
 from adapter_export.reading.files import present
+from adapter_export.reading.hashes import sha256
 from adapter_export.reading.shown import shortened
 
 if TYPE_CHECKING:

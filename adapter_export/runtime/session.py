@@ -15,10 +15,10 @@ from adapter_export.bundle.graphs import ADAPTER_IDS, NUM_LABELS
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.bundle.modes import Mode
 from adapter_export.bundle.ort_values import needs_ort_value, ort_value
-from adapter_export.checkpoints.files import optional_json
 from adapter_export.checkpoints.problem_types import meaning
 from adapter_export.errors import InputError
 from adapter_export.providers import Provider
+from adapter_export.reading.json_files import optional_json
 from adapter_export.runtime.adapters.loaded import Lease, LoadedAdapter
 from adapter_export.runtime.adapters.pool import open_pool
 from adapter_export.runtime.adapters.source import BundleAdapters

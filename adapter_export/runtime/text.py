@@ -11,10 +11,11 @@ import numpy as np
 
 from adapter_export.bounded.tokenizer import BoundedTokenizer
 from adapter_export.bundle.manifest import Manifest
-from adapter_export.checkpoints.files import field, optional_json
 from adapter_export.checkpoints.problem_types import MULTI, SINGLE
 from adapter_export.errors import InputError
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import present, read_bytes
+from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.shown import shortened
 
 # Ten times the largest in use.

@@ -1,4 +1,4 @@
-"""What happens beside the updates: checkpoints, early stopping, and the progress bar."""
+"""Callbacks of the Trainer: checkpoints, early stopping, and progress."""
 
 from __future__ import annotations
 
@@ -11,30 +11,38 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_export.errors import InputError
 from adapter_export.terminal import console
-from adapter_export.training.settings import CHECKPOINT_UPDATES, Settings
-from adapter_export.training.work import WorkFolder
+from adapter_export.training.run_folder import RunFolder
+from adapter_export.training.settings import CHECKPOINT_UPDATES, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-# Seconds before the first line of progress where nobody watches a terminal, and between two of them.
+# Seconds before the first line of progress, and between two lines, where stderr is no terminal.
 PATIENCE, BETWEEN = 15.0, 30.0
 
 
 def stopped_early(history: Sequence[dict[str, float]], patience: int | None) -> bool:
-    """Whether the last `patience` evaluations in a Trainer's log were all no better than an earlier one.
+    """Returns whether the last evaluations in a Trainer's log were all no better than an earlier one.
 
-    A function of the log alone, which checkpoints hold, so that a resumed run stops where the killed one would have.
+    The result depends on the log alone, which checkpoints hold. So a resumed run stops where the killed run would have.
+
+    Args:
+        history: The Trainer's log.
+        patience: How many evaluations must be no better; None: never stop early.
     """
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     return patience is not None and len(losses) - 1 - (losses.index(min(losses)) if losses else 0) >= patience
 
 
-def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
-    """Callback that asks for checkpoints, declares them complete, and ends a run early or when it diverges.
+def keeper(settings: TrainingSettings, run_folder: RunFolder) -> TrainerCallback:
+    """Returns a callback that asks for checkpoints, marks them as complete, and ends a run early or when it diverges.
 
-    Its methods raise InputError once the loss, or what is to be saved, is no longer finite.
+    The methods of the callback raise InputError as soon as the loss, or a parameter to be saved, is not finite.
+
+    Args:
+        settings: Settings of the run.
+        run_folder: The folder for the checkpoints.
     """
     from transformers import TrainerCallback
 
@@ -75,13 +83,13 @@ def keeper(settings: Settings, work: WorkFolder) -> TrainerCallback:
                 raise diverged(state.global_step)
             args.distributed_state.wait_for_everyone()
             if state.is_world_process_zero:
-                work.mark_complete(state.global_step)
+                run_folder.mark_complete(state.global_step)
 
     return Keeper()
 
 
 def progress_lines() -> TrainerCallback:
-    """Callback that prints a line on stderr every half minute, the first after PATIENCE seconds."""
+    """Returns a callback that prints a line on stderr every half minute, the first after PATIENCE seconds."""
     from transformers import TrainerCallback
 
     class Lines(TrainerCallback):  # type: ignore[misc]
@@ -104,7 +112,7 @@ def progress_lines() -> TrainerCallback:
 
 @contextmanager
 def progress_shown() -> Iterator[TrainerCallback]:
-    """Callback that shows how far training is: a bar where stderr is a terminal, lines now and then elsewhere."""
+    """Yields a callback that shows the progress: a bar where stderr is a terminal, and lines now and then elsewhere."""
     if not sys.stderr.isatty():
         yield progress_lines()
         return
@@ -114,7 +122,7 @@ def progress_shown() -> Iterator[TrainerCallback]:
 
 @contextmanager
 def progress_bar() -> Iterator[TrainerCallback]:
-    """Callback that draws a bar on stderr, until the end of the block."""
+    """Yields a callback that draws a bar on stderr until the `with` statement ends."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from transformers import TrainerCallback
 

@@ -1,4 +1,4 @@
-"""Conversations as the model's chat template writes them, and what of that is the assistant's."""
+"""Conversations as the model's chat template writes them, and which part of them the assistant wrote."""
 
 from __future__ import annotations
 
@@ -13,15 +13,27 @@ from adapter_export.errors import InputError
 from adapter_export.training.causal import Ending, Lesson
 from adapter_export.training.conversations import Conversation, Conversations
 
-# How a template marks what the assistant writes, for transformers to find.
+# The tag by which a template marks the assistant's text, for transformers.
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class Chat:
-    """A tokenizer's chat template. It is a program that came with a model: transformers runs it in jinja2's sandbox."""
+    """Tokenises conversations with a tokenizer's chat template.
+
+    The template is a program that came with a model. transformers runs it in jinja2's sandbox.
+    """
 
     def __init__(self, tokenizer: Any, ending: Ending, folder: Path) -> None:
-        """Raises InputError for a tokenizer without a template, and for one that cannot say which text a token is."""
+        """Prepares the chat template.
+
+        Args:
+            tokenizer: The tokenizer, as transformers loads it.
+            ending: How texts of the model end.
+            folder: The model's folder, for error messages.
+
+        Raises:
+            InputError: The tokenizer has no template, or cannot say which characters a token stands for.
+        """
         if not tokenizer.chat_template:
             raise InputError(
                 f"model {folder}: messages need a chat template (chat_template.jinja, or in tokenizer_config.json), "
@@ -38,11 +50,15 @@ class Chat:
         _refuse_runaway(template, folder)
 
     def lessons(self, data: Conversations) -> Iterator[Lesson]:
-        """One a row: all of the conversation is read, and the assistant's messages are learned, ends included.
+        """Yields one lesson for each row: the whole conversation, of which the assistant's messages and their ends are
+        learned.
 
-        A template that marks what the assistant writes is believed. With any other, a message is learned where the
-        conversation before it is, to the letter, what generation would read there; for the last one that must hold.
-        Raises InputError naming the first row that the template refuses, or where it does not hold.
+        If the template marks the assistant's text, the marks decide. If it does not, a message is learned where the
+        text before it is exactly what generation would read there. For the last message this must hold.
+
+        Raises:
+            InputError: The template refuses a row, or the last message does not follow what generation would read. The
+                error names the first such row.
         """
         for place, conversation in zip(data.places, data.rows, strict=True):
             where = f"{data.path}: {place}"
@@ -52,7 +68,7 @@ class Chat:
                     raise InputError(f"the chat template of {self._folder} writes nothing that the assistant said")
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
-            except Exception as error:  # whatever the template makes Python raise
+            except Exception as error:  # A template can make Python raise any error.
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise InputError(f"{where}: the chat template of {self._folder} fails: {reason[:300]}") from None
             if learned[-1]:
@@ -61,7 +77,7 @@ class Chat:
             yield Lesson(ids, learned)
 
     def _marks(self, conversation: Conversation) -> tuple[list[int], list[bool]]:
-        """Tokens, and those that the template marks."""
+        """Returns the tokens, and for each whether the template marks it."""
         encoded = self._tokenizer.apply_chat_template(
             conversation.messages,
             return_assistant_tokens_mask=True,
@@ -77,7 +93,7 @@ class Chat:
         return list(encoded["input_ids"]), learned
 
     def _compared(self, conversation: Conversation) -> tuple[list[int], list[bool]]:
-        """Tokens, and those of the messages that follow what generation would read."""
+        """Returns the tokens, and for each whether it is of a message that follows what generation would read."""
         text = self._render(conversation.messages)
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
@@ -91,18 +107,18 @@ class Chat:
                     )
                 continue
             within = [index for index, (begin, stop) in enumerate(offsets) if stop > span[0] and begin < span[1]]
-            # Behind a message's end, where generation stops, templates put a line break.
+            # Templates put a line break behind the end of a message, where generation stops.
             last = max((index for index in within if ids[index] in self._ending.stops), default=len(ids))
             for index in within:
                 learned[index] = index <= last
         return ids, learned
 
     def _span(self, conversation: Conversation, message: int, text: str) -> tuple[int, int] | None:
-        """From where to where in `text` the message is what follows a prompt; None where it does not."""
+        """Returns where in `text` the message that follows a prompt begins and ends; None if it follows none."""
         try:
             before = self._render(conversation.messages[:message], add_generation_prompt=True)
             after = self._render(conversation.messages[: message + 1])
-        except Exception:  # no conversation that the template takes
+        except Exception:  # The template does not take such a conversation.
             return None
         return (len(before), len(after)) if after.startswith(before) and text.startswith(after) else None
 
@@ -111,9 +127,12 @@ class Chat:
 
 
 def _refuse_runaway(template: str, folder: Path) -> None:
-    """Raise InputError for a template that takes more time or memory for a short conversation than a real one does.
+    """Refuses a template that takes more time or memory for a short conversation than a real template does.
 
-    transformers renders in this process, without limits: it is to see nothing that never ends.
+    transformers runs templates in this process, without limits, so it must not get a template that never ends.
+
+    Raises:
+        InputError: The template exceeds the limits.
     """
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
@@ -121,5 +140,6 @@ def _refuse_runaway(template: str, folder: Path) -> None:
     except Exceeded as error:
         raise InputError(f"model {folder}: its chat template {error}") from None
     except Failed:
-        # What it refuses here, it may take in the data; transformers gives it more than this.
+        # A template that refuses this conversation may accept the data: transformers passes it more than is passed
+        # here.
         return

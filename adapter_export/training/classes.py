@@ -1,4 +1,6 @@
-"""The classes that a text classifier learns: the data's labels, in the order of a head that the base model has."""
+"""The classes of a text classifier: the labels of the data, in the order of the head that the base model has, if
+any.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ from typing import Any
 from adapter_export import tasks
 from adapter_export.checkpoints.labels import class_names, has_own_head
 from adapter_export.errors import InputError
-from adapter_export.training.tables import Table, label_set
+from adapter_export.training.tables import DataTable, label_set
 
 _log = logging.getLogger(__name__)
 _TASK = "text-classification"
-# A number with a fraction or an exponent: a value, not a class.
+# A number with a fraction or an exponent, which is a value and not a class.
 _VALUE = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
 _SEPARATORS = "|;,"
@@ -23,27 +25,37 @@ _SEPARATORS = "|;,"
 
 @dataclass(frozen=True)
 class Classes:
-    """names: in the head's order. own: of the base model's own head; the data may spell them otherwise."""
+    """The classes of a text classifier.
+
+    Attributes:
+        names: Names of the classes, in the order of the head's outputs.
+        own: Whether these are the classes of the base model's own head. The data may spell their names differently.
+    """
 
     names: tuple[str, ...]
     own: bool = False
 
-    def of(self, table: Table) -> Table:
-        """The table with the classes by these names; labels that are none of them stay."""
+    def of(self, table: DataTable) -> DataTable:
+        """Returns the table with its labels replaced by these names. Labels that are none of the classes stay."""
         if not self.own or table.labels is None:
             return table
         spelled = _matched(sorted(set(table.labels)), self.names) or {}
         return replace(table, labels=[spelled.get(label, label) for label in table.labels])
 
 
-def classes_of(table: Table, config: Mapping[str, Any]) -> Classes:
-    """The classes of a training table. config: of the base model.
+def classes_of(table: DataTable, config: Mapping[str, Any]) -> Classes:
+    """Returns the classes of a training table.
 
-    Where the base model has a head of its own for this task, and the data's labels are its classes (by name, by a name
-    that differs in upper and lower case only, or by number), the head goes on as it is: its order, its names. Otherwise
-    the labels are sorted, and a note says that the head starts with other classes.
+    Where the base model has a head of its own for this task, and the labels of the data are its classes (by name, by
+    name in other upper and lower case, or by number), training continues with that head, its order and its names.
+    Otherwise the classes are the sorted labels, and a note says that the head starts with other classes.
 
-    Raises InputError for values in place of classes, and for fewer than two labels.
+    Args:
+        table: The training data.
+        config: Config of the base model.
+
+    Raises:
+        InputError: The labels are values and not classes, or there are fewer than two labels.
     """
     _refuse_values(table)
     found = label_set(table)
@@ -52,7 +64,7 @@ def classes_of(table: Table, config: Mapping[str, Any]) -> Classes:
     if own is None:
         return Classes(found)
     if found == tuple(map(str, range(len(own)))) and class_names(config) is None:
-        # Neither has names.
+        # Neither the data nor the head has names.
         return Classes(found)
     if _matched(found, own) is not None:
         return Classes(own, own=True)
@@ -67,7 +79,9 @@ def classes_of(table: Table, config: Mapping[str, Any]) -> Classes:
 
 
 def _own_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The classes of the base model's own head for texts, placeholder names included; None without such a head."""
+    """Returns the classes of the base model's own head for texts, placeholder names included; None without such a
+    head.
+    """
     if tasks.of_config(config) != _TASK or not has_own_head(config, _TASK):
         return None
     id2label = config.get("id2label")
@@ -79,7 +93,7 @@ def _own_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _matched(found: Sequence[str], own: Sequence[str]) -> dict[str, str] | None:
-    """The base model's name for each label of the data; None where the labels are not its classes."""
+    """Returns the base model's class name for each label of the data; None if the labels are not its classes."""
     if set(found) <= set(own):
         return {label: label for label in found}
     folded = {name.casefold(): name for name in own}
@@ -90,7 +104,7 @@ def _matched(found: Sequence[str], own: Sequence[str]) -> dict[str, str] | None:
     return None
 
 
-def _refuse_values(table: Table) -> None:
+def _refuse_values(table: DataTable) -> None:
     for place, label in zip(table.places, table.labels or (), strict=True):
         if _VALUE.fullmatch(label) and not _WHOLE.fullmatch(label):
             raise InputError(
@@ -99,8 +113,8 @@ def _refuse_values(table: Table) -> None:
             )
 
 
-def _note_several(table: Table, found: Sequence[str]) -> None:
-    """Each label is one class, also one that reads like a list of others."""
+def _note_several(table: DataTable, found: Sequence[str]) -> None:
+    """Logs a note if labels look like lists of classes. Each label is one class, also one that reads like a list."""
     known = set(found)
     for label in found:
         for separator in _SEPARATORS:

@@ -1,4 +1,4 @@
-"""Which columns of a data file hold what, by the task and the names they have."""
+"""Finds the columns of a data file that training needs, by the task and by the names of the columns."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapter_export.errors import InputError
-from adapter_export.training.readers import read_rows
+from adapter_export.training.row_readers import read_rows
 
 
 @dataclass(frozen=True)
 class Columns:
-    """text: what the model reads. label: a class, or the text to write after it; None: all of the text is learned.
-    messages: the values are lists of messages.
+    """Names of the columns to read.
+
+    Attributes:
+        text: The column that the model reads.
+        label: The column with a class, or with the text to write after `text`; None: all of the text is learned.
+        messages: Whether the values are lists of messages.
     """
 
     text: str
@@ -25,9 +29,9 @@ class Columns:
         return (self.text,) if self.label is None else (self.text, self.label)
 
 
-# Holds messages, whatever is found in it.
+# A column of this name holds messages.
 _MESSAGES = "messages"
-# What files of a task are made of, by the names that the ecosystem gives these columns.
+# The possible columns of each task, by the names that are common for them.
 _KNOWN: Mapping[str, tuple[Columns, ...]] = {
     "text-classification": (Columns("text", "label"),),
     "causal-lm": (Columns("text"), Columns("prompt", "completion"), Columns(_MESSAGES)),
@@ -36,9 +40,16 @@ _KNOWN: Mapping[str, tuple[Columns, ...]] = {
 
 
 def find_columns(path: str | Path, task: str, text: str | None = None, label: str | None = None) -> Columns:
-    """The columns of a file that `task` trains on. text, label: as the caller names them; None: by their usual names.
+    """Returns the columns of a file that `task` trains on.
 
-    Raises InputError for a file that has none of the task's kinds of columns, or several.
+    Args:
+        path: The data file.
+        task: The task.
+        text: Name of the text column; None: found by its usual names.
+        label: Name of the label column; None: found by its usual names.
+
+    Raises:
+        InputError: The file has none of the combinations of columns that the task can train on, or several.
     """
     possible = _possible(task, text, label)
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""Conversations of a data file: lists of messages, as the ecosystem writes them in jsonl and parquet."""
+"""Conversations of a data file: lists of messages in jsonl and parquet."""
 
 from __future__ import annotations
 
@@ -9,30 +9,41 @@ from typing import Any
 
 from adapter_export.errors import InputError
 from adapter_export.training.columns import Columns
-from adapter_export.training.readers import read_rows
+from adapter_export.training.row_readers import read_rows
 from adapter_export.training.tables import required
 
-# Whose messages the model learns to write.
+# The role whose messages are learned.
 ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """messages: `{"role": ..., "content": ..., ...}`. first: from this one on, the assistant's are learned."""
+    """One conversation.
+
+    Attributes:
+        messages: The messages, each `{"role": ..., "content": ..., ...}`.
+        first: Index of the first message that may be learned.
+    """
 
     messages: list[dict[str, Any]]
     first: int = 0
 
     @property
     def turns(self) -> list[int]:
-        """Indices of the messages to learn."""
+        """Indices of the messages that are learned."""
         roles = [message["role"] for message in self.messages]
         return [index for index, role in enumerate(roles) if role == ASSISTANT and index >= self.first]
 
 
 @dataclass(frozen=True)
 class Conversations:
-    """The rows of one file, in its order. places: where each is in it."""
+    """The conversations of one file, in its order.
+
+    Attributes:
+        path: The file.
+        rows: The conversations.
+        places: Where each of them is in the file (`line 7`).
+    """
 
     path: Path
     rows: Sequence[Conversation]
@@ -43,10 +54,15 @@ class Conversations:
 
 
 def read_conversations(path: str | Path, columns: Columns) -> Conversations:
-    """Each row's messages; with a label column its messages follow the text column's, and only they are learned.
+    """Reads the messages of each row.
 
-    Raises InputError, naming the file and the place in it, as `read_rows` does and for anything but messages, and for a
-    row with nothing of the assistant to learn.
+    Args:
+        path: The data file.
+        columns: The columns. The messages of a label column follow those of the text column, and only they are learned.
+
+    Raises:
+        InputError: As for `read_rows`; a value is no list of messages; or a row has no message of the assistant to
+            learn. The error names the file and the place in it.
     """
     path = Path(path)
     rows, places = [], []
@@ -75,5 +91,5 @@ def _messages(where: str, value: Any) -> list[dict[str, Any]]:
             if not isinstance(message.get(field), str):
                 found = repr(message[field])[:60] if field in message else f"fields {', '.join(map(repr, message))}"
                 raise InputError(f"{where}: message {number}: field {field!r}: expected text, found {found}")
-    # A parquet column gives every message every field.
+    # In a parquet column each message has all fields that any message has.
     return [{name: item for name, item in message.items() if item is not None} for message in value]

@@ -1,6 +1,6 @@
-"""From texts to batches: every text is tokenised once, and padded to the longest of its batch.
+"""Makes batches of texts: each text is tokenised once, and padded to the longest of its batch.
 
-Symbols: B batch, T sequence. Labels line up with the logits: `labels[:, t]` is the right answer to `logits[:, t]`.
+Symbols: B batch, T sequence. Labels are aligned with the logits: `labels[:, t]` is the target of `logits[:, t]`.
 """
 
 from __future__ import annotations
@@ -18,25 +18,31 @@ from adapter_export.training.causal import Ending, Lesson, lessons
 from adapter_export.training.chat import Chat
 from adapter_export.training.conversations import Conversations
 from adapter_export.training.metrics import IGNORED
-from adapter_export.training.tables import Table, label_ids
+from adapter_export.training.tables import DataTable, label_ids
 
 if TYPE_CHECKING:
     import torch
 
-    # One text: token ids and the like as lists; `labels` is an int for a class and a list of token ids for text.
+    # One text: its model inputs (token ids and others) as lists. `labels` is an int for a class, and a list of token
+    # ids for a text.
     Example = dict[str, Any]
 
-# Tokens a text is cut to, unless the caller says otherwise or the model takes fewer.
+# Texts are cut to this many tokens, unless the caller gives another number or the model takes fewer.
 DEFAULT_MAX_LENGTH = 128
 
-# Tokenizers without a length limit of their own claim one of 10^30.
+# Tokenizers without a length limit state a limit of 10^30.
 _UNLIMITED = 10**9
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised rows. lengths: tokens of each, input and target. truncated: how many texts were cut. left_out: how many
-    rows are not here, since nothing was left of what they had to teach.
+    """Tokenised rows.
+
+    Attributes:
+        rows: The rows.
+        lengths: Number of tokens of each row, input and target together.
+        truncated: How many texts were cut.
+        left_out: How many rows are missing here, because cutting left nothing of them to learn.
     """
 
     rows: Sequence[Example]
@@ -45,21 +51,32 @@ class Examples:
     left_out: int = 0
 
     def longest_first(self) -> list[Example]:
-        """The rows for evaluation, where the order does not matter and padding costs time."""
+        """Returns the rows for evaluation, longest first: there the order does not matter, and padding costs time."""
         return [self.rows[i] for i in sorted(range(len(self.rows)), key=lambda i: -self.lengths[i])]
 
 
 @dataclass(frozen=True)
-class TextEncoder:
-    """Turns tables into examples for one model and task. labels: of a text classification, else empty."""
+class ExampleEncoder:
+    """Makes examples of tables, for one model and task.
+
+    Attributes:
+        base: The base model.
+        tokenizer: The tokenizer, as transformers loads it.
+        max_length: Texts are cut to this many tokens.
+        labels: Class names of a text classification; empty for other tasks.
+    """
 
     base: BaseModel
     tokenizer: Any
     max_length: int
     labels: tuple[str, ...] = ()
 
-    def __call__(self, table: Table | Conversations) -> Examples:
-        """Raises InputError naming the first row that the tokenizer finds no tokens in, or a label not in `labels`."""
+    def __call__(self, table: DataTable | Conversations) -> Examples:
+        """Tokenises a table.
+
+        Raises:
+            InputError: A row has no tokens, or its label is not in `labels`. The error names the first such row.
+        """
         if isinstance(table, Conversations):
             chat = Chat(self.tokenizer, Ending.of(self.base, self.tokenizer), self.base.folder)
             return self._written(table.path, list(chat.lessons(table)))
@@ -78,12 +95,14 @@ class TextEncoder:
                 return _examples(inputs, labels, cut + cut_targets, [len(target) for target in labels])
 
     def _written(self, path: Path, lessons: Sequence[Lesson]) -> Examples:
-        """What a decoder reads and learns; `labels[t]` is the token after `input_ids[t]`, where it is learned."""
+        """Returns examples for a decoder; `labels[t]` is the token after `input_ids[t]`, where that token is
+        learned.
+        """
         self._check_ids(max(max(lesson.ids) for lesson in lessons))
         rows = []
         for lesson in lessons:
             ids, learned = lesson.ids[: self.max_length], lesson.learned[: self.max_length]
-            # Nothing comes before the first token, so it is never learned.
+            # The first token is never learned, as no token comes before it.
             if any(learned[1:]):
                 next_ids = [token if counts else IGNORED for token, counts in zip(ids[1:], learned[1:], strict=True)]
                 rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*next_ids, IGNORED]})
@@ -93,8 +112,8 @@ class TextEncoder:
         cut = sum(len(lesson.ids) > self.max_length for lesson in lessons)
         return Examples(rows, lengths, cut, len(lessons) - len(rows))
 
-    def _tokenise(self, table: Table, texts: Sequence[str], *, target: bool = False) -> tuple[list[Example], int]:
-        """One row a text, and how many were cut."""
+    def _tokenise(self, table: DataTable, texts: Sequence[str], *, target: bool = False) -> tuple[list[Example], int]:
+        """Returns one row for each text, and how many texts were cut."""
         encoded = self.tokenizer(
             **{"text_target" if target else "text": list(texts)}, truncation=True, max_length=self.max_length
         )
@@ -109,7 +128,7 @@ class TextEncoder:
     def _input_names(self, encoded: Mapping[str, Any]) -> list[str]:
         config = self.base.module.config.get_text_config()
         wanted = ["input_ids", "attention_mask"]
-        # GPT-2 would look type ids up among its words.
+        # GPT-2 looks up type ids in the embeddings of its words.
         if getattr(config, "type_vocab_size", 0):
             wanted.append("token_type_ids")
         accepted = inspect.signature(self.base.module.forward).parameters
@@ -125,7 +144,15 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class Data:
-    """All that training reads. collate: from examples to a batch, see `collator`. pad_token_id: what pads them."""
+    """All data of a training run.
+
+    Attributes:
+        train: Examples to train on.
+        evaluation: Examples to evaluate on, or None.
+        collate: Makes a batch of examples, see `collator`.
+        max_length: Texts are cut to this many tokens.
+        pad_token_id: The token that inputs are padded with.
+    """
 
     train: Examples
     evaluation: Examples | None
@@ -146,16 +173,25 @@ class Data:
 
 def prepare(
     base: BaseModel,
-    train: Table | Conversations,
-    evaluation: Table | Conversations | None = None,
+    train: DataTable | Conversations,
+    evaluation: DataTable | Conversations | None = None,
     *,
     max_length: int | None = None,
     labels: tuple[str, ...] = (),
 ) -> Data:
-    """Tokenise with the tokenizer in the model's folder. max_length: None takes DEFAULT_MAX_LENGTH or, where that is
-    less, the model's limit.
+    """Tokenises the data with the tokenizer in the model's folder.
 
-    Raises InputError without a readable tokenizer, for a length beyond the model's limit, and as `TextEncoder` does.
+    Args:
+        base: The base model.
+        train: Rows to train on.
+        evaluation: Rows to evaluate on, or None.
+        max_length: Texts are cut to this many tokens. None takes DEFAULT_MAX_LENGTH, or the model's limit where that is
+            less.
+        labels: Class names of a text classification; empty for other tasks.
+
+    Raises:
+        InputError: The folder has no readable tokenizer, `max_length` is beyond the model's limit, or a row cannot be
+            used, see `ExampleEncoder`.
     """
     tokenizer = load_tokenizer(base.folder)
     limit = int(min(_positions(base), tokenizer.model_max_length, _UNLIMITED))
@@ -164,7 +200,7 @@ def prepare(
     if not 2 <= max_length <= limit:
         upper = " or more" if limit == _UNLIMITED else f" to {limit}, the model's limit"
         raise InputError(f"--max-length {max_length}: expected 2{upper}")
-    encode = TextEncoder(base, tokenizer, max_length, labels)
+    encode = ExampleEncoder(base, tokenizer, max_length, labels)
     pad = padding_id(base, tokenizer)
     return Data(
         train=encode(train),
@@ -176,9 +212,9 @@ def prepare(
 
 
 def padding_id(base: BaseModel, tokenizer: Any) -> int:
-    """The token to pad with; a classifier that names none is told.
+    """Returns the token to pad with. The config of a classifier without a padding token is set to this token.
 
-    The model's own comes first: classifiers made of decoders look for it to find where a text ends.
+    The model's own padding token comes first: classifiers that are decoders find the end of a text by it.
     """
     config = base.module.config.get_text_config()
     candidates = (config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
@@ -189,7 +225,9 @@ def padding_id(base: BaseModel, tokenizer: Any) -> int:
 
 
 def collator(pad_id: int) -> Callable[[Sequence[Example]], dict[str, torch.Tensor]]:
-    """A function from examples to a batch of int64 tensors, padded on the right to the longest of them."""
+    """Returns a function that makes a batch of int64 tensors of examples, padded on the right to the longest
+    example.
+    """
     padding = {"input_ids": pad_id, "labels": IGNORED}
 
     def collate(rows: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -220,11 +258,13 @@ def _examples(
 
 
 def _positions(base: BaseModel) -> int:
-    """How many positions the model has embeddings for or, where they are computed, was trained on."""
+    """Returns for how many positions the model has embeddings or, where they are computed, on how many it was
+    trained.
+    """
     from torch import nn
 
     for name, module in base.module.base_model.named_modules():
-        # RoBERTa and its kind count positions from behind the padding token's.
+        # RoBERTa and models derived from it count positions from the one after the padding token's.
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     limit = getattr(base.module.config.get_text_config(), "max_position_embeddings", None)

@@ -1,7 +1,7 @@
-"""What an evaluation reports, exact for any batch size, padding and number of processes.
+"""The metrics of an evaluation, exact for any batch size, padding and number of processes.
 
-A forward pass gives a few numbers a row of the batch; rows of all batches and processes are gathered and only then
-averaged.
+A forward pass gives a few numbers for each row of the batch. The rows of all batches and processes are gathered first,
+and averaged only then.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-# Target positions that do not count.
+# The label of positions that do not count.
 IGNORED = -100
 
 
 def row_statistics(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Columns of the result, shape (B, 4): sum of -log p(label), number of labels; predicted and true class.
+    """Returns for each row, in columns: sum of -log p(label), number of labels, predicted class, true class.
 
-    logits: (B, n) with labels (B,), or (B, T, n) with labels (B, T) aligned to them, IGNORED where there is none. The
-    last two columns are of each row's first position and mean nothing for text.
+    Args:
+        logits: (B, n) or (B, T, n).
+        labels: (B,) or (B, T), aligned with the logits; IGNORED where there is no label.
+
+    Returns:
+        Shape (B, 4). The last two columns are of the first position of a row, and mean nothing for texts.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -37,9 +41,9 @@ def row_statistics(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def classification_metrics(rows: np.ndarray) -> dict[str, float]:
-    """loss, accuracy and macro F1 of gathered `row_statistics`.
+    """Returns loss, accuracy and macro F1 of gathered `row_statistics`.
 
-    F1 of a class = 2 tp / (2 tp + fp + fn); macro F1 is its mean over the classes that occur as label or prediction.
+    F1 of a class = 2 tp / (2 tp + fp + fn). Macro F1 is its mean over the classes that occur as label or as prediction.
     """
     predicted, true = rows[:, 2].astype(int), rows[:, 3].astype(int)
     hits = predicted == true
@@ -51,7 +55,11 @@ def classification_metrics(rows: np.ndarray) -> dict[str, float]:
 
 
 def language_metrics(rows: np.ndarray) -> dict[str, float]:
-    """loss, the mean of -log p over all tokens, and perplexity exp(loss), of gathered `row_statistics`."""
+    """Returns the loss, which is the mean of -log p over all tokens, and the perplexity exp(loss).
+
+    Args:
+        rows: Gathered `row_statistics`.
+    """
     loss = _mean_loss(rows)
     try:
         return {"loss": loss, "perplexity": math.exp(loss)}

@@ -1,4 +1,4 @@
-"""The processes that `torchrun` starts, as it announces them to each in the environment."""
+"""The processes that `torchrun` starts, read from the environment variables that it sets."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 
 
 def announced() -> int:
-    """How many processes train together; 1 without `torchrun`."""
+    """Returns how many processes train together; 1 without `torchrun`."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks for all."""
+    """Returns whether this is the process that writes files and prints."""
     return announced() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def leave() -> None:
-    """Leave the process group, as a program should before it ends; nothing without one."""
+    """Leaves the process group, if there is one, as a program should before it ends."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""How a training run goes: what a caller chooses, and what is fixed."""
+"""Settings of a training run: those that the caller chooses, and those that are fixed."""
 
 from __future__ import annotations
 
@@ -7,21 +7,31 @@ from dataclasses import dataclass
 
 from adapter_export.errors import InputError
 
-# Of the run, as in Liu et al. 2022: the learning rate rises over the first 6% of the updates, then falls to zero.
+# Over this fraction of the updates the learning rate rises; then it falls to zero. From Liu et al. 2022.
 WARMUP_FRACTION = 0.06
-# Updates between two checkpoints, besides those at each epoch's end: what a killed run loses at most.
+# Updates between two checkpoints, in addition to the one at the end of each epoch. A killed run loses at most this
+# many.
 CHECKPOINT_UPDATES = 50
 DEFAULT_EPOCHS = 4
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One training run.
+class TrainingSettings:
+    """Settings of one training run.
 
-    learning_rate: its peak. batch_size: examples an update, over all processes and accumulation steps together; so the
-    result does not depend on how many of those there are. max_steps: updates, instead of epochs. gradient_accumulation:
-    forward passes that an update is divided into. patience: end when the evaluation loss has not improved for so many
-    epochs, and keep the best. Raises InputError for a value out of range.
+    Attributes:
+        learning_rate: The highest learning rate.
+        batch_size: Examples of an update, over all processes and accumulation steps together. So the result does not
+            depend on the number of processes or steps.
+        epochs: Passes over the data; None: DEFAULT_EPOCHS.
+        max_steps: Number of updates, in place of `epochs`.
+        gradient_accumulation: Number of forward passes that an update is divided into.
+        patience: If the evaluation loss has not improved for this many epochs, training ends and keeps the best state.
+            None: never.
+        seed: Seed of all random numbers.
+
+    Raises:
+        InputError: A value is out of range.
     """
 
     learning_rate: float

@@ -1,4 +1,4 @@
-"""Texts of a data file, each with a label or the text that belongs to it where there is one."""
+"""Tables of texts from a data file, each with its label or target text where it has one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.errors import InputError
-from adapter_export.training.readers import read_rows
+from adapter_export.training.row_readers import read_rows
 
 _INTEGER = re.compile(r"[+-]?\d+")
 
 
 @dataclass(frozen=True)
-class Table:
-    """The rows of one file, in its order. labels: None where none were asked for. places: as in `readers.Rows`."""
+class DataTable:
+    """The rows of one file, in its order.
+
+    Attributes:
+        path: The file.
+        texts: The texts.
+        labels: A label for each text; None if no label column was read.
+        places: Place of each row in the file, see `row_readers.Rows`.
+    """
 
     path: Path
     texts: Sequence[str]
@@ -27,11 +34,18 @@ class Table:
         return len(self.texts)
 
 
-def read_table(path: str | Path, text_column: str, label_column: str | None) -> Table:
-    """Read a file by its extension; labels may be text or whole numbers, and are kept as text.
+def read_table(path: str | Path, text_column: str, label_column: str | None) -> DataTable:
+    """Reads a file, by its extension.
 
-    Raises InputError, naming the file and the place in it, for an unknown extension, a file that is missing, empty,
-    or not what its extension says, a missing column, and a row whose value is missing or of another type.
+    Args:
+        path: The data file.
+        text_column: Name of the column with texts.
+        label_column: Name of the column with labels, which may be text or whole numbers and are kept as text; None:
+            read no labels.
+
+    Raises:
+        InputError: As for `read_rows`; the file is empty; a column is missing; or a value is missing or of another
+            type. The error names the file and the place in it.
     """
     path = Path(path)
     columns = (text_column,) if label_column is None else (text_column, label_column)
@@ -43,13 +57,14 @@ def read_table(path: str | Path, text_column: str, label_column: str | None) -> 
         places.append(place)
     if not texts:
         raise InputError(f"{path}: expected rows, found none")
-    return Table(path, texts, None if label_column is None else labels, places)
+    return DataTable(path, texts, None if label_column is None else labels, places)
 
 
-def label_set(table: Table) -> tuple[str, ...]:
-    """The different labels of a table, sorted; as numbers where all of them are whole numbers.
+def label_set(table: DataTable) -> tuple[str, ...]:
+    """Returns the different labels of a table. They are sorted, as numbers if all of them are whole numbers.
 
-    Raises InputError for fewer than two.
+    Raises:
+        InputError: There are fewer than two labels.
     """
     labels = set(table.labels or ())
     if len(labels) < 2:
@@ -59,8 +74,12 @@ def label_set(table: Table) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def label_ids(table: Table, labels: Sequence[str]) -> list[int]:
-    """The index in `labels` of each row's label; raises InputError naming the first row whose label is not there."""
+def label_ids(table: DataTable, labels: Sequence[str]) -> list[int]:
+    """Returns the index in `labels` of each row's label.
+
+    Raises:
+        InputError: A label is not in `labels`. The error names the first such row.
+    """
     index = {label: i for i, label in enumerate(labels)}
     for place, label in zip(table.places, table.labels or (), strict=True):
         if label not in index:
@@ -80,7 +99,11 @@ def _value(path: Path, place: str, row: Mapping[str, Any], column: str, kind: ty
 
 
 def required(path: Path, wanted: Sequence[str], found: Sequence[str]) -> Sequence[str]:
-    """`wanted`; raises InputError for a column that is not there, or there twice."""
+    """Returns `wanted`.
+
+    Raises:
+        InputError: One of the columns is missing, or there twice.
+    """
     for column in wanted:
         if column not in found:
             names = ", ".join(repr(name) for name in found) or "none"

@@ -1,4 +1,4 @@
-"""`adapter-export train`: from a model and a data file to an adapter in its method's own format."""
+"""`adapter-export train`: trains an adapter on a data file, and writes it in the format of its method."""
 
 from __future__ import annotations
 
@@ -14,37 +14,51 @@ import numpy as np
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import existing_folder, sha256
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.checkpoints.problem_types import SINGLE
 from adapter_export.checkpoints.weights import model_config
 from adapter_export.errors import InputError
 from adapter_export.hub import local, source_of
 from adapter_export.methods import registry
-from adapter_export.methods.contract import Block, Method
+from adapter_export.methods.contract import Method, SiteAdapter
 from adapter_export.methods.placement import placed
 from adapter_export.outputs.folder import output_folder
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.hashes import sha256
 from adapter_export.reading.links import follows_links
 from adapter_export.sites import Site
 from adapter_export.training.classes import classes_of
 from adapter_export.training.columns import Columns, find_columns
 from adapter_export.training.conversations import Conversations, read_conversations
 from adapter_export.training.data import prepare
-from adapter_export.training.fit import fit
+from adapter_export.training.loop import fit
 from adapter_export.training.metrics import METRICS
 from adapter_export.training.processes import is_first
-from adapter_export.training.settings import Settings
-from adapter_export.training.tables import Table, read_table
-from adapter_export.training.work import WorkFolder
+from adapter_export.training.run_folder import RunFolder
+from adapter_export.training.settings import TrainingSettings
+from adapter_export.training.tables import DataTable, read_table
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """What was trained, and how well it does.
 
-    parameters, steps, kept_step, loss, metrics, history: see `fit.Fitted`. max_length: tokens that texts were cut to;
-    truncated: how many texts were; left_out: rows of which that left nothing to learn. resumed_from: updates that a
-    killed run had done, or None.
+    Attributes:
+        output: Folder of the adapter.
+        method: Name of the method.
+        task: Name of the task.
+        labels: Class names; empty without a classification head.
+        parameters: See `loop.FitResult`, as for the next five.
+        steps: Number of updates.
+        kept_step: The update whose state was kept.
+        loss: Training loss.
+        metrics: Metrics on the evaluation data.
+        history: Metrics after each epoch.
+        max_length: Texts were cut to this many tokens.
+        truncated: How many texts were cut.
+        left_out: How many rows were left out, because cutting left nothing of them to learn.
+        resumed_from: Number of updates that a killed run had done; None if none was resumed.
+        seconds: Duration.
     """
 
     output: Path
@@ -90,23 +104,43 @@ def train(
     follow_links: bool = False,
     **options: Any,
 ) -> TrainResult:
-    """Train an adapter, and the task head where the task has one, on a frozen base model; write it to `output`.
+    """Trains an adapter, and a task head where the task has one, on a frozen base model, and writes them to a folder.
 
-    train, eval: csv, tsv, jsonl or parquet files. text_column: what the model reads; label_column: the class, the
-    target text of seq2seq-lm, or the completion of causal-lm, which without one learns all of the text; None for both
-    finds them by name (docs/training.md). epochs or max_steps (updates), else 4 epochs. batch_size: of an
-    update, shared by all processes and gradient_accumulation steps. learning_rate: None takes the method's own.
-    early_stopping: see `Settings.patience`. target: regular expression of the modules to adapt.
-    resume: continue a killed run of the same settings, where there is one. follow_links: whether links in the model's
-    folder may lead out of it. options: the method's own (see its `Options`); None means its default.
+    In a process group (`torchrun`), every process calls this function, and the first process writes.
 
-    In a process group (`torchrun`) every process calls this; the first one writes. Raises InputError for anything
-    unusable, before any training where it can be seen before; OutputExists for an output that holds something.
+    Args:
+        model: Folder of the base model, or `org/name@revision` on the Hugging Face hub.
+        method: Name of the method.
+        task: `text-classification`, `causal-lm` or `seq2seq-lm`.
+        train: Training data: a csv, tsv, jsonl or parquet file.
+        output: Folder for the adapter.
+        eval: Evaluation data, in a file of the same kinds.
+        text_column: The column that the model reads; None: found by its name (docs/training.md).
+        label_column: The column with the class, with the target text of seq2seq-lm, or with the completion of
+            causal-lm; None: found by its name. Without a completion, causal-lm learns all of the text.
+        epochs: Passes over the training data, 4 if neither this nor `max_steps` is given.
+        max_steps: Number of updates, in place of `epochs`.
+        batch_size: Examples of an update, over all processes and gradient accumulation steps together.
+        learning_rate: The highest learning rate; None takes the method's own.
+        max_length: Texts are cut to this many tokens; None: see `data.prepare`.
+        seed: Seed of all random numbers.
+        gradient_accumulation: Number of forward passes that an update is divided into.
+        early_stopping: See `TrainingSettings.patience`.
+        target: Regular expression of the modules to adapt, in place of the method's own choice.
+        resume: Whether to continue a killed run with the same settings, where there is one.
+        force: Whether to replace the content of `output`, and to discard a killed run.
+        progress: Whether to show the progress on stderr.
+        follow_links: Whether links in the model's folder may lead out of it.
+        options: The method's own options, see its `Options`; None means an option's default.
+
+    Raises:
+        InputError: An input cannot be used. Where possible this is found before training starts.
+        OutputExists: `output` is not empty.
     """
     started = time.monotonic()
     chosen = registry.get(method)
     method_options = _method_options(chosen, options)
-    settings = Settings(
+    settings = TrainingSettings(
         learning_rate=chosen.learning_rate if learning_rate is None else learning_rate,
         batch_size=batch_size,
         epochs=epochs,
@@ -126,18 +160,18 @@ def train(
         columns = find_columns(train, task, text_column, label_column)
         tables = [_read(path, columns) for path in files]
         labels: tuple[str, ...] = ()
-        if tasks.get(task).labelled and isinstance(tables[0], Table):
+        if tasks.get(task).labelled and isinstance(tables[0], DataTable):
             classes = classes_of(tables[0], model_config(existing_folder(model, "model")))
             labels, tables = (
                 classes.names,
-                [classes.of(table) if isinstance(table, Table) else table for table in tables],
+                [classes.of(table) if isinstance(table, DataTable) else table for table in tables],
             )
         base = _seeded_base(model, task, labels, seed)
         named_padding = base.module.config.get_text_config().pad_token_id is not None
         data = prepare(base, *tables, max_length=max_length, labels=labels)
-        blocks = _initial_blocks(base, chosen, method_options, target, seed)
+        site_adapters = _initial_tensors(base, chosen, method_options, target, seed)
 
-        work = WorkFolder.beside(Path(output), written.note_scratch) if written else WorkFolder.beside(Path(output))
+        run_folder = RunFolder.beside(Path(output), written.note_scratch) if written else RunFolder.beside(Path(output))
         run = {
             "model": base.info.sha256,
             **{name: sha256(path) for name, path in zip(("train", "eval"), files, strict=False)},
@@ -150,19 +184,20 @@ def train(
             **asdict(settings),
         }
         if first:
-            work.check(run, resume=resume, force=force)
-        resumed_from = work.last_step() if resume else None
-        with work.opened(run, resume=resume) if first else nullcontext():
-            fitted = fit(base, blocks, data, settings, work, resume=resume, progress=progress and first)
+            run_folder.check(run, resume=resume, force=force)
+        resumed_from = run_folder.last_step() if resume else None
+        with run_folder.opened(run, resume=resume) if first else nullcontext():
+            fitted = fit(base, site_adapters, data, settings, run_folder, resume=resume, progress=progress and first)
             if written is not None:
                 adapter = Adapter(
                     method,
-                    fitted.blocks,
+                    fitted.sites,
                     fitted.head,
                     labels or None,
                     task,
                     problem_type=SINGLE if labels else None,
-                    # A classifier finds the end of a text by it: whoever serves it must know which it was.
+                    # A classifier finds the end of a text by this token, so it must be known where the adapter is
+                    # served.
                     pad_token_id=data.pad_token_id if labels and not named_padding else None,
                 )
                 save_adapter(written.folder, adapter, base.info, source_of(base.folder) or str(base.folder))
@@ -187,7 +222,9 @@ def train(
 
 
 def _method_options(method: Method, options: Mapping[str, Any]) -> Any:
-    """The method's options, from those that were given; raises InputError for one it does not have."""
+    """Returns the method's options with the values that were given. Raises InputError for an option that it does
+    not have.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     known = [field.name for field in fields(method.Options)]
     if unknown := sorted(set(given) - set(known)):
@@ -196,25 +233,27 @@ def _method_options(method: Method, options: Mapping[str, Any]) -> Any:
     return method.Options(**given)
 
 
-def _read(path: Path, columns: Columns) -> Table | Conversations:
+def _read(path: Path, columns: Columns) -> DataTable | Conversations:
     return read_conversations(path, columns) if columns.messages else read_table(path, columns.text, columns.label)
 
 
 def _seeded_base(model: str | Path, task: str, labels: tuple[str, ...], seed: int) -> BaseModel:
-    """The base model; a task head that its checkpoint lacks is random, and the same for the same seed."""
+    """Returns the base model. A task head that its checkpoint lacks is random, and the same for the same seed."""
     from transformers import set_seed
 
     set_seed(seed)
     return load_base(model, task, labels=labels or None)
 
 
-def _initial_blocks(base: BaseModel, method: Method, options: Any, target: str | None, seed: int) -> dict[Site, Block]:
+def _initial_tensors(
+    base: BaseModel, method: Method, options: Any, target: str | None, seed: int
+) -> dict[Site, SiteAdapter]:
     info = base.info
     operators = placed(method, info, options, target)
     if convolutions := [site.module for site in operators if site.module in info.convolutions]:
         raise InputError(f"--target {target!r}: {convolutions[0]} is a convolution, where no adapter is trained yet")
     rng = np.random.default_rng(seed)
     return {
-        site: Block(operator, method.initial(operator, info.features(site), options, rng))
+        site: SiteAdapter(operator, method.initial(operator, info.features(site), options, rng))
         for site, operator in operators.items()
     }

@@ -1,4 +1,4 @@
-"""The training loop: transformers' Trainer, told what a step is, in which order examples come, and what to keep."""
+"""The training loop of transformers' Trainer, with our module, our order of examples and our checkpoints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from adapter_export.errors import InputError
 from adapter_export.outputs.files import library_writes
 from adapter_export.training import processes
+from adapter_export.training.batch_sampler import EpochBatchSampler
 from adapter_export.training.data import Data
 from adapter_export.training.metrics import METRICS
-from adapter_export.training.order import BatchOrder
-from adapter_export.training.settings import DEFAULT_EPOCHS, WARMUP_FRACTION, Settings
-from adapter_export.training.work import WorkFolder
+from adapter_export.training.run_folder import RunFolder
+from adapter_export.training.settings import DEFAULT_EPOCHS, WARMUP_FRACTION, TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -22,17 +22,23 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
 
-def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> TrainingArguments:
-    """The Trainer's arguments for a run; making them also joins the process group that `torchrun` announces.
+def arguments(settings: TrainingSettings, run_folder: RunFolder, evaluates: bool) -> TrainingArguments:
+    """Returns the Trainer's arguments for a run. Making them also joins the process group that `torchrun` announces.
 
-    Raises InputError when that does not give a group of all its processes.
+    Args:
+        settings: Settings of the run.
+        run_folder: The folder for checkpoints.
+        evaluates: Whether there is evaluation data.
+
+    Raises:
+        InputError: The process group does not have the announced number of processes.
     """
     import torch
     from transformers import TrainingArguments
 
-    # A last checkpoint and the one before, in case of a kill while it is written; the best is kept besides.
+    # Two checkpoints, in case the run is killed while the last is written. The best is kept in addition.
     made = TrainingArguments(
-        output_dir=str(work.path),
+        output_dir=str(run_folder.path),
         per_device_eval_batch_size=settings.batch_size,
         num_train_epochs=settings.epochs or DEFAULT_EPOCHS,
         max_steps=settings.max_steps or -1,
@@ -51,7 +57,7 @@ def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> Training
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
-        # Without it, and without a GPU, the processes of torchrun would each train alone.
+        # Without this, and without a GPU, each process of torchrun would train on its own.
         use_cpu=not torch.accelerator.is_available(),
         log_level="critical",
         log_level_replica="critical",
@@ -59,8 +65,8 @@ def arguments(settings: Settings, work: WorkFolder, evaluates: bool) -> Training
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
     )
-    # Several GPUs and one process would mean DataParallel, whose replicas the adapter's hooks do not reach. One process
-    # a GPU (torchrun) is the way to use them all.
+    # With several GPUs and one process, the Trainer would use DataParallel, whose replicas do not have the adapter's
+    # hooks. To use all GPUs, start one process for each (torchrun).
     made._n_gpu = min(made.n_gpu, 1)
     if made.world_size != (expected := processes.announced()):
         raise InputError(f"WORLD_SIZE={expected}: expected a process group of that size, found {made.world_size}")
@@ -72,16 +78,28 @@ def make_trainer(
     arguments: TrainingArguments,
     data: Data,
     task: str,
-    settings: Settings,
+    settings: TrainingSettings,
     callbacks: Iterable[TrainerCallback],
 ) -> Trainer:
-    """A Trainer for a `trainee`. Raises InputError for batches that cannot be divided among the processes."""
+    """Returns a Trainer for an `adapter_module`.
+
+    Args:
+        module: The module.
+        arguments: The arguments, which get their number of warm-up steps here.
+        data: The data.
+        task: Name of the task, which decides the metrics.
+        settings: Settings of the run.
+        callbacks: Callbacks to add.
+
+    Raises:
+        InputError: Batches cannot be divided among the processes.
+    """
     import torch
     from safetensors.torch import save_file
     from torch.utils.data import DataLoader
     from transformers import PrinterCallback, Trainer
 
-    order = BatchOrder(
+    order = EpochBatchSampler(
         data.train.lengths,
         settings.batch_size,
         seed=settings.seed,
@@ -103,7 +121,7 @@ def make_trainer(
         def prediction_step(
             self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
         ) -> tuple[None, torch.Tensor, torch.Tensor]:
-            """Rows in place of logits and labels: a few numbers to gather, whatever the size of the vocabulary."""
+            """Returns `row_statistics` in place of logits and labels, for any vocabulary size only a few numbers."""
             with torch.no_grad():
                 rows = model(**self._prepare_inputs(inputs))["rows"]
             return None, rows, rows
@@ -113,7 +131,7 @@ def make_trainer(
                 super()._save_checkpoint(*arguments, **options)
 
         def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-            """Only what learns, as safetensors; no config, no tokenizer, no pickled arguments."""
+            """Saves the trainable parameters only, as safetensors, without config, tokenizer or pickled arguments."""
             if self.args.should_save:
                 folder = Path(output_dir or self.args.output_dir)
                 folder.mkdir(parents=True, exist_ok=True)

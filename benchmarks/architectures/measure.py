@@ -23,7 +23,7 @@ from adapter_export.export.trace import trace
 from adapter_export.injection import inject, load_head
 from adapter_export.merging.model import merge_into
 from adapter_export.parity.cases import kept_positions
-from adapter_export.parity.references.pytorch import Outputs, Reference
+from adapter_export.parity.references.pytorch import ModelOutputs, Reference
 from benchmarks.architectures.page import ADAPTERS, tasks_of
 from tests import tiny
 
@@ -79,7 +79,7 @@ def _in_pytorch(path: Path, task: str, adapter: Adapter) -> dict[str, Any]:
     exact = load_base(path, task, dtype=torch.float64)
     inputs = tiny.inputs_for(exact.info.model_type)
     return {
-        "sites": len(adapter.blocks),
+        "sites": len(adapter.sites),
         "trains": _trains(load_base(path, task), adapter, inputs),
         "merges": _merges(exact, adapter, inputs),
     }
@@ -172,7 +172,7 @@ def _graph_error(path: Path, task: str, adapter: Adapter, lowered: Lowered, mode
     return max(errors)
 
 
-def _error(actual: Outputs, reference: Outputs, inputs: Mapping[str, np.ndarray]) -> float:
+def _error(actual: ModelOutputs, reference: ModelOutputs, inputs: Mapping[str, np.ndarray]) -> float:
     """max|actual - reference| / rms(reference), over unpadded positions; the largest of the outputs."""
     errors = []
     for name, expected in reference.items():

@@ -111,14 +111,14 @@ def test_a_bottleneck_after_any_module_adds_to_its_output(
     base = tiny_base("gpt_neox", dtype=torch.float64)
     # The last thing the model does, so that the model's own output shows what the adapter adds.
     adapter = random_adapter(base.info, "bottleneck", target="final_layer_norm", activation="relu")
-    ((site, block),) = adapter.blocks.items()
+    ((site, site_adapter),) = adapter.sites.items()
     assert site == Site("final_layer_norm", Port.OUTPUT)
     inputs = {name: torch.from_numpy(array) for name, array in inputs_for("gpt_neox").items()}
     with torch.no_grad():
         y = base.module(**inputs).last_hidden_state.numpy()
         inject(base.module, adapter)
         found = base.module(**inputs).last_hidden_state.numpy()
-    tensors = {name: tensor.astype(np.float64) for name, tensor in block.tensors.items()}
+    tensors = {name: tensor.astype(np.float64) for name, tensor in site_adapter.tensors.items()}
     hidden = np.maximum(y @ tensors["down"] + tensors["down_bias"], 0)
     np.testing.assert_allclose(found, y + hidden @ tensors["up"] + tensors["up_bias"], rtol=0, atol=1e-12)
 

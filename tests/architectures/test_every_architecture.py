@@ -56,17 +56,17 @@ def peft_model(base: BaseModel, adapter: Adapter) -> Any:
     import peft
     import torch
 
-    inputs = [site.module for site in adapter.blocks if site.port is Port.INPUT]
+    inputs = [site.module for site in adapter.sites if site.port is Port.INPUT]
     config = peft.IA3Config(
-        target_modules=[site.module for site in adapter.blocks],
+        target_modules=[site.module for site in adapter.sites],
         feedforward_modules=inputs,
         fan_in_fan_out=base.info.model_type == "gpt2",
     )
     model = peft.get_peft_model(base.module, config)
     with torch.no_grad():
-        for site, block in adapter.blocks.items():
+        for site, site_adapter in adapter.sites.items():
             vector = model.base_model.model.get_submodule(site.module).ia3_l["default"]
-            vector.data = torch.from_numpy(block.tensors["l"]).double().reshape(vector.shape)
+            vector.data = torch.from_numpy(site_adapter.tensors["l"]).double().reshape(vector.shape)
     return model.eval()
 
 

@@ -21,7 +21,7 @@ from adapter_export.architectures.registry import model_types
 from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.injection import inject
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.sites import Port, Site
 
 if TYPE_CHECKING:
@@ -267,15 +267,15 @@ def observe(model: Any, layer: Layer, inputs: Mapping[str, torch.Tensor]) -> See
     return Seen(**{name: value.reshape(seen["x"].shape) for name, value in seen.items()})
 
 
-def bottleneck(block: Block, u: torch.Tensor) -> torch.Tensor:
+def bottleneck(site_adapter: SiteAdapter, u: torch.Tensor) -> torch.Tensor:
     """B(u), written out."""
     import torch
 
     down, down_bias, up, up_bias = (
-        torch.from_numpy(block.tensors[name]).double() for name in ("down", "down_bias", "up", "up_bias")
+        torch.from_numpy(site_adapter.tensors[name]).double() for name in ("down", "down_bias", "up", "up_bias")
     )
     z = torch.einsum("btd,dk->btk", u, down) + down_bias
-    name = str(getattr(block.operator, "activation", ""))
+    name = str(getattr(site_adapter.operator, "activation", ""))
     activated = {"relu": z.clamp(min=0), "silu": z / (1 + torch.exp(-z))}[name]
     return torch.einsum("btk,kd->btd", activated, up) + up_bias
 
@@ -321,7 +321,7 @@ def ffn_input(layer: Layer, modules: Any, stream: torch.Tensor) -> torch.Tensor:
 def test_houlsby(setting: Setting, random_adapter: Callable[..., Adapter]) -> None:
     layer, clean, adapted, inputs = setting
     adapter = random_adapter(adapted.info, "bottleneck", placement="houlsby", reduction_factor=4)
-    first, second = (adapter.blocks[Site(f"{layer.path}.{name}", Port.OUTPUT)] for name in layer.houlsby)
+    first, second = (adapter.sites[Site(f"{layer.path}.{name}", Port.OUTPUT)] for name in layer.houlsby)
     modules = clean.module.get_submodule(layer.path)
     # What the layers before it hand on, adapted already.
     inject(adapted.module, adapter)
@@ -349,7 +349,7 @@ def test_houlsby(setting: Setting, random_adapter: Callable[..., Adapter]) -> No
 def test_pfeiffer(setting: Setting, random_adapter: Callable[..., Adapter]) -> None:
     layer, clean, adapted, inputs = setting
     adapter = random_adapter(adapted.info, "bottleneck", placement="pfeiffer", reduction_factor=4)
-    block = only_block(adapter, layer)
+    site_adapter = only_site_adapter(adapter, layer)
     inject(adapted.module, adapter)
     found = observe(adapted.module, layer, inputs)
     base = observe_alone(clean.module, layer, inputs, found.x)
@@ -359,10 +359,10 @@ def test_pfeiffer(setting: Setting, random_adapter: Callable[..., Adapter]) -> N
     x = ffn_input(layer, modules, found.before_ffn)
     z = base.output if layer.after_attention is None else layer.ffn(modules, x) + x
     if layer.ffn_norm is None:
-        expected = bottleneck(block, z) + z
+        expected = bottleneck(site_adapter, z) + z
     else:
         norm = modules.get_submodule(layer.ffn_norm)
-        expected = norm(bottleneck(block, norm(z)) + z)
+        expected = norm(bottleneck(site_adapter, norm(z)) + z)
     assert (found.output - expected).abs().max() < TOLERANCE
     assert (found.output - base.output).abs().max() > 0.1
 
@@ -370,7 +370,7 @@ def test_pfeiffer(setting: Setting, random_adapter: Callable[..., Adapter]) -> N
 def test_parallel(setting: Setting, random_adapter: Callable[..., Adapter]) -> None:
     layer, clean, adapted, inputs = setting
     adapter = random_adapter(adapted.info, "bottleneck", placement="parallel")
-    block = only_block(adapter, layer)
+    site_adapter = only_site_adapter(adapter, layer)
     inject(adapted.module, adapter)
     found = observe(adapted.module, layer, inputs)
     base = observe_alone(clean.module, layer, inputs, found.x)
@@ -378,16 +378,18 @@ def test_parallel(setting: Setting, random_adapter: Callable[..., Adapter]) -> N
     modules = clean.module.get_submodule(layer.path)
     x = ffn_input(layer, modules, found.before_ffn)
     z = base.output if layer.after_attention is None else layer.ffn(modules, x) + x
-    expected = z + bottleneck(block, x)
+    expected = z + bottleneck(site_adapter, x)
     if layer.ffn_norm is not None:
         expected = modules.get_submodule(layer.ffn_norm)(expected)
     assert (found.output - expected).abs().max() < TOLERANCE
     assert (found.output - base.output).abs().max() > 0.1
 
 
-def only_block(adapter: Adapter, layer: Layer) -> Block:
-    (block,) = (block for site, block in adapter.blocks.items() if f"{site.module}.".startswith(f"{layer.path}."))
-    return block
+def only_site_adapter(adapter: Adapter, layer: Layer) -> SiteAdapter:
+    (site_adapter,) = (
+        site_adapter for site, site_adapter in adapter.sites.items() if f"{site.module}.".startswith(f"{layer.path}.")
+    )
+    return site_adapter
 
 
 def observe_alone(model: Any, layer: Layer, inputs: Mapping[str, torch.Tensor], x: torch.Tensor) -> Seen:
@@ -418,9 +420,9 @@ def test_a_site_of_shared_layers_acts_at_every_application(
     })  # fmt: skip
     adapter = random_adapter(shared.info, method)
     twice = {
-        Site(site.module.replace("layer_groups.0", f"layer_groups.{group}"), site.port): block
+        Site(site.module.replace("layer_groups.0", f"layer_groups.{group}"), site.port): site_adapter
         for group in range(2)
-        for site, block in adapter.blocks.items()
+        for site, site_adapter in adapter.sites.items()
     }
     inputs = {name: torch.from_numpy(array) for name, array in inputs_for("albert").items()}
     with torch.no_grad():

@@ -21,11 +21,11 @@ from adapter_export.bundle.adapter_file import (
 )
 from adapter_export.bundle.manifest import TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
-from adapter_export.checkpoints.files import sha256
 from adapter_export.dtypes import DType
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.ia3 import IA3Operator
+from adapter_export.reading.hashes import sha256
 from adapter_export.sites import Port, Site
 
 BASE = "80000001" + "0" * 56
@@ -114,8 +114,8 @@ def test_tensors_of_an_adapter_by_their_names_in_the_graph() -> None:
     adapter = Adapter(
         "ia3",
         {
-            Site("layer.0.key", Port.OUTPUT): Block(IA3Operator(), {"l": ones}),
-            Site("layer.0.ffn", Port.INPUT): Block(IA3Operator(), {"l": 2 * ones}),
+            Site("layer.0.key", Port.OUTPUT): SiteAdapter(IA3Operator(), {"l": ones}),
+            Site("layer.0.ffn", Port.INPUT): SiteAdapter(IA3Operator(), {"l": 2 * ones}),
         },
         {
             "classifier.dense": HeadLayer(np.ones((3, 3)), np.ones(3)),

@@ -19,14 +19,15 @@ from adapter_export.basemodel import load_base
 from adapter_export.bundle import add as module
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.graphs import MODEL
-from adapter_export.bundle.manifest import ADAPTERS, MANIFEST, Manifest, adapter_path, read_manifest
+from adapter_export.bundle.manifest import ADAPTERS, Manifest, adapter_path, read_manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import sha256
-from adapter_export.checkpoints.told import Told
+from adapter_export.checkpoints.stated_task import StatedTask
 from adapter_export.errors import InputError, OutputBusy, OutputExists
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.outputs.record import record_of
 from adapter_export.outputs.workspace import Workspace, workspace
+from adapter_export.reading.hashes import sha256
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 
@@ -326,7 +327,7 @@ class TestRefusals:
 
         monkeypatch.setattr(module, "load_adapter", load)
         monkeypatch.setattr(module, "read_manifest", lambda folder: replace(read_manifest(folder), task="causal-lm"))
-        monkeypatch.setattr(module, "told", lambda *_: Told("causal-lm"))
+        monkeypatch.setattr(module, "stated_task", lambda *_: StatedTask("causal-lm"))
         with pytest.raises(InputError, match="adapter x: carries 'lm_head', which only an export"):
             add_adapter(bundle, {"x": swappable_bundle.adapters["ia3_two"]})
 

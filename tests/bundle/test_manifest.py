@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from adapter_export.bundle.manifest import (
-    MANIFEST,
     AdapterInfo,
     AdapterTensorInfo,
     GraphInfo,
@@ -28,6 +27,7 @@ from adapter_export.bundle.modes import Mode
 from adapter_export.dtypes import DType
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.outputs.ownership import MANIFEST
 
 
 def manifest() -> Manifest:

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter_export.bundle.manifest import (
-    MANIFEST,
     MOST_SLOTS,
     PORTS,
     AdapterInfo,
@@ -32,6 +31,7 @@ from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.dtypes import WEIGHT_DTYPES, DType
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.reading.typed import WrongField, build
 from adapter_export.tasks import TASKS
 from tests.fuzz import mutators

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from adapter_export import AdapterSession, InputError, add_adapter, remove_adapter
 from adapter_export.bundle import remove
-from adapter_export.bundle.manifest import MANIFEST, read_manifest
+from adapter_export.bundle.manifest import read_manifest
 from adapter_export.cli import main
 from adapter_export.errors import OutputBusy
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.outputs.workspace import workspace
 from tests.bundles import Exported
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from adapter_export import AdapterSession, add_adapter
-from adapter_export.bundle.manifest import FORMAT_VERSION, MANIFEST, read_manifest
+from adapter_export.bundle.manifest import FORMAT_VERSION, read_manifest
 from adapter_export.bundle.versions import upgraded
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.reading.typed import WrongField
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "bundles"

@@ -53,9 +53,9 @@ def test_tensors_are_read(info: ModelInfo, kind: Any, good: Good) -> None:
     state[kind.tensor] = torch.nn.Parameter(state[kind.tensor])
     torch.save(state, folder / kind.bin)
     after = load_adapter(folder, info)
-    for site, block in before.blocks.items():
-        for name, tensor in block.tensors.items():
-            np.testing.assert_array_equal(after.blocks[site].tensors[name], tensor)
+    for site, site_adapter in before.sites.items():
+        for name, tensor in site_adapter.tensors.items():
+            np.testing.assert_array_equal(after.sites[site].tensors[name], tensor)
 
 
 @pytest.mark.parametrize("how", ["torch", "pickle"])
@@ -152,9 +152,9 @@ def test_files_of_the_older_kind_are_read(info: ModelInfo, kind: Any, good: Good
     before = load_adapter(folder, info)
     torch.save(converted(folder, kind), folder / kind.bin, _use_new_zipfile_serialization=False)
     after = load_adapter(folder, info)
-    for site, block in before.blocks.items():
-        for name, tensor in block.tensors.items():
-            np.testing.assert_array_equal(after.blocks[site].tensors[name], tensor)
+    for site, site_adapter in before.sites.items():
+        for name, tensor in site_adapter.tensors.items():
+            np.testing.assert_array_equal(after.sites[site].tensors[name], tensor)
 
 
 def test_views_are_read(info: ModelInfo, kind: Any, good: Good) -> None:
@@ -167,9 +167,9 @@ def test_views_are_read(info: ModelInfo, kind: Any, good: Good) -> None:
     whole = torch.stack([torch.zeros_like(state[kind.tensor]), state[kind.tensor]], dim=-1)
     torch.save({**state, kind.tensor: whole[..., 1]}, folder / kind.bin)
     after = load_adapter(folder, info)
-    for site, block in before.blocks.items():
-        for name, tensor in block.tensors.items():
-            np.testing.assert_array_equal(after.blocks[site].tensors[name], tensor)
+    for site, site_adapter in before.sites.items():
+        for name, tensor in site_adapter.tensors.items():
+            np.testing.assert_array_equal(after.sites[site].tensors[name], tensor)
 
 
 class Call:

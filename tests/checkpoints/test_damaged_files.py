@@ -179,9 +179,9 @@ def test_other_floating_point_is_read(dtype: Any, info: ModelInfo, kind: Any, go
         folder / kind.weights, lambda tensors: tensors.update({k: t.astype(dtype) for k, t in tensors.items()})
     )
     after = load_adapter(folder, info)
-    for site, block in before.blocks.items():
-        for name, tensor in block.tensors.items():
-            found = after.blocks[site].tensors[name]
+    for site, site_adapter in before.sites.items():
+        for name, tensor in site_adapter.tensors.items():
+            found = after.sites[site].tensors[name]
             assert found.dtype == (np.float64 if dtype is np.float64 else np.float32)
             np.testing.assert_array_equal(found, tensor.astype(dtype).astype(found.dtype))
 

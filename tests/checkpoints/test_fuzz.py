@@ -57,7 +57,9 @@ def load(folder: Path, info: ModelInfo) -> str:
             assert str(folder) in message
             assert len(message) < 2000
         else:
-            assert all(np.isfinite(t).all() for block in adapter.blocks.values() for t in block.tensors.values())
+            assert all(
+                np.isfinite(t).all() for site_adapter in adapter.sites.values() for t in site_adapter.tensors.values()
+            )
     assert time.monotonic() - start < MAX_SECONDS
     return message
 

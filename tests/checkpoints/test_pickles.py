@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapter_export.checkpoints.pickles import BadPickle, Call, Name, Reference, read_pickle
+from adapter_export.checkpoints.pickles import BadPickle, Call, Name, PersistentId, read_pickle
 
 
 class Asked:
@@ -48,7 +48,7 @@ def test_calls_are_markers(protocol: int, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_references_are_markers() -> None:
-    assert read_pickle(io.BytesIO(b"\x80\x02X\x01\x00\x00\x00aQ.")) == Reference("a")
+    assert read_pickle(io.BytesIO(b"\x80\x02X\x01\x00\x00\x00aQ.")) == PersistentId("a")
 
 
 def _laughs() -> bytes:

@@ -17,10 +17,10 @@ from click.testing import CliRunner, Result
 from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import adapter_path, read_manifest
-from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.cli import main
 from adapter_export.inspection.tensors import Tensor, collapsed, families, grouped
+from adapter_export.reading.hashes import sha256
 from tests.bundles import Exported
 
 

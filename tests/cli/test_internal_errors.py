@@ -15,13 +15,7 @@ from click.testing import CliRunner
 
 from adapter_export.bundle import adapter_file, adapter_format, manifest
 from adapter_export.bundle.adapter_file import write_adapter_file
-from adapter_export.checkpoints import (
-    files,
-    safetensors_file,
-    safetensors_header,
-    torch_file,
-    weights,
-)
+from adapter_export.checkpoints import safetensors_file, safetensors_header, torch_file, weights
 from adapter_export.checkpoints.adapterhub import reading as adapterhub
 from adapter_export.checkpoints.peft import codec as peft_codec
 from adapter_export.checkpoints.peft import config as peft_config
@@ -32,7 +26,7 @@ from adapter_export.inspection import onnx_files
 from adapter_export.parity.recording.recorder import FORMAT, FORMAT_VERSION
 from adapter_export.parity.references import records
 from adapter_export.reading import files as reading
-from adapter_export.reading import json_text, links
+from adapter_export.reading import json_files, json_text, links
 from adapter_export.reading import onnx_files as reading_onnx
 from tests.bundles import Exported
 from tests.merging.models import write_adapter, write_model
@@ -72,7 +66,7 @@ MERGE: list[tuple[Any, str]] = [
     (json_text.json, "loads"),
     (json_text, "_integer"),
     (json_text, "_distinct"),
-    (files, "parse"),
+    (json_files, "parse"),
     (links, "_inside"),
     (reading, "_stat"),
     (safetensors_header, "_parse"),
@@ -86,7 +80,7 @@ MERGE: list[tuple[Any, str]] = [
     (peft_config, "field"),
     (peft_config, "_check_regex"),
     (peft_codec, "field"),
-    (peft_ia3, "_block"),
+    (peft_ia3, "_at_site"),
 ]
 
 
@@ -181,5 +175,5 @@ def test_a_library_that_gives_up_where_nobody_expects_it(monkeypatch: pytest.Mon
         raise panic("a mistake in our own code")
 
     monkeypatch.setattr(json_text, "parse", gives_up)
-    monkeypatch.setattr(files, "parse", gives_up)
+    monkeypatch.setattr(json_files, "parse", gives_up)
     internal(["inspect", str(write_adapter(tmp_path / "adapter"))])

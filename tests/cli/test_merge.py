@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.cli import main
+from adapter_export.reading.hashes import sha256
 from tests.merging.models import write_adapter, write_model
 
 

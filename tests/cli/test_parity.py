@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from adapter_export.cli import main
-from adapter_export.cli import parity as module
 from adapter_export.cli.options import ExitCode
 from tests.bundles import Exported
 from tests.parity.mutants import Mutant, make, with_faint, without
@@ -83,13 +82,3 @@ def test_a_name_given_twice(merged_bundle: Exported) -> None:
     result = run(merged_bundle, f"--adapter=ia3_three={merged_bundle.base}")
     assert result.exit_code == ExitCode.BAD_INPUT
     assert result.stderr == "error: --adapter ia3_three: given twice\n"
-
-
-def test_the_bar_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with module._progress() as progress:
-        assert progress is None
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with module._progress() as progress:
-        assert progress is not None
-        progress(1, 3)
-    assert capsys.readouterr().out == ""

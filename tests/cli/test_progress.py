@@ -1,4 +1,4 @@
-"""Finding 23: long commands say what they are doing; short ones leave logs empty."""
+"""Long commands say what they are doing; short ones leave logs empty."""
 
 from __future__ import annotations
 
@@ -36,4 +36,18 @@ def test_a_terminal_sees_the_stage(capsys: pytest.CaptureFixture[str], monkeypat
         time.sleep(0.2)
     captured = capsys.readouterr()
     assert "tracing model.onnx" in captured.err
+    assert captured.out == ""
+
+
+def test_the_bar_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("judging cases") as count:
+        count(1, 3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.bar("judging cases") as count:
+        count(1, 3)
+        time.sleep(0.2)
+    captured = capsys.readouterr()
+    assert "judging cases" in captured.err
     assert captured.out == ""

@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from adapter_export.bundle.manifest import read_manifest, write_manifest
-from adapter_export.checkpoints.files import sha256
 from adapter_export.cli import main
+from adapter_export.reading.hashes import sha256
 from adapter_export.runtime.generation.texts import PromptTexts, TextStream
 from adapter_export.runtime.session import AdapterSession
 from adapter_export.runtime.text import TextEncoder, probabilities

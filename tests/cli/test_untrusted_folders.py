@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from adapter_export.checkpoints.files import sha256
 from adapter_export.cli import main
+from adapter_export.reading.hashes import sha256
 from tests.bundles import Exported
 from tests.merging.models import INDEX, write_adapter, write_model
 

@@ -13,13 +13,13 @@ import pytest
 from onnx import numpy_helper
 
 from adapter_export.bundle.add import add_adapter
-from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.merging.merge import merge
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.report import NO_ADAPTER
 from adapter_export.parity.run import check_parity
+from adapter_export.reading.hashes import sha256
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 

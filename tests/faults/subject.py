@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter_export.bundle.manifest import read_manifest
-from adapter_export.checkpoints.files import sha256
 from adapter_export.errors import InputError
 from adapter_export.outputs.ownership import first_foreign, listed
+from adapter_export.reading.hashes import sha256
 
 COMMANDS = ("merge", "add", "train", "onnx")
 ABSENT, OLD, NEW, BROKEN = "absent", "old", "new", "broken"

@@ -25,7 +25,7 @@ from adapter_export.bundle.manifest import (
 )
 from adapter_export.bundle.modes import Mode
 from adapter_export.dtypes import DType
-from adapter_export.outputs.record import Record
+from adapter_export.outputs.record import OutputRecord
 from adapter_export.parity.recording.recorder import FORMAT, FORMAT_VERSION
 from tests.fuzz.targets import HUB_CONFIG, INFO
 from tests.merging.models import CONFIG, write_model
@@ -184,7 +184,7 @@ def _objects() -> dict[str, Any]:
         ],
         "manifest": [asdict(manifest)],
         "listing": [{"format_version": 1, "files": {"model.onnx": "ab"}}],
-        "output_record": [asdict(Record("out", 1, "host", "2026", ("/",), ("a/b",), True))],
+        "output_record": [asdict(OutputRecord("out", 1, "host", "2026", ("/",), ("a/b",), True))],
     }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ from adapter_export.reading.folders import check_folder
 from adapter_export.reading.json_text import NotJson, parse
 from adapter_export.reading.onnx_files import check_model
 from adapter_export.runtime.generation.config import read_generation_config
-from adapter_export.training.readers import read_rows
+from adapter_export.training.row_readers import read_rows
 from tests.fuzz import mutators
 from tests.merging.models import write_adapter, write_model
 

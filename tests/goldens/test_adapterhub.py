@@ -10,8 +10,8 @@ import pytest
 
 from adapter_export import tasks
 from adapter_export.basemodel import BaseModel, load_base
-from adapter_export.checkpoints.files import read_tensors
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
+from adapter_export.checkpoints.tensor_files import read_tensors
 from adapter_export.injection import inject
 
 GOLDENS = Path(__file__).parent / "adapterhub"
@@ -111,6 +111,6 @@ def test_widths_that_differ_by_layer_and_learned_scaling_survive_saving(tmp_path
     assert config["reduction_factor"] == {"0": 8, "default": 4}
     assert config["scaling"] == 1.0, "the learned factor is folded into the tensors"
     again = load_adapter(tmp_path, info)
-    for site, block in adapter.blocks.items():
-        for name, tensor in block.tensors.items():
-            np.testing.assert_array_equal(again.blocks[site].tensors[name], tensor)
+    for site, site_adapter in adapter.sites.items():
+        for name, tensor in site_adapter.tensors.items():
+            np.testing.assert_array_equal(again.sites[site].tensors[name], tensor)

@@ -16,8 +16,8 @@ from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import read_tensors
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.tensor_files import read_tensors
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.injection import complete_head, inject

@@ -98,7 +98,7 @@ def difference(found: np.ndarray, expected: np.ndarray, about: Golden) -> np.nda
 def outputs(base: BaseModel, adapter: Adapter, about: Golden) -> np.ndarray:
     import torch
 
-    injection = Injection(base.module, adapter.blocks)
+    injection = Injection(base.module, adapter.sites)
     try:
         with torch.no_grad():
             result: np.ndarray = base.module(**about.inputs()).last_hidden_state.numpy()
@@ -127,11 +127,11 @@ def test_what_the_library_computes_we_compute(model_type: str, case: str, base_o
     written.mkdir()
     save_adapter(written, adapter, base.info, "")
     again = load_adapter(written, base.info)
-    assert set(again.blocks) == set(adapter.blocks)
-    for site, block in adapter.blocks.items():
-        assert again.blocks[site].operator == block.operator
-        for name, tensor in block.tensors.items():
-            np.testing.assert_array_equal(again.blocks[site].tensors[name], tensor)
+    assert set(again.sites) == set(adapter.sites)
+    for site, site_adapter in adapter.sites.items():
+        assert again.sites[site].operator == site_adapter.operator
+        for name, tensor in site_adapter.tensors.items():
+            np.testing.assert_array_equal(again.sites[site].tensors[name], tensor)
     assert adapter.notes == ()
     if adapter.method == "bottleneck":
         assert "modules" not in json.loads((written / "adapter_export.json").read_text()), "the library has settings"

@@ -118,7 +118,7 @@ def test_what_the_library_computes_we_compute(model_type: str, case: str, base_o
     on, off = arrays[f"on.{case}"], arrays["off"]
     assert difference(on, off, model_type) > EFFECT
     assert difference(run(base, model_type), off, model_type) < TOLERANCE
-    injection = Injection(base.module, load_adapter(folder, base.info).blocks)
+    injection = Injection(base.module, load_adapter(folder, base.info).sites)
     try:
         assert difference(run(base, model_type), on, model_type) < TOLERANCE
     finally:
@@ -184,7 +184,7 @@ def test_a_residual_that_comes_too_late(base_of: Any, tmp_path: Path) -> None:
     whole["interface"]["layer_pre_self_attn"] = "post_attention_layernorm"
     path.write_text(json.dumps(whole))
     base = base_of("llama")
-    injection = Injection(base.module, load_adapter(folder, base.info).blocks)
+    injection = Injection(base.module, load_adapter(folder, base.info).sites)
     try:
         with pytest.raises(
             InputError, match=r"'layers.0.post_attention_layernorm', whose input it reads, does not run"
@@ -207,6 +207,6 @@ def test_what_has_no_settings_without_the_interface_is_not_written(
         return
     save_adapter(tmp_path, adapter, info, "")
     again = load_adapter(tmp_path, info)
-    assert {site: block.operator for site, block in again.blocks.items()} == {
-        site: block.operator for site, block in adapter.blocks.items()
+    assert {site: site_adapter.operator for site, site_adapter in again.sites.items()} == {
+        site: site_adapter.operator for site, site_adapter in adapter.sites.items()
     }

@@ -15,15 +15,15 @@ from adapter_export import tasks
 from adapter_export.architectures.registry import model_types
 from adapter_export.basemodel import BaseModel, load_base, quiet
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import read_json
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.injection import load_head
-from adapter_export.merging.layout import Layout, read_layout
 from adapter_export.merging.merge import merge
 from adapter_export.merging.model import merge_into
+from adapter_export.merging.model_folder import ModelFolder, read_model_folder
 from adapter_export.merging.task_classes import task_class
-from adapter_export.merging.weights import read_weights
+from adapter_export.merging.weights import read_weight_headers
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.json_files import read_json
 
 TEXT, IMAGE, CAUSAL, SEQ2SEQ = "text-classification", "image-classification", "causal-lm", "seq2seq-lm"
 WITH_HEADS = [
@@ -37,9 +37,9 @@ LANGUAGE = [("bert", CAUSAL), ("gpt2", CAUSAL), ("gpt_neox", CAUSAL), ("llama", 
             ("bart", SEQ2SEQ), ("t5", SEQ2SEQ), ("whisper", SEQ2SEQ)]  # fmt: skip
 
 
-def layout_of(folder: Path) -> Layout:
+def model_folder_of(folder: Path) -> ModelFolder:
     config = read_json(folder / "config.json")
-    return read_layout(folder, config, read_weights(folder, config))
+    return read_model_folder(folder, config, read_weight_headers(folder, config))
 
 
 def described_alike(found: ModelInfo, expected: ModelInfo) -> None:
@@ -57,7 +57,7 @@ def described_alike(found: ModelInfo, expected: ModelInfo) -> None:
 def test_described_as_the_loaded_model(
     model_type: str, task: str, tiny_model: Callable[..., Path], tiny_info: Callable[..., ModelInfo]
 ) -> None:
-    described_alike(layout_of(tiny_model(model_type, task)).info(task), tiny_info(model_type, task))
+    described_alike(model_folder_of(tiny_model(model_type, task)).info(task), tiny_info(model_type, task))
 
 
 @pytest.mark.parametrize(("model_type", "task"), WITH_HEADS)
@@ -66,7 +66,7 @@ def test_the_task_class_is_as_transformers_has_it(
 ) -> None:
     """What the class of the task has, from the config of the bare base model."""
     base = tiny_base(model_type, task)
-    described_alike(layout_of(tiny_model(model_type, task)).info(task), base.info)
+    described_alike(model_folder_of(tiny_model(model_type, task)).info(task), base.info)
     found = task_class(model_type, task, read_json(tiny_model(model_type) / "config.json"))
     assert found is not None
     assert found.architecture == type(base.module).__name__
@@ -105,7 +105,7 @@ def test_described_as_the_loaded_model_and_merged_to_the_same_bits(
     random_adapter: Callable[..., Adapter], save_checkpoint: Callable[..., Path],
 ) -> None:  # fmt: skip
     base = tiny_base(model_type)
-    described_alike(layout_of(tiny_model(model_type)).info("features"), base.info)
+    described_alike(model_folder_of(tiny_model(model_type)).info("features"), base.info)
     adapter = random_adapter(base.info, "ia3", 3)
     result = merge(tiny_model(model_type), save_checkpoint(adapter, base.info), tmp_path / "merged")
     changed = merge_into(base.module, adapter)

@@ -15,20 +15,20 @@ from safetensors.numpy import load_file, save_file
 from adapter_export.checkpoints.adapter import HeadLayer
 from adapter_export.errors import InputError
 from adapter_export.merging.heads import check_language_head, head_change
-from adapter_export.merging.layout import Layout, read_layout
 from adapter_export.merging.merge import merge
-from adapter_export.merging.weights import read_weights
+from adapter_export.merging.model_folder import ModelFolder, read_model_folder
+from adapter_export.merging.weights import read_weight_headers
 from tests.merging.models import tensors, write_adapter, write_model
 
 TASK = "text-classification"
 
 
 @pytest.fixture
-def layout(tiny_model: Callable[..., Path]) -> Callable[..., Layout]:
-    def make(*arguments: Any) -> Layout:
+def model_folder(tiny_model: Callable[..., Path]) -> Callable[..., ModelFolder]:
+    def make(*arguments: Any) -> ModelFolder:
         folder = tiny_model(*arguments)
         config = json.loads((folder / "config.json").read_text())
-        return read_layout(folder, config, read_weights(folder, config))
+        return read_model_folder(folder, config, read_weight_headers(folder, config))
 
     return make
 
@@ -58,32 +58,32 @@ def adapter(tiny_info: Callable[..., Any], random_adapter: Callable[..., Any]) -
         (("distilbert",), {"classifier": (2, 32)}, "'pre_classifier': is neither in the adapter nor in the base model"),
     ],
 )
-def test_sizes(base: tuple[str, ...], layers: dict[str, Any], match: str, layout: Any, adapter: Any) -> None:
+def test_sizes(base: tuple[str, ...], layers: dict[str, Any], match: str, model_folder: Any, adapter: Any) -> None:
     with pytest.raises(InputError, match=match):
-        head_change(layout(*base), adapter(base[0], **layers), TASK)
+        head_change(model_folder(*base), adapter(base[0], **layers), TASK)
 
 
-def test_a_layer_the_adapter_lacks_stays_the_models_own(layout: Any, adapter: Any) -> None:
-    change = head_change(layout("distilbert", TASK), adapter("distilbert", classifier=(2, 32)), TASK)
+def test_a_layer_the_adapter_lacks_stays_the_models_own(model_folder: Any, adapter: Any) -> None:
+    change = head_change(model_folder("distilbert", TASK), adapter("distilbert", classifier=(2, 32)), TASK)
     assert set(change.added) == {"classifier.weight", "classifier.bias"}
     assert change.dropped == {"classifier.weight", "classifier.bias"}
 
 
-def test_a_bias_where_the_model_has_none(layout: Any, adapter: Any) -> None:
+def test_a_bias_where_the_model_has_none(model_folder: Any, adapter: Any) -> None:
     made = adapter("llama")
     head = {"score": replace(made.head["score"], bias=np.ones(2, np.float32))}
     with pytest.raises(InputError, match="'score': has a bias, but the model's layer has none"):
-        head_change(layout("llama"), replace(made, head=head), TASK)
+        head_change(model_folder("llama"), replace(made, head=head), TASK)
 
 
-def test_a_bias_the_adapter_lacks_is_zero(layout: Any, adapter: Any) -> None:
-    change = head_change(layout("bert"), adapter("bert", classifier=(2, 32)), TASK)
+def test_a_bias_the_adapter_lacks_is_zero(model_folder: Any, adapter: Any) -> None:
+    change = head_change(model_folder("bert"), adapter("bert", classifier=(2, 32)), TASK)
     assert not change.added["classifier.bias"].any()
 
 
-def test_a_part_of_the_base_that_the_class_needs(tmp_path: Path, layout: Any, adapter: Any) -> None:
+def test_a_part_of_the_base_that_the_class_needs(tmp_path: Path, model_folder: Any, adapter: Any) -> None:
     """A masked language model is saved without the pooler, which would start with random weights."""
-    found = layout("bert", "causal-lm")
+    found = model_folder("bert", "causal-lm")
     with pytest.raises(InputError, match=r"tensor 'bert\.pooler\.dense\.weight' is missing, which BertForSequence"):
         head_change(found, adapter("bert"), TASK)
 
@@ -124,14 +124,14 @@ def test_the_number_of_labels_follows_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["causal-lm", "features"])
-def test_a_repeated_output_layer_must_be_the_models_own(task: str, layout: Any, adapter: Any) -> None:
+def test_a_repeated_output_layer_must_be_the_models_own(task: str, model_folder: Any, adapter: Any) -> None:
     """Of its own (LLaMA here), or tied to the input embedding (GPT-2)."""
     names = {
         "causal-lm": {"llama": "lm_head.weight", "gpt2": "transformer.wte.weight"},
         "features": {"llama": "embed_tokens.weight", "gpt2": "wte.weight"},
     }
     for model_type, name in names[task].items():
-        found = layout(model_type, task)
+        found = model_folder(model_type, task)
         own = load_file(found.folder / "model.safetensors")[name]
         made = replace(adapter(model_type), head={"lm_head": HeadLayer(own, None)})
         check_language_head(found, made)

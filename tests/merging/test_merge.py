@@ -74,8 +74,8 @@ def test_weights_are_the_rounded_product(
     changed = merge_into(base.module, adapter)
     after = base.module.state_dict()
     expected = dict(before)
-    for site, block in adapter.blocks.items():
-        scale = torch.from_numpy(block.tensors["l"]).double()
+    for site, site_adapter in adapter.sites.items():
+        scale = torch.from_numpy(site_adapter.tensors["l"]).double()
         weight = before[f"{site.module}.weight"].double()
         # Conv1D keeps (in, out), Linear (out, in).
         rows = (site.port is Port.INPUT) == (model_type == "gpt2")
@@ -185,9 +185,9 @@ def test_a_result_beyond_the_dtype_is_refused_after_the_cast(
 ) -> None:
     base = tiny_base("bert", dtype=torch.float16)
     adapter = random_adapter(base.info, "ia3")
-    site = next(iter(adapter.blocks))
+    site = next(iter(adapter.sites))
     # Finite in float32, where the product is checked by others; not in float16.
-    adapter.blocks[site].tensors["l"][:] = 1e6
+    adapter.sites[site].tensors["l"][:] = 1e6
     before = {name: tensor.clone() for name, tensor in base.module.state_dict().items()}
     with pytest.raises(CannotMerge, match=r"is not finite in torch\.float16 after the merge"):
         merge_into(base.module, adapter)

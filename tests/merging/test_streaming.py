@@ -18,11 +18,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapter_export import tasks
-from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.merging import copying, fold
+from adapter_export.merging import copying, piecewise
 from adapter_export.merging.merge import merge
+from adapter_export.reading.hashes import sha256
 from tests.merging import models
 from tests.merging.models import expected, tensors, write_adapter, write_model
 
@@ -91,7 +91,7 @@ def test_the_size_of_a_piece_does_not_matter(
     info = tiny_info(model_type)
     folder = save_checkpoint(random_adapter(info, "ia3", 3), info)
     merge(tiny_model(model_type), folder, tmp_path / "whole")
-    monkeypatch.setattr(fold, "_PIECE", piece)
+    monkeypatch.setattr(piecewise, "_PIECE", piece)
     merge(tiny_model(model_type), folder, tmp_path / "pieces")
     assert_same(weights(tmp_path / "pieces"), weights(tmp_path / "whole"))
 
@@ -106,7 +106,7 @@ def test_convolutions_on_both_sides_give_the_bits_of_peft(
     import transformers
     from peft import IA3Config, get_peft_model
 
-    monkeypatch.setattr(fold, "_PIECE", piece)
+    monkeypatch.setattr(piecewise, "_PIECE", piece)
     folder = tiny_model("clip_vision_model")
     config = IA3Config(target_modules=["patch_embedding", "k_proj", "fc2"], feedforward_modules=inner)
     model = get_peft_model(transformers.CLIPVisionModel.from_pretrained(folder), config)
@@ -341,21 +341,21 @@ class TestRefusals:
     def test_a_module_that_is_no_layer(self, tiny_model: Callable[..., Path]) -> None:
         """No checkpoint's reader lets it through; a method of the future may."""
         from adapter_export.checkpoints.adapter import Adapter
-        from adapter_export.checkpoints.files import read_json
-        from adapter_export.merging.layout import read_layout
+        from adapter_export.merging.model_folder import read_model_folder
         from adapter_export.merging.plan import plan_changes
-        from adapter_export.merging.weights import read_weights
-        from adapter_export.methods.contract import Block
+        from adapter_export.merging.weights import read_weight_headers
+        from adapter_export.methods.contract import SiteAdapter
         from adapter_export.methods.ia3 import IA3Operator
+        from adapter_export.reading.json_files import read_json
         from adapter_export.sites import Port, Site
 
         folder = tiny_model("bert")
         config = read_json(folder / "config.json")
-        layout = read_layout(folder, config, read_weights(folder, config))
-        block = Block(IA3Operator(), {"l": np.ones(32, np.float32)})
+        model_folder = read_model_folder(folder, config, read_weight_headers(folder, config))
+        site_adapter = SiteAdapter(IA3Operator(), {"l": np.ones(32, np.float32)})
         for module in ("encoder.layer.0.output.LayerNorm", "embeddings.word_embeddings"):
             with pytest.raises(CannotMerge, match=f"{module} is no linear layer or convolution"):
-                plan_changes(layout, [Adapter("ia3", {Site(module, Port.OUTPUT): block})])
+                plan_changes(model_folder, [Adapter("ia3", {Site(module, Port.OUTPUT): site_adapter})])
 
     def test_a_tied_output_layer(self, tmp_path: Path) -> None:
         model = write_model(tmp_path / "model", tie_word_embeddings=True)

@@ -24,7 +24,7 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.checkpoints.own import write
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.injection import inject
-from adapter_export.merging import fold
+from adapter_export.merging import piecewise
 from adapter_export.methods import registry
 from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec, setting
 from adapter_export.parity.criteria.judge import Verdict
@@ -220,7 +220,7 @@ def test_a_streamed_merge_in_small_pieces(
 ) -> None:
     import torch
 
-    monkeypatch.setattr(fold, "_PIECE", piece)
+    monkeypatch.setattr(piecewise, "_PIECE", piece)
     base = tiny_base(model_type, dtype=torch.float64)
     adapter = random_adapter(base.info, "mix", 5)
     merge(base.folder, [save_checkpoint(adapter, base.info)], tmp_path / "merged")
@@ -278,10 +278,10 @@ def test_it_is_trained_saved_and_loaded(tiny_model: Callable[..., Path], tmp_pat
     adapter = load_adapter(result.output, info)
     assert adapter.labels == ("no", "yes")
     assert adapter.parameters == result.parameters
-    for block in adapter.blocks.values():
-        assert block.tensors["a"].shape[1] == 3
+    for site_adapter in adapter.sites.values():
+        assert site_adapter.tensors["a"].shape[1] == 3
         for name, spec in MixOperator().specs.items():
-            assert (block.tensors[name] != spec.identity).any(), name
+            assert (site_adapter.tensors[name] != spec.identity).any(), name
 
 
 class TestOwnFormat:
@@ -361,8 +361,8 @@ class TestOwnFormat:
         self, saved: tuple[Path, Adapter, BaseModel], tmp_path: Path
     ) -> None:
         _, adapter, base = saved
-        site, block = next(iter(adapter.blocks.items()))
-        both = replace(adapter, blocks={site: block, replace(site, port=Port.OUTPUT): block})
+        site, site_adapter = next(iter(adapter.sites.items()))
+        both = replace(adapter, sites={site: site_adapter, replace(site, port=Port.OUTPUT): site_adapter})
         with pytest.raises(InputError, match=f"site {site.name}: method 'mix' acts there twice"):
             write(tmp_path, both, base.info, "base")
 

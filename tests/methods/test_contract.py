@@ -422,13 +422,13 @@ def assert_equal(found: Adapter, expected: Adapter) -> None:
     assert found.method == expected.method
     assert found.labels == expected.labels
     assert found.task == expected.task
-    assert set(found.blocks) == set(expected.blocks)
-    for site, block in expected.blocks.items():
-        assert found.blocks[site].operator == block.operator
-        assert found.blocks[site].tensors.keys() == block.tensors.keys()
-        for name, tensor in block.tensors.items():
-            assert found.blocks[site].tensors[name].dtype == tensor.dtype
-            assert np.array_equal(found.blocks[site].tensors[name], tensor), (site, name)
+    assert set(found.sites) == set(expected.sites)
+    for site, site_adapter in expected.sites.items():
+        assert found.sites[site].operator == site_adapter.operator
+        assert found.sites[site].tensors.keys() == site_adapter.tensors.keys()
+        for name, tensor in site_adapter.tensors.items():
+            assert found.sites[site].tensors[name].dtype == tensor.dtype
+            assert np.array_equal(found.sites[site].tensors[name], tensor), (site, name)
     assert list(found.head) == list(expected.head)
     for name, layer in expected.head.items():
         assert np.array_equal(found.head[name].weight, layer.weight)

@@ -173,9 +173,9 @@ def test_one_checkpoint_fits_the_base_class_and_every_task_class(
     for trained_on, loaded_for in ((features, classifier), (classifier, features)):
         adapter = random_adapter(trained_on, "ia3")
         again = load_adapter(save_checkpoint(adapter, trained_on), loaded_for)
-        assert set(again.blocks) == set(adapter.blocks)
-        for site, block in adapter.blocks.items():
-            np.testing.assert_array_equal(again.blocks[site].tensors["l"], block.tensors["l"])
+        assert set(again.sites) == set(adapter.sites)
+        for site, site_adapter in adapter.sites.items():
+            np.testing.assert_array_equal(again.sites[site].tensors["l"], site_adapter.tensors["l"])
 
 
 def test_our_config_says_what_peft_would(
@@ -219,5 +219,5 @@ def test_a_fused_projection_takes_a_vector_of_the_fused_size(
     tiny_info: Callable[..., ModelInfo], random_adapter: Callable[..., Adapter]
 ) -> None:
     adapter = random_adapter(tiny_info("gpt2"), "ia3")
-    assert adapter.blocks[Site("h.0.attn.c_attn", Port.OUTPUT)].tensors["l"].shape == (3 * 32,)
-    assert adapter.blocks[Site("h.0.mlp.c_proj", Port.INPUT)].tensors["l"].shape == (4 * 32,)
+    assert adapter.sites[Site("h.0.attn.c_attn", Port.OUTPUT)].tensors["l"].shape == (3 * 32,)
+    assert adapter.sites[Site("h.0.mlp.c_proj", Port.INPUT)].tensors["l"].shape == (4 * 32,)

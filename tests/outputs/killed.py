@@ -90,8 +90,8 @@ def main(action: str, folder: Path, *arguments: str) -> None:
     import onnxruntime  # noqa: F401
 
     import adapter_export.bundle.add
-    import adapter_export.checkpoints.files
-    import adapter_export.outputs.folder  # noqa: F401
+    import adapter_export.outputs.folder
+    import adapter_export.reading.hashes  # noqa: F401
 
     for count in range(1, 1000):
         copy = Path(shutil.copytree(folder / "given", folder / f"after-{count}"))

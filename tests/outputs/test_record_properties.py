@@ -10,14 +10,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter_export.outputs.record import Record, read_record, write_record
+from adapter_export.outputs.record import OutputRecord, read_record, write_record
 from tests.fuzz import mutators
 from tests.strategies import damaged, file_of, json_values, printable
 
 TARGET = Path("/somewhere/deep/out")
 parts = st.text("ab._- ü", min_size=1, max_size=8).filter(lambda part: part not in (".", ".."))
 records = st.builds(
-    Record,
+    OutputRecord,
     st.just(TARGET.name),
     st.integers(1, 2**31 - 1),
     printable,
@@ -29,7 +29,7 @@ records = st.builds(
 
 
 @given(records)
-def test_what_is_written_is_read(record: Record) -> None:
+def test_what_is_written_is_read(record: OutputRecord) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "record.json"
         write_record(path, record)

@@ -12,10 +12,10 @@ from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.parity.recording.subject import Subject
 from adapter_export.parity.references.float64 import Float64Case, Float64Reference
-from adapter_export.parity.references.pytorch import CaseReference, Outputs, Reference
+from adapter_export.parity.references.pytorch import CaseReference, ModelOutputs, Reference
 
-# Outputs by everything that they depend on.
-Cache = dict[Any, Outputs]
+# ModelOutputs by everything that they depend on.
+Cache = dict[Any, ModelOutputs]
 
 
 def cached_reference(cache: Cache) -> type[Reference]:
@@ -46,7 +46,7 @@ class CachedFloat64Case(Float64Case):
         super().__init__(models, inputs)
         self._cache, self._key = cache, _content(inputs)
 
-    def _run(self, subject: Subject, name: str, *, on: bool) -> Outputs:
+    def _run(self, subject: Subject, name: str, *, on: bool) -> ModelOutputs:
         state = tuple((key, value.numpy().tobytes()) for key, value in subject.model.state_dict().items())
         key = (hash(state), subject.body_only, on, self._key)
         if key not in self._cache:
@@ -61,16 +61,16 @@ class CachedCaseReference(CaseReference):
         self._cache = cache
         self._key = (base.info.sha256, base.task, base.module.dtype, rounding, _content(inputs))
 
-    def on(self, adapter: Adapter) -> Outputs:
+    def on(self, adapter: Adapter) -> ModelOutputs:
         return self._cached(
             ("on", _content(adapter_tensors(adapter))), lambda: super(CachedCaseReference, self).on(adapter)
         )
 
-    def off(self, adapter: Adapter | None = None) -> Outputs:
+    def off(self, adapter: Adapter | None = None) -> ModelOutputs:
         head = _content(adapter_tensors(adapter)) if adapter else None
         return self._cached(("off", head), lambda: super(CachedCaseReference, self).off(adapter))
 
-    def _cached(self, state: tuple[Any, ...], run: Callable[[], Outputs]) -> Outputs:
+    def _cached(self, state: tuple[Any, ...], run: Callable[[], ModelOutputs]) -> ModelOutputs:
         key = (*self._key, *state)
         if key not in self._cache:
             self._cache[key] = run()

@@ -21,11 +21,11 @@ from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import read_manifest
-from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.export.function import Function
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.naming import DOMAIN
+from adapter_export.reading.hashes import sha256
 from tests.bundles import Exported
 
 Tensors = dict[str, np.ndarray]
@@ -87,13 +87,15 @@ def with_faint(size: float, exported: Exported, name: str, folder: Path) -> Expo
     """Makes a bundle with one adapter `faint`: the IA3 adapter `name`, with 1 + size * vector for each vector."""
     info = read_manifest(exported.bundle).base
     adapter = load_adapter(exported.adapters[name], info)
-    blocks = {
-        site: Block(block.operator, {key: np.float32(1 + size * tensor) for key, tensor in block.tensors.items()})
-        for site, block in adapter.blocks.items()
+    sites = {
+        site: SiteAdapter(
+            site_adapter.operator, {key: np.float32(1 + size * tensor) for key, tensor in site_adapter.tensors.items()}
+        )
+        for site, site_adapter in adapter.sites.items()
     }
     checkpoint = folder / "faint"
     checkpoint.mkdir()
-    save_adapter(checkpoint, replace(adapter, blocks=blocks), info, "base")
+    save_adapter(checkpoint, replace(adapter, sites=sites), info, "base")
     copied = Path(shutil.copytree(exported.bundle, folder / "copied"))
     add_adapter(copied, {"faint": checkpoint})
     bundle = make(Mutant("nothing", "", "faint"), replace(exported, bundle=copied), folder / "bundle")

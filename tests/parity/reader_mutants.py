@@ -17,7 +17,7 @@ from adapter_export import tasks
 from adapter_export.checkpoints import folder
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, HeadLayer
 from adapter_export.export import export
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.sites import Port, Site
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -105,20 +105,22 @@ def tensors(part: str, change: Callable[[np.ndarray], np.ndarray], of: str = "")
     """Applies `change` to the tensors named `part` at the sites whose names contain `of`."""
 
     def apply(adapter: Adapter) -> Adapter:
-        blocks = dict(adapter.blocks)
-        for site, block in adapter.blocks.items():
-            if of in site.name and part in block.tensors:
-                new = np.ascontiguousarray(change(block.tensors[part]))
-                blocks[site] = Block(block.operator, {**block.tensors, part: new})
-        assert any(block is not adapter.blocks[site] for site, block in blocks.items()), (part, of)
-        return replace(adapter, blocks=blocks)
+        sites = dict(adapter.sites)
+        for site, site_adapter in adapter.sites.items():
+            if of in site.name and part in site_adapter.tensors:
+                new = np.ascontiguousarray(change(site_adapter.tensors[part]))
+                sites[site] = SiteAdapter(site_adapter.operator, {**site_adapter.tensors, part: new})
+        assert any(site_adapter is not adapter.sites[site] for site, site_adapter in sites.items()), (part, of)
+        return replace(adapter, sites=sites)
 
     return apply
 
 
 def sites(change: Callable[[Site], Site]) -> ChangeAdapter:
     """Moves the tensors of each site to the site that `change` returns."""
-    return lambda adapter: replace(adapter, blocks={change(site): block for site, block in adapter.blocks.items()})
+    return lambda adapter: replace(
+        adapter, sites={change(site): site_adapter for site, site_adapter in adapter.sites.items()}
+    )
 
 
 def exchanged(first: str, second: str) -> ChangeAdapter:

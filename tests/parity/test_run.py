@@ -170,8 +170,8 @@ def test_an_adapter_of_the_decoder_alone(
 ) -> None:
     info = read_manifest(t5_bundle.bundle).base
     whole = random_adapter(info, "ia3")
-    blocks = {site: block for site, block in whole.blocks.items() if site.module.startswith("decoder.")}
-    late = save_checkpoint(replace(whole, blocks=blocks), info)
+    sites = {site: site_adapter for site, site_adapter in whole.sites.items() if site.module.startswith("decoder.")}
+    late = save_checkpoint(replace(whole, sites=sites), info)
     copied = Path(shutil.copytree(t5_bundle.bundle, tmp_path / "copied"))
     add_adapter(copied, {"late": late})
     monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])

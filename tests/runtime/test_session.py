@@ -24,12 +24,13 @@ from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_
 from adapter_export.bundle.adapter_format import AdapterContent
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.graphs import MODEL
-from adapter_export.bundle.manifest import MANIFEST, adapter_path, read_manifest
+from adapter_export.bundle.manifest import adapter_path, read_manifest
 from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.dtypes import DType
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.injection import inject
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.runtime import provider as provider_module
 from adapter_export.runtime.adapters import file_cache as file_cache_module
 from adapter_export.runtime.adapters.file_cache import AdapterFileCache

@@ -22,7 +22,7 @@ from adapter_export.runtime.generation.texts import PromptTexts
 from adapter_export.training.causal import Ending, lessons
 from adapter_export.training.data import prepare
 from adapter_export.training.metrics import IGNORED
-from adapter_export.training.tables import Table
+from adapter_export.training.tables import DataTable
 from adapter_export.training.train import TrainResult, train
 from tests.tiny import SEP, WORDS
 from tests.training.conftest import write_jsonl
@@ -31,9 +31,9 @@ GOOD, NIGHT, OLD, DOG = (4 + WORDS.index(word) for word in ("good", "night", "ol
 END = 0
 
 
-def table(*rows: tuple[str, str]) -> Table:
+def table(*rows: tuple[str, str]) -> DataTable:
     texts, completions = zip(*rows, strict=True)
-    return Table(Path("data.jsonl"), texts, completions, [f"line {i + 1}" for i in range(len(rows))])
+    return DataTable(Path("data.jsonl"), texts, completions, [f"line {i + 1}" for i in range(len(rows))])
 
 
 ROWS = table(("good night", " old"), ("old", " dog night good"))
@@ -155,7 +155,7 @@ def test_the_end_is_cut_first_and_a_row_with_nothing_left_is_left_out(tiny_base:
 def taught(tiny_model: Callable[..., Path], tmp_path: Path) -> Callable[..., TrainResult]:
     """Called as (rows, output, **settings): IA3 in a tiny LLaMA learns these completions, and is evaluated on them."""
 
-    def run(rows: Table, output: str, **settings: Any) -> TrainResult:
+    def run(rows: DataTable, output: str, **settings: Any) -> TrainResult:
         pairs = [
             dict(zip(("prompt", "completion"), pair, strict=True))
             for pair in zip(rows.texts, rows.labels or (), strict=True)

@@ -15,7 +15,7 @@ import torch
 
 from adapter_export.errors import InputError
 from adapter_export.training.classes import classes_of
-from adapter_export.training.tables import Table, read_table
+from adapter_export.training.tables import DataTable, read_table
 from adapter_export.training.train import train
 from tests.training.conftest import texts
 
@@ -23,8 +23,8 @@ TinyModel = Callable[..., Path]
 OWN = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "positive", "1": "negative", "2": "none"}}
 
 
-def table(*labels: str) -> Table:
-    return Table(Path("data.csv"), ["text"] * len(labels), labels, [f"line {i}" for i in range(len(labels))])
+def table(*labels: str) -> DataTable:
+    return DataTable(Path("data.csv"), ["text"] * len(labels), labels, [f"line {i}" for i in range(len(labels))])
 
 
 @pytest.mark.parametrize(

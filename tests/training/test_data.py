@@ -15,15 +15,15 @@ from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
 from adapter_export.training.data import prepare
 from adapter_export.training.metrics import IGNORED
-from adapter_export.training.tables import Table
+from adapter_export.training.tables import DataTable
 from tests.tiny import CLS, PAD, SEP, WORDS
 
 GOOD, NIGHT = (4 + WORDS.index(word) for word in ("good", "night"))
 
 
-def table(*rows: tuple[str, str]) -> Table:
+def table(*rows: tuple[str, str]) -> DataTable:
     texts, labels = zip(*rows, strict=True)
-    return Table(Path("data.csv"), texts, labels, [f"line {i + 2}" for i in range(len(rows))])
+    return DataTable(Path("data.csv"), texts, labels, [f"line {i + 2}" for i in range(len(rows))])
 
 
 ROWS = table(("good night", "b"), ("night", "a"))

@@ -8,9 +8,9 @@ import pytest
 
 from adapter_export.errors import InputError
 from adapter_export.training import processes
-from adapter_export.training.settings import Settings
+from adapter_export.training.run_folder import RunFolder
+from adapter_export.training.settings import TrainingSettings
 from adapter_export.training.trainer import arguments
-from adapter_export.training.work import WorkFolder
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ def test_the_first_process(monkeypatch: pytest.MonkeyPatch, size: str | None, ra
 def test_processes_that_do_not_join_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "announced", lambda: 2)
     with pytest.raises(InputError, match="WORLD_SIZE=2: expected a process group of that size, found 1"):
-        arguments(Settings(1e-3), WorkFolder(tmp_path), evaluates=False)
+        arguments(TrainingSettings(1e-3), RunFolder(tmp_path), evaluates=False)

@@ -15,10 +15,10 @@ import torch
 from safetensors.numpy import load_file
 
 from adapter_export.errors import InputError, OutputExists
-from adapter_export.training import fit as fit_module
+from adapter_export.training import loop as fit_module
 from adapter_export.training.callbacks import keeper
+from adapter_export.training.run_folder import RunFolder
 from adapter_export.training.train import TrainResult, train
-from adapter_export.training.work import WorkFolder
 from tests.training.conftest import ONE_THREAD, texts, write_jsonl
 
 # 30 updates an epoch: checkpoints after 30, 50 (amid an epoch), 60 and so on.
@@ -28,9 +28,9 @@ ROWS, BATCH, EPOCHS = 120, 4, 2
 KILLED = """
 import os, signal, sys
 from adapter_export.cli import main
-from adapter_export.training import fit
+from adapter_export.training import loop
 from tests.training.test_resume import stopping
-fit.keeper = stopping(int(sys.argv.pop(1)), lambda: os.kill(os.getpid(), signal.SIGKILL))
+loop.keeper = stopping(int(sys.argv.pop(1)), lambda: os.kill(os.getpid(), signal.SIGKILL))
 main()
 """
 
@@ -90,13 +90,13 @@ def test_a_killed_process_resumes_bit_for_bit(arguments: dict[str, Any], tmp_pat
     environment = {**os.environ, **ONE_THREAD}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    work = WorkFolder.beside(tmp_path / "out")
+    run_folder = RunFolder.beside(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert work.last_step() == 50
+    assert run_folder.last_step() == 50
 
     resumed = train(**arguments, output=tmp_path / "out", resume=True)
     assert (resumed.resumed_from, resumed.steps) == (50, 60)
-    assert not work.path.exists()
+    assert not run_folder.path.exists()
     whole = train(**arguments, output=tmp_path / "whole")
     assert tensors(resumed) == tensors(whole)
     assert resumed.history == whole.history
@@ -190,16 +190,16 @@ def test_a_run_killed_after_its_last_update_trains_no_further(
 
 
 @pytest.fixture
-def stopped(arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkFolder:
+def stopped(arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """What is left of a run that ran out of disk after 35 updates."""
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, "keeper", stopping(35, fail))
         with pytest.raises(OSError, match="No space left"):
             train(**arguments, output=tmp_path / "out")
-    return WorkFolder.beside(tmp_path / "out")
+    return RunFolder.beside(tmp_path / "out")
 
 
-def test_checkpoints_hold_what_learns_and_no_base_weights(stopped: WorkFolder, tiny_model: Callable[..., Path]) -> None:
+def test_checkpoints_hold_what_learns_and_no_base_weights(stopped: RunFolder, tiny_model: Callable[..., Path]) -> None:
     checkpoint = stopped.checkpoint(30)
     assert {path.name for path in checkpoint.iterdir()} == {
         "model.safetensors",
@@ -239,7 +239,7 @@ def test_checkpoints_hold_what_learns_and_no_base_weights(stopped: WorkFolder, t
     ],
 )
 def test_another_run_does_not_resume_it(
-    stopped: WorkFolder,
+    stopped: RunFolder,
     arguments: dict[str, Any],
     tmp_path: Path,
     tiny_model: Callable[..., Path],
@@ -258,7 +258,7 @@ def test_another_run_does_not_resume_it(
 
 
 def test_a_stopped_run_is_not_discarded_by_accident(
-    stopped: WorkFolder, arguments: dict[str, Any], tmp_path: Path
+    stopped: RunFolder, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(OutputExists, match="continue it with --resume, or pass --force"):
         train(**arguments, output=tmp_path / "out")

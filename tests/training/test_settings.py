@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapter_export.errors import InputError
-from adapter_export.training.settings import Settings
+from adapter_export.training.settings import TrainingSettings
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ from adapter_export.training.settings import Settings
 )
 def test_out_of_range(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Settings(**{"learning_rate": 1e-3, **given})
+        TrainingSettings(**{"learning_rate": 1e-3, **given})

@@ -65,12 +65,12 @@ def test_a_bottleneck_is_read_back_as_it_was_trained(trained: Trained, tiny_mode
     adapter = load_adapter(result.output, info)
     assert (adapter.labels, adapter.task, adapter.parameters) == (CLASSES, "text-classification", result.parameters)
     stored = load_file(result.output / "adapter.safetensors")
-    assert len(adapter.blocks) == 2
-    for site, block in adapter.blocks.items():
+    assert len(adapter.sites) == 2
+    for site, site_adapter in adapter.sites.items():
         key = f"bert.{site.module.removesuffix('.LayerNorm')}.adapters.default.adapter_up.weight"
-        assert np.array_equal(block.tensors["up"], stored[key].T)
-        assert block.tensors["up"].shape == (8, 32)
-        assert block.tensors["up"].any(), "it starts at zero, so it has learned"
+        assert np.array_equal(site_adapter.tensors["up"], stored[key].T)
+        assert site_adapter.tensors["up"].shape == (8, 32)
+        assert site_adapter.tensors["up"].any(), "it starts at zero, so it has learned"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_custom_placement(trained: Trained, tiny_model: TinyModel) -> None:
     target = r"encoder\.layer\.1\.(intermediate|output)\.dense"
     result = trained("bert", max_steps=2, target=target, feedforward=r".*\.output\.dense")
     info = load_base(tiny_model("bert", "text-classification"), "text-classification", labels=CLASSES).info
-    sites = {site.name for site in load_adapter(result.output, info).blocks}
+    sites = {site.name for site in load_adapter(result.output, info).sites}
     assert sites == {"encoder.layer.1.intermediate.dense", "encoder.layer.1.output.dense.input"}
 
 

@@ -1,1 +1,1 @@
-"""Records of architectures, one file a family. Each file gives its records as RECORDS, by `model_type`."""
+"""Records of architectures, one file for each family. Each file has its records in RECORDS, by `model_type`."""

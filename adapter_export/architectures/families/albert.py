@@ -1,4 +1,4 @@
-"""ALBERT. One group of layers is applied again and again: a site acts once per application, with the same tensors."""
+"""ALBERT. One group of layers is applied several times: a site acts in each application, with the same tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STACK = Stack(
     attention_output=("attention.dense",),
     up=("ffn",),
     down=("ffn_output",),
-    # The library's attention hands its two values to the adapter in the wrong order.
+    # The library's attention passes its two values to the adapter in the wrong order.
     hub=HubStack(attention="attention.attention_adapters", swapped=True),
 )
 

@@ -40,7 +40,7 @@ _BART_DECODER = replace(
     feedforward=_FEEDFORWARD,
     hub=HubStack(cross=HubCross(*_CROSS, "encoder_attn", norm="encoder_attn_layer_norm")),
 )
-# Pre-norm models end in a norm; the one post-norm model (350M) does not, and has the same modules otherwise.
+# Pre-norm models end in a norm. The only post-norm model (350M) does not; its other modules are the same.
 _OPT = (
     replace(_MBART_ENCODER, layer=_MBART_DECODER.layer, needs="decoder.final_layer_norm"),
     replace(_BART_ENCODER, layer=_MBART_DECODER.layer),

@@ -37,13 +37,13 @@ _MPNET = replace(
     hub=HubStack(),
 )
 
-# A head of its own of two layers with tanh is what pooler and classifier compute together.
+# Pooler and classifier together compute the same as a head of two layers with tanh between them.
 BERT_CLASSIFIERS = (HubClassifier(("classifier",), pooled=True), HubClassifier((POOLER, "classifier"), "tanh"))
 _DENSE = ("classifier.dense", "classifier.out_proj")
 _DENSE_HEADS = {TASK: HeadRecord(_DENSE)}
 _DEBERTA_LAYERS = ("pooler.dense", "classifier")
 _DEBERTA_HUB = (HubClassifier(_DEBERTA_LAYERS, "gelu"),)
-# The row of the padding token is no position, nor are those before it.
+# The rows up to that of the padding token are not positions.
 _ROBERTA = Architecture(
     stacks=(BERT,),
     prefix="roberta",
@@ -80,7 +80,7 @@ RECORDS: Mapping[str, Architecture] = {
         heads={TASK: HeadRecord(_DEBERTA_LAYERS)},
         hub=HubRecord(known=True, classifiers=_DEBERTA_HUB),
     ),
-    # Its padding row is 1, whatever the config says.
+    # The padding row is 1, even if the config says otherwise.
     "mpnet": Architecture(
         stacks=(_MPNET,),
         prefix="mpnet",

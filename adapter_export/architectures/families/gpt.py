@@ -1,5 +1,6 @@
-"""GPT-2 and what came of it: GPT-Neo, GPT-J, GPT-NeoX, BLOOM, Falcon. Their fused projections' vectors scale queries
-too."""
+"""GPT-2 and models derived from it: GPT-Neo, GPT-J, GPT-NeoX, BLOOM, Falcon. The IA3 vectors of their fused projections
+scale queries too.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ _GPT_NEO = replace(
     value=("attn.attention.v_proj",),
     attention_output=("attn.attention.out_proj",),
 )
-# Attention and feed-forward side by side (GPT-J, Phi, Falcon, and GPT-NeoX as published): both read the layer's input
-# x, and the layer gives x plus both outputs, which is the z of Pfeiffer's adapter.
+# Attention and feed-forward in parallel (GPT-J, Phi, Falcon, and GPT-NeoX as published): both read the layer's input x,
+# and the layer returns x plus both outputs, which is the z of Pfeiffer's adapter.
 _GPTJ = Stack(
     layer=r"h\.(\d+)",
     attention=Sublayer("attn.out_proj", "ln_1"),
@@ -41,7 +42,7 @@ _GPTJ = Stack(
     attention_output=("attn.out_proj",),
     up=("mlp.fc_in",),
     down=("mlp.fc_out",),
-    # The library's second adapter gets attention's result as its x.
+    # The x of the library's second adapter is the result of attention.
     hub=HubStack(no_x=True),
 )
 _GPT_NEOX = Stack(
@@ -60,7 +61,7 @@ _BLOOM = replace(
     fused="self_attention.query_key_value",
     attention_output=("self_attention.dense",),
 )
-# Falcon has a norm for each of two sublayers side by side (40B), one for both (7B), or one after the other (RW).
+# Falcon has parallel sublayers with a norm each (40B) or with one norm (7B), or sublayers in sequence (RW).
 _FALCON = (
     replace(
         _BLOOM,

@@ -21,7 +21,7 @@ _LLAMA = Stack(
     up=("mlp.up_proj",),
     down=("mlp.down_proj",),
 )
-# The experts are parameters without modules, so that there is no input to scale.
+# The experts are parameters without modules, so there is no input that could be scaled.
 _MIXTRAL = replace(_LLAMA, feedforward=Sublayer("mlp", "post_attention_layernorm"), gate=(), up=(), down=())
 # Gemma 2 and 3 normalise a sublayer's output before the residual is added: h is the output of that second norm.
 _GEMMA2 = replace(
@@ -41,7 +41,7 @@ _PHI = replace(
 _PHI3 = replace(_LLAMA, query=(), key=(), value=(), fused="self_attn.qkv_proj", gate=(), up=("mlp.gate_up_proj",))
 
 _DECODER = Architecture(stacks=(_LLAMA,), heads=SCORE_HEADS)
-# The library calls the second layer of the feed-forward the intermediate one here.
+# The library calls the second layer of the feed-forward "intermediate" here.
 _LLAMA_HUB = HubRecord(known=True, intermediate_is_down=True, classifiers=SCORE_CLASSIFIERS)
 _HOOKS = {
     "model_embeddings": "embed_tokens",
@@ -59,7 +59,7 @@ _QWEN = replace(
     _DECODER,
     hub=HubRecord(known=True, interface={**_HOOKS, "layer_pre_ffn": "post_attention_layernorm"}, whole_layer=True),
 )
-# Unlike our placement, the library takes h before Gemma's second norms.
+# Unlike our placement, the library takes as h the value before Gemma's second norms.
 _GEMMA = replace(
     _DECODER,
     stacks=(_GEMMA2,),
@@ -73,7 +73,7 @@ _GEMMA = replace(
         },
     ),
 )
-# The library hands Phi's feed-forward no x.
+# The library passes no x to the adapter of Phi's feed-forward.
 _PHI_HOOKS = {
     **_HOOKS, "attn_o_proj": "dense", "layer_intermediate_proj": "mlp.fc1", "layer_output_proj": "mlp.fc2",
 }  # fmt: skip
@@ -81,7 +81,7 @@ _PHI_HOOKS = {
 RECORDS: Mapping[str, Architecture] = {
     "llama": replace(_DECODER, hub=_LLAMA_HUB),
     "mistral": replace(_DECODER, hub=_LLAMA_HUB),
-    # Of the experts' own names, `experts.N.w2`, none is a module of today.
+    # The experts' old names, `experts.N.w2`, are not modules of today's transformers.
     "mixtral": replace(_DECODER, stacks=(_MIXTRAL,), renames=(("layers.N.block_sparse_moe", "layers.N.mlp"),)),
     "qwen2": _QWEN,
     "qwen3": _QWEN,

@@ -1,4 +1,4 @@
-"""ModernBERT. Its projection of attention is fused: an IA3 vector scales queries too."""
+"""ModernBERT. Its attention has a fused projection, so that an IA3 vector scales queries too."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECORDS: Mapping[str, Architecture] = {
                 ("head.dense", "classifier"), norms=("head.norm",), bias_settings={"head.dense": "classifier_bias"}
             )
         },
-        # Unlike our placement, the library takes x after the norm.
+        # Unlike our placement, the library takes as x the value after the norm.
         hub=HubRecord(
             known=True,
             interface={

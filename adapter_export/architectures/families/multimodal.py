@@ -1,4 +1,6 @@
-"""Language models within models that read images, too: adapters are placed in them by a checkpoint's module names."""
+"""Language models within models that also read images. Adapters are placed in them by the module names of a
+checkpoint.
+"""
 
 from __future__ import annotations
 

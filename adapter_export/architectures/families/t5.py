@@ -1,4 +1,4 @@
-"""T5 and mT5: positions are distances alone; the feed-forward of newer ones is gated."""
+"""T5 and mT5. Positions are distances only; the feed-forward of newer models is gated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENCODER = Stack(
     hub=HubStack("layer.0", "layer.1"),
 )
 _GATED_ENCODER = replace(_ENCODER, gate=("layer.1.DenseReluDense.wi_0",), up=("layer.1.DenseReluDense.wi_1",))
-# No bottleneck stands after cross-attention; IA3 scales its keys and values too, as the paper does.
+# There is no bottleneck after cross-attention. IA3 also scales its keys and values, as in the paper.
 _DECODER = replace(
     _ENCODER,
     layer=r"decoder\.block\.(\d+)",

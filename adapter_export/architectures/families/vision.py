@@ -1,4 +1,4 @@
-"""Vision transformers: ViT and the models that transformers 5 renamed with it, DINOv2, SegFormer, Swin."""
+"""Vision transformers: ViT and the models that transformers 5 renamed in the same way, DINOv2, SegFormer, Swin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VIT = Stack(
     down=("mlp.fc2",),
     hub=HubStack(output="output.output_adapters"),
 )
-# Each sublayer's output is scaled before the residual is added: h is what that gives.
+# The output of each sublayer is scaled before the residual is added: h is the scaled value.
 _DINOV2 = replace(
     _VIT,
     layer=r"encoder\.layer\.(\d+)",
@@ -29,7 +29,7 @@ _DINOV2 = replace(
     feedforward=Sublayer("layer_scale2", "norm2"),
     hub=HubStack(),
 )
-# The feed-forward of the largest is gated.
+# The feed-forward of the largest model is gated.
 _DINOV2_GATED = replace(_DINOV2, gate=("mlp.gate_proj",), up=("mlp.up_proj",), down=("mlp.down_proj",))
 
 _VIT_RENAMES = (
@@ -85,7 +85,7 @@ RECORDS: Mapping[str, Architecture] = {
         heads={TASK: HeadRecord(_CLASSIFIER)},
         hub=HubRecord(known=True, classifiers=(HubClassifier(_CLASSIFIER),)),
     ),
-    # Its classifier reads the class token beside the mean of the patches.
+    # Its classifier reads the class token and the mean of the patches.
     "dinov2": Architecture(
         stacks=(_DINOV2_GATED, _DINOV2),
         renames=_DINOV2_RENAMES,

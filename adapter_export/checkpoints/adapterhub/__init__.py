@@ -1,3 +1,3 @@
-"""The format of AdapterHub's library `adapters`: what its methods share, and a module for each method
+"""The format of AdapterHub's library `adapters`: the parts that its methods share, and a module for each method
 (`codec.HubCodec`).
 """

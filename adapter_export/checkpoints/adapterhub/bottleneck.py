@@ -1,6 +1,6 @@
 """Bottleneck adapters in AdapterHub's format.
 
-Tensors are `[prefix.]<place>.adapters.<name>.adapter_{down.0,up}.{weight,bias}`, matrices (out, in).
+Tensors are `[prefix.]<place>.adapters.<name>.adapter_{down.0,up}.{weight,bias}`, with matrices (out, in).
 """
 
 from __future__ import annotations
@@ -17,51 +17,58 @@ from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import former
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, site_features
 from adapter_export.checkpoints.adapterhub import config as settings_module
-from adapter_export.checkpoints.adapterhub.config import CONFIG, Settings, parse
+from adapter_export.checkpoints.adapterhub.config import CONFIG, BottleneckConfig, parse
 from adapter_export.checkpoints.adapterhub.expressing import config_beside, expressed, parts_of
 from adapter_export.checkpoints.adapterhub.interface import INTERFACE, Interface
 from adapter_export.checkpoints.adapterhub.places import arrange, places
 from adapter_export.checkpoints.adapterhub.tensors import by_place, tensors_of
 from adapter_export.checkpoints.adapterhub.writing import NAME
-from adapter_export.checkpoints.files import field
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import PLACEMENTS, BottleneckOperator, placement_sites
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs.ownership import SIDECAR
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import Port, Site
 
 LIBRARY_METHOD = "bottleneck"
 EXPECTED = "null (bottleneck), a union of bottlenecks"
-# How many places an error message lists.
+# The most places that an error message lists.
 _SHOWN = 6
 
 
 @dataclass(frozen=True)
 class _Standing:
-    """What stands at one key of the tensor names."""
+    """The adapter at one key of the tensor names.
+
+    Attributes:
+        site: Its site.
+        operator: Its operator.
+        settings: Its config.
+        number: Number of its layer, in the library's count.
+    """
 
     site: Site
     operator: BottleneckOperator
-    settings: Settings
+    settings: BottleneckConfig
     number: int
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
-    """Settings without an architecture, or a union, whose parts are looked at later."""
+    """Returns whether these are settings without an architecture, or a union, whose parts are checked later."""
     return config.get("architecture") in (None, "union")
 
 
 def why_not(config: Mapping[str, Any]) -> str | None:
-    """None: settings of any other architecture are not like these."""
+    """Returns None, as settings with any architecture are of other methods."""
     return None
 
 
-def blocks(
+def site_adapters(
     checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo, interface: Interface | None
-) -> dict[Site, Block]:
-    """The bottlenecks by site."""
+) -> dict[Site, SiteAdapter]:
+    """Returns the bottlenecks by site."""
     configs = _configs(config, checkpoint.folder / CONFIG)
     parts, shared = by_place(checkpoint, info)
     expected = _standing(checkpoint, configs, info, interface)
@@ -80,45 +87,45 @@ def blocks(
         tensors = tensors_of(
             checkpoint, key, parts[key], shared, there.settings, there.operator, there.number, features
         )
-        found[there.site] = Block(there.operator, tensors)
+        found[there.site] = SiteAdapter(there.operator, tensors)
     return found
 
 
 def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What to tell the user of the settings, or of each part of a union."""
+    """Returns notes for the user on the settings, or on each part of a union."""
     parts = config.get("configs") if config.get("architecture") else [config]
     listed = parts if isinstance(parts, list) else []
     return tuple(dict.fromkeys(note for part in listed for note in settings_module.notes(part)))
 
 
 def write(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
-    """Tensors, settings, and what the settings cannot express of the places: a placement's name, or modules."""
+    """Returns tensors, settings, and what the settings cannot express of the sites: a placement's name, or modules."""
     found = expressed(adapter, info)
     beside: dict[str, Any] = {}
     if found is None:
-        config, keys = config_beside(adapter), {site: site.module for site in adapter.blocks}
+        config, keys = config_beside(adapter), {site: site.module for site in adapter.sites}
         beside = _beside(adapter, info)
     else:
         config, keys = found
     tensors = {
         f"{former(info.model_type, keys[site])}.adapters.{NAME}.{name}": tensor
-        for site, block in adapter.blocks.items()
-        for name, tensor in parts_of(block).items()
+        for site, site_adapter in adapter.sites.items()
+        for name, tensor in parts_of(site_adapter).items()
     }
     return tensors, config, beside
 
 
 def _beside(adapter: Adapter, info: ModelInfo) -> dict[str, Any]:
     for placement in PLACEMENTS:
-        if _own_sites(info, placement) == set(adapter.blocks):
+        if _own_sites(info, placement) == set(adapter.sites):
             return {"placement": placement}
-    if others := [site for site in adapter.blocks if site != Site(site.module, Port.OUTPUT)]:
+    if others := [site for site in adapter.sites if site != Site(site.module, Port.OUTPUT)]:
         raise InputError(f"site {others[0].name}: AdapterHub's format has no settings for what it reads")
-    return {"modules": sorted(site.module for site in adapter.blocks)}
+    return {"modules": sorted(site.module for site in adapter.sites)}
 
 
 def _configs(config: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The config itself, or the parts of a union."""
+    """Returns the config itself, or the parts of a union."""
     if config.get("architecture") is None:
         return [config]
     configs: list[Any] = field(config, path, "configs", list)
@@ -135,10 +142,10 @@ def _configs(config: dict[str, Any], path: Path) -> list[dict[str, Any]]:
 def _standing(
     checkpoint: Checkpoint, configs: list[dict[str, Any]], info: ModelInfo, interface: Interface | None
 ) -> dict[str, _Standing]:
-    """What these configs put where, by key. Places of our own are listed in our file beside the checkpoint."""
+    """Returns the adapters that these configs describe, by key. Sites of our own placements are listed in our file."""
     path = checkpoint.folder / CONFIG
     task_adapter = checkpoint.config.get("type") == "text_task"
-    # A name stands for today's settings, whatever the checkpoint's version.
+    # The name of a configuration means its current settings, whatever the version of the checkpoint.
     versioned = "version" in checkpoint.config or isinstance(checkpoint.config["config"], str)
     settings = [parse(config, path, versioned=versioned, task_adapter=task_adapter) for config in configs]
     if (sites := _recorded(checkpoint, info)) is not None:
@@ -175,7 +182,7 @@ def _standing(
 
 
 def _recorded(checkpoint: Checkpoint, info: ModelInfo) -> list[Site] | None:
-    """The sites that our own file beside the checkpoint records, in order."""
+    """Returns the sites that our own file beside the checkpoint lists, in order; None if it lists none."""
     if (modules := checkpoint.sidecar.get("modules")) is not None:
         return sorted(Site(module, Port.OUTPUT) for module in modules)
     if (placement := checkpoint.sidecar.get("placement")) is not None:

@@ -1,4 +1,4 @@
-"""The settings of AdapterHub's bottleneck adapters: every field checked, and those that mean nothing reported."""
+"""The settings of AdapterHub's bottleneck adapters. All fields are checked, and unknown fields are reported."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import field as read_field
-from adapter_export.checkpoints.files import unknown_fields
 from adapter_export.errors import InputError
 from adapter_export.methods.activations import activation
+from adapter_export.reading.fields import field as read_field
+from adapter_export.reading.fields import unknown_fields
 from adapter_export.reading.shown import shortened
 
 CONFIG = "adapter_config.json"
-# The settings that put adapters after attention, after the feed-forward and after cross-attention.
+# The settings for adapters after attention, after the feed-forward and after cross-attention.
 KINDS = ("mh_adapter", "output_adapter", "cross_adapter")
 POST_ADD = "post_add"
 
-# What each setting is where the config leaves it out. Required ones (places, non_linearity) have no entry.
+# The value of each setting that a config leaves out. Required settings (places, non_linearity) have no entry.
 DEFAULTS: Mapping[str, Any] = {
     "adapter_residual_before_ln": False,
     "cross_adapter": False,
@@ -50,7 +50,7 @@ DEFAULTS: Mapping[str, Any] = {
     "stochastic_depth": 0.0,
     "use_gating": False,
 }
-# Those of them, and older ones, that only training or the values at its start depend on.
+# Settings, older ones included, that only training or initial values depend on.
 _INERT = frozenset(
     {
         "dropout", "hypercomplex_nonlinearity", "init_weights", "init_weights_seed", "inv_adapter_reduction_factor",
@@ -59,19 +59,19 @@ _INERT = frozenset(
 )  # fmt: skip
 _PLACES = ("mh_adapter", "output_adapter")
 _REQUIRED = frozenset({*_PLACES, "non_linearity", "reduction_factor", "architecture"})
-# What the library called its fields before version 1.0; no later version reads those.
+# Names of the library's fields before version 1.0, which no later version reads.
 _BEFORE_1 = ("MH_Adapter", "Output_Adapter", "LN_after", "LN_before")
-# Above any width: a smaller factor means no more than this one.
+# Larger than any width.
 _MAX_WIDTH = 1 << 31
-# Beyond single precision there are no factors.
+# The largest number in single precision.
 MAX_FACTOR = 3.4e38
-# Before versions were recorded, the library's "gelu" was another function than it is now.
+# Before checkpoints recorded a version, the library's "gelu" was another function than now.
 _UNVERSIONED = {"gelu": "gelu_new", "gelu_orig": "gelu"}
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What a bottleneck computes, in the library's own words: its `methods/modeling.py` reads these settings.
+    """The arithmetic of a bottleneck, by the library's own settings, which its `methods/modeling.py` reads.
 
     With h the sublayer's output, x its residual, N the model's norm after it (if any), D the bottleneck with the norm
     of ln_before inside, A the norm of ln_after or nothing:
@@ -93,7 +93,9 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Phm:
-    """How a matrix is made of Kronecker products (Mahabadi et al. 2021, arXiv:2106.04647); see `hub_tensors`."""
+    """How a matrix is composed of Kronecker products (Mahabadi et al. 2021, arXiv:2106.04647); see
+    `adapterhub.tensors`.
+    """
 
     dim: int
     rank: int
@@ -105,8 +107,18 @@ class Phm:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One bottleneck config. reduction_factor: None leaves the widths to the tensors."""
+class BottleneckConfig:
+    """One bottleneck config.
+
+    Attributes:
+        arithmetic: What the adapters compute.
+        kinds: The kinds of places that have an adapter.
+        leave_out: Numbers of the layers without adapters.
+        reduction_factor: Hidden size divided by width, of all layers or by layer; None leaves the widths to the
+            tensors.
+        scaling: Factor of the output; `learned` or `channel` for a trained one, of all features or of each.
+        phm: How matrices are composed of Kronecker products, or None.
+    """
 
     arithmetic: Arithmetic
     kinds: tuple[str, ...]
@@ -116,18 +128,30 @@ class Settings:
     phm: Phm | None = field(default=None)
 
     def width(self, number: int, features: int) -> int | None:
-        """Width k in the layer of that number, as the library computes it; None where the config does not say."""
+        """Returns the width k in a layer, as the library computes it; None if the config does not say.
+
+        Args:
+            number: Number of the layer, in the library's count.
+            features: Hidden size.
+        """
         factor = self.reduction_factor
         if isinstance(factor, Mapping):
             factor = factor.get(str(number), factor.get("default"))
         return None if factor is None else max(1, int(min(features // factor, _MAX_WIDTH)))
 
 
-def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapter: bool = False) -> Settings:
-    """Check the nested config read from `path`; raises InputError, naming the field, for what is not supported.
+def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapter: bool = False) -> BottleneckConfig:
+    """Checks a bottleneck config.
 
-    versioned: whether the checkpoint records the library's version. task_adapter: whether it is a task adapter of the
-    time when those named an invertible adapter that they did not have.
+    Args:
+        config: The config.
+        path: The file that it is from.
+        versioned: Whether the checkpoint records the library's version.
+        task_adapter: Whether this is a task adapter of versions whose task adapters named an invertible adapter that
+            they did not have.
+
+    Raises:
+        InputError: A setting is not supported. The error names the field.
     """
     _refuse_unsupported(config, path, task_adapter)
 
@@ -139,7 +163,7 @@ def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapte
         value = config.get(name)
         return bool(DEFAULTS.get(name, False)) if value is None else _typed(config, path, name, bool)
 
-    return Settings(
+    return BottleneckConfig(
         Arithmetic(
             _activation(config, path, versioned),
             is_parallel=flag("is_parallel"),
@@ -159,7 +183,9 @@ def parse(config: Mapping[str, Any], path: Path, *, versioned: bool, task_adapte
 
 
 def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What to tell the user: fields that the library does not have and that are set; it ignores such."""
+    """Returns notes for the user on fields that are set and that the library does not have. The library ignores
+    them.
+    """
     known = {*DEFAULTS, *_REQUIRED, "invertible_adapter"}
     return unknown_fields(config, CONFIG, "bottleneck adapters", known)
 
@@ -183,7 +209,7 @@ def _refuse_unsupported(config: Mapping[str, Any], path: Path, task_adapter: boo
 
 
 def _typed(config: Mapping[str, Any], path: Path, name: str, kind: Any) -> Any:
-    """config[name] of that type, or None where it is absent or null. A bool is no number."""
+    """Returns config[name], which must be of that type; None if it is absent or null. A bool is not a number here."""
     value = read_field(config, path, name, kind, None)
     if isinstance(value, bool) and kind is not bool:
         raise InputError(f"{path}: field {name!r}: expected a number, found {value}")

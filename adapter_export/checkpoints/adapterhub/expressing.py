@@ -1,4 +1,4 @@
-"""The library's settings for the sites, operators and widths of a bottleneck adapter."""
+"""Finds the library's settings for the sites, operators and widths of a bottleneck adapter."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.adapterhub.config import DEFAULTS, KINDS, POST_ADD, Arithmetic
-from adapter_export.checkpoints.adapterhub.places import Place, arrange, layers, places
+from adapter_export.checkpoints.adapterhub.places import AdapterPlace, arrange, layers, places
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import BottleneckOperator
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Site
 
 
 def expressed(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, Any], dict[Site, str]] | None:
-    """The library's config for exactly these sites, operators and widths, and the key of each site in tensor names.
+    """Returns the library's config for exactly these sites, operators and widths, and each site's key in tensor names.
 
-    None where it has no such settings.
+    Returns:
+        The config and the keys; None if the library has no such settings.
     """
     every = list(places(info))
-    if (found := _single(adapter.blocks, every, info)) is not None:
+    if (found := _single(adapter.sites, every, info)) is not None:
         return found
-    # A union of two configs may differ in all but the place.
-    halves: tuple[dict[Site, Block], dict[Site, Block]] = ({}, {})
-    for arithmetic in _arithmetics(adapter.blocks):
+    # The two configs of a union may differ in all settings but the place.
+    halves: tuple[dict[Site, SiteAdapter], dict[Site, SiteAdapter]] = ({}, {})
+    for arithmetic in _arithmetics(adapter.sites):
         for place, site in _sites(every, arithmetic).items():
-            if _is(adapter.blocks, site, place, arithmetic):
-                halves[place.kind == "output_adapter"][site] = adapter.blocks[site]
-    if set(halves[0]) & set(halves[1]) or {*halves[0], *halves[1]} != set(adapter.blocks):
+            if _is(adapter.sites, site, place, arithmetic):
+                halves[place.kind == "output_adapter"][site] = adapter.sites[site]
+    if set(halves[0]) & set(halves[1]) or {*halves[0], *halves[1]} != set(adapter.sites):
         return None
     singles = [_single(half, every, info) for half in halves]
     complete = [half for half in singles if half is not None]
@@ -44,22 +45,22 @@ def expressed(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, Any], dict[S
 
 
 def _single(
-    blocks: Mapping[Site, Block], every: Sequence[Place], info: ModelInfo
+    site_adapters: Mapping[Site, SiteAdapter], every: Sequence[AdapterPlace], info: ModelInfo
 ) -> tuple[dict[str, Any], dict[Site, str]] | None:
-    """As `expressed`, with one config that is no union."""
-    for arithmetic in _arithmetics(blocks):
+    """Does the same as `expressed`, with one config that is no union."""
+    for arithmetic in _arithmetics(site_adapters):
         sites = _sites(every, arithmetic)
-        used = {place: site for place, site in sites.items() if _is(blocks, site, place, arithmetic)}
+        used = {place: site for place, site in sites.items() if _is(site_adapters, site, place, arithmetic)}
         kinds = {place.kind for place in used}
         full = {place.number for place in used}
         wanted = {place for place in sites if place.kind in kinds and place.number in full}
         expected = {place for place in every if place.kind in kinds and place.number in full}
-        if not used or set(used.values()) != set(blocks) or not expected == wanted == set(used):
+        if not used or set(used.values()) != set(site_adapters) or not expected == wanted == set(used):
             continue
-        if (factor := _reduction_factor(used, blocks)) is None:
+        if (factor := _reduction_factor(used, site_adapters)) is None:
             continue
         numbers = range(len(layers(info)))
-        # Layers without such a place need not be left out of it.
+        # Layers that have no such place need not be named in leave_out.
         able = {place.number for place in every if place.kind in kinds}
         config = {
             **_config(arithmetic),
@@ -71,12 +72,12 @@ def _single(
     return None
 
 
-def _arithmetics(blocks: Mapping[Site, Block]) -> Iterator[Arithmetic]:
-    """Every arithmetic that could be that of the blocks, the usual ones first."""
+def _arithmetics(site_adapters: Mapping[Site, SiteAdapter]) -> Iterator[Arithmetic]:
+    """Yields every arithmetic that could be that of the adapter, the usual ones first."""
     kinds = {
         (operator.activation, operator.norm_before, operator.norm_after)
-        for block in blocks.values()
-        if isinstance(operator := block.operator, BottleneckOperator)
+        for site_adapter in site_adapters.values()
+        if isinstance(operator := site_adapter.operator, BottleneckOperator)
     }
     residuals: tuple[bool | str, ...] = (True, False, POST_ADD)
     both = (False, True)
@@ -87,7 +88,7 @@ def _arithmetics(blocks: Mapping[Site, Block]) -> Iterator[Arithmetic]:
             yield Arithmetic(activation, parallel, before, not skipped, residual, inside, ln_before, ln_after)
 
 
-def _sites(every: Sequence[Place], arithmetic: Arithmetic) -> dict[Place, Site]:
+def _sites(every: Sequence[AdapterPlace], arithmetic: Arithmetic) -> dict[AdapterPlace, Site]:
     sites = {}
     for place in every:
         try:
@@ -97,8 +98,8 @@ def _sites(every: Sequence[Place], arithmetic: Arithmetic) -> dict[Place, Site]:
     return sites
 
 
-def _is(blocks: Mapping[Site, Block], site: Site, place: Place, arithmetic: Arithmetic) -> bool:
-    return site in blocks and blocks[site].operator == arrange(place, arithmetic)[1]
+def _is(site_adapters: Mapping[Site, SiteAdapter], site: Site, place: AdapterPlace, arithmetic: Arithmetic) -> bool:
+    return site in site_adapters and site_adapters[site].operator == arrange(place, arithmetic)[1]
 
 
 def _config(arithmetic: Arithmetic) -> dict[str, Any]:
@@ -116,11 +117,11 @@ def _config(arithmetic: Arithmetic) -> dict[str, Any]:
 
 
 def config_beside(adapter: Adapter) -> dict[str, Any]:
-    """A config for sites that the library has no places for, which are then recorded in a file of our own.
+    """Returns a config for sites that are none of the library's places, and that our own file lists.
 
-    Layers, in it, are the sites in their order.
+    In this config, the layers are the sites in their order.
     """
-    operators = {block.operator for block in adapter.blocks.values()}
+    operators = {site_adapter.operator for site_adapter in adapter.sites.values()}
     operator = next(iter(operators))
     if len(operators) != 1 or not isinstance(operator, BottleneckOperator):
         raise InputError(
@@ -133,11 +134,11 @@ def config_beside(adapter: Adapter) -> dict[str, Any]:
         ln_after=operator.norm_after,
     )
     plain = replace(operator, source=("x",) if arithmetic.is_parallel else ("u",), within=(), plus=("y",))
-    if operator != plain or any(site.output or site.norm for site in adapter.blocks):
+    if operator != plain or any(site.output or site.norm for site in adapter.sites):
         raise InputError(
             f"method {adapter.method!r}: AdapterHub's format has no settings for {operator.slug} at these places"
         )
-    factors = {str(number): _factor(adapter.blocks[site]) for number, site in enumerate(sorted(adapter.blocks))}
+    factors = {str(number): _factor(adapter.sites[site]) for number, site in enumerate(sorted(adapter.sites))}
     same = len(set(factors.values())) == 1
     return {
         **_config(arithmetic),
@@ -146,11 +147,13 @@ def config_beside(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def _reduction_factor(used: Mapping[Place, Site], blocks: Mapping[Site, Block]) -> Any:
-    """One factor, or one for each layer that differs from the last; None where a layer has several."""
+def _reduction_factor(used: Mapping[AdapterPlace, Site], site_adapters: Mapping[Site, SiteAdapter]) -> Any:
+    """Returns one factor, or factors by layer for those that differ from the last; None if a layer has several
+    widths.
+    """
     factors: dict[int, float] = {}
     for place, site in used.items():
-        factor = _factor(blocks[site])
+        factor = _factor(site_adapters[site])
         if factors.setdefault(place.number, factor) != factor:
             return None
     default = factors[max(factors)]
@@ -158,21 +161,21 @@ def _reduction_factor(used: Mapping[Place, Site], blocks: Mapping[Site, Block]) 
     return {**others, "default": default} if others else default
 
 
-def _factor(block: Block) -> float:
-    """A factor r with int(d // r) = k, as the library computes the width."""
-    features, width = block.tensors["down"].shape
+def _factor(site_adapter: SiteAdapter) -> float:
+    """Returns a factor r with int(d // r) = k, as the library computes the width."""
+    features, width = site_adapter.tensors["down"].shape
     exact = features / width
     return float(exact if int(features // exact) == width else features / (width + 0.5))
 
 
-def parts_of(block: Block) -> dict[str, np.ndarray]:
-    """The tensors of a bottleneck by the library's names below its place."""
-    tensors = block.tensors
+def parts_of(site_adapter: SiteAdapter) -> dict[str, np.ndarray]:
+    """Returns the tensors of a bottleneck by the library's names below its place."""
+    tensors = site_adapter.tensors
     names = {}
     norm_before = "before_weight" in tensors
     if norm_before:
         for kind in ("weight", "bias"):
-            # The library has the norm under two names.
+            # The library's files have the norm under two names.
             names[f"adapter_norm_before.{kind}"] = names[f"adapter_down.0.{kind}"] = tensors[f"before_{kind}"]
     down = f"adapter_down.{int(norm_before)}"
     names |= {f"{down}.weight": tensors["down"].T, f"{down}.bias": tensors["down_bias"]}

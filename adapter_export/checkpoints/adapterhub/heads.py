@@ -1,7 +1,8 @@
 """Task heads of AdapterHub's checkpoints: `head_config.json` and its tensors.
 
-A static head was saved from a transformers class and has that class's names. A flexible one, of an `...AdapterModel`,
-is a numbered sequence (`heads.<name>.1.weight`): it is taken where it computes what a transformers class computes.
+A static head was saved from a transformers class and has the names of that class. A flexible head, of an
+`...AdapterModel`, is a numbered sequence (`heads.<name>.1.weight`). It is read if a transformers class computes the
+same.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from adapter_export.architectures.adapterhub import POOLER
 from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import LM_HEAD, Checkpoint, HeadLayer
-from adapter_export.checkpoints.files import field
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import strip_prefix
 
 HEAD_CONFIG = "head_config.json"
 _FLEXIBLE = re.compile(r"heads\.(?P<name>[^.]+)\.(?P<tensor>\d+\.(?:weight|bias))")
-# A buffer of BART, part of its head by the library's count.
+# A buffer of BART, which the library saves with the head.
 _LOGITS_BIAS = "final_logits_bias"
 
-# head_type -> the task, as in `tasks.TASKS` or `tasks.UNSERVED`. The types of several labels differ in the loss only.
+# head_type -> the task, as in `tasks.TASKS` or `tasks.UNSERVED`. The multilabel types differ in the loss only.
 _TASKS: Mapping[str, str] = {
     "causal_lm": "causal-lm",
     "classification": "text-classification",
@@ -48,8 +49,13 @@ _WITHOUT = "--task features exports the adapter's body without this head"
 
 @dataclass(frozen=True)
 class Head:
-    """layers: in the names of the model's class. repeated: weights of the base model that lie beside them. notes: what
-    the user should know."""
+    """A task head as read from a checkpoint.
+
+    Attributes:
+        layers: Its layers, by the names of the model's class.
+        repeated: Weights of the base model that are saved with it.
+        notes: Notes for the user.
+    """
 
     layers: Mapping[str, HeadLayer] = dataclass_field(default_factory=dict)
     repeated: Mapping[str, np.ndarray] = dataclass_field(default_factory=dict)
@@ -57,7 +63,7 @@ class Head:
 
 
 def head_of(checkpoint: Checkpoint, info: ModelInfo) -> Head:
-    """The checkpoint's head; raises InputError for one of another kind than the model's class has."""
+    """Returns the checkpoint's head. Raises InputError for a head that the model's class does not have."""
     if not checkpoint.head:
         return Head()
     path = checkpoint.folder / HEAD_CONFIG
@@ -81,7 +87,9 @@ def head_of(checkpoint: Checkpoint, info: ModelInfo) -> Head:
 
 
 def problem_type_of(checkpoint: Checkpoint) -> str | None:
-    """What the numbers of a flexible head mean (see `Adapter`): by its type and, as the library's loss, its size."""
+    """Returns the problem type of a flexible head (see `Adapter`), by its type and, as in the library's loss, its
+    size.
+    """
     config = checkpoint.head_config.get("config")
     if not checkpoint.head or not isinstance(config, dict) or not tasks.is_labelled(task_of(checkpoint)):
         return None
@@ -93,32 +101,32 @@ def problem_type_of(checkpoint: Checkpoint) -> str | None:
 
 
 def task_of(checkpoint: Checkpoint) -> str | None:
-    """The task of the head, or None without one."""
-    return task_told(checkpoint.head_config) if checkpoint.head else None
+    """Returns the task of the head; None without a head."""
+    return task_stated(checkpoint.head_config) if checkpoint.head else None
 
 
-def task_told(head_config: Mapping[str, Any]) -> str | None:
-    """The task that a `head_config.json` tells, as in `tasks.TASKS` or `tasks.UNSERVED`, or None."""
+def task_stated(head_config: Mapping[str, Any]) -> str | None:
+    """Returns the task that a `head_config.json` states, as in `tasks.TASKS` or `tasks.UNSERVED`, or None."""
     if isinstance(config := head_config.get("config"), dict):
         return _TASKS.get(str(config.get("head_type")))
     return tasks.of_architecture(str(head_config.get("model_class", "")))
 
 
 def labels_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:
-    """The class names in the head's order, or None where there are none."""
+    """Returns the class names in the order of the head's outputs; None if there are none."""
     config = checkpoint.head_config
     nested = config.get("config")
     owner = nested if isinstance(nested, dict) else config
     label2id = owner.get("label2id")
     if label2id is None and isinstance(owner.get("id2label"), dict):
         label2id = {str(label): number for number, label in owner["id2label"].items()}
-    # The library writes label names for language models too, where they mean nothing.
+    # The library also writes label names for language models, where they have no meaning.
     task = task_of(checkpoint)
     if not isinstance(label2id, dict) or (task and not tasks.is_labelled(task)) or not checkpoint.head:
         return None
     if set(checkpoint.head) <= {f"{LM_HEAD}.weight", f"{LM_HEAD}.bias"}:
         return None
-    # As the library does, which takes what `int` takes.
+    # The library reads the numbers with `int` as well.
     ids = {
         label: int(number) if isinstance(number, str) and number.isdecimal() else number
         for label, number in label2id.items()
@@ -129,13 +137,15 @@ def labels_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:
             f"{path}: field 'label2id': expected the numbers 0 to {len(ids) - 1}, found {shortened(list(ids.values()))}"
         )
     labels = tuple(sorted(ids, key=lambda label: ids[label]))
-    # What the library writes where nobody gave names.
+    # The names that the library writes if the user gave none.
     return None if labels == tuple(f"LABEL_{number}" for number in range(len(labels))) else labels
 
 
 def _one_head(checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The tensors of the head that the config names, and what to tell of others: the library saves those of every head
-    whose name starts like it, and on loading leaves them out."""
+    """Returns the tensors of the head that the config names, and notes on others.
+
+    The library saves all heads whose names begin with this head's name, and leaves the others out when loading.
+    """
     name = checkpoint.head_config.get("name")
     own = {key: tensor for key, tensor in checkpoint.head.items() if key.startswith(f"heads.{name}.")}
     others = {key.split(".")[1] for key in checkpoint.head if key.startswith(f"heads.{name}") and key not in own}
@@ -152,8 +162,11 @@ def _one_head(checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], tuple[str,
 def _apart(
     checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], info: ModelInfo
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The head's own tensors, and weights of the base model by module: T5's classifier is saved with the whole model
-    around it, adapter included. What is neither stays with the head, whose reader refuses it by name."""
+    """Returns the head's own tensors, and weights of the base model by module.
+
+    T5's classifier is saved with the whole model around it, the adapter included. Tensors that are neither stay with
+    the head, whose reader refuses them by name.
+    """
     own: dict[str, np.ndarray] = {}
     repeated: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
@@ -165,7 +178,7 @@ def _apart(
             repeated[path] = tensor
         else:
             own[name] = tensor
-    # The tables of the two stacks are the shared one under other names.
+    # The embeddings of encoder and decoder are the shared embeddings under other names.
     shared = repeated.get("shared")
     for path in [path for path in repeated if shared is not None and path.endswith(".embed_tokens")]:
         if np.array_equal(repeated[path], shared):  # type: ignore[arg-type]
@@ -176,7 +189,7 @@ def _apart(
 def _translated(
     checkpoint: Checkpoint, head: Mapping[str, np.ndarray], config: dict[str, Any], info: ModelInfo
 ) -> dict[str, np.ndarray]:
-    """The tensors of a flexible head under the names of the transformers class that computes the same."""
+    """Returns the tensors of a flexible head by the names of the transformers class that computes the same."""
     path = checkpoint.folder / HEAD_CONFIG
     head_type = field(config, path, "head_type", str)
     if (task := _TASKS.get(head_type)) not in tasks.TASKS:
@@ -201,10 +214,12 @@ def _translated(
 
 
 def _language(config: dict[str, Any], path: Any, head_type: str, info: ModelInfo) -> dict[str, str]:
-    """Number in the sequence -> module. One layer without a bias is a language model's own output layer."""
+    """Returns modules by number in the sequence. A single layer without a bias is a language model's own output
+    layer.
+    """
     layers = field(config, path, "layers", int, 1)
     plain = layers == 1 and not config.get("layer_norm") and not config.get("bias")
-    # BART's own class adds a constant to its logits, which the library's head does not.
+    # BART's own class adds a constant to its logits; the library's head does not.
     if not plain or (head_type == "seq2seq_lm" and not facts(info.model_type).hub.plain_writer):
         raise InputError(
             f"{path}: field 'config': a {head_type} head of {layers} layers in a {info.model_type} model is not "
@@ -214,7 +229,9 @@ def _language(config: dict[str, Any], path: Any, head_type: str, info: ModelInfo
 
 
 def _classifier(config: dict[str, Any], path: Any, info: ModelInfo) -> dict[str, str]:
-    """Number in the sequence -> module, for the model's own classifier. Each linear layer has a dropout before it."""
+    """Returns modules by number in the sequence, for the model's own classifier. A dropout precedes each linear
+    layer.
+    """
     if not (kinds := facts(info.model_type).hub.classifiers):
         raise InputError(
             f"{path}: field 'config': a flexible head on a {info.model_type} model is not supported; save the adapter "

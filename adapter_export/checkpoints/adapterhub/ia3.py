@@ -1,7 +1,8 @@
 """AdapterHub's IA3: `architecture: "lora"` with `composition_mode: "scale"`. y = (W x + b) * alpha * lora_B.
 
-Unlike the paper's it always scales outputs: of keys and values, and of the feed-forward's first layer before its
-activation. A fused projection takes a vector for the chosen ones of its thirds q, k, v; the others are times alpha.
+Unlike the IA3 of the paper, it always scales outputs: of keys and values, and of the feed-forward's first layer before
+its activation. A fused projection has a vector for the chosen ones of its thirds q, k, v; the others are multiplied by
+alpha.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import Checkpoint, site_features
 from adapter_export.checkpoints.adapterhub.config import CONFIG, MAX_FACTOR
 from adapter_export.checkpoints.adapterhub.interface import Interface
-from adapter_export.checkpoints.files import field, unknown_fields
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field, unknown_fields
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import Port, Site, strip_prefix
 
@@ -32,12 +33,12 @@ LIBRARY_METHOD = "lora"
 EXPECTED = "'lora' with composition_mode 'scale' (IA3)"
 _KEY = re.compile(r"(?P<module>.+?)\.loras\.(?P<name>[^.]+)\.(?P<part>.+)")
 _THIRDS = ("q", "k", "v")
-# Kinds of modules, beside those three.
+# Kinds of modules, in addition to these three.
 _FUSED, _INTERMEDIATE, _OUTPUT = "fused", "intermediate", "output"
-# Versions before this one divided by r what they should not have, which their own loader now makes up for.
+# Versions before this one divided by r by mistake. The library corrects this when it loads their checkpoints.
 _FAULTY_BEFORE = (1, 1)
 _VERSION = re.compile(r"adapters\.(\d+)\.(\d+)")
-# The settings that the library has.
+# All settings of the library.
 SETTINGS = frozenset(
     {
         "alpha", "architecture", "attn_matrices", "composition_mode", "dropout", "dtype", "init_weights",
@@ -48,24 +49,31 @@ SETTINGS = frozenset(
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
-    """Settings of LoRA that scale instead of adding."""
+    """Returns whether these are settings of LoRA that scales instead of adding."""
     return config.get("architecture") == "lora" and config.get("composition_mode") == "scale"
 
 
 def why_not(config: Mapping[str, Any]) -> str | None:
-    """LoRA proper adds."""
+    """Returns why settings of LoRA that adds are not supported; None for any other settings."""
     if config.get("architecture") != "lora":
         return None
     mode = shortened(config.get("composition_mode", "add"))
     return f"field 'composition_mode': {mode} (LoRA) is not supported, expected 'scale' (IA3)"
 
 
-def blocks(
+def site_adapters(
     checkpoint: Checkpoint, config: dict[str, Any], info: ModelInfo, interface: Interface | None
-) -> dict[Site, Block]:
-    """IA3 vectors by site. interface: what the checkpoint says of its model, or None.
+) -> dict[Site, SiteAdapter]:
+    """Returns IA3 vectors by site.
 
-    Raises InputError, naming the field or tensor, for LoRA proper and for what does not fit.
+    Args:
+        checkpoint: The checkpoint.
+        config: The adapter's own settings.
+        info: Description of the base model.
+        interface: The checkpoint's description of its model, or None.
+
+    Raises:
+        InputError: The settings are of LoRA that adds, or something does not fit. The error names the field or tensor.
     """
     path = checkpoint.folder / CONFIG
     matrices = _check(config, path)
@@ -92,17 +100,19 @@ def blocks(
                 f"model and config, found {vector.shape}"
             )
         whole = _whole(vector.reshape(-1), chosen, features) if chosen else vector.reshape(-1)
-        found[site] = Block(IA3Operator(), {"l": whole if alpha == 1 else whole * np.float32(alpha)})
+        found[site] = SiteAdapter(IA3Operator(), {"l": whole if alpha == 1 else whole * np.float32(alpha)})
     return found
 
 
 def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What to tell the user: fields that the library does not have and that are set; it ignores such."""
+    """Returns notes for the user on fields that are set and that the library does not have. The library ignores
+    them.
+    """
     return unknown_fields(config, CONFIG, "IA3", SETTINGS)
 
 
 def _check(config: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """Refuse what is no IA3; returns the attention matrices that are scaled."""
+    """Returns the attention matrices that are scaled. Raises InputError for settings that are not IA3."""
     reasons = {
         "use_gating": "the library averages the gate over all positions, padding too",
         "use_dora": "DoRA is no IA3",
@@ -130,7 +140,7 @@ def _alpha(checkpoint: Checkpoint, config: dict[str, Any], path: Path) -> float:
 
 
 def _vectors(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, np.ndarray]:
-    """lora_B by module, in today's paths without the model's prefix."""
+    """Returns lora_B by module, in today's paths without the model's prefix."""
     vectors, names = {}, set()
     for name, tensor in checkpoint.tensors.items():
         match = _KEY.fullmatch(name)
@@ -148,7 +158,7 @@ def _vectors(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, np.ndarray]:
 def _expected(
     config: dict[str, Any], path: Path, info: ModelInfo, matrices: tuple[str, ...], interface: Interface | None
 ) -> dict[str, tuple[str, ...]]:
-    """The modules that this config scales, each with the thirds of it where it is fused."""
+    """Returns the modules that this config scales, each with the thirds that are scaled if it is fused."""
     if interface is None and not facts(info.model_type).hub.known:
         raise InputError(f"{path}: field 'architecture': 'lora': no table of the modules of {info.model_type!r}")
     left_out = field(config, path, "leave_out", list, None) or []
@@ -171,7 +181,7 @@ def _expected(
 
 
 def _by_table(info: ModelInfo) -> Iterator[dict[str, list[str]]]:
-    """For each layer its modules by kind: a matrix of attention, fused ones, the feed-forward's two."""
+    """Yields for each layer its modules by kind: attention matrices, fused ones, and the two of the feed-forward."""
     first, second = (Role.DOWN, Role.UP) if facts(info.model_type).hub.intermediate_is_down else (Role.UP, Role.DOWN)
     for layer in layers_of(info.model_type, info.modules):
         roles = {_INTERMEDIATE: first, _OUTPUT: second}
@@ -183,7 +193,7 @@ def _by_table(info: ModelInfo) -> Iterator[dict[str, list[str]]]:
 
 
 def _by_interface(info: ModelInfo, interface: Interface) -> Iterator[dict[str, list[str]]]:
-    """As `_by_table`, of a model that the checkpoint describes."""
+    """Does the same as `_by_table`, for a model that the checkpoint describes."""
     fused = {_FUSED: interface.attn_qkv_proj}
     single = {"q": interface.attn_q_proj, "k": interface.attn_k_proj, "v": interface.attn_v_proj}
     attention = single if interface.attn_qkv_proj is None else fused
@@ -198,7 +208,7 @@ def _by_interface(info: ModelInfo, interface: Interface) -> Iterator[dict[str, l
 
 
 def _whole(vector: np.ndarray, chosen: tuple[str, ...], features: int) -> np.ndarray:
-    """A vector for the chosen thirds as one for all of them, with ones for the others."""
+    """Returns a vector for all thirds, of one for the chosen thirds, with ones for the others."""
     third = features // len(_THIRDS)
     pieces = dict(zip(chosen, vector.reshape(len(chosen), third), strict=True))
     return np.concatenate([pieces.get(name, np.ones(third, vector.dtype)) for name in _THIRDS])

@@ -1,7 +1,7 @@
-"""AdapterHub's plug-in interface: which modules of a model the library adapts from outside, by hooks.
+"""AdapterHub's plug-in interface: the modules of a model that the library adapts from outside, by hooks.
 
-`adapter_interface.json` beside a checkpoint holds the one that it was trained with, for any model at all; some models
-have one in the library itself.
+`adapter_interface.json` beside a checkpoint holds the interface that it was trained with, for any model at all. For
+some models the library itself has one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import canonical, former
-from adapter_export.checkpoints.files import field
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import strip_prefix
 
@@ -26,12 +26,16 @@ _THIRDS = ("attn_q_proj", "attn_k_proj", "attn_v_proj")
 
 @dataclass(frozen=True)
 class Interface:
-    """Paths of modules, by the library's own names for them; None where there is no such module.
+    """Paths of modules, by the library's own names for them; None if there is no such module.
 
-    model_layers: the list of layers, in the base model. layer_*: below a layer: its sublayers, the projections of its
-    feed-forward, the modules whose input is a sublayer's residual (`pre`), the norms after attention and feed-forward
-    (`ln`). attn_*: below a layer's attention. base_model: where the class keeps the base model, if not at its prefix.
-    adapter_methods: those that it is meant for.
+    The fields `model_layers` and `model_embeddings` are paths in the base model. The fields `layer_*` are paths below a
+    layer: its sublayers, the projections of its feed-forward, the modules whose input is a sublayer's residual (`pre`),
+    and the norms after attention and feed-forward (`ln`). The fields `attn_*` are paths below a layer's attention.
+
+    Attributes:
+        adapter_methods: The methods that it is meant for.
+        model_layers: The list of layers.
+        base_model: Where the class has the base model, if not at its prefix.
     """
 
     adapter_methods: tuple[str, ...]
@@ -54,9 +58,10 @@ class Interface:
     base_model: str | None = None
 
     def layers(self, info: ModelInfo) -> list[str]:
-        """Paths of the layers in the model's order, as transformers 4 named them: see `below`.
+        """Returns the paths of the layers in the model's order, as transformers 4 named them: see `below`.
 
-        Raises InputError, naming the field, where there are none.
+        Raises:
+            InputError: There are none. The error names the field.
         """
         for path in self._candidates(info):
             pattern = re.compile(rf"{re.escape(path)}\.(\d+)")
@@ -73,12 +78,14 @@ class Interface:
         )
 
     def below(self, info: ModelInfo, layer: str, *names: str | None) -> str | None:
-        """Today's path of a module below a layer; None where one of its names is, or the layer has no such module."""
+        """Returns today's path of a module below a layer; None if one of its names is None, or the layer has no
+        such module.
+        """
         path = canonical(info.model_type, ".".join([layer, *filter(None, names)]))
         return path if all(names) and path in info.modules else None
 
     def hooks_like(self, other: Interface | None) -> bool:
-        """Whether bottlenecks stand alike by both."""
+        """Returns whether both interfaces put bottlenecks at the same places."""
         return other is not None and all(
             getattr(self, name) == getattr(other, name)
             for name in ("model_layers", "layer_self_attn", "layer_cross_attn", "attn_o_proj", "layer_output_proj",
@@ -86,11 +93,14 @@ class Interface:
         )  # fmt: skip
 
     def check(self, info: ModelInfo) -> None:
-        """Raise InputError, naming the field, unless the first layer has every module that is named, as the library
-        demands."""
+        """Checks that the first layer has every module that is named, as the library requires.
+
+        Raises:
+            InputError: A module is missing. The error names the field.
+        """
         first = self.layers(info)[0]
         for item in fields(self):
-            # What only holds attention together need not be there: transformers 5 has lost some such modules.
+            # Modules that only group the parts of attention may be missing: transformers 5 has removed some of them.
             if item.name.startswith("layer_") and item.name != "layer_self_attn":
                 self._expect(info, first, item.name)
         for attention in ("layer_self_attn", "layer_cross_attn"):
@@ -105,28 +115,36 @@ class Interface:
             raise InputError(f"field {name!r}: {shortened(path)} is not in this {info.model_type} model")
 
     def _candidates(self, info: ModelInfo) -> Iterator[str]:
-        """Paths of the list of layers within the base model as we have it."""
+        """Yields paths of the list of layers within the base model as transformers has it today."""
         if self.base_model:
             yield strip_prefix(f"{self.base_model}.{self.model_layers}", info.prefix)
         yield strip_prefix(self.model_layers, info.prefix)
 
 
-# What every interface in the library itself is meant for.
+# The methods of all interfaces in the library itself.
 _METHODS = ("bottleneck", "lora", "reft", "invertible")
 
 
 def built_in(model_type: str) -> Interface | None:
-    """The library's own interface for an architecture, or None where it has classes for it, or nothing."""
+    """Returns the library's own interface for an architecture; None if it has classes for it, or does not support
+    it.
+    """
     named = facts(model_type).hub.interface
     values: dict[str, Any] = dict.fromkeys(item.name for item in fields(Interface) if item.default is MISSING)
     return Interface(**(values | dict(named) | {"adapter_methods": _METHODS})) if named else None
 
 
 def parse(config: Mapping[str, Any], path: Path, info: ModelInfo) -> Interface:
-    """The interface in a file read from `path`, checked against the model.
+    """Checks an interface against the model.
 
-    Raises InputError, naming the field, for one of another model, a field that is missing, unknown or of a wrong type,
-    and a module that the model does not have.
+    Args:
+        config: Content of the file.
+        path: The file.
+        info: Description of the base model.
+
+    Raises:
+        InputError: It is of another model, a field is missing, unknown or of a wrong type, or the model lacks a module.
+            The error names the field.
     """
     found = config.get("model_type", info.model_type)
     if found != info.model_type:

@@ -1,6 +1,6 @@
-"""Configurations that AdapterHub's library knows by name: a checkpoint may have the name in place of the settings.
+"""Configurations that AdapterHub's library has names for. A checkpoint may have the name in place of the settings.
 
-`houlsby`, `seq_bn[reduction_factor=8]`, `seq_bn|par_bn`: a name, settings that differ from its own, several as a union.
+`houlsby`, `seq_bn[reduction_factor=8]`, `seq_bn|par_bn`: a name, a name with settings that differ, a union of several.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _PREFIX: Mapping[str, Any] = {"architecture": "prefix_tuning"}
 _REFT: Mapping[str, Any] = {"architecture": "reft"}
 _GATED: Mapping[str, Any] = {"use_gating": True}
 
-# name -> its settings; of methods that are not supported no more than tells what they are.
+# Name -> settings. For methods that are not supported, only the settings that identify them.
 NAMED: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(("pfeiffer", "seq_bn"), _SEQ),
     **dict.fromkeys(("houlsby", "double_seq_bn"), _DOUBLE),
@@ -98,14 +98,21 @@ NAMED: Mapping[str, Mapping[str, Any]] = {
     },
 }
 _PART = re.compile(r"(?P<name>[^\[\]|\n]+)(?:\[(?P<settings>.*)\])?")
-# No such text is longer; Python's parser takes long and deep ones badly.
+# No such text is longer. Python's parser fails on long and deeply nested texts.
 _MAX_LENGTH = 1000
 
 
 def expand(text: str, path: Path) -> dict[str, Any]:
-    """The settings that the library makes of `text`, which stands as field `config` in `path`.
+    """Returns the settings that the library makes of a name.
 
-    Raises InputError for a name or a setting that it does not know; a file that the text may name is not read.
+    The library also reads files that the text may name. They are not read here.
+
+    Args:
+        text: The value of field `config`.
+        path: The file that it is from.
+
+    Raises:
+        InputError: A name or a setting is not known.
     """
     if len(text) > _MAX_LENGTH:
         raise InputError(f"{path}: field 'config': expected the name of a configuration, found {shortened(text)}")
@@ -129,7 +136,7 @@ def _part(text: str, path: Path) -> dict[str, Any]:
 
 
 def _settings(text: str, path: Path) -> dict[Any, Any]:
-    """`a=1, b="x"` as a dictionary: literals of Python, nothing else."""
+    """Returns `a=1, b="x"` as a dictionary. Values may only be literals of Python."""
     if not text:
         return {}
     try:

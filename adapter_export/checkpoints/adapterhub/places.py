@@ -1,4 +1,4 @@
-"""Where AdapterHub's bottleneck adapters stand in a model, by their places in tensor names, and as what operators."""
+"""Finds the sites and operators of AdapterHub's bottleneck adapters, by their places in tensor names."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from adapter_export.sites import Port, Site
 
 
 @dataclass(frozen=True)
-class Place:
+class AdapterPlace:
     """One place where the library can put an adapter, beside a sublayer.
 
-    number: the layer's, in the library's count. kind: the setting that fills the place (`hub_config.KINDS`). key: the
-    place in tensor names, in today's module paths. output: the module whose output is h. residual: the module whose
-    input is x, empty where the library hands none on. norm: the norm that the library takes for N, empty where none.
-    post_norm: whether the model itself goes on with N(h + x). total: the module whose output is h + x, where there is
-    one. hooked: whether the library leaves the residual and N to the model. swapped: whether the library takes h for x
-    and x for h.
+    Attributes:
+        number: Number of the layer, in the library's count.
+        kind: The setting that puts an adapter at the place (`config.KINDS`).
+        key: The place in tensor names, in today's module paths.
+        output: The module whose output is h.
+        residual: The module whose input is x; empty if the library passes none on.
+        norm: The norm that the library uses as N; empty if there is none.
+        post_norm: Whether the model itself continues with N(h + x).
+        total: The module whose output is h + x, if there is one.
+        hooked: Whether the library leaves the residual and N to the model.
+        swapped: Whether the library takes h for x and x for h.
     """
 
     number: int
@@ -41,16 +46,22 @@ class Place:
 
 
 def layers(info: ModelInfo, interface: Interface | None = None) -> list[str]:
-    """Paths of the layers in the library's numbering: a decoder's follow its encoder's. Empty for an unknown model."""
+    """Returns the paths of the layers in the library's numbering; empty for an unknown model.
+
+    The layers of a decoder follow those of its encoder.
+    """
     if interface is not None:
         return interface.layers(info)
     return [layer.path for layer in layers_of(info.model_type, info.modules)] if facts(info.model_type).stacks else []
 
 
-def places(info: ModelInfo, interface: Interface | None = None) -> Iterator[Place]:
-    """Every place of every layer, in the library's order; none for an architecture without a record of its layers.
+def places(info: ModelInfo, interface: Interface | None = None) -> Iterator[AdapterPlace]:
+    """Yields every place of every layer, in the library's order; none for an architecture without a record of its
+    layers.
 
-    interface: what a checkpoint says of its model; None takes what the library itself knows of it.
+    Args:
+        info: Description of the base model.
+        interface: The checkpoint's description of the model; None takes the library's own.
     """
     record = facts(info.model_type)
     own = built_in(info.model_type)
@@ -74,9 +85,9 @@ def places(info: ModelInfo, interface: Interface | None = None) -> Iterator[Plac
         yield last if last.post_norm else replace(last, total=layer.path)
 
 
-def _place(number: int, kind: str, layer: str, key: str, output: str, residual: str, norm: str) -> Place:
-    """A place from paths below its layer, where the norm, if any, is the model's own next step."""
-    return Place(
+def _place(number: int, kind: str, layer: str, key: str, output: str, residual: str, norm: str) -> AdapterPlace:
+    """Returns a place from paths below its layer. A norm, if there is one, is the next step of the model itself."""
+    return AdapterPlace(
         number,
         kind,
         key=f"{layer}.{key}",
@@ -87,21 +98,21 @@ def _place(number: int, kind: str, layer: str, key: str, output: str, residual: 
     )
 
 
-def _hooked(info: ModelInfo, interface: Interface, total: bool) -> Iterator[Place]:
+def _hooked(info: ModelInfo, interface: Interface, total: bool) -> Iterator[AdapterPlace]:
     every = interface.layers(info)
 
-    def place(number: int, kind: str, output: str, residual: str | None, norm: str | None) -> Place:
+    def place(number: int, kind: str, output: str, residual: str | None, norm: str | None) -> AdapterPlace:
         def below(layer: str, name: str | None) -> str:
             return (name and interface.below(info, layer, name)) or ""
 
         key = "output_adapters" if kind == "output_adapter" else "attention_adapters"
-        return Place(
+        return AdapterPlace(
             number,
             kind,
             canonical(info.model_type, f"{every[number]}.{key}"),
             output,
             below(every[number], residual),
-            # The library looks the norm up when the model runs, and then always finds the last layer's.
+            # The library looks the norm up when the model runs, and by then always finds the norm of the last layer.
             norm=below(every[-1], norm),
             total=every[number] if total and kind == "output_adapter" else "",
             hooked=True,
@@ -111,7 +122,7 @@ def _hooked(info: ModelInfo, interface: Interface, total: bool) -> Iterator[Plac
         cross = interface.below(info, layer, interface.layer_cross_attn)
         attention = interface.below(info, layer, interface.layer_self_attn, interface.attn_o_proj)
         if cross is not None:
-            # The library puts this one in the place of self-attention's, which then has none.
+            # The library puts this adapter at the place of the one after self-attention, which then has none.
             yield place(number, "cross_adapter", cross, interface.layer_pre_cross_attn, None)
         elif attention is not None:
             yield place(number, "mh_adapter", attention, interface.layer_pre_self_attn, interface.layer_ln_1)
@@ -119,10 +130,16 @@ def _hooked(info: ModelInfo, interface: Interface, total: bool) -> Iterator[Plac
             yield place(number, "output_adapter", output, interface.layer_pre_ffn, interface.layer_ln_2)
 
 
-def arrange(place: Place, how: Arithmetic) -> tuple[Site, BottleneckOperator]:
-    """Site and operator that compute, at this place, what the library computes there.
+def arrange(place: AdapterPlace, how: Arithmetic) -> tuple[Site, BottleneckOperator]:
+    """Returns a site and an operator that compute what the library computes at a place.
 
-    Raises InputError, naming the field, for what the library cannot compute there or the model does not let us read.
+    Args:
+        place: The place.
+        how: The arithmetic.
+
+    Raises:
+        InputError: The library cannot compute this there, or the model does not give access to a value. The error names
+            the field.
     """
     if place.hooked and not how.original_ln_after:
         raise InputError("field 'original_ln_after': false: the library does not take this for models it hooks into")
@@ -137,7 +154,7 @@ def arrange(place: Place, how: Arithmetic) -> tuple[Site, BottleneckOperator]:
     if not place.residual and ({source, residual} & {"x", "z", "n"} or not how.original_ln_after):
         name = "is_parallel" if how.is_parallel else "original_ln_before"
         raise InputError(f"field {name!r}: the residual of {place.key!r} is the input of no module, and cannot be read")
-    # From here on y is what the adapter replaces: h, or N(h + x) where the model's own norm is skipped.
+    # From here on y is the value that the adapter replaces: h, or N(h + x) where the model's own norm is skipped.
     if how.original_ln_after or not place.post_norm:
         module, values = place.output, {"h": ("y",), "x": ("x",), "z": ("y", "x"), "n": ("n",)}
     else:
@@ -146,7 +163,7 @@ def arrange(place: Place, how: Arithmetic) -> tuple[Site, BottleneckOperator]:
         values |= {"h": values["x"], "x": values["h"]}
     plus = () if inside else values[residual]
     if module == place.output:
-        # The library adds its x, or none, and the model adds x to whatever it gets.
+        # The library adds its x or nothing, and the model adds x to the result.
         plus = _less_x((*plus, *values["x"]) if how.original_ln_after else plus)
     operator = replace(
         standard,
@@ -168,15 +185,15 @@ def arrange(place: Place, how: Arithmetic) -> tuple[Site, BottleneckOperator]:
 
 
 def _less_x(terms: tuple[str, ...]) -> tuple[str, ...]:
-    """The terms of a sum less x."""
+    """Returns the terms of a sum without x."""
     if "x" not in terms:
         return (*terms, "-x")
     first = terms.index("x")
     return terms[:first] + terms[first + 1 :]
 
 
-def _terms(place: Place, how: Arithmetic) -> tuple[str, str]:
-    """The adapter's input and residual: h, x, z = h + x, or n = N(h + x)."""
+def _terms(place: AdapterPlace, how: Arithmetic) -> tuple[str, str]:
+    """Returns the adapter's input and residual, each one of h, x, z = h + x, or n = N(h + x)."""
     if how.is_parallel:
         return "x", "h"
     no_sum = not place.residual and not place.total

@@ -1,7 +1,7 @@
-"""AdapterHub's checkpoints (library `adapters`): `adapter_config.json` with `adapter.safetensors` or
+"""Reads AdapterHub's checkpoints (library `adapters`): `adapter_config.json` with `adapter.safetensors` or
 `pytorch_adapter.bin`; a head in `head_config.json` with `model_head.safetensors` or `pytorch_model_head.bin`.
 
-The adapter's tensors are read by the method's own module.
+The method's own module reads the adapter's tensors.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ from adapter_export.checkpoints.adapterhub.config import CONFIG
 from adapter_export.checkpoints.adapterhub.interface import INTERFACE, parse
 from adapter_export.checkpoints.adapterhub.writing import HEAD, WEIGHTS, write
 from adapter_export.checkpoints.codecs import codecs
-from adapter_export.checkpoints.files import field, read_json, read_tensors
+from adapter_export.checkpoints.tensor_files import read_tensors
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import present
+from adapter_export.reading.json_files import read_json
 from adapter_export.reading.shown import shortened
 
-__all__ = ["FORMAT", "method_of", "read", "recognises", "resolve", "settings_of", "task_of", "task_told", "write"]
+__all__ = ["FORMAT", "method_of", "read", "recognises", "resolve", "settings_of", "task_of", "task_stated", "write"]
 
 _WEIGHTS = (WEIGHTS, "pytorch_adapter.bin")
 _HEADS = (HEAD, "pytorch_model_head.bin")
-# What the library's `save_embeddings` writes.
+# The file that the library's `save_embeddings` writes.
 _EMBEDDINGS = "embedding.pt"
 task_of = heads.task_of
-task_told = heads.task_told
+task_stated = heads.task_stated
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
-    """Whether an `adapter_config.json` is of this format."""
+    """Returns whether an `adapter_config.json` is of this format."""
     return isinstance(config.get("config"), (dict, str))
 
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
-    """Read the folder; raises InputError for a missing or unreadable file."""
+    """Reads the folder. Raises InputError for a missing or unreadable file."""
     if present(embeddings := folder / _EMBEDDINGS):
         raise InputError(f"{embeddings}: embeddings that were trained with the adapter are not supported")
-    # Either file alone is an error, so that no head is dropped silently.
+    # One file without the other is an error, so that no head is dropped silently.
     has_head = any(present(folder / name) for name in (heads.HEAD_CONFIG, *_HEADS))
     return Checkpoint(
         folder,
@@ -57,7 +59,7 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
 
 
 def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
-    """Place the checkpoint's tensors in the model; raises InputError for what is unsupported, missing or misshapen."""
+    """Places the checkpoint's tensors in the model. Raises InputError for what is unsupported, missing or misshapen."""
     path = checkpoint.folder / CONFIG
     _check_model_type(checkpoint, path, info)
     name = checkpoint.config["config"]
@@ -66,19 +68,21 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
     except InputError as error:
         if not isinstance(name, str) or not str(error).startswith(f"{path}: field"):
             raise
-        # The field is not in the file.
+        # The error names a field that is not in the file: say which name it comes from.
         raise InputError(f"{error} (in config {shortened(name)})") from None
 
 
 def settings_of(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The adapter's own settings, also where `config`, read from `path`, has a name for them."""
+    """Returns the adapter's own settings, also if `config`, read from `path`, has a name in place of them."""
     value = field(config, path, "config", (dict, str))
     return named.expand(value, path) if isinstance(value, str) else value
 
 
 def method_of(config: Mapping[str, Any]) -> str:
-    """The method that the adapter's own settings are of: one of ours, or the library's name for another; `unknown`
-    where they name none of its places."""
+    """Returns the method of the adapter's own settings: one of ours, or the library's name for another.
+
+    It is `unknown` for settings that are of no method of the library.
+    """
     if config.get("architecture") is None and not {"mh_adapter", "output_adapter"} & set(config):
         return "unknown"
     for method, module in codecs(FORMAT).items():
@@ -100,7 +104,7 @@ def _resolve(checkpoint: Checkpoint, config: dict[str, Any], path: Path, info: M
     head = heads.head_of(checkpoint, info)
     return Adapter(
         method=method,
-        blocks=codec.blocks(checkpoint, config, info, interface),
+        sites=codec.site_adapters(checkpoint, config, info, interface),
         head=head.layers,
         repeated=head.repeated,
         problem_type=heads.problem_type_of(checkpoint),

@@ -1,4 +1,4 @@
-"""Tensors of AdapterHub's bottleneck adapters: from the library's names and layouts to ours."""
+"""Converts tensors of AdapterHub's bottleneck adapters from the library's names and layouts to ours."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.adapter import Checkpoint
-from adapter_export.checkpoints.adapterhub.config import Phm, Settings
+from adapter_export.checkpoints.adapterhub.config import BottleneckConfig, Phm
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import strip_prefix
 
-# Older versions of the library wrote `attention_text_task_adapters`, `layer_text_lang_adapters` and the like. The
-# shortest place is the right one: an adapter may itself be called `adapters`.
+# Older versions of the library wrote `attention_text_task_adapters`, `layer_text_lang_adapters` and similar names. The
+# shortest match is the place, as an adapter itself may have the name `adapters`.
 _KEY = re.compile(
     r"(?P<place>.+?)\.(?:(?:attention|layer)_text_(?:task|lang)_)?adapters\.(?P<name>[^.]+)\.(?P<part>.+)"
 )
 _SHARED = re.compile(r"(?:.+\.)?shared_parameters\.(?P<name>[^.]+)\.(?P<part>[^.]+)")
-# Tensors of other kinds of adapters, by a piece of their names.
+# Parts of the names of tensors of other kinds of adapters.
 _OTHERS = {
     "adapter_fusion_layer": "AdapterFusion",
     "invertible_adapters": "an invertible adapter",
@@ -36,8 +36,12 @@ Parts = dict[str, np.ndarray]
 
 
 def by_place(checkpoint: Checkpoint, info: ModelInfo) -> tuple[dict[str, Parts], Parts]:
-    """The tensors by place (in today's module paths, without the model's prefix) and part (`adapter_up.bias`), and
-    those that all places share. Raises InputError for a tensor of anything else, or of a second adapter."""
+    """Returns the tensors by place (in today's module paths, without the model's prefix) and part (`adapter_up.bias`),
+    and the tensors that all places share.
+
+    Raises:
+        InputError: A tensor is of anything else, or of a second adapter.
+    """
     places: dict[str, Parts] = {}
     shared: Parts = {}
     names = set()
@@ -64,15 +68,29 @@ def tensors_of(
     place: str,
     parts: Parts,
     shared: Parts,
-    settings: Settings,
+    settings: BottleneckConfig,
     operator: BottleneckOperator,
     number: int,
     features: int,
 ) -> dict[str, np.ndarray]:
-    """The operator's tensors from those of one place; raises InputError for missing, surplus and misshapen ones."""
+    """Returns the operator's tensors, made of the tensors of one place.
+
+    Args:
+        checkpoint: The checkpoint.
+        place: The place.
+        parts: Tensors of the place, by part.
+        shared: Tensors that all places share.
+        settings: The config.
+        operator: The operator.
+        number: Number of the layer, in the library's count.
+        features: Hidden size.
+
+    Raises:
+        InputError: A tensor is missing, unexpected or misshapen.
+    """
     reader = _Reader(checkpoint, place, parts, shared)
     how = settings.arithmetic
-    # A norm of ln_before is the first of what precedes the activation, and is in the file under both of its names.
+    # A norm of ln_before is the first module before the activation. The file has it under both of its names.
     linear = "adapter_down.1" if how.ln_before else "adapter_down.0"
     width = settings.width(number, features)
     if settings.phm is None:
@@ -101,7 +119,7 @@ def tensors_of(
 
 
 class _Reader:
-    """Takes tensors of one place, and knows which are left."""
+    """Takes tensors of one place, and knows which of them have not been taken."""
 
     def __init__(self, checkpoint: Checkpoint, place: str, parts: Parts, shared: Parts) -> None:
         self.checkpoint, self.place, self.parts, self.shared = checkpoint, place, parts, shared
@@ -138,7 +156,7 @@ class _Reader:
         return len(np.atleast_1d(self.parts.get(part, np.zeros(1))))
 
     def equal(self, names: list[str], shape: tuple[int, ...]) -> np.ndarray:
-        """One tensor that may be there under several names."""
+        """Returns a tensor that may be there under several names."""
         present = [name for name in names if name in self.parts] or names[:1]
         first, *others = [self.take(name, shape) for name in present]
         if any(not np.array_equal(first, other) for other in others):
@@ -149,7 +167,7 @@ class _Reader:
         return self.take(f"{part}.weight", (outputs, inputs)).T, self.take(f"{part}.bias", (outputs,))
 
     def products(self, part: str, which: str, phm: Phm, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-        """W = sum over i of rule_i (n, n) kron factor_i (inputs / n, outputs / n), for y = x W + b."""
+        """Returns W = sum over i of rule_i (n, n) kron factor_i (inputs / n, outputs / n), and b, for y = x W + b."""
         n = phm.dim
         if inputs % n or outputs % n:
             raise self._error(part, f": expected sizes that 'phm_dim' {n} divides, found {inputs} and {outputs}")
@@ -163,7 +181,9 @@ class _Reader:
     def _factor(
         self, own: str, shared: str, is_shared: bool, factorized: bool, size: tuple[int, int, int, int]
     ) -> np.ndarray:
-        """(n, a, c) in float64, given whole or as (n, a, rank) times (n, rank, c); size is n, a, rank, c."""
+        """Returns (n, a, c) in float64, from a whole tensor, or from (n, a, rank) times (n, rank, c). size is n, a,
+        rank, c.
+        """
         n, rows, rank, columns = size
         name, take = (shared, self.take_shared) if is_shared else (own, self.take)
         if not factorized:
@@ -172,7 +192,7 @@ class _Reader:
         return left.astype(np.float64) @ right.astype(np.float64)
 
     def scale(self, scaling: float | str, features: int) -> np.ndarray | None:
-        """What to multiply the second layer by: one value or one for each feature; None for 1."""
+        """Returns the factor of the second layer: one value, or one for each feature; None for 1."""
         if isinstance(scaling, str):
             return self.take("scaling", (1,) if scaling == "learned" else (features,))
         return None if scaling == 1 else np.array([scaling], np.float32)

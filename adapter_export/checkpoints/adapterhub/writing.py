@@ -1,4 +1,4 @@
-"""Writing AdapterHub's checkpoints as its library does."""
+"""Writes AdapterHub's checkpoints as its library does."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 
 _VERSION = "adapters.1.3.0"
-# The name inside the tensor names of what we write; the library takes another with `load_adapter(..., load_as=)`.
+# The adapter's name inside the tensor names that we write. The library can load it under another name, with
+# `load_adapter(..., load_as=)`.
 NAME = "default"
 WEIGHTS, HEAD = "adapter.safetensors", "model_head.safetensors"
 
 
 def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> dict[str, Any]:
-    """Write `adapter` as the library would, into an existing folder, as safetensors.
+    """Writes the adapter as the library would, into an existing folder, as safetensors.
 
-    Returns what the library's settings cannot express, for our file beside it.
-    Raises InputError for a method that is not kept so, and operators that the format has no settings for.
+    Returns:
+        What the library's settings cannot express, for our file beside it.
+
+    Raises:
+        InputError: The method is not kept in this format, or the format has no settings for an operator.
     """
     from safetensors.numpy import save_file
 

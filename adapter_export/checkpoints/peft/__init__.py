@@ -1,1 +1,1 @@
-"""PEFT's format: what its methods share, and a module for each method (`codec.PeftCodec`)."""
+"""PEFT's format: the parts that its methods share, and a module for each method (`codec.PeftCodec`)."""

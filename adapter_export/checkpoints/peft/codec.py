@@ -1,4 +1,4 @@
-"""What a module for one method in PEFT's format provides (`checkpoints/peft/<method>.py`)."""
+"""The interface of a module for one method in PEFT's format (`checkpoints/peft/<method>.py`)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint
 from adapter_export.checkpoints.codecs import codecs
-from adapter_export.checkpoints.files import field
 from adapter_export.checkpoints.peft.config import PeftConfig
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 from adapter_export.sites import Site
 
@@ -25,12 +25,13 @@ FORMAT = "peft"
 class PeftCodec(Protocol):
     """A module with these names.
 
-    PEFT_TYPE: the config's `peft_type`.
-    FIELDS: the method's own fields of the config that say what the adapter computes.
-    INERT: those that do not, with their types.
-    KEY: matches the name of a tensor of the method, without PEFT's prefix.
-    ADAPTER_NAME: matches the part of such a name that holds the adapter's own name, which PEFT leaves out of its files
-        and others may not.
+    Attributes:
+        PEFT_TYPE: The config's `peft_type`.
+        FIELDS: The method's own config fields that decide what the adapter computes.
+        INERT: The method's own config fields that do not, with their types.
+        KEY: Matches the name of a tensor of the method, without PEFT's prefix.
+        ADAPTER_NAME: Matches the part of such a name that is the adapter's own name. PEFT leaves it out of its files;
+            other writers may not.
     """
 
     PEFT_TYPE: str
@@ -40,19 +41,23 @@ class PeftCodec(Protocol):
     ADAPTER_NAME: re.Pattern[str]
 
     def check(self, config: Mapping[str, Any], path: Path) -> None:
-        """Check the method's own fields of the config read from `path`; raises InputError, naming the field."""
+        """Checks the method's own fields of the config read from `path`. Raises InputError that names the field."""
 
-    def blocks(
+    def site_adapters(
         self, checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo
-    ) -> tuple[dict[Site, Block], tuple[str, ...]]:
-        """The blocks by site, and what the user should know. Raises InputError for unknown, missing, misshapen ones."""
+    ) -> tuple[dict[Site, SiteAdapter], tuple[str, ...]]:
+        """Returns operators and tensors by site, and notes for the user.
+
+        Raises:
+            InputError: A tensor is unknown, missing or misshapen.
+        """
 
     def write(self, adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Tensors by their names in the model, and the method's own fields of the config."""
+        """Returns the tensors by their names in the model, and the method's own config fields."""
 
 
 def codec_of(config: Mapping[str, Any], path: Path) -> tuple[str, PeftCodec]:
-    """The method that a config read from `path` is of, and its module; raises InputError for another."""
+    """Returns the method of a config read from `path`, and its module. Raises InputError for an unknown method."""
     kind = field(config, path, "peft_type", str)
     known = codecs(FORMAT)
     for method, module in known.items():

@@ -1,4 +1,4 @@
-"""The fields of PEFT's `adapter_config.json` that all of its methods have: every one checked."""
+"""Checks the fields of PEFT's `adapter_config.json` that all of its methods have."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from adapter_export.bounded.child import Exceeded, Failed
 from adapter_export.bounded.programs import matching
-from adapter_export.checkpoints.files import field
 from adapter_export.errors import InputError
+from adapter_export.reading.fields import field
 from adapter_export.reading.shown import shortened
 
 CONFIG = "adapter_config.json"
 
-# Names of modules: a list of names, or one regular expression.
+# Modules: a list of names, or one regular expression.
 Patterns = tuple[str, ...] | str
 
-# PEFT's tasks, each with the modules that PEFT trains and saves for it whether the config names them or not.
+# PEFT's tasks, each with the modules that PEFT trains and saves for it even if the config does not name them.
 TASK_HEADS: Mapping[str | None, tuple[str, ...]] = {
     None: (),
     "CAUSAL_LM": (),
@@ -28,7 +28,7 @@ TASK_HEADS: Mapping[str | None, tuple[str, ...]] = {
     "SEQ_CLS": ("classifier", "score"),
     "TOKEN_CLS": ("classifier", "score"),
 }
-# Fields that say nothing about what the adapter computes, with their types.
+# Fields that do not change what the adapter computes, with their types.
 INERT: Mapping[str, type] = {
     "auto_mapping": dict,
     "base_model_name_or_path": str,
@@ -41,11 +41,12 @@ FIELDS = frozenset({"peft_type", "task_type", "target_modules", "exclude_modules
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """What a config says to all methods.
+    """The settings of a config that all methods have.
 
-    targets: None where the config leaves them to PEFT's defaults.
-    excluded: modules that are no targets although `targets` names them.
-    saved: endings of the names of modules that are trained and saved whole.
+    Attributes:
+        targets: Modules to adapt; None if the config leaves them to PEFT's defaults.
+        excluded: Modules that are not adapted although `targets` includes them.
+        saved: Ends of the names of modules that are trained and saved as a whole.
     """
 
     targets: Patterns | None
@@ -54,9 +55,15 @@ class PeftConfig:
 
 
 def parse(config: Mapping[str, Any], path: Path, inert: Mapping[str, type]) -> PeftConfig:
-    """Check the fields of the config read from `path`. inert: fields without effect, and their types.
+    """Checks the common fields of a config.
 
-    Raises InputError for what PEFT would not take either.
+    Args:
+        config: The config.
+        path: The file that it is from.
+        inert: Fields without effect, with their types.
+
+    Raises:
+        InputError: A field has a value that PEFT would not take either.
     """
     task = field(config, path, "task_type", str, None)
     if task not in TASK_HEADS:
@@ -65,13 +72,13 @@ def parse(config: Mapping[str, Any], path: Path, inert: Mapping[str, type]) -> P
     for name, expected in {**INERT, **inert}.items():
         field(config, path, name, expected, None)
     saved = (*(_strings(config, path, "modules_to_save", list) or ()), *TASK_HEADS[task])
-    # PEFT puts each name into an expression as it is.
+    # PEFT puts each name into a regular expression, without escaping it.
     _check_regex(path, "modules_to_save", *saved)
     return PeftConfig(patterns(config, path, "target_modules"), patterns(config, path, "exclude_modules") or (), saved)
 
 
 def patterns(config: Mapping[str, Any], path: Path, name: str) -> Patterns | None:
-    """A field of names or of one expression; None where it is not set. Raises InputError for anything else."""
+    """Returns a field of names or of one expression; None if it is not set. Raises InputError for any other value."""
     value: Patterns | None = _strings(config, path, name, (list, str))
     if isinstance(value, str):
         _check_regex(path, name, value)

@@ -1,7 +1,7 @@
-"""Where PEFT puts IA3 when its config does not say, by `model_type` (peft 0.21, `utils/constants.py`).
+"""Where PEFT puts IA3 if its config does not say it, by `model_type` (peft 0.21, `utils/constants.py`).
 
-Configs that were saved say it; older and hand-written ones may not. This is PEFT's choice, which a test holds equal to
-the installed PEFT; where ours go is said by `methods/ia3.py`.
+Configs that PEFT saved say it; older and hand-written ones may not. A test compares this table with the installed PEFT.
+Where this project puts IA3 is in `methods/ia3.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Defaults:
-    """outputs: modules scaled at their output. inputs: those scaled at their input (`feedforward_modules`)."""
+    """The modules that are scaled.
+
+    Attributes:
+        outputs: Modules scaled at their output.
+        inputs: Modules scaled at their input (`feedforward_modules`).
+    """
 
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """All of them, as in `target_modules`."""
+        """All of the modules, as in `target_modules`."""
         return self.outputs + self.inputs
 
 

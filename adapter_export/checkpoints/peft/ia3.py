@@ -1,7 +1,7 @@
 """IA3 in PEFT's format.
 
-Tensors are `<module path>.ia3_l`: (out, 1) on the output side and (1, in) on the input side, for convolutions (1,
-channels, 1, 1[, 1]) on both. The config's `feedforward_modules` says which side each is on.
+Tensors are `<module path>.ia3_l`: (out, 1) at an output, (1, in) at an input, and (1, channels, 1, 1[, 1]) at both for
+convolutions. The config's `feedforward_modules` says which modules are scaled at their input.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from adapter_export.checkpoints.peft.defaults import DEFAULTS
 from adapter_export.checkpoints.peft.matching import scaled_at_input, targeted
 from adapter_export.checkpoints.peft.targets import bounded_match, check_targets, or_default, path_of
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Port, Site
 
 PEFT_TYPE = "IA3"
 FIELDS = frozenset({"feedforward_modules"})
-# fan_in_fan_out: how the layer stores its weight; PEFT goes by the layer, with a warning.
+# fan_in_fan_out says how the layer stores its weight. PEFT looks at the layer instead, and warns of a difference.
 INERT: Mapping[str, type] = {"fan_in_fan_out": bool, "init_ia3_weights": bool}
 _VECTOR = ".ia3_l"
 KEY = re.compile(r"(?P<module>.*)\.ia3_l")
@@ -34,12 +34,14 @@ ADAPTER_NAME = re.compile(r"(?<=\.ia3_l)\.[^.]+$")
 
 
 def check(config: Mapping[str, Any], path: Path) -> None:
-    """Check the config's `feedforward_modules`."""
+    """Checks the config's `feedforward_modules`."""
     patterns(config, path, "feedforward_modules")
 
 
-def blocks(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> tuple[dict[Site, Block], tuple[str, ...]]:
-    """The vectors by site, and those without effect."""
+def site_adapters(
+    checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo
+) -> tuple[dict[Site, SiteAdapter], tuple[str, ...]]:
+    """Returns the vectors by site, and notes on vectors without effect."""
     vectors = {match["module"]: tensor for name, tensor in checkpoint.tensors.items() if (match := KEY.fullmatch(name))}
     if not vectors:
         raise InputError(f"{checkpoint.folder}: expected tensors named *{_VECTOR}, found none")
@@ -52,7 +54,7 @@ def blocks(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> tuple
     for name, vector in vectors.items():
         if name not in unread:
             site = Site(path_of(name, info), Port.INPUT if name in at_input else Port.OUTPUT)
-            found[site] = _block(checkpoint, info, site, name, vector)
+            found[site] = _at_site(checkpoint, info, site, name, vector)
     targets = or_default(config.targets, default.targets if default else None, "target_modules", checkpoint, info)
     check_targets(checkpoint, config, targets, info, vectors, _VECTOR)
     notes = (
@@ -63,10 +65,10 @@ def blocks(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> tuple
 
 
 def write(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The vectors as PEFT shapes them, and the config's fields that mean the adapter's sites and no other."""
+    """Returns the vectors in PEFT's shapes, and config fields that name exactly the adapter's sites."""
     tensors = {}
-    for site, block in adapter.blocks.items():
-        vector = block.tensors["l"]
+    for site, site_adapter in adapter.sites.items():
+        vector = site_adapter.tensors["l"]
         first = site.port is Port.INPUT or vector.ndim > 1
         tensors[f"{site.module}{_VECTOR}"] = vector[None] if first else vector[:, None]
     targets, feedforward = _placement(adapter, info)
@@ -77,7 +79,7 @@ def write(adapter: Adapter, info: ModelInfo) -> tuple[dict[str, np.ndarray], dic
     }
 
 
-def _block(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vector: np.ndarray) -> Block:
+def _at_site(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vector: np.ndarray) -> SiteAdapter:
     if site.module in info.head:
         raise InputError(
             f"{checkpoint.folder}: tensor {name + _VECTOR!r} scales the task head, which is swapped as a whole; train "
@@ -96,30 +98,30 @@ def _block(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, vecto
     if spatial:
         shape = (1, features, *(1,) * spatial)
     if vector.shape != shape:
-        # A weight on disk has the inputs of one group.
+        # The weight of a convolution has the inputs of one group only.
         grouped = spatial and site.port is Port.INPUT and vector.size % features == 0
         hint = "; the inputs of a convolution in groups are not merged, only exported by `onnx`" if grouped else ""
         raise InputError(
             f"{checkpoint.folder}: tensor {name + _VECTOR!r}: expected shape {shape} for this base model, "
             f"found {vector.shape}{hint}"
         )
-    return Block(IA3Operator(spatial), {"l": vector.reshape(features, *(1,) * spatial)})
+    return SiteAdapter(IA3Operator(spatial), {"l": vector.reshape(features, *(1,) * spatial)})
 
 
 def _placement(adapter: Adapter, info: ModelInfo) -> tuple[list[str] | str, list[str] | str]:
-    """target_modules and feedforward_modules that mean the adapter's sites and no other."""
-    targets = sorted(site.module for site in adapter.blocks)
-    feedforward = sorted(site.module for site in adapter.blocks if site.port is Port.INPUT)
+    """Returns target_modules and feedforward_modules that name exactly the adapter's sites."""
+    targets = sorted(site.module for site in adapter.sites)
+    feedforward = sorted(site.module for site in adapter.sites if site.port is Port.INPUT)
     if _means(tuple(targets), tuple(feedforward), adapter, info):
         return targets, feedforward
-    # Some name is the end of another one. Expressions match whole names.
+    # A name is the end of another name. Regular expressions match whole names.
     return _expression(targets, info), _expression(feedforward, info) if feedforward else []
 
 
 def _means(targets: Patterns, feedforward: Patterns, adapter: Adapter, info: ModelInfo) -> bool:
-    """Whether PEFT would find exactly the adapter's sites by these."""
+    """Returns whether PEFT would find exactly the adapter's sites by these fields."""
     prefix = f"{info.prefix}." if info.nested else ""
-    ports = {f"{prefix}{site.module}": site.port for site in adapter.blocks}
+    ports = {f"{prefix}{site.module}": site.port for site in adapter.sites}
     named = targeted((f"{prefix}{module}" for module in info.modules if module), targets)
     at_input = {name for name, port in ports.items() if port is Port.INPUT}
     return named == set(ports) and scaled_at_input(ports, feedforward) == at_input

@@ -1,4 +1,5 @@
-"""Which modules a PEFT config means (peft 0.21, `tuners/tuners_utils.py`, `tuners/ia3/model.py`, `utils/other.py`).
+"""Finds the modules that a PEFT config names (peft 0.21, `tuners/tuners_utils.py`, `tuners/ia3/model.py`,
+`utils/other.py`).
 
 Names are those of the class that PEFT wrapped: with the prefix of a task class, or without.
 """
@@ -11,22 +12,24 @@ from collections.abc import Iterable, Iterator
 from adapter_export.bounded.programs import matching
 from adapter_export.checkpoints.peft.config import Patterns
 
-# In place of names: every linear layer but the output layer, in any case of letters.
+# In place of names, this means every linear layer but the output layer. Upper and lower case do not matter.
 _ALL_LINEAR = "all-linear"
 _WORD = re.compile(r"\w+")
 
 
 def is_all_linear(targets: Patterns) -> bool:
-    """Whether the targets are PEFT's shorthand instead of names."""
+    """Returns whether the targets are PEFT's shorthand for all linear layers."""
     return isinstance(targets, str) and targets.lower() == _ALL_LINEAR
 
 
 def targeted(names: Iterable[str], targets: Patterns) -> set[str]:
-    """Those of the names that are targets. A string is an expression that matches the whole name; a list item is the
-    name or its last parts.
+    """Returns those of the names that are targets. Excluded modules are found in the same way.
 
-    So `output.dense` means BERT's `attention.output.dense` as well. Excluded modules are named in the same way.
-    Raises Exceeded for an expression that runs away.
+    A string is a regular expression that must match the whole name. An item of a list is the whole name or its last
+    parts, so `output.dense` also means BERT's `attention.output.dense`.
+
+    Raises:
+        Exceeded: Matching a regular expression takes too long.
     """
     if isinstance(targets, str):
         return matching([targets], names)
@@ -35,7 +38,9 @@ def targeted(names: Iterable[str], targets: Patterns) -> set[str]:
 
 
 def scaled_at_input(names: Iterable[str], feedforward: Patterns) -> set[str]:
-    """Those of the targets that are scaled at their input: as `targeted`, but list items match by plain `endswith`."""
+    """Returns those of the targets that are scaled at their input: as `targeted`, but list items match by
+    `endswith`.
+    """
     if isinstance(feedforward, str):
         return matching([feedforward], names)
     items = set(feedforward)
@@ -43,19 +48,24 @@ def scaled_at_input(names: Iterable[str], feedforward: Patterns) -> set[str]:
 
 
 def is_saved(name: str, saved: Iterable[str]) -> bool:
-    """Whether a module, or one around it, is saved whole: its name ends with an item, even in mid-word."""
+    """Returns whether a module, or one around it, is saved as a whole: its name ends with an item, even within a
+    word.
+    """
     parts, items = name.split("."), set(saved)
     return any(_ends_with_one(".".join(parts[:end]), items) for end in range(1, len(parts) + 1))
 
 
 def withheld(names: Iterable[str], saved: Iterable[str]) -> set[str]:
-    """Those of the names that are never targets since they are, or lie in, modules that are saved whole.
+    """Returns those of the names that are never targets, as they are saved as a whole or lie in modules that are.
 
-    By PEFT's own rule here, which is not that of `is_saved`: an item is an expression for whole parts of the name.
-    Raises Exceeded as `targeted`, and Failed for what is no expression.
+    PEFT's rule here is not that of `is_saved`: an item is a regular expression for whole parts of the name.
+
+    Raises:
+        Exceeded: Matching takes too long.
+        Failed: An item is no regular expression.
     """
     listed, items = list(names), set(saved)
-    # Most items are plain words, and mean themselves.
+    # Most items are plain words, which match themselves only.
     words = {item for item in items if _WORD.fullmatch(item)}
     found = {name for name in listed if not words.isdisjoint(name.split("."))}
     if expressions := sorted(items - words):
@@ -68,7 +78,7 @@ def _ends_with_one(name: str, items: set[str]) -> bool:
 
 
 def _endings(name: str) -> Iterator[str]:
-    """The name, and what follows each of its dots."""
+    """Yields the name, and the part behind each of its dots."""
     yield name
     for place, letter in enumerate(name):
         if letter == ".":

@@ -1,7 +1,7 @@
-"""PEFT's checkpoints: `adapter_config.json` with `adapter_model.safetensors` (older: `adapter_model.bin`).
+"""Reads PEFT's checkpoints: `adapter_config.json` with `adapter_model.safetensors` (older: `adapter_model.bin`).
 
-The names of all tensors begin with `base_model.model.`. Those of the method are read by the method's own module; the
-others are modules that were saved whole, such as a task head.
+The names of all tensors begin with `base_model.model.`. The method's own module reads the tensors of the method. The
+others are of modules that were saved as a whole, such as a task head.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ import numpy as np
 
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, HeadLayer
-from adapter_export.checkpoints.files import as_float, read_stored, unknown_fields
 from adapter_export.checkpoints.heads import head_layers
 from adapter_export.checkpoints.peft.codec import FORMAT, codec_of
 from adapter_export.checkpoints.peft.config import CONFIG, FIELDS, INERT, PeftConfig, parse
 from adapter_export.checkpoints.peft.matching import is_saved
 from adapter_export.checkpoints.peft.targets import path_of
 from adapter_export.checkpoints.peft.writing import KEY_PREFIX, WEIGHTS, write
+from adapter_export.checkpoints.tensor_files import as_float, read_stored
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.fields import unknown_fields
 from adapter_export.reading.files import present
 from adapter_export.sites import strip_prefix
 
 __all__ = ["FORMAT", "head_tensors", "notes", "read", "recognises", "resolve", "task_of", "write"]
 
-# Of modules that were saved whole: the adapter's name, which PEFT takes out of the names it saves, and others may not.
+# Matches the adapter's name in the names of modules that were saved as a whole. PEFT leaves it out of its files; other
+# writers may not.
 _SAVED_NAME = re.compile(r"\.modules_to_save\.[^.]+(?=\.)")
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
-    """Whether an `adapter_config.json` is of this format."""
+    """Returns whether an `adapter_config.json` is of this format."""
     return "peft_type" in config
 
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
-    """Read the folder; raises InputError for a missing or unreadable file, or a PEFT method that is not known here."""
+    """Reads the folder. Raises InputError for a missing or unreadable file, or a PEFT method that is not known here."""
     _parse(config, folder / CONFIG)
     weights = next((folder / name for name in WEIGHTS if present(folder / name)), None)
     if weights is None:
@@ -55,15 +57,15 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
 
 
 def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
-    """Place the checkpoint's tensors in the model. Raises InputError for unknown, missing or misshapen tensors."""
+    """Places the checkpoint's tensors in the model. Raises InputError for unknown, missing or misshapen tensors."""
     path = checkpoint.folder / CONFIG
     config = _parse(checkpoint.config, path)
     method, codec = codec_of(checkpoint.config, path)
-    blocks, without_effect = codec.blocks(checkpoint, config, info)
+    site_adapters, without_effect = codec.site_adapters(checkpoint, config, info)
     labels = checkpoint.sidecar.get("labels")
     return Adapter(
         method=method,
-        blocks=blocks,
+        sites=site_adapters,
         head=_head(checkpoint, config, info),
         labels=tuple(labels) if labels else None,
         source_format=FORMAT,
@@ -75,20 +77,21 @@ def resolve(checkpoint: Checkpoint, info: ModelInfo) -> Adapter:
 
 
 def notes(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """What to tell the user: fields that the method does not have and that are set. PEFT ignores such, and so does
-    this."""
+    """Returns notes on fields that are set and that the method does not have. PEFT ignores them, and so does this
+    reader.
+    """
     _, codec = codec_of(config, path)
     known = {*FIELDS, *INERT, *codec.FIELDS, *codec.INERT}
     return unknown_fields(config, CONFIG, codec.PEFT_TYPE, known)
 
 
 def task_of(checkpoint: Checkpoint) -> str | None:
-    """The task by PEFT's `task_type`, or None."""
+    """Returns the task by PEFT's `task_type`, or None."""
     return tasks.of_peft(checkpoint.config.get("task_type"))
 
 
 def head_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """What the checkpoint holds besides the method's own tensors: those of modules that were saved whole."""
+    """Returns the tensors that are not the method's own: those of modules that were saved as a whole."""
     _, codec = codec_of(checkpoint.config, checkpoint.folder / CONFIG)
     return {name: tensor for name, tensor in checkpoint.tensors.items() if not codec.KEY.fullmatch(name)}
 
@@ -101,7 +104,7 @@ def _parse(config: Mapping[str, Any], path: Path) -> PeftConfig:
 
 
 def _plain_names(path: Path, tensors: Mapping[str, np.ndarray], adapter_name: re.Pattern[str]) -> dict[str, np.ndarray]:
-    """The tensors by names without PEFT's prefix and without the adapter's name, where the file has it in them."""
+    """Returns the tensors by names without PEFT's prefix, and without the adapter's name if the file has it in them."""
     foreign = [name for name in tensors if not name.startswith(KEY_PREFIX)]
     if foreign and len(foreign) < len(tensors):
         raise InputError(f"{path}: tensor {foreign[0]!r}: expected a name that starts with {KEY_PREFIX!r}")
@@ -133,8 +136,11 @@ def _head(checkpoint: Checkpoint, config: PeftConfig, info: ModelInfo) -> dict[s
 
 
 def _repeated(checkpoint: Checkpoint, info: ModelInfo) -> dict[str, np.ndarray]:
-    """Embeddings of the base model that are saved with the adapter, by module path: PEFT adds them where a vocabulary
-    was resized, or where it cannot tell. They are compared with the model's; see `injection.complete_head`."""
+    """Returns embeddings of the base model that are saved with the adapter, by module path.
+
+    PEFT saves them if a vocabulary was resized, or if it cannot tell. They are compared with the model's: see
+    `injection.complete_head`.
+    """
     found = {}
     for name, tensor in head_tensors(checkpoint).items():
         module, _, kind = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""Which modules of a model a PEFT checkpoint adapts, by its config and by its tensors: the two must agree."""
+"""Finds the modules that a PEFT checkpoint adapts, by its config and by its tensors. The two must agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adapter_export.sites import strip_prefix
 def or_default(
     patterns: Patterns | None, default: Patterns | None, name: str, checkpoint: Checkpoint, info: ModelInfo
 ) -> Patterns:
-    """The field `name`, or PEFT's default for the architecture where the config leaves it open."""
+    """Returns the field `name`, or PEFT's default for the architecture if the config does not set it."""
     if patterns is not None:
         return patterns
     if default is None:
@@ -30,11 +30,21 @@ def or_default(
 def check_targets(
     checkpoint: Checkpoint, config: PeftConfig, targets: Patterns, info: ModelInfo, named: Collection[str], suffix: str
 ) -> None:
-    """Raise InputError unless the modules that have tensors, `named`, are those that the config names.
+    """Checks that the modules with tensors are those that the config names.
 
-    PEFT would drop a surplus tensor without a word, and adapt nothing where one is missing. targets: the config's, or
-    PEFT's defaults. suffix: what the name of a module's tensor ends with. With or without a tensor where no output of
-    the model reads: nothing differs.
+    PEFT would drop an additional tensor without a message, and would not adapt a module whose tensor is missing.
+    Modules whose output the model does not read may have a tensor or not: it makes no difference.
+
+    Args:
+        checkpoint: The checkpoint.
+        config: Its config.
+        targets: The config's targets, or PEFT's defaults.
+        info: Description of the base model.
+        named: Modules that have tensors.
+        suffix: End of the name of a module's tensor.
+
+    Raises:
+        InputError: The modules are not the same.
     """
     expected = _targets(checkpoint, config, targets, info, named)
     idle = {name for name in expected if path_of(name, info) in info.unread}
@@ -52,12 +62,14 @@ def check_targets(
 
 
 def path_of(name: str, info: ModelInfo) -> str:
-    """Today's path inside the base model of a module that a checkpoint names."""
+    """Returns today's path inside the base model of a module that a checkpoint names."""
     return strip_prefix(canonical(info.model_type, name), info.prefix)
 
 
 def bounded_match(checkpoint: Checkpoint, name: str, match: Callable[[], set[str]]) -> set[str]:
-    """What `match` finds by the expressions of a field. Raises InputError where they are none, or run away."""
+    """Returns what `match` finds by the expressions of a field. Raises InputError if one is invalid or takes too
+    long.
+    """
     try:
         return match()
     except (Exceeded, Failed) as error:
@@ -67,10 +79,10 @@ def bounded_match(checkpoint: Checkpoint, name: str, match: Callable[[], set[str
 def _targets(
     checkpoint: Checkpoint, config: PeftConfig, targets: Patterns, info: ModelInfo, named: Iterable[str]
 ) -> set[str]:
-    """Names of the modules inside the base model that PEFT would adapt.
+    """Returns the names of the modules inside the base model that PEFT would adapt.
 
-    PEFT matches the names of the class it wrapped, with or without the prefix, in the transformers version it had: the
-    names of the tensors tell which.
+    PEFT matches the names of the class that it wrapped, with or without the prefix, in its version of transformers. The
+    names of the tensors show which names those are.
     """
     named = list(named)
     candidates: Iterable[str] = info.inputs

@@ -1,4 +1,4 @@
-"""Writing PEFT's checkpoints: what PEFT loads from them computes the same."""
+"""Writes checkpoints that compute the same when PEFT loads them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
 
 KEY_PREFIX = "base_model.model."
-# Today's file and the older one, in the order in which PEFT looks for them.
+# The current file and the older one, in the order in which PEFT looks for them.
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> dict[str, Any]:
-    """Write `adapter` as PEFT would, into an existing folder; returns nothing that would have to be kept beside it.
+    """Writes the adapter as PEFT would, into an existing folder. Returns nothing to be kept beside it.
 
-    Raises InputError for a method that is not kept so.
-    Tensors that came from a half-precision checkpoint are written as they were there, unless they have changed since.
+    Tensors from a half-precision checkpoint are written as they were there, unless they have changed since.
+
+    Raises:
+        InputError: The method is not kept in this format.
     """
     from safetensors.numpy import save_file
 
@@ -46,7 +48,7 @@ def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> di
     config = {
         "base_model_name_or_path": base_name,
         "exclude_modules": None,
-        # PEFT goes by the layer, and warns where this says otherwise.
+        # PEFT looks at the layer instead, and warns of a difference.
         "fan_in_fan_out": facts(info.model_type).transposed,
         "inference_mode": True,
         "modules_to_save": _saved(adapter, task) or None,
@@ -69,7 +71,10 @@ def _as_stored(adapter: Adapter, name: str, tensor: np.ndarray) -> np.ndarray:
 
 
 def _saved(adapter: Adapter, task: str | None) -> list[str]:
-    """modules_to_save that mean the head's layers: a whole module where PEFT saves it for this task anyway (PEFT would
-    wrap a layer in it twice), else each layer by its path."""
+    """Returns modules_to_save that name the head's layers.
+
+    If PEFT saves a whole module for this task anyway, that module is named, as PEFT would wrap a layer in it twice.
+    Otherwise each layer is named by its path.
+    """
     whole = {module: module.partition(".")[0] for module in adapter.head}
     return sorted({top if is_saved(top, TASK_HEADS[task]) else module for module, top in whole.items()})

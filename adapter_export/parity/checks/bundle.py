@@ -10,15 +10,15 @@ import numpy as np
 
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.files import sha256
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import Case
 from adapter_export.parity.checks.generation import GreedyCase
-from adapter_export.parity.criteria.judge import LIMITS, MAX_RETRY_CEILINGS, Verdict, worst
+from adapter_export.parity.criteria.judge import MAX_RETRY_CEILINGS, THRESHOLDS, Verdict, worst
 from adapter_export.parity.criteria.quantized import ERROR
 from adapter_export.parity.report import Check, Result
 from adapter_export.reading.files import present
+from adapter_export.reading.hashes import sha256
 
 # Largest difference, in units of rms, between a row in a batch and the same row alone, at any precision. A row that
 # depends on other rows differs by more.
@@ -116,7 +116,7 @@ def check_rows(
     # The scales of activations in 8 bits are computed over the whole batch, so there the mean error is compared, with
     # the limit for the cost of 8 bits. Otherwise the limit allows for sensitive inputs, whose rounding error alone may
     # exceed a ceiling. The influence of another row is larger.
-    limit = min(MAX_RETRY_CEILINGS * LIMITS[manifest.dtype].ceiling, _MAX_ROW_ERROR)
+    limit = min(MAX_RETRY_CEILINGS * THRESHOLDS[manifest.dtype].ceiling, _MAX_ROW_ERROR)
     if manifest.quantize.used:
         limit = ERROR
     mask = inputs.get("attention_mask")

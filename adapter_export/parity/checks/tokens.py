@@ -8,11 +8,11 @@ from typing import Any
 
 from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bundle.manifest import Manifest
-from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.reading.files import present
+from adapter_export.reading.json_files import read_json
 from adapter_export.runtime.generation.chat import render_chat
 from adapter_export.runtime.generation.prepare import generates
 from adapter_export.runtime.generation.texts import PromptTexts

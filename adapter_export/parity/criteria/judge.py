@@ -33,7 +33,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Thresholds:
     """Thresholds of one dtype. `docs/parity.md` describes their calibration.
 
     A case passes only if e(O) <= slack * e(T) + floor, e(O) <= ceiling, effect / e(O) >= effect, and cosine >= cosine.
@@ -46,10 +46,10 @@ class Limits:
     slack: float = 3.0
 
 
-LIMITS: Mapping[str, Limits] = {
-    "float32": Limits(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9999),
-    "float16": Limits(floor=6e-3, ceiling=2e-2, effect=10, cosine=0.99),
-    "bfloat16": Limits(floor=4.8e-2, ceiling=1e-1, effect=10, cosine=0.99),
+THRESHOLDS: Mapping[str, Thresholds] = {
+    "float32": Thresholds(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9999),
+    "float16": Thresholds(floor=6e-3, ceiling=2e-2, effect=10, cosine=0.99),
+    "bfloat16": Thresholds(floor=4.8e-2, ceiling=1e-1, effect=10, cosine=0.99),
 }
 
 
@@ -83,7 +83,7 @@ class Judgement:
     tokens: Tokens | None = None
 
 
-def judge(measurements: Sequence[Measurement], limits: Limits) -> list[Judgement]:
+def judge(measurements: Sequence[Measurement], limits: Thresholds) -> list[Judgement]:
     """Judges the cases of one output of one adapter by points 1 to 4.
 
     Args:
@@ -98,7 +98,7 @@ def judge(measurements: Sequence[Measurement], limits: Limits) -> list[Judgement
     return [_judge(item, rms_on, rms_off, limits) for item in measurements]
 
 
-def may_be_sensitive(measurements: Sequence[Measurement], limits: Limits, *, failed: bool) -> list[bool]:
+def may_be_sensitive(measurements: Sequence[Measurement], limits: Thresholds, *, failed: bool) -> list[bool]:
     """Selects the cases that did not pass although the error of O is small. Sensitive inputs may be the reason.
 
     Args:
@@ -118,7 +118,7 @@ def may_be_sensitive(measurements: Sequence[Measurement], limits: Limits, *, fai
     return [judgement.verdict in verdicts and is_small(judgement) for judgement in judge(measurements, limits)]
 
 
-def _judge(item: Measurement, rms_on: float, rms_off: float, limits: Limits) -> Judgement:
+def _judge(item: Measurement, rms_on: float, rms_off: float, limits: Thresholds) -> Judgement:
     fails, doubts = list(item.fails), list(item.doubts)
     error = target_error = off_error = effect = None
     if item.on is not None:
@@ -135,7 +135,7 @@ def _judge(item: Measurement, rms_on: float, rms_off: float, limits: Limits) -> 
 
 
 def _check_errors(
-    prefix: str, pair: ErrorPair, rms_reference: float, limits: Limits, fails: list[str], doubts: list[str]
+    prefix: str, pair: ErrorPair, rms_reference: float, limits: Thresholds, fails: list[str], doubts: list[str]
 ) -> tuple[Error, Error]:
     """Checks point 2: O is as close to float64 as PyTorch is at this dtype.
 
@@ -164,7 +164,7 @@ def _check_errors(
 
 
 def _check_effect(
-    effect: float, error: float, cosine: float | None, limits: Limits, fails: list[str], doubts: list[str]
+    effect: float, error: float, cosine: float | None, limits: Thresholds, fails: list[str], doubts: list[str]
 ) -> None:
     """Checks points 3 and 4: the adapter has a measurable effect, and O has the same effect as R."""
     if effect == 0 or effect < limits.effect * error:

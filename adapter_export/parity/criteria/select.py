@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from adapter_export.bundle.manifest import Manifest
-from adapter_export.parity.criteria.judge import LIMITS, Judgement, judge, may_be_sensitive
+from adapter_export.parity.criteria.judge import THRESHOLDS, Judgement, judge, may_be_sensitive
 from adapter_export.parity.criteria.measure import Measurement
 from adapter_export.parity.criteria.quantized import judge_quantized, may_fail_by_chance
 
@@ -36,7 +36,7 @@ def criteria_for(manifest: Manifest) -> Criteria:
     """Returns the criteria for the precision of the bundle's graph."""
     if manifest.quantize.used:
         return Criteria(judge_quantized, may_fail_by_chance, lambda measurements: [False for _ in measurements])
-    limits = LIMITS[manifest.dtype]
+    limits = THRESHOLDS[manifest.dtype]
     return Criteria(
         partial(judge, limits=limits),
         partial(may_be_sensitive, limits=limits, failed=True),

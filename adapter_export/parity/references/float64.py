@@ -8,7 +8,7 @@ import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.parity.recording.subject import Subject
-from adapter_export.parity.references.pytorch import Outputs, Reference, few_threads
+from adapter_export.parity.references.pytorch import ModelOutputs, Reference, few_threads
 from adapter_export.parity.references.witness import run_witness
 
 Arrays = Mapping[str, np.ndarray]
@@ -45,19 +45,19 @@ class Float64Case:
         self._models, self._inputs = models, inputs
         self._own = models.own.case(inputs)
 
-    def on(self, name: str) -> Outputs:
+    def on(self, name: str) -> ModelOutputs:
         """Returns the outputs with the adapter of that name."""
         if (subject := self._models.subjects.get(name)) is None:
             return self._own.on(self._models.adapters[name])
         return self._run(subject, name, on=True)
 
-    def off(self, name: str | None = None) -> Outputs:
+    def off(self, name: str | None = None) -> ModelOutputs:
         """Returns the outputs without any adapter, but with the task head of the adapter of that name, if given."""
         if name is None or (subject := self._models.subjects.get(name)) is None:
             return self._own.off(None if name is None else self._models.adapters[name])
         return self._run(subject, str(name), on=False)
 
-    def _run(self, subject: Subject, name: str, *, on: bool) -> Outputs:
+    def _run(self, subject: Subject, name: str, *, on: bool) -> ModelOutputs:
         with few_threads(self._models.own.parameters, self._inputs):
             outputs = run_witness(subject, self._inputs, on=on)
         # The library may return further outputs, which the task does not have.

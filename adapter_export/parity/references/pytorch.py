@@ -16,7 +16,7 @@ from adapter_export.injection import inject, load_head, read_head
 from adapter_export.parity.recording.precision import everything_in_float64, rounded_otherwise
 from adapter_export.parity.recording.subject import named_tensors
 
-Outputs = dict[str, np.ndarray]
+ModelOutputs = dict[str, np.ndarray]
 
 # A forward pass with fewer multiply-adds than this runs in a single thread. On a busy machine two threads that wait for
 # each other took 170 s for what one thread does in 13 s (MiniLM, the short cases of five adapters).
@@ -79,7 +79,7 @@ class CaseReference:
         self._inputs = {n: tensor.to(dtype) if tensor.is_floating_point() else tensor for n, tensor in tensors.items()}
         self._body: Any = None
 
-    def on(self, adapter: Adapter) -> Outputs:
+    def on(self, adapter: Adapter) -> ModelOutputs:
         """Returns the outputs, by name, with the adapter: its blocks unmerged, and its task head if it has one."""
         with self.injected(adapter):
             return self.run()
@@ -94,7 +94,7 @@ class CaseReference:
         finally:
             injection.remove()
 
-    def off(self, adapter: Adapter | None = None) -> Outputs:
+    def off(self, adapter: Adapter | None = None) -> ModelOutputs:
         """Returns the outputs, by name, without any adapter, but with the task head of `adapter` if it has one."""
         self._load_head(adapter)
         # The body's outputs cannot be kept if the head begins inside the base model, or if the model class is its own
@@ -125,7 +125,7 @@ class CaseReference:
         finally:
             del body.forward
 
-    def run(self) -> Outputs:
+    def run(self) -> ModelOutputs:
         """Returns the outputs, by name, of the model in its current state.
 
         Raises:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from adapter_export.bundle.manifest import AdapterInfo, Manifest
-from adapter_export.checkpoints.files import field
 from adapter_export.errors import InputError
 from adapter_export.parity.cases import Case
 from adapter_export.parity.recording.recorder import EXACT, FORMAT, FORMAT_VERSION, ROUNDED
 from adapter_export.parity.references.npy_file import NotArray, parse_npy
 from adapter_export.reading.archives import BadArchive, read_archive
+from adapter_export.reading.fields import field
 from adapter_export.reading.files import open_file
 from adapter_export.reading.json_text import NotJson, parse
 from adapter_export.reading.links import folder_of

@@ -9,8 +9,8 @@ import numpy as np
 
 from adapter_export.bundle.graphs import NUM_LABELS
 from adapter_export.bundle.manifest import Manifest, TensorInfo
-from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
+from adapter_export.reading.json_files import optional_json
 from adapter_export.runtime.inputs import check_inputs, shared_end
 
 _BATCH, _SEQUENCE = "batch", "sequence"

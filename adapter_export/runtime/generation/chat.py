@@ -8,9 +8,9 @@ from typing import Any
 
 from adapter_export.bounded.child import Exceeded, Failed
 from adapter_export.bounded.programs import render
-from adapter_export.checkpoints.files import optional_json
 from adapter_export.errors import InputError
 from adapter_export.reading.files import present, read_text
+from adapter_export.reading.json_files import optional_json
 
 _MAX_TEMPLATE_BYTES = 16 << 20
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import optional_json, read_json
 from adapter_export.reading.files import present
+from adapter_export.reading.json_files import optional_json, read_json
 from adapter_export.runtime.generation.rules import Rules, read_rules, token_ids
 from adapter_export.runtime.generation.unread import unread, unread_of_draws
 

@@ -83,7 +83,7 @@ def test_a_file_that_is_no_json(folder: Path, qwen: ModelInfo, refused: Refused)
 
 def test_other_modules_are_other_places(folder: Path, qwen: ModelInfo) -> None:
     def sites() -> set[Site]:
-        return set(load_adapter(folder, qwen).blocks)
+        return set(load_adapter(folder, qwen).sites)
 
     # As the library's own interface says: one sum, on the layer's output.
     assert {site.module for site in sites()} == {"layers.0", "layers.1"}
@@ -96,10 +96,10 @@ def test_other_modules_are_other_places(folder: Path, qwen: ModelInfo) -> None:
 
 
 def test_the_base_model_may_be_elsewhere_than_the_prefix_says(folder: Path, qwen: ModelInfo) -> None:
-    expected = set(load_adapter(folder, qwen).blocks)
+    expected = set(load_adapter(folder, qwen).sites)
     for base_model, layers in (("model", "layers"), ("self", "model.layers"), (None, "model.layers")):
         edit(folder, base_model=base_model, model_layers=layers)
-        assert {site.module for site in load_adapter(folder, qwen).blocks} <= {
+        assert {site.module for site in load_adapter(folder, qwen).sites} <= {
             *(site.module for site in expected),
             "layers.0.mlp.down_proj",
             "layers.1.mlp.down_proj",

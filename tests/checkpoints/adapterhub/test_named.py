@@ -41,8 +41,8 @@ def test_an_adapter_with_a_name_for_its_settings(info: ModelInfo, good: Good) ->
     folder = good("adapterhub")
     expected = load_adapter(folder, info)
     found = load_adapter(rename(folder, "houlsby"), info)
-    assert {site: block.operator for site, block in found.blocks.items()} == {
-        site: block.operator for site, block in expected.blocks.items()
+    assert {site: site_adapter.operator for site, site_adapter in found.sites.items()} == {
+        site: site_adapter.operator for site, site_adapter in expected.sites.items()
     }
     assert describe_adapter(folder)["method"] == "bottleneck"
     assert describe_adapter(folder)["settings"]["non_linearity"] == "swish"
@@ -50,7 +50,9 @@ def test_an_adapter_with_a_name_for_its_settings(info: ModelInfo, good: Good) ->
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "version"}))
     rename(folder, "houlsby[non_linearity='gelu']")
-    assert {block.operator.slug for block in load_adapter(folder, info).blocks.values()} == {"bottleneck_gelu"}
+    assert {site_adapter.operator.slug for site_adapter in load_adapter(folder, info).sites.values()} == {
+        "bottleneck_gelu"
+    }
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_names_of_activations(versioned: bool, name: str, expected: str, info: M
     if not versioned:
         edit_config(folder, lambda config: config.pop("version"))
     adapter = load_adapter(folder, info)
-    assert {block.operator for block in adapter.blocks.values()} == {BottleneckOperator(expected)}
+    assert {site_adapter.operator for site_adapter in adapter.sites.values()} == {BottleneckOperator(expected)}
 
 
 def test_names_of_tensors_before_they_were_shortened(info: ModelInfo, good: Good) -> None:
@@ -65,16 +65,16 @@ def test_names_of_tensors_before_they_were_shortened(info: ModelInfo, good: Good
     assert not set(old) & set(tensors)
     save_file(old, folder / "adapter.safetensors")
     found = load_adapter(folder, info)
-    for site, block in expected.blocks.items():
-        for name, tensor in block.tensors.items():
-            np.testing.assert_array_equal(found.blocks[site].tensors[name], tensor)
+    for site, site_adapter in expected.sites.items():
+        for name, tensor in site_adapter.tensors.items():
+            np.testing.assert_array_equal(found.sites[site].tensors[name], tensor)
 
 
 def test_settings_that_are_absent_have_their_defaults(info: ModelInfo, good: Good) -> None:
     folder = good("adapterhub")
     needed = ("mh_adapter", "output_adapter", "non_linearity")
     edit_config(folder, lambda config: config.update(config={name: config["config"][name] for name in needed}))
-    assert len(load_adapter(folder, info).blocks) == 4
+    assert len(load_adapter(folder, info).sites) == 4
 
 
 @pytest.mark.parametrize(("scaling", "factor"), [(1.0, 1.0), (4, 4.0), (0.5, 0.5)])
@@ -85,12 +85,12 @@ def test_a_scaling_factor_is_folded_into_the_second_layer(
     before = load_adapter(folder, info)
     edit_config(folder, lambda config: config["config"].update(scaling=scaling))
     after = load_adapter(folder, info)
-    for site, block in before.blocks.items():
-        found = after.blocks[site].tensors
-        np.testing.assert_array_equal(found["down"], block.tensors["down"])
-        np.testing.assert_array_equal(found["down_bias"], block.tensors["down_bias"])
-        np.testing.assert_array_equal(found["up"], block.tensors["up"] * np.float32(factor))
-        np.testing.assert_array_equal(found["up_bias"], block.tensors["up_bias"] * np.float32(factor))
+    for site, site_adapter in before.sites.items():
+        found = after.sites[site].tensors
+        np.testing.assert_array_equal(found["down"], site_adapter.tensors["down"])
+        np.testing.assert_array_equal(found["down_bias"], site_adapter.tensors["down_bias"])
+        np.testing.assert_array_equal(found["up"], site_adapter.tensors["up"] * np.float32(factor))
+        np.testing.assert_array_equal(found["up_bias"], site_adapter.tensors["up_bias"] * np.float32(factor))
 
 
 def test_the_prefix_of_the_class_it_was_saved_from_does_not_matter(
@@ -104,8 +104,8 @@ def test_the_prefix_of_the_class_it_was_saved_from_does_not_matter(
         names = load_file(folder / "adapter.safetensors").keys()
         assert all(name.startswith(f"{nested.prefix}.") == nested.nested for name in names)
         (folder / "adapter_export.json").unlink()
-        assert set(load_adapter(folder, base).blocks) == set(adapter.blocks)
-        assert set(load_adapter(folder, nested).blocks) == set(adapter.blocks)
+        assert set(load_adapter(folder, base).sites) == set(adapter.sites)
+        assert set(load_adapter(folder, nested).sites) == set(adapter.sites)
 
 
 GOLDENS = Path(__file__).parents[2] / "goldens/adapterhub"
@@ -118,7 +118,7 @@ def ia3(tmp_path: Path) -> Path:
 
 
 def vectors(folder: Path, info: ModelInfo) -> dict[str, np.ndarray]:
-    return {site.module: block.tensors["l"] for site, block in load_adapter(folder, info).blocks.items()}
+    return {site.module: site_adapter.tensors["l"] for site, site_adapter in load_adapter(folder, info).sites.items()}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_the_factor_of_ia3(version: str | None, alpha: float, expected: float, i
 def test_ia3_stands_where_its_config_says(info: ModelInfo, ia3: Path) -> None:
     below = ("attention.self.key", "attention.self.value", "intermediate.dense")
     assert set(vectors(ia3, info)) == {f"encoder.layer.{number}.{name}" for number in (0, 1) for name in below}
-    assert {site.port for site in load_adapter(ia3, info).blocks} == {Port.OUTPUT}
+    assert {site.port for site in load_adapter(ia3, info).sites} == {Port.OUTPUT}
     tensors = load_file(ia3 / "adapter.safetensors")
     save_file({n: t for n, t in tensors.items() if ".layer.0." not in n}, ia3 / "adapter.safetensors")
     edit_config(ia3, lambda config: config["config"].update(leave_out=[0]))
@@ -211,7 +211,7 @@ def test_task_adapters_once_named_an_invertible_adapter_that_they_did_not_have(
     edit_config(folder, lambda config: config["config"].update({field: {"block_type": "nice"}}))
     assert f"field '{field}'" in refused(folder)
     edit_config(folder, lambda config: config.update(type="text_task"))
-    assert len(load_adapter(folder, info).blocks) == 4
+    assert len(load_adapter(folder, info).sites) == 4
     tensors = load_file(folder / "adapter.safetensors")
     save_file({**tensors, "bert.invertible_adapters.default.F.0.weight": np.ones(2)}, folder / "adapter.safetensors")
     assert "of an invertible adapter, which is not supported" in refused(folder)
@@ -242,12 +242,12 @@ def test_every_placement_of_ours_survives_saving(
     adapter = random_adapter(info, "bottleneck", placement=placement)
     folder = save_checkpoint(adapter, info)
     again = load_adapter(folder, info)
-    assert {site: block.operator for site, block in again.blocks.items()} == {
-        site: block.operator for site, block in adapter.blocks.items()
+    assert {site: site_adapter.operator for site, site_adapter in again.sites.items()} == {
+        site: site_adapter.operator for site, site_adapter in adapter.sites.items()
     }
-    for site, block in adapter.blocks.items():
-        for name, tensor in block.tensors.items():
-            np.testing.assert_array_equal(again.blocks[site].tensors[name], tensor)
+    for site, site_adapter in adapter.sites.items():
+        for name, tensor in site_adapter.tensors.items():
+            np.testing.assert_array_equal(again.sites[site].tensors[name], tensor)
     # The library places its own elsewhere in these, which is then recorded.
     sidecar = json.loads((folder / "adapter_export.json").read_text())
     assert sidecar.get("placement") == (placement if (model_type, placement) in OURS_ALONE else None)
@@ -269,17 +269,19 @@ def test_an_adapter_of_mixed_kinds_is_a_union(
     info = tiny_info("bert")
     houlsby = random_adapter(info, "bottleneck", activation="tanh")
     parallel = random_adapter(info, "bottleneck", placement="parallel", reduction_factor=4)
-    blocks = {site: block for site, block in houlsby.blocks.items() if ".attention." in site.module} | parallel.blocks
-    folder = save_checkpoint(Adapter("bottleneck", blocks), info)
+    sites = {
+        site: site_adapter for site, site_adapter in houlsby.sites.items() if ".attention." in site.module
+    } | parallel.sites
+    folder = save_checkpoint(Adapter("bottleneck", sites), info)
     config = json.loads((folder / "adapter_config.json").read_text())["config"]
     assert config["architecture"] == "union"
     first, second = config["configs"]
     assert (first["mh_adapter"], first["output_adapter"], first["non_linearity"]) == (True, False, "tanh")
     assert (second["mh_adapter"], second["output_adapter"], second["is_parallel"]) == (False, True, True)
     again = load_adapter(folder, info)
-    assert again.blocks.keys() == blocks.keys()
-    assert {site: block.operator for site, block in again.blocks.items()} == {
-        site: block.operator for site, block in blocks.items()
+    assert again.sites.keys() == sites.keys()
+    assert {site: site_adapter.operator for site, site_adapter in again.sites.items()} == {
+        site: site_adapter.operator for site, site_adapter in sites.items()
     }
 
 
@@ -288,6 +290,6 @@ def test_an_adapter_of_mixed_kinds_has_no_such_format(
 ) -> None:
     info = tiny_info("bert")
     first, second = (random_adapter(info, "bottleneck", activation=name) for name in ("relu", "tanh"))
-    half = dict(list(second.blocks.items())[:1])
+    half = dict(list(second.sites.items())[:1])
     with pytest.raises(InputError, match="one kind of bottleneck only"):
-        save_checkpoint(Adapter("bottleneck", {**first.blocks, **half}), info)
+        save_checkpoint(Adapter("bottleneck", {**first.sites, **half}), info)

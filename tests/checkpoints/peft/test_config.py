@@ -165,7 +165,7 @@ def test_a_checkpoint_of_the_base_class_has_no_prefix(
     features = tiny_base("bert")
     train(features, tmp_path, target_modules=r"encoder\..*(key|value)", feedforward_modules=[])
     assert_same(features, tmp_path, inputs_for("bert"))
-    assert {site.module for site in load_adapter(tmp_path, info).blocks} == {
+    assert {site.module for site in load_adapter(tmp_path, info).sites} == {
         f"encoder.layer.{i}.attention.self.{name}" for i in range(2) for name in ("key", "value")
     }
 
@@ -180,9 +180,9 @@ def test_names_that_peft_leaves_aside_and_mean_one_thing(how: str, saved: Path, 
     }[how]
     change(saved)
     found = load_adapter(saved, info)
-    assert found.blocks.keys() == expected.blocks.keys()
-    for site, block in expected.blocks.items():
-        np.testing.assert_array_equal(found.blocks[site].tensors["l"], block.tensors["l"])
+    assert found.sites.keys() == expected.sites.keys()
+    for site, site_adapter in expected.sites.items():
+        np.testing.assert_array_equal(found.sites[site].tensors["l"], site_adapter.tensors["l"])
     np.testing.assert_array_equal(found.head["classifier"].weight, expected.head["classifier"].weight)
 
 

@@ -74,8 +74,8 @@ def test_convolutions(rank: int, options: dict[str, Any], feedforward: list[str]
     assert_same(base, tmp_path, inputs)
     adapter = load_adapter(tmp_path, base.info)
     port, features = (Port.INPUT, 4) if feedforward else (Port.OUTPUT, 6)
-    assert adapter.blocks[Site("first", port)].operator == IA3Operator(rank)
-    assert adapter.blocks[Site("first", port)].tensors["l"].shape == (features, *(1,) * rank)
+    assert adapter.sites[Site("first", port)].operator == IA3Operator(rank)
+    assert adapter.sites[Site("first", port)].tensors["l"].shape == (features, *(1,) * rank)
 
     merged = copy.deepcopy(base.module).double()
     merge_into(merged, adapter)
@@ -155,11 +155,11 @@ def test_a_convolution_swaps_in_onnx_runtime(
 
 def test_training_places_nothing_on_a_convolution(tiny_base: TinyBase) -> None:
     from adapter_export.methods import registry
-    from adapter_export.training.train import _initial_blocks
+    from adapter_export.training.train import _initial_tensors
 
     method = registry.get("ia3")
     with pytest.raises(InputError, match=r"projection is a convolution, where no adapter is trained yet"):
-        _initial_blocks(tiny_base("vit"), method, method.Options(), r".*projection", 0)
+        _initial_tensors(tiny_base("vit"), method, method.Options(), r".*projection", 0)
 
 
 def test_the_description_knows_convolutions(tiny_base: TinyBase) -> None:

@@ -180,7 +180,7 @@ def test_features_have_no_place_for_a_head(
     (tmp_path / "adapter_export.json").write_text(json.dumps({"labels": ["no", "yes"]}))
     adapter = load_adapter(tmp_path, tiny_base("distilbert").info)
     assert (adapter.head, adapter.labels, adapter.num_labels) == ({}, None, None)
-    assert adapter.blocks
+    assert adapter.sites
     assert "its task head (classifier, pre_classifier) is left out" in caplog.text
 
 

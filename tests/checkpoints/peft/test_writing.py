@@ -17,7 +17,7 @@ from adapter_export.basemodel import BaseModel, describe
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import Block
+from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.sites import Port, Site
@@ -106,16 +106,19 @@ def test_values_that_changed_are_not_narrowed(base: BaseModel, tmp_path: Path) -
     train(base, tmp_path / "theirs", task_type="SEQ_CLS")
     edit_tensors(tmp_path / "theirs", lambda t: {name: tensor.astype(np.float16) for name, tensor in t.items()})
     adapter = load_adapter(tmp_path / "theirs", base.info)
-    site, block = next(iter(adapter.blocks.items()))
-    blocks = {**adapter.blocks, site: Block(block.operator, {"l": block.tensors["l"] * np.float32(1.0001)})}
+    site, site_adapter = next(iter(adapter.sites.items()))
+    sites = {
+        **adapter.sites,
+        site: SiteAdapter(site_adapter.operator, {"l": site_adapter.tensors["l"] * np.float32(1.0001)}),
+    }
     (tmp_path / "ours").mkdir()
-    save_adapter(tmp_path / "ours", replace(adapter, blocks=blocks), base.info, "base")
+    save_adapter(tmp_path / "ours", replace(adapter, sites=sites), base.info, "base")
     dtypes = {name: tensor.dtype for name, tensor in load_file(tmp_path / "ours" / WEIGHTS).items()}
     assert [name for name, dtype in dtypes.items() if dtype == np.float32] == [
         f"base_model.model.bert.{site.module}.ia3_l"
     ]
-    found = load_adapter(tmp_path / "ours", base.info).blocks[site].tensors["l"]
-    np.testing.assert_array_equal(found, blocks[site].tensors["l"])
+    found = load_adapter(tmp_path / "ours", base.info).sites[site].tensors["l"]
+    np.testing.assert_array_equal(found, sites[site].tensors["l"])
 
 
 @pytest.mark.parametrize("form", [r".*(key|value)", "all-linear", ["output.dense", "key"]])
@@ -127,11 +130,11 @@ def test_the_config_says_what_matters(form: Any, base: BaseModel, tmp_path: Path
         again(tmp_path / "theirs", base.info, tmp_path / "ours"),
     )
     config = json.loads((ours / CONFIG).read_text())
-    assert sorted(config["target_modules"]) == sorted(site.module for site in theirs.blocks)
-    assert sorted(config["feedforward_modules"]) == sorted(s.module for s in theirs.blocks if s.port is Port.INPUT)
+    assert sorted(config["target_modules"]) == sorted(site.module for site in theirs.sites)
+    assert sorted(config["feedforward_modules"]) == sorted(s.module for s in theirs.sites if s.port is Port.INPUT)
     assert (config["task_type"], config["modules_to_save"]) == ("SEQ_CLS", ["classifier"])
     assert config["base_model_name_or_path"] == "base"
-    assert load_adapter(ours, base.info).blocks.keys() == theirs.blocks.keys()
+    assert load_adapter(ours, base.info).sites.keys() == theirs.sites.keys()
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +174,14 @@ def nested() -> BaseModel:
 )
 def test_names_that_end_like_others(ports: dict[str, Port], nested: BaseModel, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    blocks = {
-        Site(module, port): Block(IA3Operator(), {"l": rng.normal(1, 0.3, 4).astype(np.float32)})
+    sites = {
+        Site(module, port): SiteAdapter(IA3Operator(), {"l": rng.normal(1, 0.3, 4).astype(np.float32)})
         for module, port in ports.items()
     }
-    save_adapter(tmp_path, Adapter("ia3", blocks), nested.info, "base")
+    save_adapter(tmp_path, Adapter("ia3", sites), nested.info, "base")
     inputs = {"x": rng.standard_normal((2, 3, 4)).astype(np.float32)}
     np.testing.assert_allclose(by_peft(nested, tmp_path, inputs), by_ours(nested, tmp_path, inputs), rtol=1e-12)
-    assert load_adapter(tmp_path, nested.info).blocks.keys() == blocks.keys()
+    assert load_adapter(tmp_path, nested.info).sites.keys() == sites.keys()
 
 
 def test_another_method_is_refused(base: BaseModel, random_adapter: Callable[..., Adapter], tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_the_first_site_that_differs_is_named(
     swappable_bundle: Exported, own: Reference, witnesses: Witnesses, inputs: Inputs
 ) -> None:
     adapter = reading(swappable_bundle, own)
-    site = next(site for site in adapter.blocks if site.module == "encoder.layer.1.attention.self.value")
-    adapter.blocks[site].tensors["l"][3] *= 1 + 1e-6
+    site = next(site for site in adapter.sites if site.module == "encoder.layer.1.attention.self.value")
+    adapter.sites[site].tensors["l"][3] *= 1 + 1e-6
     found = check_agreement(own, {"a": adapter}, witnesses, inputs)
     assert found.verdict is Verdict.FAIL
     assert found.detail.endswith("the first difference is at module 'encoder.layer.1.attention.self.value'")

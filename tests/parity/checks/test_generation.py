@@ -11,7 +11,7 @@ import pytest
 from adapter_export.parity import pytorch_models as module
 from adapter_export.parity.cases import Case
 from adapter_export.parity.checks.generation import GreedyCase, compare_tokens
-from adapter_export.parity.criteria.judge import LIMITS, Verdict, judge
+from adapter_export.parity.criteria.judge import THRESHOLDS, Verdict, judge
 from adapter_export.parity.criteria.measure import Error, ErrorPair, Measurement, OutputArrays, Tokens
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
@@ -60,7 +60,7 @@ def test_tokens_on_paper() -> None:
 )
 def test_the_verdict_on_tokens(tokens: Tokens, verdict: Verdict, reason: str | None) -> None:
     pair = ErrorPair(Error(0, 0, 0), Error(0, 0, 0), squares=1, count=1)
-    (judgement,) = judge([Measurement(on=pair, tokens=tokens)], LIMITS["float32"])
+    (judgement,) = judge([Measurement(on=pair, tokens=tokens)], THRESHOLDS["float32"])
     assert (judgement.verdict, judgement.tokens) == (verdict, tokens)
     assert judgement.reasons == (() if reason is None else (reason,))
 

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from adapter_export.parity.criteria.judge import LIMITS, Judgement, Limits, Verdict, judge, worst
+from adapter_export.parity.criteria.judge import THRESHOLDS, Judgement, Thresholds, Verdict, judge, worst
 from adapter_export.parity.criteria.measure import Error, ErrorPair, Measurement
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
-LIMIT = Limits(floor=0.001, ceiling=0.1, effect=100, cosine=0.9)
+LIMIT = Thresholds(floor=0.001, ceiling=0.1, effect=100, cosine=0.9)
 
 
 def pair(actual: float, target: float, rms: float = 1) -> ErrorPair:
     return ErrorPair(Error(actual, actual, actual), Error(target, target, target), squares=10 * rms**2, count=10)
 
 
-def only(item: Measurement, limits: Limits = LIMIT) -> Judgement:
+def only(item: Measurement, limits: Thresholds = LIMIT) -> Judgement:
     (judgement,) = judge([item], limits)
     return judgement
 
@@ -108,7 +108,7 @@ def test_worst() -> None:
 
 
 def test_limits_are_ordered_by_precision() -> None:
-    full, half, brain = (LIMITS[name] for name in ("float32", "float16", "bfloat16"))
+    full, half, brain = (THRESHOLDS[name] for name in ("float32", "float16", "bfloat16"))
     assert full.floor < half.floor < brain.floor
     assert full.ceiling < half.ceiling < brain.ceiling
-    assert all(limits.floor < limits.ceiling for limits in LIMITS.values())
+    assert all(limits.floor < limits.ceiling for limits in THRESHOLDS.values())

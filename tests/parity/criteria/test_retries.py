@@ -8,12 +8,12 @@ from functools import partial
 import pytest
 
 from adapter_export.parity.cases import Case
-from adapter_export.parity.criteria.judge import Limits, Verdict, judge, may_be_sensitive
+from adapter_export.parity.criteria.judge import Thresholds, Verdict, judge, may_be_sensitive
 from adapter_export.parity.criteria.measure import Error, ErrorPair, Measurement
 from adapter_export.parity.criteria.retries import DRAWS, ROUNDINGS, Measured, retry_sensitive_cases
 from adapter_export.parity.criteria.select import Criteria
 
-LIMIT = Limits(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9)
+LIMIT = Thresholds(floor=1e-5, ceiling=1e-4, effect=100, cosine=0.9)
 CRITERIA = Criteria(
     partial(judge, limits=LIMIT),
     partial(may_be_sensitive, limits=LIMIT, failed=True),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from adapter_export.bundle.add import add_adapter
-from adapter_export.bundle.manifest import MANIFEST
 from adapter_export.errors import AdapterExportError, InputError
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.runtime.adapters.watching import BundleWatch
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported

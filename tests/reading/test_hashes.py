@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from adapter_export.checkpoints.files import sha256
+from adapter_export.reading.hashes import sha256
 
 
 def test_digest_of_a_file_larger_than_a_chunk(tmp_path: Path) -> None:

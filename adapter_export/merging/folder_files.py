@@ -1,4 +1,4 @@
-"""Which files of a model folder come along into a copy of it."""
+"""Chooses which files of a model folder are copied into the merged model's folder."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ from adapter_export.checkpoints.weights import ADAPTER_FILES, adapter_beside
 from adapter_export.outputs.ownership import MANIFEST, SIDECAR
 from adapter_export.reading.links import leads_out
 
-# Other forms of the weights and what training left beside them: in the copy they would be the weights before the merge.
+# Other forms of the weights, and files that training left. In the copy they would hold the weights before the merge.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".safetensors.index.json",
             ".bin.index.json")  # fmt: skip
-# Forms of the whole model for other frameworks, in subfolders as well. Those may hold .bin and .safetensors files that
-# belong to the model (sentence-transformers keeps its dense layers so).
+# Forms of the whole model for other frameworks, which may lie in subfolders. Subfolders may also hold .bin and
+# .safetensors files that belong to the model (sentence-transformers keeps its dense layers in such files).
 _EXPORTS = (".onnx", ".onnx_data", ".onnx.data", ".gguf", ".ggml", ".h5", ".msgpack", ".ot", ".tflite")
 _EXPORT_FOLDERS = ("onnx", "openvino", "coreml", "flax_model", "tf_model")
-# A folder with one of these is an output of this tool that happens to lie inside the model's.
+# A folder with one of these files is an output of this tool that lies inside the model's folder.
 _OUTPUTS = (SIDECAR, MANIFEST)
 
 
 def companions(folder: Path, replaced: frozenset[str]) -> tuple[list[str], list[str]]:
-    """What comes along as it is, and what is left out, as paths below the folder; hidden files are neither.
+    """Lists which files are copied as they are, and which are left out.
 
-    Left out: other forms of the weights, an adapter that lies beside them, links that lead out of the folder, anything
-    but regular files. replaced: files at the top that the copy gets anew.
+    Left out are other forms of the weights, an adapter in the model's folder, links that lead out of the folder, and
+    anything but regular files. Hidden files are in neither list.
+
+    Args:
+        folder: The model's folder.
+        replaced: Names of files at the top of the folder that the copy gets in a new version.
+
+    Returns:
+        The files to copy and the files left out, as paths relative to the folder.
     """
     kept: list[str] = []
     left: list[str] = []
@@ -46,7 +53,7 @@ def _walk(folder: Path, top: bool = True) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if not entry.is_dir(follow_symlinks=False):
-            # A link to a folder is given as what it is: no regular file.
+            # This includes links to folders, which are no regular files.
             yield path
         elif not (top and entry.name in _EXPORT_FOLDERS) and not any((path / name).exists() for name in _OUTPUTS):
             yield from _walk(path, top=False)

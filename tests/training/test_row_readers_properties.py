@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter_export.errors import InputError
-from adapter_export.training.readers import read_rows
+from adapter_export.training.row_readers import read_rows
 from tests.fuzz import mutators
 from tests.strategies import damaged, file_of, json_values, texts
 

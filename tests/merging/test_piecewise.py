@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from adapter_export.errors import CannotMerge
-from adapter_export.merging import fold
-from adapter_export.merging.fold import Change, Fold, Layer, changes_bias, separable
-from adapter_export.methods.contract import IN, OUT, Block, TensorSpec
+from adapter_export.merging import piecewise
+from adapter_export.merging.piecewise import MergeRule, StoredLayer, TensorChange, changes_bias, separable
+from adapter_export.methods.contract import IN, OUT, SiteAdapter, TensorSpec
 from adapter_export.sites import Port
 
 Merged = tuple[np.ndarray, np.ndarray | None]
@@ -59,8 +59,8 @@ def added(weight: np.ndarray, bias: np.ndarray | None, tensors: Mapping[str, np.
     return weight, bias + tensors["b"]
 
 
-def of(rule: Any, port: Port, a: Any, b: Any) -> Fold:
-    return Fold(port, Block(Rule(rule), {"a": np.array(a, np.float64), "b": np.array(b, np.float64)}))  # type: ignore[arg-type]
+def of(rule: Any, port: Port, a: Any, b: Any) -> MergeRule:
+    return MergeRule(port, SiteAdapter(Rule(rule), {"a": np.array(a, np.float64), "b": np.array(b, np.float64)}))  # type: ignore[arg-type]
 
 
 WEIGHT = np.arange(1.0, 7.0, dtype=np.float32).reshape(2, 3)
@@ -77,11 +77,11 @@ WEIGHT = np.arange(1.0, 7.0, dtype=np.float32).reshape(2, 3)
     ],
 )
 def test_pieces_give_what_the_whole_gives(
-    piece: int, transposed: bool, made: Fold, expected: Any, monkeypatch: pytest.MonkeyPatch
+    piece: int, transposed: bool, made: MergeRule, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fold, "_PIECE", piece)
+    monkeypatch.setattr(piecewise, "_PIECE", piece)
     stored = WEIGHT.T if transposed else WEIGHT
-    change = Change("w", "F32", Layer(stored.shape, transposed), (made,))
+    change = TensorChange("w", "F32", StoredLayer(stored.shape, transposed), (made,))
     result = np.zeros_like(stored)
     for rows, columns in change.pieces():
         result[rows, columns] = change.apply(stored[rows, columns], rows, columns)
@@ -92,12 +92,12 @@ def test_a_rule_that_needs_the_whole_matrix_gets_it() -> None:
     assert separable(Rule(both), Port.BRANCH)  # type: ignore[arg-type]
     assert separable(Rule(outputs_twice), Port.OUTPUT)  # type: ignore[arg-type]
     assert not separable(Rule(normed), Port.BRANCH)  # type: ignore[arg-type]
-    change = Change("w", "F32", Layer((4, 5)), (of(normed, Port.BRANCH, [1] * 5, [1] * 4),))
+    change = TensorChange("w", "F32", StoredLayer((4, 5)), (of(normed, Port.BRANCH, [1] * 5, [1] * 4),))
     assert list(change.pieces()) == [(slice(0, 4), slice(0, 5))]
 
 
 def test_a_changed_bias_is_found_wherever_it_changes() -> None:
-    layer = Layer((2, 3))
+    layer = StoredLayer((2, 3))
     assert changes_bias(of(added, Port.BRANCH, [1, 1, 1], [0, 5]), layer, present=True)
     assert not changes_bias(of(normed, Port.BRANCH, [1, 1, 1], [1, 1]), layer, present=True)
     assert not changes_bias(of(added, Port.BRANCH, [1, 1, 1], [0, 0]), layer, present=False)
@@ -107,7 +107,7 @@ def test_a_changed_bias_is_found_wherever_it_changes() -> None:
 
 def test_a_bias_that_depends_on_the_weight_is_refused() -> None:
     with pytest.raises(CannotMerge, match=r"the new bias depends on the layer's weight.*`onnx --mode merged` has"):
-        changes_bias(of(shifted, Port.BRANCH, [1, 1, 1], [1, 1]), Layer((2, 3)), present=True)
+        changes_bias(of(shifted, Port.BRANCH, [1, 1, 1], [1, 1]), StoredLayer((2, 3)), present=True)
 
 
 @pytest.mark.parametrize(

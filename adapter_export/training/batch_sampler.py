@@ -1,4 +1,4 @@
-"""The order in which training sees its examples: the same for any number of processes, and for a resumed run."""
+"""The order of the training examples: the same for any number of processes, and for a resumed run."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import numpy as np
 
 from adapter_export.errors import InputError
 
-# Batches sorted by length together: enough that a batch holds texts of like length and little padding, and few
-# enough that its texts are still a random choice.
+# How many batches are sorted by length together. With this many, the texts of a batch have similar lengths and little
+# padding, and the choice of texts for a batch is still random.
 POOL_BATCHES = 16
 
 
-class BatchOrder:
-    """A batch sampler: the examples of each micro-batch that one of several processes works on.
+class EpochBatchSampler:
+    """A batch sampler: gives the examples of each micro-batch that one of several processes works on.
 
     An epoch of n examples is ceil(n / batch_size) updates of equal size (to one example), shuffled by (seed, epoch).
-    Each update is cut into `parts` micro-batches, and each of those into one share a process. Nothing is repeated or
-    dropped, so the union over processes and parts, that is the gradient, is the same however an update is divided.
+    Each update is cut into `parts` micro-batches, and each micro-batch into one share for each process. No example is
+    repeated or dropped. So the union over processes and parts, and with it the gradient, is the same however an update
+    is divided.
     """
 
     def __init__(
@@ -31,7 +32,19 @@ class BatchOrder:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        """lengths: of each example, in tokens. Raises InputError when an update has too few examples to divide."""
+        """Makes the batch sampler of one process.
+
+        Args:
+            lengths: Number of tokens of each example.
+            batch_size: Examples of an update, over all processes and parts together.
+            seed: Seed of the shuffling.
+            parts: Number of micro-batches of an update.
+            rank: Number of this process, from 0.
+            processes: Number of processes.
+
+        Raises:
+            InputError: An update has too few examples to divide.
+        """
         self.lengths = np.asarray(lengths)
         self.updates = -(-len(self.lengths) // batch_size)
         self.edges = [len(self.lengths) * i // self.updates for i in range(self.updates + 1)]
@@ -45,7 +58,7 @@ class BatchOrder:
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration runs through."""
+        """Sets the epoch that the next iteration goes through."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -54,7 +67,7 @@ class BatchOrder:
     def __iter__(self) -> Iterator[list[int]]:
         for update in self._updates():
             for part in np.array_split(update, self.parts):
-                # Interleaved: every process gets long and short texts, and none waits for another.
+                # Interleaved, so that each process gets long and short texts and no process waits for another.
                 yield part[self.rank :: self.processes].tolist()
 
     def _updates(self) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""A base model as its folder describes it: config and tensor names, nothing loaded."""
+"""A base model as its folder describes it, by its config and the names of its tensors. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -14,40 +14,46 @@ from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.labels import class_names, has_own_head
 from adapter_export.errors import InputError
 from adapter_export.merging.task_classes import TaskClass, task_class
-from adapter_export.merging.weights import Weights
+from adapter_export.merging.weights import WeightHeaders
 from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
 from adapter_export.sites import strip_prefix
 
-# Matrices with a row for each token, position or bucket, by the last part of their module's name.
+# Last parts of the names of embeddings, which are matrices with a row for each token, position or bucket.
 _TABLES = re.compile(r"embed_.*|.*_?embed|.*embeddings?|wte|wpe|shared|relative_attention_bias|embed_in")
-# The router of a mixture of experts: a matrix, but no linear layer to transformers.
+# The router of a mixture of experts, which is a matrix, but no linear layer in transformers.
 _ROUTERS = re.compile(r"(.*\.)?(block_sparse_moe|mlp)\.(gate|router)")
 _HIDDEN_SIZES = ("hidden_size", "n_embd", "d_model", "dim")
 _CONVOLUTION_RANKS = (4, 5)
-# What task classes without a prefix add to the base model (T5's language model, CLIP's classifier).
+# Tensors that task classes without a prefix add to the base model (T5's language model, CLIP's classifier).
 _OUTSIDE = ("lm_head.", "classifier.", "score.")
-# In the paths of the single experts of a mixture.
+# Part of the paths of the single experts of a mixture.
 EXPERT = ".experts."
 
 
 @dataclass(frozen=True)
-class Layout:
+class ModelFolder:
     """What must be known of a model folder to change its weights.
 
-    prefix: what the names on disk have before the base model's paths, with its dot; empty for a model saved from a base
-    class. modules: full module name on disk by canonical path in the base model.
+    Attributes:
+        folder: The folder.
+        config: Content of config.json.
+        weights: Headers of the weight files.
+        model_type: The config's `model_type`.
+        prefix: The part of names on disk before the base model's paths, with its dot. Empty for a model that was saved
+            from a base class.
+        modules: Full module name on disk, by canonical path in the base model.
     """
 
     folder: Path
     config: Mapping[str, Any]
-    weights: Weights
+    weights: WeightHeaders
     model_type: str
     prefix: str
     modules: Mapping[str, str]
 
     @property
     def transposed(self) -> bool:
-        """Whether linear layers are kept as (in, out)."""
+        """Whether linear layers are stored as (in, out)."""
         return facts(self.model_type).transposed
 
     @property
@@ -57,12 +63,12 @@ class Layout:
 
     @property
     def outside(self) -> list[str]:
-        """Names of the tensors that belong to a task class, not to the base model."""
+        """Names of the tensors that belong to a task class and not to the base model."""
         return [name for name in self.weights.where if _outside(name, self.prefix)]
 
     @property
     def hidden_size(self) -> int:
-        """0 where the config names none: of models whose stages differ in it."""
+        """The hidden size; 0 where the config names none, as for models whose stages have different sizes."""
         for config in (self.config, self.config.get("text_config")):
             for name in _HIDDEN_SIZES:
                 if isinstance(config, Mapping) and type(config.get(name)) is int:
@@ -70,13 +76,16 @@ class Layout:
         return 0
 
     def task_class(self, task: str | None) -> TaskClass | None:
-        """The class with the head of `task`, or None where it is not known."""
+        """Returns the class with the head of `task`; None if it is not known."""
         return task_class(self.model_type, task, self.config) if task is not None and tasks.is_labelled(task) else None
 
     def info(self, task: str | None, experts: bool = True) -> ModelInfo:
-        """The model as `task` loads it, in the terms in which adapters are placed.
+        """Describes the model as `task` loads it, for placing adapters in it.
 
-        experts: with the single experts of a mixture, which are modules on disk and in transformers 4, but not in 5.
+        Args:
+            task: The task.
+            experts: Whether to list the single experts of a mixture, which are modules on disk and in transformers 4,
+                but not in transformers 5.
         """
         modules: dict[str, int] = {}
         inputs: dict[str, int] = {}
@@ -106,7 +115,7 @@ class Layout:
             modules=modules,
             inputs=inputs,
             head=head,
-            # Layers of these names may be another task's.
+            # Layers of these names may belong to the head of another task.
             untrained=tuple(layer for layer in head if not own or f"{layer}.weight" not in self.weights.where),
             labels=class_names(self.config) if own else None,
             head_activation=str(self.config.get(HEAD_ACTIVATION, "")),
@@ -114,7 +123,9 @@ class Layout:
         )
 
     def weight_shape(self, module: str) -> tuple[int, ...]:
-        """Shape of a module's weight, also of one that is on disk under another name only; () without a weight."""
+        """Returns the shape of a module's weight, also of one that is on disk under another name only; () without a
+        weight.
+        """
         name = f"{module}.weight"
         name = name if name in self.weights.where else self.weights.aliases.get(name, name)
         return self.weights.entry(name).shape if name in self.weights.where else ()
@@ -127,12 +138,14 @@ class Layout:
             for name in self.outside
             if name.endswith(".weight") and len(self.weights.entry(name).shape) == 2
         }
-        # The layer whose outputs are the labels is called so in every class of transformers.
+        # All classes of transformers use these names for the layer whose outputs are the labels.
         return tuple(sorted(layers, key=lambda layer: (layer.endswith(("classifier", "score", "out_proj")), layer)))
 
 
-def read_layout(folder: Path, config: Mapping[str, Any], weights: Weights) -> Layout:
-    """Find the base model in the tensor names. Raises InputError for a config that does not say what model it is."""
+def read_model_folder(folder: Path, config: Mapping[str, Any], weights: WeightHeaders) -> ModelFolder:
+    """Finds the base model in the names of the tensors. Raises InputError if the config does not state the model
+    type.
+    """
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise InputError(f"{folder / 'config.json'}: field 'model_type': expected text, found {model_type!r}")
@@ -147,7 +160,7 @@ def read_layout(folder: Path, config: Mapping[str, Any], weights: Weights) -> La
             path = canonical(model_type, strip_prefix(on_disk, prefix.rstrip(".")))
             if modules.setdefault(path, on_disk) != on_disk:
                 raise InputError(f"model {folder}: {modules[path][:200]} and {on_disk[:200]} are one module")
-    return Layout(folder, config, weights, model_type, prefix, modules)
+    return ModelFolder(folder, config, weights, model_type, prefix, modules)
 
 
 def _outside(name: str, prefix: str) -> bool:
@@ -155,8 +168,11 @@ def _outside(name: str, prefix: str) -> bool:
 
 
 def _common_parent(names: Iterable[str]) -> str:
-    """The part before the base model of an architecture without a table entry: what stands before both its embeddings
-    and its layers. Empty where there is no such, or where it is itself a part of a model."""
+    """Returns the name prefix of the base model, for an architecture that has no record.
+
+    It is the prefix that both the embeddings and the layers have. It is empty if there is none, or if it is a part of a
+    model itself.
+    """
     parents: set[str] = set()
     for name in names:
         first, _, rest = name.partition(".")
@@ -168,7 +184,7 @@ def _common_parent(names: Iterable[str]) -> str:
 
 
 def _is_layer(path: str, shape: tuple[int, ...]) -> bool:
-    """Whether the weight is that of a linear layer or a convolution, with values."""
+    """Returns whether the weight is that of a linear layer or a convolution, and not empty."""
     if not all(shape):
         return False
     if len(shape) in _CONVOLUTION_RANKS:
@@ -182,5 +198,5 @@ def _parents(path: str) -> list[str]:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that counts: layers.2 before layers.10."""
+    """Returns a sort key by which layers.2 comes before layers.10."""
     return [(0, int(part), "") if part.isdecimal() and len(part) < 10 else (1, 0, part) for part in name.split(".")]

@@ -16,12 +16,12 @@ from safetensors.numpy import load_file, save_file
 
 from adapter_export.basemodel import quiet
 from adapter_export.bundle.add import add_adapter
-from adapter_export.checkpoints.files import read_json
 from adapter_export.checkpoints.folder import read_checkpoint
-from adapter_export.checkpoints.told import Told, choose_task, told
+from adapter_export.checkpoints.stated_task import StatedTask, choose_task, stated_task
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.merging.merge import merge
+from adapter_export.reading.json_files import read_json
 from tests.checkpoints.oracle import train
 
 TinyModel = Callable[..., Path]
@@ -81,7 +81,7 @@ def test_the_task_of_a_checkpoint(
     trained: Callable[..., Path], tiny_model: TinyModel,
 ) -> None:  # fmt: skip
     checkpoint = read_checkpoint(trained(model_type, auto_class, **settings))
-    assert told(checkpoint, read_json(tiny_model(model_type) / "config.json")).task == task
+    assert stated_task(checkpoint, read_json(tiny_model(model_type) / "config.json")).task == task
 
 
 REFUSED = [case for case in CASES if case[3] in (TOKENS, "question-answering")]
@@ -131,14 +131,14 @@ def test_the_class_of_the_base_model_decides_where_names_do_not(
 ) -> None:
     checkpoint = read_checkpoint(trained("bert", "AutoModelForTokenClassification", **CLASSIFIER))
     config = read_json(tiny_model("bert") / "config.json")
-    assert told(checkpoint, {**config, "architectures": ["BertForTokenClassification"]}).task == TOKENS
+    assert stated_task(checkpoint, {**config, "architectures": ["BertForTokenClassification"]}).task == TOKENS
 
 
 def test_a_config_that_contradicts_the_head(trained: Callable[..., Path], tiny_model: TinyModel) -> None:
     folder = trained("bert", "AutoModelForSequenceClassification", **CLASSIFIER)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "FEATURE_EXTRACTION"}))
-    one = {"a": told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))}
+    one = {"a": stated_task(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))}
     for asked in ("auto", TEXT):
         with pytest.raises(InputError, match=r"a: task_type 'FEATURE_EXTRACTION' contradicts the task head"):
             choose_task(asked, one, {})
@@ -148,7 +148,7 @@ def test_a_config_that_contradicts_the_head(trained: Callable[..., Path], tiny_m
 def test_two_files_that_contradict_each_other(trained: Callable[..., Path], tiny_model: TinyModel) -> None:
     folder = trained("bert", "AutoModelForTokenClassification", task_type="TOKEN_CLS")
     (folder / "adapter_export.json").write_text(json.dumps({"task": TEXT}))
-    one = {"a": told(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))}
+    one = {"a": stated_task(read_checkpoint(folder), read_json(tiny_model("bert") / "config.json"))}
     with pytest.raises(InputError, match=r"a: task 'text-classification' in .* contradicts task_type 'TOKEN_CLS'"):
         choose_task("auto", one, {})
 
@@ -179,17 +179,21 @@ def test_an_unknown_task_type(trained: Callable[..., Path], tmp_path: Path) -> N
 
 
 def test_what_the_user_asks_for() -> None:
-    text, features, silent = Told(TEXT, "task_type 'SEQ_CLS'", ("classifier",)), Told("features"), Told()
+    text, features, silent = (
+        StatedTask(TEXT, "task_type 'SEQ_CLS'", ("classifier",)),
+        StatedTask("features"),
+        StatedTask(),
+    )
     assert choose_task("auto", {"a": text, "b": silent}, {}) == TEXT
     assert choose_task("auto", {"a": silent}, {}) is None
-    assert choose_task("features", {"a": text, "b": Told(TOKENS, "", ("classifier",))}, {}) == "features"
+    assert choose_task("features", {"a": text, "b": StatedTask(TOKENS, "", ("classifier",))}, {}) == "features"
     assert choose_task(TEXT, {"a": text, "b": silent}, {}) == TEXT
-    assert choose_task(TEXT, {"a": Told(None, "", ("classifier",))}, {}) == TEXT
+    assert choose_task(TEXT, {"a": StatedTask(None, "", ("classifier",))}, {}) == TEXT
     with pytest.raises(InputError, match=r"adapter a: was trained for text-class.* contradicts --task causal"):
         choose_task("causal-lm", {"a": text}, {})
     with pytest.raises(InputError, match=r"different tasks \(a: text-classification, b: features\)"):
         choose_task("auto", {"a": text, "b": features}, {})
     with pytest.raises(InputError, match=r"its task head \(classifier\) does not tell the task of a new model; choose"):
-        choose_task("auto", {"a": Told(None, "", ("classifier",))}, {"model_type": "new"})
+        choose_task("auto", {"a": StatedTask(None, "", ("classifier",))}, {"model_type": "new"})
     with pytest.raises(InputError, match="task 'token-classification': found a head for"):
         choose_task(TOKENS, {"a": silent}, {})

@@ -1,8 +1,8 @@
-"""The working folder of a run, `OUTPUT.partial`: checkpoints to resume from, gone when the run has ended well.
+"""The folder of a training run, `OUTPUT.partial`, with checkpoints to resume from. A run that ends well removes it.
 
-`settings.json` is what the run was started with: a run with anything else does not resume it. `checkpoint-N/` is the
-state after N updates, and usable once it holds the file `complete`, which is written last. A folder with anything else
-in it is somebody else's, and is neither resumed nor removed.
+`settings.json` holds the settings that the run was started with. A run with other settings does not resume it.
+`checkpoint-N/` is the state after N updates. It is usable as soon as it holds the file `complete`, which is written
+last. A folder with any other file in it is not ours, and is neither resumed nor removed.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_export.checkpoints.files import read_json
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.outputs.files import write_json
 from adapter_export.outputs.ownership import files_below
 from adapter_export.outputs.workspace import scratch_of
+from adapter_export.reading.json_files import read_json
 
 _log = logging.getLogger(__name__)
 
 _SETTINGS = "settings.json"
 _COMPLETE = "complete"
 _PREFIX = "checkpoint-"
-# Tells our settings.json from others of that name.
+# Distinguishes our settings.json from other files of that name.
 _WRITTEN_BY = {"written_by": "adapter-export"}
-# All that a run writes; the Trainer has a file of random states for each process.
+# All files that a run writes. The Trainer writes one file of random states for each process.
 _FILES = re.compile(
     r"settings\.json|\.settings\.json\.\d+\.tmp|checkpoint-\d+/(complete|model\.safetensors|optimizer\.pt|scheduler\.pt|"
     r"scaler\.pt|rng_state(_\d+)?\.pth|trainer_state\.json)"
@@ -39,36 +39,47 @@ _FILES = re.compile(
 
 
 @dataclass(frozen=True)
-class WorkFolder:
-    """A folder for the checkpoints of one run. note_scratch: told whether the folder is of no use after a kill now."""
+class RunFolder:
+    """The folder for the checkpoints of one run.
+
+    Attributes:
+        path: The folder.
+        note_scratch: Called with whether the folder would be of no use if the run were killed now.
+    """
 
     path: Path
     note_scratch: Callable[[bool], None] = lambda is_scratch: None
 
     @staticmethod
-    def beside(output: Path, note_scratch: Callable[[bool], None] = lambda is_scratch: None) -> WorkFolder:
-        """The working folder of a run that writes to `output`."""
-        return WorkFolder(scratch_of(output.resolve()), note_scratch)
+    def beside(output: Path, note_scratch: Callable[[bool], None] = lambda is_scratch: None) -> RunFolder:
+        """Returns the folder of a run that writes to `output`. note_scratch is the attribute of that name."""
+        return RunFolder(scratch_of(output.resolve()), note_scratch)
 
     def checkpoint(self, step: int) -> Path:
-        """Where the state after `step` updates is kept."""
+        """Returns the path of the state after `step` updates."""
         return self.path / f"{_PREFIX}{step}"
 
     def mark_complete(self, step: int) -> None:
-        """Declare a checkpoint usable, once every process has written its part."""
+        """Marks a checkpoint as usable. To be called when every process has written its part."""
         (self.checkpoint(step) / _COMPLETE).touch()
         self.note_scratch(False)
 
     def last_step(self) -> int | None:
-        """How many updates the newest usable checkpoint holds, or None without one."""
+        """Returns the number of updates of the newest usable checkpoint; None if there is none."""
         marks = self.path.glob(f"{_PREFIX}*/{_COMPLETE}")
         return max((int(mark.parent.name.removeprefix(_PREFIX)) for mark in marks), default=None)
 
     def check(self, settings: Mapping[str, Any], *, resume: bool, force: bool) -> None:
-        """Raise before any work is done if the folder stands in the way of a run with these settings.
+        """Checks, before any work, that the folder does not prevent a run with these settings.
 
-        OutputExists: a killed run's checkpoints, to be neither resumed nor discarded. InputError: they are of other
-        settings, or the folder is none of ours.
+        Args:
+            settings: All settings of the run.
+            resume: Whether the run may continue a killed one.
+            force: Whether the run may discard a killed one.
+
+        Raises:
+            OutputExists: The folder holds checkpoints of a killed run, which is to be neither resumed nor discarded.
+            InputError: The checkpoints are of a run with other settings, or the folder is not ours.
         """
         if not os.path.lexists(self.path):
             return
@@ -80,7 +91,7 @@ class WorkFolder:
             _compare(self.path / _SETTINGS, {**_WRITTEN_BY, **settings})
 
     def _foreign(self) -> str | None:
-        """The first thing in the folder that no run of ours wrote; None where there is none."""
+        """Returns the name of the first file in the folder that no run of ours wrote; None if there is none."""
         if self.path.is_symlink() or not self.path.is_dir():
             return "a file or a link"
         for name in files_below(self.path):
@@ -93,10 +104,14 @@ class WorkFolder:
 
     @contextmanager
     def opened(self, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
-        """The folder, made ready, for one run; removed at the end of the block.
+        """Makes the folder ready for one run, and removes it when the `with` statement ends.
 
-        When the block raises, a folder that was there before stays, and a new one stays only if it has a complete
-        checkpoint to resume from and the error is not one of bad input, which would come again.
+        After an error, a folder that was there before stays. A new folder stays only if it has a complete checkpoint to
+        resume from, and if the error is no InputError, which would occur again.
+
+        Args:
+            settings: All settings of the run.
+            resume: Whether to keep the checkpoints that are there.
         """
         was_there = resume and self.path.exists()
         try:
@@ -117,7 +132,7 @@ class WorkFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _prepare(self, settings: Mapping[str, Any], *, keep: bool) -> None:
-        """Make the folder, or clear what a killed run left half-written."""
+        """Makes the folder, or removes the incomplete checkpoints of a killed run."""
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
         self.note_scratch(self.last_step() is None)

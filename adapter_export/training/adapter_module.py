@@ -1,4 +1,6 @@
-"""The module that training runs: a frozen base model, and the few parameters in it that learn."""
+"""The module that training runs: a frozen base model in which the few parameters of an adapter and a head are
+trained.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,26 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def trainee(base: BaseModel) -> nn.Module:
-    """Wrap a model whose trainable parameters are those with `requires_grad`.
+def adapter_module(base: BaseModel) -> nn.Module:
+    """Wraps a model whose trainable parameters are those with `requires_grad`.
 
-    forward(labels, num_items_in_batch=None, **inputs) -> {"loss": scalar, "rows": see `row_statistics`}, where
-    loss = sum of -log p(label) / num_items_in_batch (by default the batch's own number of labels).
-    Two things differ from other modules. It is always in eval mode: the adapter learns on the very function that will
-    be served, without dropout, which also makes a run repeatable and equal for any number of processes. And its state
-    is what learns, nothing else: base weights are in no checkpoint.
+    The module differs from other modules in two ways. It is always in eval mode: the adapter is trained on the function
+    that will be served, without dropout, which also makes a run repeatable and equal for any number of processes. And
+    its state dict holds the trainable parameters only, so that no checkpoint contains base weights.
+
+    Args:
+        base: The base model, with the adapter and the task head in it.
+
+    Returns:
+        A module with forward(labels, num_items_in_batch=None, **inputs) -> {"loss": scalar, "rows": (B, 4)}. The rows
+        are those of `row_statistics`. loss = sum of -log p(label) / num_items_in_batch, by default divided by the
+        batch's own number of labels.
     """
     from torch import nn
     from torch.nn.modules.module import _IncompatibleKeys
 
-    class Trainee(nn.Module):
-        # The Trainer then passes num_items_in_batch, counted over all processes and accumulation steps.
+    class AdapterModule(nn.Module):
+        # With this attribute the Trainer passes num_items_in_batch, counted over all processes and accumulation steps.
         accepts_loss_kwargs = True
 
         def __init__(self) -> None:
@@ -35,7 +43,7 @@ def trainee(base: BaseModel) -> nn.Module:
             self.model = base.module
             super().train(False)
 
-        def train(self, mode: bool = True) -> Trainee:
+        def train(self, mode: bool = True) -> AdapterModule:
             return super().train(False)
 
         def forward(
@@ -62,4 +70,4 @@ def trainee(base: BaseModel) -> nn.Module:
                 value.copy_(state_dict[name])
             return _IncompatibleKeys([], [])
 
-    return Trainee()
+    return AdapterModule()

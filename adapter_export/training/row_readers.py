@@ -1,4 +1,4 @@
-"""Rows of data files: csv, tsv, jsonl and parquet."""
+"""Reads rows of data files: csv, tsv, jsonl and parquet."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from adapter_export.reading.files import regular_file
 from adapter_export.reading.json_text import NotJson, parse
 from adapter_export.reading.links import folder_of
 
-# One row as (where it is in the file, its values by column): "line 7" of a text file, "row 7" of a parquet file.
+# Rows, each as (its place in the file, its values by column). A place is "line 7" in a text file, "row 7" in parquet.
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
-# From the columns a file has to those to read; raises InputError for a file that lacks them.
+# Takes the columns that a file has, and returns those to read. Raises InputError for a file that lacks them.
 Choose = Callable[[Sequence[str]], Sequence[str]]
 _Reader = Callable[[Path, Choose], Rows]
 
 
 def read_rows(path: str | Path, choose: Choose) -> Rows:
-    """The rows of a file, read by its extension; `choose` is called once, before the first of them.
+    """Reads the rows of a file, by its extension.
 
-    Raises InputError, naming the file and the place in it, for an unknown extension and a file that is missing, cannot
-    be read, or is not what its extension says.
+    Args:
+        path: The data file.
+        choose: Chooses the columns to read. It is called once, before the first row.
+
+    Raises:
+        InputError: The extension is unknown, or the file is missing, cannot be read, or is not in the format of its
+            extension. The error names the file and the place in it.
     """
     path = Path(path)
     if (ending := path.suffix.lower()) not in _READERS:
@@ -72,7 +77,7 @@ def _jsonl(path: Path, choose: Choose) -> Rows:
             if not isinstance(row, dict):
                 raise InputError(f"{path}: line {number}: expected a JSON object, found {type(row).__name__}")
             if not found:
-                # A later row may lack a column (that is a missing value), the first one says which columns there are.
+                # The first row says which columns there are. A later row may lack a column: then the value is missing.
                 found = dict.fromkeys(row)
                 choose(list(found))
             yield f"line {number}", row

@@ -1,20 +1,20 @@
-"""Counting what several threads have done."""
+"""Counts the bytes that several threads have done."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
-# Told how many bytes of how many are done; never twice at a time.
+# Called with the bytes done and the bytes in all; never by two threads at the same time.
 Progress = Callable[[int, int], None]
 
 
 class Stopped(Exception):
-    """Raised in a thread whose work nobody waits for any more."""
+    """Raised in a thread whose result is not needed any more."""
 
 
 class Meter:
-    """Adds up bytes, reports the sum, and ends the threads that report to it once something failed."""
+    """Adds up bytes, reports the sum, and ends the threads that report to it after an error."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total = total
@@ -24,7 +24,7 @@ class Meter:
         self._lock = threading.Lock()
 
     def tick(self, size: int) -> None:
-        """`size` more bytes are done. Raises Stopped after `stop`."""
+        """Adds `size` bytes. Raises Stopped after `stop`."""
         with self._lock:
             if self._stopped:
                 raise Stopped

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter_export.training.readers import read_rows
+from adapter_export.training.row_readers import read_rows
 
 TEXTS = ["good\u2028day", "bad\u0085day\u2029", "a\x0bb\x0cc\x1cd", "two\nlines", "fine"]
 

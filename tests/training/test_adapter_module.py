@@ -11,7 +11,7 @@ from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.injection import Injection
-from adapter_export.training.trainee import trainee
+from adapter_export.training.adapter_module import adapter_module
 
 BATCH = {
     "input_ids": torch.tensor([[2, 5, 9, 3], [2, 7, 3, 0]]),
@@ -21,10 +21,10 @@ BATCH = {
 
 
 def learning(base: BaseModel, adapter: Adapter) -> torch.nn.Module:
-    Injection(base.module, adapter.blocks)
+    Injection(base.module, adapter.sites)
     for name in base.info.head:
         base.module.get_submodule(name).requires_grad_(True)
-    return trainee(base)
+    return adapter_module(base)
 
 
 @pytest.fixture

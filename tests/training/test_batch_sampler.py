@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adapter_export.errors import InputError
-from adapter_export.training.order import BatchOrder
+from adapter_export.training.batch_sampler import EpochBatchSampler
 
 LENGTHS = np.random.default_rng(0).integers(1, 100, 203).tolist()
 
@@ -15,7 +15,7 @@ def updates(parts: int = 1, processes: int = 1, epoch: int = 0, seed: int = 5) -
     """The examples of each update, put together from every process and part."""
     merged: list[set[int]] = []
     for rank in range(processes):
-        order = BatchOrder(LENGTHS, 10, seed=seed, parts=parts, rank=rank, processes=processes)
+        order = EpochBatchSampler(LENGTHS, 10, seed=seed, parts=parts, rank=rank, processes=processes)
         order.set_epoch(epoch)
         batches = list(order)
         assert len(batches) == len(order)
@@ -54,4 +54,4 @@ def test_texts_of_a_batch_have_like_lengths() -> None:
 
 def test_an_update_too_small_to_divide_is_refused() -> None:
     with pytest.raises(InputError, match="an update of 9 examples cannot be divided among 2 processes with 5 grad"):
-        BatchOrder(LENGTHS, 10, seed=0, parts=5, processes=2)
+        EpochBatchSampler(LENGTHS, 10, seed=0, parts=5, processes=2)

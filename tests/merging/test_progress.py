@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adapter_export.merging.meter import Meter, Stopped
+from adapter_export.merging.progress import Meter, Stopped
 
 
 def test_sums_are_reported_in_order() -> None:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import GraphInfo
@@ -33,6 +32,7 @@ from adapter_export.export.passes.quantize_weights import QuantizeWeights
 from adapter_export.export.saving import save_graphs
 from adapter_export.export.storage import Overridable
 from adapter_export.export.trace import Trace, trace
+from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.runtime.generation.bound_graph import BoundGraph, CachedDecoder
 from adapter_export.runtime.generation.decoder_inputs import DecoderFeeds
 from benchmarks.models import random_adapter

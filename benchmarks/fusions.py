@@ -11,12 +11,12 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
-from adapter_export.basemodel import load_base
 from adapter_export.export.lower import lower
 from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Overridable
 from adapter_export.export.target import Target
 from adapter_export.export.trace import trace
+from adapter_export.models.base_model import load_base
 from adapter_export.naming import DOMAIN
 from benchmarks.models import random_adapter
 from samples import assets

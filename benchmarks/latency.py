@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.basemodel import load_base
 from adapter_export.cli.table import print_table
 from adapter_export.export.export import export_onnx
 from adapter_export.export.lower import lower
 from adapter_export.export.saving import save_graph
 from adapter_export.export.trace import trace
+from adapter_export.models.base_model import load_base
 from adapter_export.runtime.session import AdapterSession
 from benchmarks.models import random_adapter, saved
 from benchmarks.timing import interleaved, ratio, wall
@@ -79,26 +79,26 @@ def main() -> None:
         alive, rows = [], []
         export_seconds = {}
         for title, adapter in adapters.items():
-            slug = title.replace(" ", "_").replace("=", "")
-            checkpoint = saved(folder / "checkpoints" / slug, adapter, base)
+            op_name = title.replace(" ", "_").replace("=", "")
+            checkpoint = saved(folder / "checkpoints" / op_name, adapter, base)
             started = time.process_time()
-            export_onnx(minilm(), {"a": checkpoint}, folder / slug, mode="swappable")
+            export_onnx(minilm(), {"a": checkpoint}, folder / op_name, mode="swappable")
             export_seconds[title] = time.process_time() - started
-            s = session(folder / slug / "model.onnx")
-            file = folder / slug / "adapters" / "a.onnx_adapter"
+            s = session(folder / op_name / "model.onnx")
+            file = folder / op_name / "adapters" / "a.onnx_adapter"
             options, adapter_object = with_adapter(file)
             alive.append(adapter_object)
             runs[f"{title}, active"] = lambda s=s, o=options: s.run(None, inputs, o)
             runs[f"{title}, none active"] = lambda s=s: s.run(None, inputs)
             swap, create = (
                 wall(lambda f=file: with_adapter(f), 50),
-                wall(lambda p=folder / slug: session(p / "model.onnx")),
+                wall(lambda p=folder / op_name: session(p / "model.onnx")),
             )
             # Checked when the session was made, as by default: loading then reads the bytes.
-            ours = AdapterSession(folder / slug, options=session_options())
+            ours = AdapterSession(folder / op_name, options=session_options())
             load, make = (
                 wall(lambda s=ours: s.load("a"), 50),
-                wall(lambda p=folder / slug: AdapterSession(p, options=session_options())),
+                wall(lambda p=folder / op_name: AdapterSession(p, options=session_options())),
             )
             rows.append(
                 (title, f"{file.stat().st_size / 1e3:,.0f}", f"1/{create / swap:,.0f}", f"1/{make / load:,.0f}")

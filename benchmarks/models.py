@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.methods import registry
 from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.placement import placed
+from adapter_export.models.base_model import BaseModel
 
 
 def random_adapter(base: BaseModel, method: str, labels: int = 2, seed: int = 0, **options: object) -> Adapter:

@@ -79,7 +79,7 @@ def data() -> dict[str, tuple[Split, Split]]:
 
 def train_head_only(train_file: Path, test_file: Path, labels: Sequence[str]) -> float:
     """Test accuracy of a task head trained the same way on the base model as it is: what adapters must beat."""
-    from adapter_export.basemodel import load_base
+    from adapter_export.models.base_model import load_base
     from adapter_export.training.data import prepare
     from adapter_export.training.loop import fit
     from adapter_export.training.run_folder import RunFolder
@@ -176,13 +176,14 @@ def say(text: str) -> None:
 def main() -> None:
     import transformers
 
-    from adapter_export.basemodel import load_base, quiet
     from adapter_export.bundle.manifest import read_manifest
     from adapter_export.checkpoints.folder import load_adapter
     from adapter_export.cli.table import print_table
     from adapter_export.export.export import export_onnx
-    from adapter_export.injection import inject
     from adapter_export.merging.merge import merge
+    from adapter_export.models.base_model import load_base
+    from adapter_export.models.injection import inject
+    from adapter_export.models.quiet import quiet
     from adapter_export.parity.report import print_report, summary
     from adapter_export.parity.run import check_parity
     from adapter_export.runtime.session import AdapterSession

@@ -218,12 +218,12 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Raises SystemExit, with exit code 1, when a check fails."""
-    from adapter_export.basemodel import load_base
     from adapter_export.bundle.manifest import read_manifest
     from adapter_export.checkpoints.folder import load_adapter
     from adapter_export.cli.table import print_table
     from adapter_export.export.export import export_onnx
-    from adapter_export.injection import inject
+    from adapter_export.models.base_model import load_base
+    from adapter_export.models.injection import inject
     from adapter_export.parity.report import print_report
     from adapter_export.parity.run import check_parity
     from adapter_export.training.train import train

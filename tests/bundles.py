@@ -23,10 +23,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from adapter_export.basemodel import load_base
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import load_base
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel, load_base
 from tests import tiny
 
 # Tests that run side by side share the cores; set before PyTorch is imported, which reads it once.

@@ -17,8 +17,8 @@ FRAMEWORKS = ("torch", "transformers", "onnx", "onnxruntime", "onnx_ir", "onnxsc
         "import adapter_export.architectures.registry as r; r.facts('bert')",
         "import adapter_export.methods.registry as r; [r.get(name) for name in r.names()]",
         "import adapter_export.modelinfo, adapter_export.sites, adapter_export.tasks, adapter_export.naming",
-        "import adapter_export.basemodel",
-        "import adapter_export.injection",
+        "import adapter_export.models.base_model",
+        "import adapter_export.models.injection",
     ],
 )
 def test_no_framework_is_imported(code: str) -> None:

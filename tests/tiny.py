@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from adapter_export import tasks
-from adapter_export.basemodel import quiet
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.methods import registry
 from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.placement import placed
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.quiet import quiet
 
 # Sizes of the tiny models: d features in h heads, LAYERS layers, at most POSITIONS tokens; classes without num_labels.
 HIDDEN, HEADS, LAYERS, FFN, POSITIONS, LABELS = 32, 4, 2, 64, 64, 3

@@ -39,7 +39,7 @@ def tensors_by_operator(adapter: Adapter) -> dict[str, dict[str, np.ndarray]]:
     """The same, by the `op_name` of the operator that they belong to; `head` for the task head."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for site, site_adapter in adapter.sites.items():
-        op_name = site_adapter.operator.slug
+        op_name = site_adapter.operator.op_name
         tensors = found.setdefault(op_name, {})
         tensors |= {tensor_name(site.name, op_name, name): value for name, value in site_adapter.tensors.items()}
     for module, layer in adapter.head.items():

@@ -70,7 +70,7 @@ def _check_reads(what: str, adapter: Adapter, manifest: Manifest) -> None:
     its tensors have the same names all the same."""
     reads = {next(iter(info.tensors)).rpartition(".")[0]: info.reads for info in manifest.sites}
     for site, site_adapter in adapter.sites.items():
-        known = reads.get(f"{site.name}.{site_adapter.operator.slug}")
+        known = reads.get(f"{site.name}.{site_adapter.operator.op_name}")
         if known is not None and known != site.reads:
             raise InputError(
                 f"{what}: site {site.name}: reads {site.reads}, the bundle's graph {dict(known)}; export the bundle "

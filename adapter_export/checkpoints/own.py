@@ -100,7 +100,7 @@ def write(folder: Path, adapter: Adapter, info: ModelInfo, base_name: str) -> di
         place = {name: value for name in _SITE if (value := getattr(site, name))}
         blocks.append({"site": {**place, "port": site.port.value}, "operator": asdict(site_adapter.operator)})  # type: ignore[call-overload]
         for name, tensor in site_adapter.tensors.items():
-            full = tensor_name(site.name, site_adapter.operator.slug, name)
+            full = tensor_name(site.name, site_adapter.operator.op_name, name)
             if full in tensors:
                 raise InputError(
                     f"site {site.name}: method {adapter.method!r} acts there twice, with tensors of one name"
@@ -154,7 +154,7 @@ def _tensors(
     """Returns the operator's tensors, taken out of `left`. All dims of one name must have one size."""
     found, free = {}, dict[str, int]()
     for name, spec in operator.specs.items():
-        full = tensor_name(site.name, operator.slug, name)
+        full = tensor_name(site.name, operator.op_name, name)
         tensor = left.pop(full, None)
         if tensor is None:
             raise InputError(f"{checkpoint.folder}: tensor {full!r} is missing")

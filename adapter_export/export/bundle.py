@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.architectures.positions import longest_text_of
-from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.add import describe_adapter, write_adapter
 from adapter_export.bundle.companions import copy_companions
@@ -37,8 +36,9 @@ from adapter_export.export.saving import save_graphs
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
 from adapter_export.hub import source_of
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.tokenizer import write_tokenizer
 from adapter_export.reading.hashes import sha256
-from adapter_export.tokenizer import write_tokenizer
 
 
 def write_bundle(

@@ -7,10 +7,10 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.architectures.registry import facts
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
 from adapter_export.export.samples import Sample, max_sequence
 from adapter_export.export.stage import Stage
+from adapter_export.models.base_model import BaseModel
 
 if TYPE_CHECKING:
     import torch

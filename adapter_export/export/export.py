@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.manifest import MOST_SLOTS, SLOTS, Manifest
 from adapter_export.bundle.modes import Binding, Mode
 from adapter_export.checkpoints.adapter import Adapter
@@ -28,13 +27,14 @@ from adapter_export.export.target import Target
 from adapter_export.export.trace import MIN_OPSET
 from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.hub import local
-from adapter_export.injection import with_heads
+from adapter_export.models.base_model import BaseModel, load_base, use_padding
+from adapter_export.models.heads import with_heads
+from adapter_export.models.tokenizer import exportable_tokenizer
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.folder import output_folder, require_space
 from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.config import read_generation_config
-from adapter_export.tokenizer import exportable_tokenizer
 
 _log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
@@ -159,7 +159,7 @@ def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) ->
     kept = {
         site: site_adapter
         for site, site_adapter in adapter.sites.items()
-        if f"{site.name}.{site_adapter.operator.slug}" in known
+        if f"{site.name}.{site_adapter.operator.op_name}" in known
     }
     if not kept or len(kept) == len(adapter.sites):
         return adapter

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.graphs import PAST, PRESENT, is_past, past_name
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.export.samples import max_sequence
+from adapter_export.models.base_model import BaseModel
 from adapter_export.outputs.files import write_json
 from adapter_export.runtime.generation.config import read_generation_config
 

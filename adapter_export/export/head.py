@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.graphs import NUM_LABELS
-from adapter_export.injection import read_head
 from adapter_export.methods.contract import TensorSpec
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.heads import read_head
 from adapter_export.naming import HEAD_OP, tensor_name
 
 _RANK_OF_POOLED = 2

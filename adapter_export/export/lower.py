@@ -80,7 +80,7 @@ def lower(
         FreeLabels(places),
     )
     tensors = {slot.name for place in places for slot in place.slots.values()}
-    reads = {(site.name, operator.slug): site.reads for site, stack in sites.items() for operator in stack}
+    reads = {(site.name, operator.op_name): site.reads for site, stack in sites.items() for operator in stack}
     return Lowered(
         model,
         {

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-from adapter_export.injection import attach, remove_all
 from adapter_export.methods.contract import Operator
+from adapter_export.models.injection import attach, remove_all
 from adapter_export.naming import DOMAIN, DOMAIN_VERSION
 from adapter_export.sites import Site
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from adapter_export.injection import SiteFunction
+    from adapter_export.models.injection import SiteFunction
 
 SITE, HEAD = "Site", "Head"
 

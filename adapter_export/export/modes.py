@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import adapter_tensors, tensors_by_operator
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.modes import Binding, Mode
@@ -21,9 +20,10 @@ from adapter_export.export.stages import scoring
 from adapter_export.export.storage import Constants, Overridable, Required, Storage
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32, MIN_OPSET, Trace, trace
-from adapter_export.injection import load_head
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.contract import Operator
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.heads import load_head
 from adapter_export.sites import Site
 
 Sites = Mapping[Site, Sequence[Operator]]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.architectures.registry import facts
-from adapter_export.basemodel import BaseModel
+from adapter_export.models.base_model import BaseModel
 
 if TYPE_CHECKING:
     import torch

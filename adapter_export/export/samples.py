@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from adapter_export import tasks
 from adapter_export.architectures.positions import longest_text
 from adapter_export.architectures.registry import facts
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
+from adapter_export.models.base_model import BaseModel
 from adapter_export.reading.json_files import optional_json
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.export.samples import Sample
+from adapter_export.models.base_model import BaseModel
 
 if TYPE_CHECKING:
     from torch import nn

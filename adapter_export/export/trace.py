@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adapter_export.basemodel import BaseModel, quiet
 from adapter_export.bundle.graphs import is_past
 from adapter_export.errors import InputError
 from adapter_export.export.markers import markers
@@ -23,6 +22,8 @@ from adapter_export.export.stage import StageOf
 from adapter_export.export.stages import scoring
 from adapter_export.export.target import Target
 from adapter_export.methods.contract import Operator
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.quiet import quiet
 from adapter_export.sites import Site
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
 from adapter_export.export.rotary import rotary_kinds
+from adapter_export.models.base_model import BaseModel
 
 _DYNAMIC, _BLOCKS = "dynamic", "block_sparse"
 

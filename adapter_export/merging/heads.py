@@ -12,10 +12,10 @@ import numpy as np
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, HeadLayer
 from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.errors import InputError
-from adapter_export.injection import different
 from adapter_export.merging.model_folder import ModelFolder
 from adapter_export.merging.rounding import STORED, rounded
 from adapter_export.merging.task_classes import TaskClass
+from adapter_export.models.heads import different
 from adapter_export.reading.files import open_file
 
 # A model's output layer, and the input embedding, which is also the output layer where the two are tied.

@@ -52,7 +52,7 @@ def identify(folder: Path, adapter: Adapter) -> Identity:
     digest = hashlib.sha256()
     for site, site_adapter in sorted(adapter.sites.items()):
         for name, tensor in sorted(site_adapter.tensors.items()):
-            digest.update(f"{site.name}.{site_adapter.operator.slug}.{name}{tensor.shape}\n".encode())
+            digest.update(f"{site.name}.{site_adapter.operator.op_name}.{name}{tensor.shape}\n".encode())
             digest.update(np.ascontiguousarray(tensor, "<f8").tobytes())
     return Identity(folder.resolve().name, sha256(path), digest.hexdigest())
 

@@ -59,10 +59,10 @@ class BottleneckOperator:
 
     @property
     def op_type(self) -> str:
-        return "".join(part.capitalize() for part in self.slug.split("_"))
+        return "".join(part.capitalize() for part in self.op_name.split("_"))
 
     @property
-    def slug(self) -> str:
+    def op_name(self) -> str:
         parts = ["parallel" if self.source == ("x",) else "bottleneck", self.activation]
         if self.source not in (("u",), ("x",)):
             parts += ["of", *self.source]

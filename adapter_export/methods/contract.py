@@ -61,8 +61,8 @@ class Operator(Protocol):
         """Name of the ONNX function, unique for each arithmetic (`BottleneckRelu`)."""
 
     @property
-    def slug(self) -> str:
-        """The middle part of tensor names, `<site>.<slug>.<tensor>`, unique for each arithmetic (`bottleneck_relu`)."""
+    def op_name(self) -> str:
+        """The part of the operator in tensor names, `<site>.<op_name>.<tensor>`, unique for each arithmetic."""
 
     @property
     def reads(self) -> tuple[str, ...]:

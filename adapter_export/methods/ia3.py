@@ -41,7 +41,7 @@ class IA3Operator:
         return f"IA3Conv{self.spatial}d" if self.spatial else "IA3"
 
     @property
-    def slug(self) -> str:
+    def op_name(self) -> str:
         return f"ia3_conv{self.spatial}d" if self.spatial else "ia3"
 
     @property

@@ -10,13 +10,13 @@ import numpy as np
 
 from adapter_export import tasks
 from adapter_export.architectures.registry import facts
-from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.manifest import Manifest, TensorInfo
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.export.samples import limited, max_sequence, position_table
-from adapter_export.injection import complete_head
+from adapter_export.models.base_model import BaseModel, load_base, use_padding
+from adapter_export.models.heads import complete_head
 from adapter_export.parity.borders import borders_of
 from adapter_export.parity.bundle_runner import BundleRunner
 from adapter_export.parity.case_runner import CaseRunner

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
+from adapter_export.models.base_model import BaseModel
 from adapter_export.training.metrics import row_statistics
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
+from adapter_export.models.base_model import BaseModel
 from adapter_export.training.tables import DataTable
 
 

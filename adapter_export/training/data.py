@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
-from adapter_export.tokenizer import load_tokenizer
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.tokenizer import load_tokenizer
 from adapter_export.training.causal import Ending, Lesson, lessons
 from adapter_export.training.chat import Chat
 from adapter_export.training.conversations import Conversations

@@ -7,10 +7,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from adapter_export.basemodel import BaseModel, quiet
 from adapter_export.checkpoints.adapter import HeadLayer
-from adapter_export.injection import Injection, read_head
 from adapter_export.methods.contract import SiteAdapter
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.heads import read_head
+from adapter_export.models.injection import Injection
+from adapter_export.models.quiet import quiet
 from adapter_export.sites import Site
 from adapter_export.training.adapter_module import adapter_module
 from adapter_export.training.callbacks import keeper, progress_shown, stopped_early

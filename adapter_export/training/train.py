@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from adapter_export import tasks
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.checkpoints.problem_types import SINGLE
@@ -22,6 +21,7 @@ from adapter_export.hub import local, source_of
 from adapter_export.methods import registry
 from adapter_export.methods.contract import Method, SiteAdapter
 from adapter_export.methods.placement import placed
+from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.outputs.folder import output_folder
 from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.hashes import sha256

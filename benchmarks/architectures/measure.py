@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from adapter_export.architectures.registry import model_types
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import AdapterExportError, CannotMerge
@@ -20,8 +19,10 @@ from adapter_export.export.lower import Lowered, lower
 from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import trace
-from adapter_export.injection import inject, load_head
 from adapter_export.merging.model import merge_into
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.heads import load_head
+from adapter_export.models.injection import inject
 from adapter_export.parity.cases import kept_positions
 from adapter_export.parity.references.pytorch import ModelOutputs, Reference
 from benchmarks.architectures.page import ADAPTERS, tasks_of

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors, tensors_by_operator
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.modes import Mode
@@ -20,6 +19,7 @@ from adapter_export.export.lower import lower
 from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import trace
+from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.runtime.provider import still_options
 from adapter_export.runtime.session import AdapterSession
 from benchmarks.models import random_adapter

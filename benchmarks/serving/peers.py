@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.basemodel import load_base
 from adapter_export.bench.summary import ratio
 from adapter_export.bench.timing import interleaved
 from adapter_export.cli.table import print_table
-from adapter_export.injection import inject, load_head
+from adapter_export.models.base_model import load_base
+from adapter_export.models.heads import load_head
+from adapter_export.models.injection import inject
 from benchmarks.models import saved
 from benchmarks.serving.made import BOTTLENECK, IA3, ROWS, THREADS, Made, make, one_row, texts
 from samples.assets import minilm

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from adapter_export.architectures.layers import layers_of, matching_modules
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
-from adapter_export.injection import inject
 from adapter_export.methods.bottleneck import Bottleneck, BottleneckOptions
 from adapter_export.methods.contract import Method
 from adapter_export.methods.ia3 import IA3, IA3Options
 from adapter_export.methods.placement import placed
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.injection import inject
 from adapter_export.sites import Port, Site
 
 MODULES = ("h", "h.0", "h.0.attn", "h.0.attn.qkv", "h.0.mlp", "h.0.mlp.up", "h.0.mlp.down", "h.11.mlp.down", "norm")

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from adapter_export.architectures.registry import model_types
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.injection import inject
 from adapter_export.methods.contract import SiteAdapter
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.injection import inject
 from adapter_export.sites import Port, Site
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import pytest
 from adapter_export.architectures.layers import layers_of
 from adapter_export.architectures.record import Role
 from adapter_export.architectures.registry import facts, model_types, recorded
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
 from adapter_export.methods.bottleneck import placement_sites
 from adapter_export.methods.ia3 import IA3, IA3Options
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel
 from adapter_export.sites import Port, Site
 
 # Layers of every tiny model.

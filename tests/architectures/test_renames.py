@@ -11,8 +11,8 @@ import pytest
 
 from adapter_export.architectures.registry import model_types, recorded
 from adapter_export.architectures.renames import canonical, former
-from adapter_export.basemodel import BaseModel
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel
 
 # Every linear layer and norm that transformers 4.57.6 had in layer 1 of these models and 5.23.0 calls otherwise.
 CHANGED = {

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import load_base
 from adapter_export.bundle import add as module
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.graphs import MODEL
@@ -24,6 +23,7 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.stated_task import StatedTask
 from adapter_export.errors import InputError, OutputBusy, OutputExists
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import load_base
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.outputs.record import record_of
 from adapter_export.outputs.workspace import Workspace, workspace

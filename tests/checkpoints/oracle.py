@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.folder import load_adapter
-from adapter_export.injection import inject
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.injection import inject
 
 CONFIG, WEIGHTS, BIN = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 # The two sides round differently by this at most, in float64.

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapter_export.basemodel import quiet
 from adapter_export.bundle.add import add_adapter
 from adapter_export.checkpoints.folder import read_checkpoint
 from adapter_export.checkpoints.stated_task import StatedTask, choose_task, stated_task
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.merging.merge import merge
+from adapter_export.models.quiet import quiet
 from adapter_export.reading.json_files import read_json
 from tests.checkpoints.oracle import train
 

@@ -488,9 +488,9 @@ class TestMeanings:
             assert config.get("problem_type") == added.adapter(name).problem_type
 
     def test_parity_compares_it(self, meanings: Exported) -> None:
-        from adapter_export.basemodel import load_base
         from adapter_export.checkpoints.folder import load_adapter
         from adapter_export.checkpoints.problem_types import with_problem_type
+        from adapter_export.models.base_model import load_base
         from adapter_export.parity.checks.bundle import check_labels
 
         base = load_base(meanings.base, "text-classification")

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter_export.basemodel import load_base, quiet
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.export.export import export_onnx
+from adapter_export.models.base_model import load_base
+from adapter_export.models.quiet import quiet
 from tests import tiny
 
 TOPICS = {

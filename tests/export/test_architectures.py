@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import adapter_tensors, tensors_by_operator
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
@@ -22,8 +21,9 @@ from adapter_export.export.lower import Lowered, lower
 from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import trace
-from adapter_export.injection import inject
 from adapter_export.methods import registry
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.injection import inject
 
 # float32 against float64, relative to the output's size; seen: 2e-7 to 3e-6.
 TOLERANCE = 2e-5

@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.graphs import MODEL, is_past
 from adapter_export.bundle.manifest import read_manifest
@@ -18,7 +17,8 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.export.cached import decoding
 from adapter_export.export.modes import lower_mode
-from adapter_export.injection import inject
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
 from tests.bundles import Exported
 
 # Outputs are of order 10; float32 differs from the float32 reference by rounding only. Measured: at most 4.8e-6.

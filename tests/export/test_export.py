@@ -15,12 +15,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from adapter_export.basemodel import load_base
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError, OutputExists
 from adapter_export.export.export import export_onnx
 from adapter_export.export.trace import trace
+from adapter_export.models.base_model import load_base
 from adapter_export.naming import DOMAIN
 from tests.bundles import Exported
 

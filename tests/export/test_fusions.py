@@ -13,7 +13,6 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
@@ -25,7 +24,8 @@ from adapter_export.export.stages import stages_for
 from adapter_export.export.storage import Overridable
 from adapter_export.export.target import Target
 from adapter_export.export.trace import trace
-from adapter_export.injection import inject
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.injection import inject
 from adapter_export.naming import DOMAIN
 
 # Outputs are of order 1 to 10.

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import Manifest, TensorInfo, read_manifest
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.dtypes import DType
 from adapter_export.export.genai import GENAI_CONFIG, genai_config
-from adapter_export.injection import inject
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
 from adapter_export.reading.hashes import sha256
 from adapter_export.runtime.session import AdapterSession
 from samples import environments

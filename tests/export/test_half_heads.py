@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.export import export_onnx
-from adapter_export.injection import inject
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
 from adapter_export.runtime.session import AdapterSession
 from tests.checkpoints import oracle
 

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from adapter_export import AdapterSession, check_parity, export_onnx, merge
-from adapter_export.basemodel import quiet
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.cli.main import main
+from adapter_export.models.quiet import quiet
 from adapter_export.parity.criteria.judge import Verdict
 from tests.checkpoints.oracle import train
 

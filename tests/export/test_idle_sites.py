@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers
 
-from adapter_export.basemodel import load_base
 from adapter_export.export.export import export_onnx
+from adapter_export.models.base_model import load_base
 from adapter_export.runtime.session import AdapterSession
 from tests.checkpoints import oracle
 

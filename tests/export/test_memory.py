@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from adapter_export.basemodel import BaseModel, describe
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.export.trace import trace
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.description import describe
 from tests import tiny
 
 # A small model goes first, for what is imported on the way. `clear_refs` starts the count of the peak anew. The

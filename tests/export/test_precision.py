@@ -15,7 +15,6 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors, read_adapter_file, write_adapter_file
 from adapter_export.bundle.add import add_adapter, graph_tensors
 from adapter_export.bundle.graphs import MODEL, is_past
@@ -34,8 +33,9 @@ from adapter_export.export.modes import lower_mode
 from adapter_export.export.saving import save_graph
 from adapter_export.export.storage import Constants
 from adapter_export.export.target import Target
-from adapter_export.injection import inject
 from adapter_export.methods.bottleneck import BottleneckOperator
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
 from adapter_export.naming import DOMAIN
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.run import check_parity

@@ -13,7 +13,6 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.graphs import MODEL, is_past
 from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import Adapter
@@ -26,8 +25,9 @@ from adapter_export.export.quantize import BLOCK, quantize_rows
 from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import scoring
 from adapter_export.export.target import Target
-from adapter_export.injection import inject
 from adapter_export.merging.model import merge_into
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.injection import inject
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.session import AdapterSession

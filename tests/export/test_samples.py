@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
 from adapter_export.export.samples import sample_for
+from adapter_export.models.base_model import BaseModel
 
 TEXT = {0: "batch", 1: "sequence"}
 DECODER = {0: "batch", 1: "decoder_sequence"}

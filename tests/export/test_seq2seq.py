@@ -13,7 +13,6 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from adapter_export.basemodel import load_base
 from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.add import graph_tensors
 from adapter_export.bundle.graphs import DECODER, ENCODER, is_past
@@ -24,7 +23,8 @@ from adapter_export.export import saving
 from adapter_export.export.bundle import write_bundle
 from adapter_export.export.lower import Lowered
 from adapter_export.export.saving import WEIGHTS
-from adapter_export.injection import inject
+from adapter_export.models.base_model import load_base
+from adapter_export.models.injection import inject
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 from tests.decoders import LARGE

@@ -32,8 +32,8 @@ class Subject:
     def make(folder: Path) -> Subject:
         """Make the inputs, unless they are there. To be called in a process of its own: it runs PyTorch and ONNX."""
         from adapter_export import export_onnx, merge, train
-        from adapter_export.basemodel import load_base
         from adapter_export.checkpoints.folder import save_adapter
+        from adapter_export.models.base_model import load_base
         from tests import tiny
 
         if (folder / "complete").exists():

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from adapter_export import tasks
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.checkpoints.tensor_files import read_tensors
-from adapter_export.injection import inject
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
 
 GOLDENS = Path(__file__).parent / "adapterhub"
 # Largest difference allowed where outputs are of order 1; measured: at most 7e-7, from rounding the stored outputs.

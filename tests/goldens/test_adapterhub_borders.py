@@ -12,7 +12,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.add import add_adapter
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
@@ -20,8 +19,10 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.checkpoints.tensor_files import read_tensors
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
-from adapter_export.injection import complete_head, inject
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.heads import complete_head
+from adapter_export.models.injection import inject
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.session import AdapterSession

@@ -15,7 +15,6 @@ import onnxruntime as ort
 import pytest
 
 from adapter_export import tasks
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.modes import Mode
@@ -29,8 +28,9 @@ from adapter_export.export.saving import save_graph
 from adapter_export.export.stages import scoring
 from adapter_export.export.storage import Constants, Overridable
 from adapter_export.export.trace import Trace, trace
-from adapter_export.injection import complete_head
 from adapter_export.merging.model import merge_into
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.heads import complete_head
 
 GOLDENS = Path(__file__).parent / "adapterhub"
 CASES = sorted(folder.name for folder in GOLDENS.iterdir())

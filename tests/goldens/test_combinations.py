@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.errors import InputError
-from adapter_export.injection import Injection
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import Injection
 from tests.goldens.packed import unpacked
 
 FILES = sorted((Path(__file__).parent / "combinations").glob("*.npz"))

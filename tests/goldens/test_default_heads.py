@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
-from adapter_export.injection import complete_head, inject
 from adapter_export.inspection.folders import describe_adapter
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.heads import complete_head
+from adapter_export.models.injection import inject
 from tests.goldens.packed import unpacked
 
 ABOUT, ARRAYS = unpacked(Path(__file__).with_name("default_heads.npz"))

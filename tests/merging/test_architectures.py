@@ -13,16 +13,17 @@ import transformers
 
 from adapter_export import tasks
 from adapter_export.architectures.registry import model_types
-from adapter_export.basemodel import BaseModel, load_base, quiet
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
-from adapter_export.injection import load_head
 from adapter_export.merging.merge import merge
 from adapter_export.merging.model import merge_into
 from adapter_export.merging.model_folder import ModelFolder, read_model_folder
 from adapter_export.merging.task_classes import task_class
 from adapter_export.merging.weights import read_weight_headers
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.heads import load_head
+from adapter_export.models.quiet import quiet
 from adapter_export.reading.json_files import read_json
 
 TEXT, IMAGE, CAUSAL, SEQ2SEQ = "text-classification", "image-classification", "causal-lm", "seq2seq-lm"

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tests.test_tokenizer import bert, raw
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.injection import inject
 from adapter_export.merging.merge import merge
 from adapter_export.merging.model import merge_into
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
+from adapter_export.models.tokenizer import SAMPLES
 from adapter_export.sites import Port
-from adapter_export.tokenizer import SAMPLES
-from tests.test_tokenizer import bert, raw
 
 # Each has what another lacks: biases, none, Conv1D with a fused projection, shared layers, q/k norms after the
 # projection, an encoder and a decoder, images.

@@ -18,15 +18,15 @@ import pytest
 from adapter_export import AdapterSession, add_adapter, check_parity, export_onnx, merge, train
 from adapter_export.architectures.layers import Layer
 from adapter_export.architectures.record import Role
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.checkpoints.own import write
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.injection import inject
 from adapter_export.merging import piecewise
 from adapter_export.methods import registry
 from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec, setting
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.sites import Features, Port, Site
 from tests.methods.test_contract import assert_equal, run_onnxruntime, run_reference
@@ -48,7 +48,7 @@ class MixOperator:
 
     method: ClassVar[str] = "mix"
     op_type: ClassVar[str] = "Mix"
-    slug: ClassVar[str] = "mix"
+    op_name: ClassVar[str] = "mix"
     reads: ClassVar[tuple[str, ...]] = ("u", "y", "weight")
     axis: ClassVar[int] = -1
     specs: ClassVar[Mapping[str, TensorSpec]] = {

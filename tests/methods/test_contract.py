@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from adapter_export.architectures.layers import layers_of
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import CannotMerge
-from adapter_export.injection import inject
 from adapter_export.methods import registry
 from adapter_export.methods.activations import ACTIVATIONS
 from adapter_export.methods.bottleneck import BottleneckOperator
 from adapter_export.methods.contract import Operator
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.injection import inject
 from adapter_export.naming import DOMAIN, DOMAIN_VERSION
 from adapter_export.sites import Features, Port
 
@@ -80,7 +80,7 @@ class Case:
 
     def __str__(self) -> str:
         placement = (self.settings or {}).get("placement")
-        return f"{self.operator.slug}-{placement}" if placement else self.operator.slug
+        return f"{self.operator.op_name}-{placement}" if placement else self.operator.op_name
 
 
 def cases() -> list[Case]:
@@ -268,10 +268,10 @@ class TestOperators:
     def test_names_are_unique_and_safe_in_graphs(self) -> None:
         operators = {case.operator for case in CASES}
         assert len({operator.op_type for operator in operators}) == len(operators)
-        assert len({operator.slug for operator in operators}) == len(operators)
+        assert len({operator.op_name for operator in operators}) == len(operators)
         for operator in operators:
             assert operator.op_type.isidentifier()
-            assert operator.slug.isidentifier()
+            assert operator.op_name.isidentifier()
             assert not {"u", "y", "x", "h", "n", "out"} & set(operator.specs)
 
     @every_case_of_settings

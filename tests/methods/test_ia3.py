@@ -13,12 +13,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from adapter_export import tasks
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
-from adapter_export.injection import inject
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
 from adapter_export.sites import Port, Site
 
 WEIGHTS = "adapter_model.safetensors"

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.models.base_model import BaseModel
 from adapter_export.parity.recording.subject import Subject
 from adapter_export.parity.references.float64 import Float64Case, Float64Reference
 from adapter_export.parity.references.pytorch import CaseReference, ModelOutputs, Reference

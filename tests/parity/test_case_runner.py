@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from adapter_export import check_parity, export_onnx
-from adapter_export.basemodel import load_base
 from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.models.base_model import load_base
 from adapter_export.parity import case_runner
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.report import NO_ADAPTER

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.export.export import export_onnx
+from adapter_export.models.base_model import BaseModel
 from adapter_export.parity import pytorch_models
 from adapter_export.parity.cases import Case
 from adapter_export.parity.criteria.judge import Verdict

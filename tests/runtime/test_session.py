@@ -19,7 +19,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from adapter_export.basemodel import load_base
 from adapter_export.bundle.adapter_file import read_adapter_file, write_adapter_file
 from adapter_export.bundle.adapter_format import AdapterContent
 from adapter_export.bundle.add import add_adapter
@@ -29,7 +28,8 @@ from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.dtypes import DType
 from adapter_export.errors import InputError, ProviderError
-from adapter_export.injection import inject
+from adapter_export.models.base_model import load_base
+from adapter_export.models.injection import inject
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.runtime import provider as provider_module
 from adapter_export.runtime.adapters import file_cache as file_cache_module

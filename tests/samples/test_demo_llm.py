@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.folder import load_adapter
-from adapter_export.injection import inject
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
 from adapter_export.runtime.session import AdapterSession
 from samples import demo_llm
 from tests.bundles import Exported

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
-from adapter_export.injection import Injection
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.injection import Injection
 from adapter_export.training.adapter_module import adapter_module
 
 BATCH = {

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
+from adapter_export.models.base_model import BaseModel
 from adapter_export.runtime.generation.texts import PromptTexts
 from adapter_export.training.causal import Ending, lessons
 from adapter_export.training.data import prepare

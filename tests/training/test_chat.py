@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
+from adapter_export.models.base_model import BaseModel
 from adapter_export.runtime.generation.chat import render_chat
 from adapter_export.runtime.generation.texts import PromptTexts
 from adapter_export.training.conversations import Conversation, Conversations

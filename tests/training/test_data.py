@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.errors import InputError
+from adapter_export.models.base_model import BaseModel
 from adapter_export.training.data import prepare
 from adapter_export.training.metrics import IGNORED
 from adapter_export.training.tables import DataTable

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from adapter_export.basemodel import BaseModel
+from adapter_export.models.base_model import BaseModel
 from adapter_export.training.metrics import IGNORED, classification_metrics, language_metrics, row_statistics
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from adapter_export.basemodel import load_base
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError, OutputExists
-from adapter_export.injection import inject
+from adapter_export.models.base_model import load_base
+from adapter_export.models.injection import inject
 from adapter_export.training.train import TrainResult, train
 from tests.training.conftest import CLASSES, texts, write_jsonl
 

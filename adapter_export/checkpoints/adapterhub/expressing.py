@@ -136,7 +136,7 @@ def config_beside(adapter: Adapter) -> dict[str, Any]:
     plain = replace(operator, source=("x",) if arithmetic.is_parallel else ("u",), within=(), plus=("y",))
     if operator != plain or any(site.output or site.norm for site in adapter.sites):
         raise InputError(
-            f"method {adapter.method!r}: AdapterHub's format has no settings for {operator.slug} at these places"
+            f"method {adapter.method!r}: AdapterHub's format has no settings for {operator.op_name} at these places"
         )
     factors = {str(number): _factor(adapter.sites[site]) for number, site in enumerate(sorted(adapter.sites))}
     same = len(set(factors.values())) == 1

@@ -106,9 +106,10 @@ class BindMarkers(ir.passes.InPlacePass):
         # Each operator has free dims of its own: those that are not active keep their default beside the one that is.
         slots = {
             name: TensorSlot(
-                tensor_name(site.name, operator.slug, name),
+                tensor_name(site.name, operator.op_name, name),
                 tuple(
-                    dim if isinstance(dim, int) else f"{site.name}.{operator.slug}.{dim}" for dim in spec.at(features)
+                    dim if isinstance(dim, int) else f"{site.name}.{operator.op_name}.{dim}"
+                    for dim in spec.at(features)
                 ),
                 np.full(spec.shape(features), spec.identity, y.dtype.numpy()),
                 spec.identity,
@@ -117,7 +118,7 @@ class BindMarkers(ir.passes.InPlacePass):
         }
         function = Function(operator.op_type, (*operator.reads, *slots), operator.body)
         port, method = site.port.value, operator.method
-        return BoundSite(site.module, site.name, port, SiteRole.ADAPTER, method, operator.slug, function, slots)
+        return BoundSite(site.module, site.name, port, SiteRole.ADAPTER, method, operator.op_name, function, slots)
 
     def _head(self, node: ir.Node) -> BoundSite:
         module = _text(node, "module")

@@ -9,6 +9,7 @@ from typing import Any
 from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
+from adapter_export.models.tokenizer import has_tokenizer, load_tokenizer, samples_for
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.report import Check
 from adapter_export.reading.files import present
@@ -17,7 +18,6 @@ from adapter_export.runtime.generation.chat import render_chat
 from adapter_export.runtime.generation.prepare import generates
 from adapter_export.runtime.generation.texts import PromptTexts
 from adapter_export.runtime.text import TextEncoder, read_tokenizer, truncation_length
-from adapter_export.tokenizer import has_tokenizer, load_tokenizer, samples_for
 
 _NAME = "tokens"
 # Conversations for chat templates. Some templates reject a system message, or more than one user message.

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
-from adapter_export.injection import inject, load_head, read_head
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.heads import load_head, read_head
+from adapter_export.models.injection import inject
 from adapter_export.parity.recording.precision import everything_in_float64, rounded_otherwise
 from adapter_export.parity.recording.subject import named_tensors
 

@@ -50,7 +50,7 @@ def test_an_adapter_with_a_name_for_its_settings(info: ModelInfo, good: Good) ->
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "version"}))
     rename(folder, "houlsby[non_linearity='gelu']")
-    assert {site_adapter.operator.slug for site_adapter in load_adapter(folder, info).sites.values()} == {
+    assert {site_adapter.operator.op_name for site_adapter in load_adapter(folder, info).sites.values()} == {
         "bottleneck_gelu"
     }
 

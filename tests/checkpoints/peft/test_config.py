@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.peft.reading import notes
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel
 from tests.checkpoints.oracle import BIN, CONFIG, WEIGHTS, assert_same, edit_config, edit_tensors, train
 
 PREFIX = "base_model.model."

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import BaseModel, describe
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.errors import InputError
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.ia3 import IA3Operator
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.description import describe
 from adapter_export.sites import Port, Site
 from tests.checkpoints.oracle import TOLERANCE, assert_same, assert_same_tensors, by_peft, edit_tensors, run, train
 

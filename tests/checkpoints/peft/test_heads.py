@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.errors import InputError
-from adapter_export.injection import complete_head, inject
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.heads import complete_head
+from adapter_export.models.injection import inject
 from tests.checkpoints.oracle import assert_same, assert_same_tensors, by_peft, edit_config, edit_tensors, run, train
 
 TinyBase = Callable[..., BaseModel]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.peft.defaults import DEFAULTS
 from adapter_export.checkpoints.peft.matching import is_saved, scaled_at_input, targeted, withheld
+from adapter_export.models.base_model import BaseModel
 from tests.checkpoints.oracle import assert_same, edit_config, train
 
 NAMES = [

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from adapter_export.basemodel import BaseModel, describe
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.errors import InputError
 from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.description import describe
 from adapter_export.sites import Port, Site
 from tests.checkpoints.oracle import (
     BIN,

@@ -11,10 +11,10 @@ import pytest
 import torch
 import transformers
 
-from adapter_export.basemodel import load_base
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.folder import load_adapter
-from adapter_export.injection import complete_head
+from adapter_export.models.base_model import load_base
+from adapter_export.models.heads import complete_head
 from adapter_export.parity.checks.agreement import check_agreement, check_base, first_difference, relative_distance
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.references.pytorch import Reference

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.test_tokenizer import bert, byte_level
 
 from adapter_export.bundle.manifest import GraphInfo, Manifest, TensorInfo, read_manifest
 from adapter_export.dtypes import DType
+from adapter_export.models.tokenizer import SAMPLES, exportable_tokenizer, write_tokenizer
 from adapter_export.parity.checks.tokens import check_tokens
 from adapter_export.parity.criteria.judge import Verdict
-from adapter_export.tokenizer import SAMPLES, exportable_tokenizer, write_tokenizer
 from tests.bundles import Exported
-from tests.test_tokenizer import bert, byte_level
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}{{ bos_token }}me"
 

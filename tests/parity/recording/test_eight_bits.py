@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.export.quantize import quantize_rows
+from adapter_export.models.base_model import BaseModel
 from adapter_export.parity.recording.eight_bits import quantize_module
 
 WIDTH, OUTPUTS = 40, 5

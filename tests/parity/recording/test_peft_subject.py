@@ -16,7 +16,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from adapter_export.basemodel import BaseModel
+from adapter_export.models.base_model import BaseModel
 from adapter_export.parity.recording.files import Mismatch, Refused
 from adapter_export.parity.recording.peft_subject import PeftSubject
 from adapter_export.parity.recording.subject import Bases

@@ -13,10 +13,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
-from adapter_export.injection import Injection
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.injection import Injection
 from adapter_export.parity.recording.precision import everything_in_float64
 from adapter_export.parity.references.pytorch import Reference
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import load_base
 from adapter_export.bundle.graphs import ENCODER
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
-from adapter_export.injection import inject
+from adapter_export.models.base_model import load_base
+from adapter_export.models.injection import inject
 from adapter_export.runtime.session import AdapterSession
 from tests import tiny
 from tests.bundles import Exported

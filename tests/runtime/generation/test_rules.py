@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import load_base
 from adapter_export.bundle.manifest import read_manifest, write_manifest
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
-from adapter_export.injection import inject
+from adapter_export.models.base_model import load_base
+from adapter_export.models.injection import inject
 from adapter_export.reading.hashes import sha256
 from adapter_export.runtime.generation.config import read_generation_config
 from adapter_export.runtime.session import AdapterSession

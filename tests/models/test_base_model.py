@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapter_export import basemodel
-from adapter_export.basemodel import BaseModel, load_base
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.quiet import quiet
 from adapter_export.sites import Port, Site
 
 TinyModel = Callable[..., Path]
@@ -121,7 +121,7 @@ class TestLoading:
         before = logging.get_verbosity()
         logging.set_verbosity_info()
         try:
-            with pytest.raises(KeyError), basemodel.quiet():
+            with pytest.raises(KeyError), quiet():
                 raise KeyError
             assert logging.get_verbosity() == logging.INFO
             assert logging.is_progress_bar_enabled()

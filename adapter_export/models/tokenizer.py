@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from adapter_export.basemodel import quiet
 from adapter_export.errors import InputError
+from adapter_export.models.quiet import quiet
 from adapter_export.outputs.files import library_writes
 from adapter_export.reading.files import present
 from adapter_export.reading.folders import check_folder

@@ -1,12 +1,9 @@
-"""Loads base models in PyTorch, and describes them."""
+"""Loads base models in PyTorch."""
 
 from __future__ import annotations
 
-import inspect
 import logging
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +19,10 @@ from adapter_export.checkpoints.weights import (
     weights_sha256,
 )
 from adapter_export.errors import InputError
-from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.description import describe, inside
+from adapter_export.models.missing_weights import beyond_the_model, leave_out, unread_weights, whole_modules
+from adapter_export.models.quiet import quiet
 from adapter_export.reading.folders import check_folder, existing_folder
 from adapter_export.reading.panics import is_panic
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Keeps transformers from looking for an adapter in the model's folder, which it would attach without being asked.
 _NO_ADAPTER = {"subfolder": "no adapter is wanted here"}
-_NUMBERED = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def load_base(
             f"model {folder}: tensor {foreign!r}: the base model is quantized, which is not supported; use the folder "
             "with its original weights"
         )
-    if beyond := _beyond(module, report["unexpected_keys"]):
+    if beyond := beyond_the_model(module, report["unexpected_keys"]):
         _log.warning(
             "model %s: %d tensors of the checkpoint are of layers that the model, by its config, does not have, and "
             "are not loaded: %s%s",
@@ -143,7 +142,7 @@ def load_base(
     if not own_head:
         in_head |= {f"{name}.weight" for name in info.head}
     lost = absent - in_head - _norms_of_head(module, info)
-    unread, dropped = _unread(module, lost, tasks.get(task).output)
+    unread, dropped = unread_weights(module, lost, tasks.get(task).output)
     if lost := lost - unread:
         listed = sorted(lost)
         raise InputError(
@@ -151,7 +150,7 @@ def load_base(
             f"{', '.join(listed[:4])}{' ...' if len(listed) > 4 else ''}"
         )
     if dropped:
-        _leave_out(module, dropped)
+        leave_out(module, dropped)
         _log.warning(
             "model %s: output %s is left out: the checkpoint has no weights for it (%s)",
             folder,
@@ -162,7 +161,7 @@ def load_base(
     info = replace(
         info,
         untrained=tuple(name for name in info.head if any(key.rpartition(".")[0] == name for key in in_head)),
-        unread=_whole_modules(module.base_model, {key.removeprefix(prefix) for key in unread}),
+        unread=whole_modules(module.base_model, {key.removeprefix(prefix) for key in unread}),
         labels=class_names(config_dict) if own_head and tasks.get(task).labelled else None,
     )
     return BaseModel(module, info, task, folder, untrained_head=bool(in_head))
@@ -215,154 +214,6 @@ def use_padding(base: BaseModel, adapters: Mapping[str, Adapter]) -> None:
         )
 
 
-def _beyond(module: Any, unexpected: Iterable[str]) -> list[str]:
-    """Returns those of the checkpoint's unexpected tensors that differ from the model's only in the number of a layer.
-
-    Other unexpected tensors are heads for other tasks in most cases.
-    """
-    known = {_NUMBERED.sub(".N.", name) for name in module.state_dict()}
-    return sorted(name for name in unexpected if _NUMBERED.sub(".N.", name) in known)
-
-
-def _unread(module: PreTrainedModel, absent: set[str], output: str) -> tuple[set[str], tuple[str, ...]]:
-    """Returns the absent parameters that the task's output does not read, and the other outputs that read them.
-
-    They are found by running the model: an output that needs the gradient of a parameter reads it. If the task's output
-    reads any, none is returned, as the model cannot be used anyway. A layer with a number always counts as read, since
-    which layers run may depend on the input.
-    """
-    import torch
-
-    if not absent or any(_NUMBERED.search(name) for name in absent):
-        return set(), ()
-    parameters = [parameter for name, parameter in module.named_parameters() if name in absent]
-    if len(parameters) < len(absent):
-        return set(), ()
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        result = module(**_example(module))
-        values = {name: value for name, value in result.items() if isinstance(value, torch.Tensor)}
-        reading = [name for name, value in values.items() if value.requires_grad]
-    except Exception:  # A model can raise any error. Then nothing is known.
-        return set(), ()
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-    if output not in values or output in reading:
-        return set(), ()
-    return set(absent), tuple(reading)
-
-
-def _whole_modules(body: nn.Module, absent: set[str]) -> tuple[str, ...]:
-    """Returns the paths of the modules whose parameters are all absent."""
-    found = []
-    for path, child in body.named_modules():
-        own = {f"{path}.{name}" for name, _ in child.named_parameters()}
-        if path and own and own <= absent:
-            found.append(path)
-    return tuple(found)
-
-
-def _example(module: PreTrainedModel) -> dict[str, Any]:
-    """Returns the smallest inputs of the kinds that the model reads."""
-    import torch
-
-    config, parameters = module.config, inspect.signature(module.forward).parameters
-    inputs: dict[str, Any] = {}
-    for name in ("input_ids", "decoder_input_ids"):
-        if name in parameters:
-            inputs[name] = torch.ones((1, 4), dtype=torch.long)
-    if "pixel_values" in parameters:
-        vision = getattr(config, "vision_config", config)
-        size = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
-        inputs["pixel_values"] = torch.zeros((1, vision.num_channels, size, size), dtype=module.dtype)
-    return inputs
-
-
-def _leave_out(module: nn.Module, names: Sequence[str]) -> None:
-    """Removes outputs from what the model returns."""
-
-    def without(_: nn.Module, args: Any, output: Any) -> Any:
-        return type(output)(**{name: value for name, value in output.items() if name not in names})
-
-    module.register_forward_hook(without)
-
-
-def hidden_size(config: Any) -> int:
-    """Returns the number of features of a model's hidden states; 0 if its stages differ and its config names none."""
-    return int(getattr(config, "hidden_size", None) or 0)
-
-
-def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
-    """Returns names and sizes of a loaded model. sha256: digest of its weights."""
-    import torch
-    from torch import nn
-    from transformers import PreTrainedModel
-    from transformers.pytorch_utils import Conv1D
-
-    base = module.base_model
-    config = module.config.get_text_config()
-    modules: dict[str, int] = {}
-    inputs: dict[str, int] = {}
-    convolutions: dict[str, int] = {}
-    # Models that consist of several models (CLIP) have a hidden size in each.
-    widths: dict[str, int] = {}
-    for name, child in base.named_modules():
-        own = child.config.get_text_config() if isinstance(child, PreTrainedModel) else None
-        widths[name] = hidden_size(own) if own is not None else widths[name.rpartition(".")[0]]
-        if isinstance(child, nn.Linear):
-            inputs[name], modules[name] = child.in_features, child.out_features
-        elif isinstance(child, (nn.Conv2d, nn.Conv3d)):
-            inputs[name], modules[name] = child.in_channels, child.out_channels
-            convolutions[name] = len(child.kernel_size)
-        elif isinstance(child, Conv1D):
-            inputs[name], modules[name] = child.weight.shape[0], child.weight.shape[1]
-        elif name:
-            weight = getattr(child, "weight", None)
-            if isinstance(weight, torch.Tensor) and weight.ndim == 1:  # a norm
-                modules[name] = len(weight)
-            else:
-                modules[name] = widths[name]
-    labelled = tasks.is_labelled(tasks.of_architecture(type(module).__name__))
-    bodies = [name for name, child in module.named_modules() if name and isinstance(child, PreTrainedModel)]
-    head = [
-        name
-        for name, child in module.named_modules()
-        if labelled and isinstance(child, nn.Linear) and not any(_inside(name, body) for body in bodies)
-    ]
-    return ModelInfo(
-        model_type=str(module.config.model_type),
-        architecture=type(module).__name__,
-        prefix=module.base_model_prefix,
-        nested=base is not module,
-        hidden_size=hidden_size(config),
-        modules=modules,
-        inputs=inputs,
-        head=tuple(head),
-        convolutions=convolutions,
-        sha256=sha256,
-        head_activation=str(getattr(module.config, HEAD_ACTIVATION, "")),
-    )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Within the `with` statement, transformers shows no progress bars and no advice: what matters is checked here."""
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
 def _norms_of_head(module: nn.Module, info: ModelInfo) -> set[str]:
     """Returns the parameters of norms in a task head. Their initial values are always the same, so they may be
     missing.
@@ -370,11 +221,7 @@ def _norms_of_head(module: nn.Module, info: ModelInfo) -> set[str]:
     return {
         f"{name}.{key}"
         for name, child in module.named_modules()
-        if info.head and not _inside(name, info.prefix)
+        if info.head and not inside(name, info.prefix)
         if (weight := dict(child.named_parameters(recurse=False)).get("weight")) is not None and weight.ndim == 1
         for key, _ in child.named_parameters(recurse=False)
     }
-
-
-def _inside(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")

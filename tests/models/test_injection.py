@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.basemodel import BaseModel
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.errors import InputError
-from adapter_export.injection import Injection, inject, load_head, read_head, to_numpy
 from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.ia3 import IA3Operator
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.heads import load_head, read_head, to_numpy
+from adapter_export.models.injection import Injection, inject
 from adapter_export.sites import Port, Site
 
 TinyBase = Callable[..., BaseModel]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from adapter_export.errors import InputError
+from adapter_export.models.tokenizer import SAMPLES, exportable_tokenizer, load_tokenizer, samples_for, write_tokenizer
 from adapter_export.runtime.text import read_tokenizer
-from adapter_export.tokenizer import SAMPLES, exportable_tokenizer, load_tokenizer, samples_for, write_tokenizer
 
 # Characters and pairs of them, so that texts become more than unknown tokens.
 _LETTERS = [chr(code) for code in range(33, 127)] + list("éàüñßİêèç你好世界Приветשםنم😀")
@@ -165,7 +165,7 @@ class TestRefusals:
     def test_a_sentencepiece_model_and_nothing_to_read_it(self, tmp_path: Path, monkeypatch: Any) -> None:
         from transformers import T5Config
 
-        from adapter_export import tokenizer
+        from adapter_export.models import tokenizer
 
         T5Config().save_pretrained(tmp_path)
         (tmp_path / "spiece.model").write_bytes(b"\x0a\x0e\x0a\x05<pad>")
@@ -210,9 +210,9 @@ def test_training_and_serving_read_the_same(
     export: Callable[..., Any],
 ) -> None:
     """Finding 5: tokenizer.json lowercases, tokenizer_config.json says not to; by train, export, parity and run."""
-    from adapter_export.basemodel import load_base
     from adapter_export.bundle.manifest import read_manifest
     from adapter_export.export.export import export_onnx
+    from adapter_export.models.base_model import load_base
     from adapter_export.parity.checks.tokens import check_tokens
     from adapter_export.runtime.text import TextEncoder
     from adapter_export.training.data import prepare

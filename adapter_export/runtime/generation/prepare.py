@@ -15,7 +15,7 @@ from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.decoder_inputs import CrossFeeds, DecoderFeeds, Feeds, padded_right
 from adapter_export.runtime.generation.processors import Processor, Row, processors_for
 from adapter_export.runtime.generation.sampling import RowChooser
-from adapter_export.runtime.generation.settings import Settings
+from adapter_export.runtime.generation.settings import GenerationSettings
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_inputs
 
@@ -41,7 +41,7 @@ def start(
     manifest: Manifest,
     config: GenerationConfig,
     prompts: Sequence[Prompt],
-    settings: Settings,
+    settings: GenerationSettings,
 ) -> Generation:
     """A generation that has not run yet. graphs: by file, with their adapters bound to them.
 
@@ -84,7 +84,7 @@ def start(
 
 
 def row_processors(
-    config: GenerationConfig, settings: Settings, written: Sequence[int], read: Sequence[int] | None
+    config: GenerationConfig, settings: GenerationSettings, written: Sequence[int], read: Sequence[int] | None
 ) -> tuple[Processor, ...]:
     """What changes the logits of a row that begins with the tokens `written`, of a model that reads the tokens `read`
     (None: no text). A caller's penalty takes the place of the config's; a caller who ignores ends has none put off and
@@ -98,7 +98,7 @@ def row_processors(
     return processors_for(rules, Row(written, read, eos, settings.max_new_tokens))
 
 
-def unread_in(config: GenerationConfig, settings: Settings) -> tuple[str, ...]:
+def unread_in(config: GenerationConfig, settings: GenerationSettings) -> tuple[str, ...]:
     """Fields of the bundle's generation_config.json that are not read, and would change what is written so."""
     if settings.temperature == 0:
         return config.unread
@@ -130,7 +130,7 @@ def _encoder_inputs(
     return encoded, [None] * len(prompts)
 
 
-def _begin(config: GenerationConfig, settings: Settings, vocabulary: int | str) -> list[int]:
+def _begin(config: GenerationConfig, settings: GenerationSettings, vocabulary: int | str) -> list[int]:
     """What every row of an encoder-decoder begins with: its start, and the caller's prefix."""
     if not config.begin:
         raise InputError("config.json: field 'decoder_start_token_id': expected a token id, found none")

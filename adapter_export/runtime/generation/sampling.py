@@ -11,7 +11,7 @@ import numpy as np
 
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.processors import Processor, processed
-from adapter_export.runtime.generation.settings import Settings
+from adapter_export.runtime.generation.settings import GenerationSettings
 
 
 class RowChooser:
@@ -20,7 +20,7 @@ class RowChooser:
     def __init__(
         self,
         row: int,
-        settings: Settings,
+        settings: GenerationSettings,
         tokens: Sequence[int],
         generator: np.random.Generator,
         processors: Sequence[Processor] = (),

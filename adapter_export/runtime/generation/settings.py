@@ -11,7 +11,7 @@ from adapter_export.errors import InputError
 
 
 @dataclass(frozen=True)
-class Settings:
+class GenerationSettings:
     """How tokens are chosen and when a row ends; the meaning of each is told at `AdapterSession.generate`."""
 
     max_new_tokens: int

@@ -28,7 +28,6 @@ from adapter_export.bundle.no_adapter import stored_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.files import sha256
 from adapter_export.checkpoints.problem_types import stated
-from adapter_export.export.checking import contrib_operators
 from adapter_export.export.genai import write_genai_config
 from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, all_sites
@@ -37,6 +36,7 @@ from adapter_export.export.samples import position_table
 from adapter_export.export.saving import save_graphs
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
+from adapter_export.export.validate import contrib_operators
 from adapter_export.hub import source_of
 from adapter_export.tokenizer import write_tokenizer
 

@@ -22,12 +22,12 @@ from adapter_export.checkpoints.told import choose_task, told
 from adapter_export.checkpoints.weights import model_config, weight_files
 from adapter_export.errors import InputError
 from adapter_export.export.bundle import write_bundle
+from adapter_export.export.length_dependent import refuse_unsteady
 from adapter_export.export.lower import Lowered
 from adapter_export.export.modes import lower_mode
 from adapter_export.export.stages import stages_for
 from adapter_export.export.target import Target
 from adapter_export.export.trace import MIN_OPSET
-from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.hub import local
 from adapter_export.injection import with_heads
 from adapter_export.naming import check_adapter_name

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.export.checking import check_saved
 from adapter_export.export.lower import Lowered
+from adapter_export.export.validate import check_saved
 
 if TYPE_CHECKING:
     import onnx_ir as ir

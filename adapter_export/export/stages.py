@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.graphs import DECODER, ENCODER, MODEL
-from adapter_export.export.cached import decoding
+from adapter_export.export.decoding import decoding
+from adapter_export.export.encoder_decoder import cross_decoding, encoding
 from adapter_export.export.samples import sample_for
-from adapter_export.export.seq2seq import cross_decoding, encoding
 from adapter_export.export.stage import Stage, StageOf
 
 

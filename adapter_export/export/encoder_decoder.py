@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from adapter_export.basemodel import BaseModel
 from adapter_export.bundle.graphs import PRESENT
 from adapter_export.errors import InputError
-from adapter_export.export.cached import example_ids
+from adapter_export.export.decoding import example_ids
 from adapter_export.export.samples import Sample, max_sequence, sample_for
 from adapter_export.export.stage import Stage
 

@@ -11,12 +11,12 @@ from adapter_export.export.stage import Stage, StageOf
 
 
 def scoring(base: BaseModel) -> Stage:
-    """The complete model in one pass, without a cache."""
+    """Returns the stage of the complete model, which runs in one pass and without a cache."""
     return Stage(base.module, sample_for(base), cache=False)
 
 
 def stages_for(task: str, cache: bool) -> dict[str, StageOf]:
-    """Returns the stages for a task, by the file of their graph.
+    """Returns the stages for a task, by the file name of their graph.
 
     Args:
         task: Name of the task.

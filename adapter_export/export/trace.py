@@ -28,7 +28,7 @@ from adapter_export.sites import Site
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# The oldest opset with all operators that the methods use (Gelu), and with those that the exporter uses by default.
+# The oldest opset with all operators that the methods use (Gelu) and that the exporter uses by default.
 MIN_OPSET = 20
 FP32 = Target()
 

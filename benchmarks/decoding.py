@@ -24,7 +24,7 @@ from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import GraphInfo
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.cli.table import print_table
-from adapter_export.export.cached import decoding
+from adapter_export.export.decoding import decoding
 from adapter_export.export.lower import lower
 from adapter_export.export.modes import union_of_sites
 from adapter_export.export.passes import run

@@ -1,4 +1,4 @@
-"""Adapters as ONNX Runtime's `.onnx_adapter` files: tensors by their names in the graph."""
+"""Reads and writes adapters as `.onnx_adapter` files of ONNX Runtime: tensors by their names in the graph."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from adapter_export.errors import InputError
 from adapter_export.naming import HEAD_OP, tensor_name
 from adapter_export.reading.files import read_bytes
 
-# The file's own version fields: ours, and a fingerprint of the base model's weights (31 bits of its sha256), so that a
-# bare file without a manifest still tells which model it belongs to.
+# The version fields of the file. The adapter version is ours. The model version is a fingerprint of the base model's
+# weights (31 bits of their sha256), so that a file without a manifest still says which model it belongs to.
 _ADAPTER_VERSION = 1
 _FINGERPRINT_HEX_DIGITS = 8
 _FINGERPRINT_MASK = 0x7FFFFFFF
-# As FlatBuffers: their offsets reach no further.
+# The limit of FlatBuffers, which comes from the size of their offsets.
 MAX_ADAPTER_BYTES = 2 << 30
 
 
 def fingerprint(base_sha256: str) -> int:
-    """31 bits of the base model's digest; 0 where it is unknown."""
+    """Returns 31 bits of the base model's sha256; 0 if it is unknown."""
     return int(base_sha256[:_FINGERPRINT_HEX_DIGITS] or "0", 16) & _FINGERPRINT_MASK
 
 
 def adapter_tensors(adapter: Adapter) -> dict[str, np.ndarray]:
-    """The adapter's tensors by their names in the graph: those of its sites, and those of its task head."""
+    """Returns the tensors of an adapter's sites and task head, by their names in the graph."""
     return {name: tensor for tensors in tensors_by_operator(adapter).values() for name, tensor in tensors.items()}
 
 
 def tensors_by_operator(adapter: Adapter) -> dict[str, dict[str, np.ndarray]]:
-    """The same, by the `op_name` of the operator that they belong to; `head` for the task head."""
+    """Returns the tensors of `adapter_tensors` by the `op_name` of their operator (`head` for the task head)."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for site, site_adapter in adapter.sites.items():
         op_name = site_adapter.operator.op_name
@@ -54,10 +54,19 @@ def tensors_by_operator(adapter: Adapter) -> dict[str, dict[str, np.ndarray]]:
 
 
 def check_adapter(what: str, tensors: Mapping[str, np.ndarray], manifest: Manifest) -> None:
-    """Raise InputError unless the tensors are an adapter of the manifest's graph: see `check_tensors`, and a task head
-    whole or not at all, and whole where the base model has none of its own.
+    """Checks that tensors are an adapter for the manifest's graph.
 
-    Sites may be left out, as adapters leave out layers; no check can tell such a one from one that lost them.
+    In addition to `check_tensors`, the tensors of the task head must be complete or all absent; and complete if the
+    base model has no task head of its own. Tensors of sites may be absent, because adapters may leave out layers. If
+    sites are missing by mistake, no check can detect it.
+
+    Args:
+        what: Name of the adapter in messages.
+        tensors: The tensors by name.
+        manifest: The manifest of the bundle.
+
+    Raises:
+        InputError: The tensors do not fit.
     """
     if not tensors:
         raise InputError(f"{what}: expected tensors, found none")
@@ -71,10 +80,19 @@ def check_adapter(what: str, tensors: Mapping[str, np.ndarray], manifest: Manife
 
 
 def check_tensors(what: str, tensors: Mapping[str, np.ndarray], expected: Mapping[str, TensorInfo]) -> None:
-    """Raise InputError unless every tensor is one of the graph's, with its dtype and its fixed dims, finite, not empty.
+    """Checks that tensors fit a graph.
 
-    Named dims must agree among the tensors that share them. Tensors of other sites may be absent: there the adapter
-    does nothing. A site is filled whole or not at all.
+    Every tensor must be one of the graph's, with its dtype and fixed dims; it must be finite and not empty. A named dim
+    must have the same size in all tensors that have it. The tensors of a site must be complete or all absent; if they
+    are absent, the adapter changes nothing there.
+
+    Args:
+        what: Name of the tensors in messages.
+        tensors: The tensors by name.
+        expected: The adapter tensors of the graph by name.
+
+    Raises:
+        InputError: A tensor does not fit, or is missing.
     """
     sizes: dict[str, int] = {}
     for name, tensor in tensors.items():
@@ -97,10 +115,19 @@ def check_tensors(what: str, tensors: Mapping[str, np.ndarray], expected: Mappin
 
 
 def write_adapter_file(path: Path, tensors: Mapping[str, np.ndarray], base_sha256: str) -> None:
-    """Write the file and read it back: the writer does not report a full disk. Raises OSError when it is not whole."""
+    """Writes an adapter file and reads it back, because ONNX Runtime does not report a full disk.
+
+    Args:
+        path: The file.
+        tensors: The tensors by name.
+        base_sha256: Hex digest of the base model's weights.
+
+    Raises:
+        OSError: The file is not complete.
+    """
     import onnxruntime as ort
 
-    # The arrays must live until the file is written: the format object keeps no reference to them.
+    # `arrays` must exist until the file is written, because the format object keeps no reference to its arrays.
     arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     file = ort.AdapterFormat()
     file.set_adapter_version(_ADAPTER_VERSION)
@@ -118,11 +145,18 @@ def write_adapter_file(path: Path, tensors: Mapping[str, np.ndarray], base_sha25
 def read_adapter_file(
     path: str | Path, base_sha256: str = "", sha256: str = "", root: Path | None = None
 ) -> dict[str, np.ndarray]:
-    """All tensors of the file, read-only; a file written over later does not change them.
+    """Returns all tensors of an adapter file, as read-only arrays by name.
 
-    Raises InputError for a missing or broken file, one of another base model, and, where `sha256` tells the digest it
-    must have, one with another. Without a digest a changed number in it cannot be seen. root: the folder that must hold
-    the file; without, the one that it is in.
+    Later changes of the file do not affect them.
+
+    Args:
+        path: The file.
+        base_sha256: Hex digest of the base model's weights; empty to accept any base model.
+        sha256: Expected hex digest of the file; empty to accept any. Without it, changed values are not detected.
+        root: The folder that must contain the file; None for the folder that it is in.
+
+    Raises:
+        InputError: The file is missing or broken, belongs to another base model, or has another digest.
     """
     path = Path(path)
     data = read_bytes(path, MAX_ADAPTER_BYTES, root)
@@ -130,7 +164,17 @@ def read_adapter_file(
 
 
 def parse_adapter_file(path: Path, data: bytes, base_sha256: str = "", sha256: str = "") -> AdapterContent:
-    """As `read_adapter_file`, of the file's bytes in memory."""
+    """Parses the bytes of an adapter file.
+
+    Args:
+        path: The file, for messages.
+        data: Its bytes.
+        base_sha256: Hex digest of the base model's weights; empty to accept any base model.
+        sha256: Expected hex digest of the bytes; empty to accept any.
+
+    Raises:
+        InputError: The bytes are broken, belong to another base model, or have another digest.
+    """
     if sha256 and (digest := hashlib.sha256(data).hexdigest()) != sha256:
         raise InputError(f"{path}: expected a file with sha256 {sha256[:12]}..., found {digest[:12]}...")
     try:

@@ -1,9 +1,11 @@
-"""Reading the bytes of an `.onnx_adapter` file, each offset checked before it is followed.
+"""Parses the bytes of an `.onnx_adapter` file. Each offset is checked before it is followed.
 
 The format is a FlatBuffer (schema: onnxruntime/lora/adapter_format/adapter_schema.fbs), little-endian:
     Adapter: format_version, adapter_version, model_version, parameters; Parameter: name, dims, data_type, raw_data.
-ONNX Runtime has a reader of its own, but up to 1.24 one changed byte can make it read outside the file and crash the
-process, and it maps the file, which somebody may change later. What is read here is checked, and owned by the caller.
+
+ONNX Runtime has a reader too. But up to version 1.24, one changed byte can make it read outside of the file and crash
+the process. It also maps the file, which may be changed later. This parser checks the bytes, which belong to the
+caller.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _NAME, _DIMS, _TYPE, _DATA = range(4)
 _VTABLE_HEADER_BYTES = 4
 _MAX_RANK = 8
 
-# By ONNX's numbers: the data types that have one fixed size and a name in numpy.
+# Data types by their numbers in ONNX: those that have a fixed size and a name in numpy.
 _DTYPES: Mapping[int, DType] = {
     1: DType.FLOAT32, 2: DType.UINT8, 3: DType.INT8, 4: DType.UINT16, 5: DType.INT16, 6: DType.INT32, 7: DType.INT64,
     10: DType.FLOAT16, 11: DType.FLOAT64, 12: DType.UINT32, 13: DType.UINT64, 16: DType.BFLOAT16,
@@ -34,19 +36,25 @@ _DTYPES: Mapping[int, DType] = {
 
 
 class BrokenAdapter(ValueError):
-    """What is wrong with the bytes of a file."""
+    """The bytes of a file are not a valid adapter. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where a tensor lies among a file's bytes: `start` counts from their beginning."""
+    """Where a tensor is in the bytes of a file.
+
+    Attributes:
+        dtype: Its dtype.
+        shape: Its shape.
+        start: Offset of its first byte from the beginning of the file.
+    """
 
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     start: int
 
     def tensor(self, data: bytes) -> np.ndarray:
-        """The tensor, read-only: a view of `data`, or a copy where it lies unaligned there."""
+        """Returns the tensor as a read-only view of `data`, or as a copy if it is not aligned there."""
         tensor: np.ndarray = np.ndarray(self.shape, self.dtype, data, self.start)
         if not tensor.flags.aligned:
             tensor = tensor.copy()
@@ -56,19 +64,33 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class AdapterContent:
-    """What a file holds. adapter_version, model_version: set freely by its writer. places: of its tensors, by name."""
+    """The content of an adapter file.
+
+    Attributes:
+        adapter_version: A number chosen by the writer of the file.
+        model_version: A number chosen by the writer of the file; see `adapter_file.fingerprint`.
+        places: Where each tensor is in the file, by name.
+    """
 
     adapter_version: int
     model_version: int
     places: Mapping[str, StoredTensor]
 
     def tensors(self, data: bytes) -> dict[str, np.ndarray]:
-        """The tensors, from the bytes that were parsed, or from the same bytes read again."""
+        """Returns the tensors by name.
+
+        Args:
+            data: The bytes that were parsed, or equal bytes.
+        """
         return {name: place.tensor(data) for name, place in self.places.items()}
 
 
 def parse_adapter(data: bytes) -> AdapterContent:
-    """The content of a file's bytes; raises BrokenAdapter saying what is wrong with them."""
+    """Parses the bytes of an adapter file.
+
+    Raises:
+        BrokenAdapter: The bytes are not a valid adapter.
+    """
     if data[4:8] != _IDENTIFIER:
         raise BrokenAdapter("no adapter file: its mark TORT is missing")
     try:
@@ -92,7 +114,7 @@ def _parse(buffer: _Buffer) -> AdapterContent:
 
 def _parameter(table: _Table) -> tuple[str, StoredTensor]:
     start, length = table.vector(_NAME, 1)
-    # A thousand adapters of one graph have the same names: they share them.
+    # A thousand adapters of one graph have the same names, so the strings are shared.
     name = sys.intern(table.buffer.data[start : start + length].decode())
     if not name:
         raise BrokenAdapter("a tensor without a name")
@@ -106,7 +128,7 @@ def _parameter(table: _Table) -> tuple[str, StoredTensor]:
     start, size = table.vector(_DATA, 1)
     if any(dim < 0 for dim in dims) or math.prod(dims) * dtype.itemsize != size:
         raise BrokenAdapter(f"tensor {name!r}: {size} bytes do not hold {list(dims)} of {dtype}")
-    # A tensor without values may have sizes whose product no number can hold.
+    # The sizes of a tensor without values may have a product (without the zeros) that does not fit in 64 bits.
     if math.prod(filter(None, dims)) * dtype.itemsize >= 1 << 63:
         raise BrokenAdapter(f"tensor {name!r}: no tensor can have the sizes {list(dims)}")
     return name, StoredTensor(dtype, dims, start)
@@ -114,7 +136,7 @@ def _parameter(table: _Table) -> tuple[str, StoredTensor]:
 
 @dataclass(frozen=True)
 class _Buffer:
-    """Bytes that are read only where they are: struct takes a negative offset for one from the end."""
+    """Bytes, with a check that offsets are not negative. `struct` counts negative offsets from the end."""
 
     data: bytes
 
@@ -124,7 +146,7 @@ class _Buffer:
         return int(struct.unpack_from(code, self.data, at)[0])
 
     def offset(self, at: int) -> int:
-        """Follow the unsigned offset stored at `at`, which counts from there."""
+        """Returns the place that the unsigned offset stored at `at` points to. It counts from `at`."""
         return at + self.read("<I", at)
 
     def offsets(self, start: int, count: int) -> Iterator[int]:
@@ -133,7 +155,14 @@ class _Buffer:
 
 @dataclass(frozen=True)
 class _Table:
-    """A FlatBuffers table at `at`: a signed distance back to its vtable, which lists where each field is."""
+    """A table of a FlatBuffer.
+
+    It begins with the signed distance back to its vtable, which lists where each field is.
+
+    Attributes:
+        buffer: The bytes of the file.
+        at: Offset of the table.
+    """
 
     buffer: _Buffer
     at: int
@@ -151,7 +180,11 @@ class _Table:
         return 0 if place is None else self.buffer.read("<i", place)
 
     def vector(self, index: int, itemsize: int) -> tuple[int, int]:
-        """Start and number of items of a vector, all of them inside the file; it must be there."""
+        """Returns the offset and the number of items of a vector.
+
+        Raises:
+            BrokenAdapter: The vector is missing, or reaches beyond the end of the file.
+        """
         if (place := self._field(index)) is None:
             raise BrokenAdapter("broken structure: a field is missing")
         place = self.buffer.offset(place)

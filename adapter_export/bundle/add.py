@@ -1,4 +1,4 @@
-"""Putting adapters into a bundle: no torch, no tracing."""
+"""Adds adapters to a bundle, without torch and without tracing."""
 
 from __future__ import annotations
 
@@ -48,9 +48,17 @@ from adapter_export.reading.links import check_writable, follows_links
 
 
 def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, np.ndarray]:
-    """The adapter's tensors as the bundle's graph takes them; raises InputError where they do not fit it.
+    """Returns the adapter's tensors by name, in the dtypes of the bundle's graph.
 
-    A task head is left out where the graph has none (task `features`), and required where the base model has none.
+    The task head is left out if the graph has none (task `features`), and required if the base model has none.
+
+    Args:
+        what: Name of the adapter in messages.
+        adapter: The adapter.
+        manifest: The manifest of the bundle.
+
+    Raises:
+        InputError: The adapter does not fit the graph.
     """
     _check_reads(what, adapter, manifest)
     tensors = adapter_tensors(adapter if manifest.heads else replace(adapter, head={}))
@@ -66,8 +74,10 @@ def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, 
 
 
 def _check_reads(what: str, adapter: Adapter, manifest: Manifest) -> None:
-    """Raise InputError where the graph reads other modules at a place of the adapter than the adapter was trained with:
-    its tensors have the same names all the same."""
+    """Raises InputError if the graph reads other modules at a site than the adapter was trained with.
+
+    The names of the tensors do not show this.
+    """
     reads = {next(iter(info.tensors)).rpartition(".")[0]: info.reads for info in manifest.sites}
     for site, site_adapter in adapter.sites.items():
         known = reads.get(f"{site.name}.{site_adapter.operator.op_name}")
@@ -79,21 +89,32 @@ def _check_reads(what: str, adapter: Adapter, manifest: Manifest) -> None:
 
 
 def refuse_in_graph(folder: Path, manifest: Manifest) -> None:
-    """Raise InputError for a bundle whose mode holds the adapter in the graph: nothing is added to it or removed."""
+    """Raises InputError if the bundle holds its adapter in the graph, so that none can be added or removed."""
     if manifest.mode.in_graph:
         expected = " or ".join(Mode.that_take_adapters())
         raise InputError(f"bundle {folder}: mode {manifest.mode!r} holds its adapter in the graph; expected {expected}")
 
 
 def write_adapter(folder: Path, name: str, adapter: Adapter, manifest: Manifest) -> AdapterInfo:
-    """Write `folder/NAME.onnx_adapter` for the graph that `manifest` describes."""
+    """Writes `folder/NAME.onnx_adapter`, and returns the adapter's entry for the manifest.
+
+    Args:
+        folder: The folder to write to.
+        name: Name of the adapter.
+        adapter: The adapter.
+        manifest: The manifest of the bundle.
+
+    Raises:
+        InputError: The adapter does not fit the graph.
+        OSError: The file could not be written.
+    """
     path = folder / f"{name}{ADAPTER_SUFFIX}"
     write_adapter_file(path, graph_tensors(f"adapter {name}", adapter, manifest), manifest.base.sha256)
     return replace(describe_adapter(name, adapter), sha256=sha256(path), file=adapter_path(name))
 
 
 def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
-    """What a manifest says of an adapter, before it has a file."""
+    """Returns the entry of an adapter in the manifest, without its file."""
     labels = adapter.label_names if adapter.num_labels is not None else None
     return AdapterInfo(
         name,
@@ -120,17 +141,28 @@ def add_adapter(
     lock_timeout: float = LOCK_TIMEOUT,
     follow_links: bool = False,
 ) -> Manifest:
-    """Add adapter checkpoints to a bundle of mode swappable or bank; all of them, or none. Returns the new manifest.
+    """Adds adapter checkpoints to a bundle of mode swappable or bank: all of them, or none.
 
-    Whenever this ends, by an error or a power cut, the manifest and the files it names belong together: the bundle is
-    the old one or the new one. Sessions that have it open go on, and see the new adapters when asked to load them.
+    After an error or a power cut, the bundle is either the old one or the new one: its files are always those that its
+    manifest lists. Sessions that have the bundle open continue to work, and can load the new adapters.
 
-    task: of the bundle, which `auto` takes; `features`, for a bundle of that task, is the consent to leave task heads
-    out. labels: class names by adapter, which win over those of the checkpoint. lock_timeout: seconds to wait for
-    another command that writes the bundle. follow_links: whether links in the adapters' folders may lead out of them.
+    Args:
+        bundle: Folder of the bundle.
+        adapters: Folders of the checkpoints by the names of the adapters.
+        force: Whether to replace adapters of the same names.
+        task: `auto`, or the task of the bundle. For a bundle of the task `features`, the word `features` is needed to
+            add adapters without their task heads.
+        labels: Class names by adapter, in place of those of the checkpoint.
+        lock_timeout: How long to wait for another command that writes to the bundle, in seconds.
+        follow_links: Whether symbolic links in the folders of the adapters may lead out of them.
 
-    Raises InputError for a bundle of another mode, an adapter that does not fit its graph, its task or its base model;
-    OutputExists for a name in use, unless `force` replaces it; OutputBusy when the other command takes longer.
+    Returns:
+        The new manifest.
+
+    Raises:
+        InputError: The bundle is of another mode, or an adapter does not fit its graph, its task or its base model.
+        OutputExists: A name is in use, and `force` is False.
+        OutputBusy: Another command holds the bundle for longer than `lock_timeout`.
     """
     folder = existing_folder(bundle, "bundle")
     adapters = {name: local(path, "adapter") for name, path in adapters.items()}
@@ -138,14 +170,14 @@ def add_adapter(
         check_writable(folder / place, folder)
     read_manifest(folder)
     with workspace(folder.resolve(), inside=True, wait=lock_timeout) as own:
-        # Another command may have changed it meanwhile.
+        # Another command may have changed the bundle since.
         before = read_manifest(folder)
         _check_request(folder, before, adapters, force)
         check_given(labels, adapters)
         if task not in (AUTO, before.task):
             raise InputError(f"bundle {folder}: --task {task}: the bundle is for {before.task}")
         config = _config(folder, before)
-        # Complete files are made beside the bundle's, then moved in.
+        # Complete files are written to the workspace, then moved into the bundle.
         own.new.mkdir()
         after = before
         for name, path in adapters.items():
@@ -179,13 +211,13 @@ def add_adapter(
 
 
 def _config(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    """The bundle's model config, which older bundles may lack."""
+    """Returns the bundle's model config. Older bundles may not have one; then it has only the model type."""
     path = folder / "config.json"
     return read_json(path) if present(path) else {"model_type": manifest.base.model_type}
 
 
 def _check_task(name: str, one: StatedTask, asked: str, manifest: Manifest) -> None:
-    """No head is dropped, and none put where another belongs; raises InputError."""
+    """Raises InputError if the adapter's task head would be dropped without consent, or is for another task."""
     if manifest.task == "features":
         if one.head and asked != "features":
             raise InputError(
@@ -198,7 +230,10 @@ def _check_task(name: str, one: StatedTask, asked: str, manifest: Manifest) -> N
 
 
 def _check_padding(name: str, adapter: Adapter, config: Mapping[str, Any], manifest: Manifest) -> None:
-    """The graph finds the end of a text by the padding token it was traced with; raises InputError for another."""
+    """Raises InputError if the adapter was trained with another padding token than the graph was traced with.
+
+    The graph finds the end of a text by this token.
+    """
     own = config.get("pad_token_id")
     if adapter.pad_token_id not in (None, own) and tasks.get(manifest.task).labelled:
         raise InputError(
@@ -222,16 +257,19 @@ def _check_request(folder: Path, manifest: Manifest, adapters: Mapping[str, obje
 
 
 def _beside_the_old(info: AdapterInfo, before: Manifest) -> AdapterInfo:
-    """A replaced adapter's new file gets a name of its own: the old manifest needs the old file until it is gone."""
+    """Returns the entry with another file name if the adapter replaces one.
+
+    The old manifest needs the old file until it is replaced.
+    """
     if info.file not in before.files:
         return info
     return replace(info, file=adapter_path(info.name, info.sha256))
 
 
 def _commit(own: Workspace, before: Manifest, after: Manifest) -> None:
-    """Move the new files in, then replace the manifest, which makes them count in one step."""
+    """Moves the new files into the bundle, then replaces the manifest. That single step makes the adapters valid."""
     added = [info for info in after.adapters if info not in before.adapters]
-    # Of these the manifest that stands in the end names the right ones, after a kill as well.
+    # If this process is killed, the next command deletes those of these files that the manifest does not list then.
     own.note_placed({*before.files, *after.files} - ({*before.files} & {*after.files}))
     try:
         for info in added:
@@ -243,9 +281,9 @@ def _commit(own: Workspace, before: Manifest, after: Manifest) -> None:
 
 
 def _at_their_places(own: Workspace, before: Manifest, after: Manifest) -> Manifest:
-    """Give replaced adapters the usual names of their files again, now that no manifest needs the old ones.
+    """Renames the files of replaced adapters to their usual names, which the new manifest has freed.
 
-    The adapters are in already: where this fails, the manifest goes on naming the files they have.
+    The adapters are already added. If this fails, the manifest continues to list the present names.
     """
     moved = after
     try:
@@ -266,7 +304,7 @@ def _at_their_places(own: Workspace, before: Manifest, after: Manifest) -> Manif
 
 
 def _move_in(own: Workspace, name: str, path: str) -> None:
-    """A complete file of the workspace to its path in the bundle."""
+    """Moves a complete file of the workspace to its path in the bundle."""
     check_writable(own.target / path, own.target)
     (own.target / path).parent.mkdir(exist_ok=True)
     sync(own.new / name)
@@ -275,7 +313,7 @@ def _move_in(own: Workspace, name: str, path: str) -> None:
 
 
 def replace_manifest(own: Workspace, manifest: Manifest) -> None:
-    """Write the manifest in the workspace, and put it in the place of the bundle's in one step."""
+    """Writes the manifest in the workspace, and replaces that of the bundle in one step."""
     write_manifest(own.new, manifest)
     _move_in(own, MANIFEST, MANIFEST)
 

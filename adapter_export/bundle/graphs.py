@@ -1,8 +1,8 @@
 """The graphs of a bundle and the names of their inputs and outputs.
 
-A cache goes in as `past_key_values.N.key` and `.value`, and comes out as `present.N.key` and `.value`, the names that
-runtimes for language models know. In an encoder-decoder, `decoder.` (self-attention) or `encoder.` (cross-attention)
-stands before `key` and `value`.
+The inputs of a cache are `past_key_values.N.key` and `.value`, its outputs `present.N.key` and `.value`. Runtimes for
+language models know these names. In an encoder-decoder, `decoder.` (self-attention) or `encoder.` (cross-attention)
+precedes `key` and `value`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from adapter_export.choices import Choice
 
 # Which adapter each row has, int64 [batch]; an input of graphs of mode bank.
 ADAPTER_IDS = "adapter_ids"
-# The named axis of a task head's outputs where adapters bring heads of different sizes.
+# The named axis of the outputs of a task head, if adapters may have heads of different sizes.
 NUM_LABELS = "num_labels"
 PAST, PRESENT = "past_key_values.", "present."
 
@@ -19,7 +19,7 @@ PAST, PRESENT = "past_key_values.", "present."
 class GraphRole(Choice):
     """What a graph of a bundle is for. The value is the name of its file.
 
-    MODEL    the whole model; the only graph of its bundle.
+    MODEL    the complete model; the only graph of its bundle.
     ENCODER  the encoder of an encoder-decoder that generates.
     DECODER  its decoder, with a cache.
     """
@@ -43,12 +43,12 @@ def is_cache(name: str) -> bool:
 
 
 def past_of(present: str) -> str:
-    """Returns the input that takes, in the next run, what the output `present` gives in this one."""
+    """Returns the name of the input that takes, in the next run, the output `present` of this run."""
     return PAST + present.removeprefix(PRESENT)
 
 
 def present_of(past: str) -> str:
-    """Returns the output that grows the cache which goes in as `past`."""
+    """Returns the name of the output with the grown cache of the input `past`."""
     return PRESENT + past.removeprefix(PAST)
 
 

@@ -1,4 +1,4 @@
-"""A bundle's manifest: what the exported folder holds, written last; without it the folder is no bundle."""
+"""The manifest of a bundle, which describes its files. It is written last; a folder without one is no bundle."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ from adapter_export.tasks import TASKS
 FORMAT_VERSION = 2
 ADAPTERS = "adapters"
 ADAPTER_SUFFIX = ".onnx_adapter"
-# Between the name of an adapter and digits of its sha256, in the file of a replaced one. Names have no such character.
+# The file of an adapter that replaces another is named after the adapter, this mark, and so many digits of its sha256.
+# Names of adapters do not contain the mark.
 VERSION_MARK, VERSION_DIGITS = "@", 12
-# Tensors of no adapter: of a bank those that are not one repeated value (the base model's own task head); of a graph
-# whose tensors are required inputs all of them.
+# The file with tensors of no adapter: for a bank, those that are not one repeated value (the base model's own task
+# head); for a graph whose adapter tensors are required inputs, all of them.
 NO_ADAPTER_FILE = f"no_adapter{ADAPTER_SUFFIX}"
-# Adapters that a bank holds at once, unless told otherwise; and at most.
+# How many adapters a bank holds at once, by default and at most.
 SLOTS, MOST_SLOTS = 64, 1 << 16
-# How a site is attached: see `sites.Port`; a task head takes the place of the base model's.
+# How a site is attached, see `sites.Port`. A task head replaces that of the base model.
 PORTS = (*(port.value for port in Port), "replace")
-# Characters of what is said of a broken manifest.
+# Largest number of characters of a message about a broken manifest.
 _MAX_MESSAGE = 1000
 
 
 class SiteRole(Choice):
-    """What stands at a site of the graph: an adapter of some method, or a task head, which belongs to no method."""
+    """What is at a site of the graph: an adapter of some method, or a task head, which belongs to no method."""
 
     ADAPTER = "adapter"
     HEAD = "head"
@@ -53,7 +54,12 @@ class SiteRole(Choice):
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor at the graph's boundary. shape: ints, and names for dims that may differ (`batch`, `num_labels`)."""
+    """An input or output of a graph.
+
+    Attributes:
+        dtype: Its dtype.
+        shape: Its dims: numbers, and names for dims whose size may differ (`batch`, `num_labels`).
+    """
 
     dtype: DType
     shape: tuple[Size | str, ...]
@@ -61,22 +67,31 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class AdapterTensorInfo(TensorInfo):
-    """A tensor of adapters. default: the one value that it is filled with where there is no adapter; None where that
-    is not one repeated value (the base model's own task head)."""
+    """A tensor of adapters.
+
+    Attributes:
+        default: The value that fills the tensor if there is no adapter; None if it is not one repeated value (the base
+            model's own task head).
+    """
 
     default: Real | None
 
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """What a graph takes and gives, by name, besides the tensors of adapters."""
+    """The inputs and outputs of a graph, without the tensors of adapters.
+
+    Attributes:
+        inputs: The inputs by name.
+        outputs: The outputs by name.
+    """
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
 
     @property
     def given(self) -> dict[str, TensorInfo]:
-        """The inputs that a caller of the runtime gives: not the numbers of adapters, which it knows by name."""
+        """The inputs that a caller of the runtime passes. `adapter_ids` is not one: callers choose adapters by name."""
         return {name: info for name, info in self.inputs.items() if name != ADAPTER_IDS}
 
 
@@ -86,15 +101,15 @@ class SiteInfo:
 
     Attributes:
         module: Path of the module in the base model.
-        port: How the site is attached to the module; `replace` of a task head.
-        role: Whether an adapter or a task head stands there.
+        port: How the site is attached to the module; `replace` for a task head.
+        role: Whether an adapter or a task head is there.
         op_type: The function of the graph that computes it.
         op_name: The operator in names of tensors, `<site>.<op_name>.<tensor>`. A bank stacks the tensors of one
             operator together.
-        method: The adapter's method; None of a task head.
+        method: The adapter's method; None for a task head.
         tensors: The adapter tensors that it reads, by full name.
-        reads: Modules whose values it reads besides, by the names of `sites.Site`; None in bundles that did not record
-            it.
+        reads: Other modules whose values it reads, by the names of `sites.Site`; None in older bundles, which did not
+            record it.
     """
 
     module: str
@@ -109,12 +124,22 @@ class SiteInfo:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """One adapter of the bundle. file: its path in the bundle, with forward slashes, and its sha256; None and empty for
-    an adapter inside the graph. labels: class names of its task head, None without one. slot: its number in a bank's
-    graph, None for one added later. labels_given: the names are the user's, not the checkpoint's.
-    source: `org/name@commit` of a checkpoint that came from the Hugging Face hub, None of a folder.
-    source_sha256: of the checkpoint it was made from, see `checkpoints.weights.checkpoint_sha256`; None in bundles from
-    before it was kept. problem_type: what its task head's numbers mean, see `checkpoints.problem_types`.
+    """One adapter of the bundle.
+
+    Attributes:
+        name: Its name.
+        method: Its method.
+        source_format: The format of its checkpoint.
+        sha256: Hex digest of its file; empty for an adapter inside the graph.
+        parameters: Number of its parameters.
+        labels: Class names of its task head; None without one.
+        slot: Its number in the graph of a bank; None if it was added later.
+        file: Path of its file in the bundle, with forward slashes; None for an adapter inside the graph.
+        source: `org/name@commit` of a checkpoint from the Hugging Face hub; None for a folder.
+        problem_type: What the outputs of its task head mean, see `checkpoints.problem_types`.
+        source_sha256: Hex digest of its checkpoint, see `checkpoints.weights.checkpoint_sha256`; None in older bundles,
+            which did not record it.
+        labels_given: Whether the class names are from the user and not from the checkpoint.
     """
 
     name: str
@@ -133,21 +158,37 @@ class AdapterInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of it. dtype: of weights and adapters. labels: class names of the base model's own head, None without;
-    problem_type: what that head's numbers mean.
-    base_source: `org/name@commit` of a base model from the Hugging Face hub, None of a folder.
-    rotary_border: tokens of a text up to which it has the short factors of LongRoPE; None without such. reread_at:
-    those beyond which what a cache holds of it is no longer valid; None where it always is.
-    positions: tokens that the model's table of positions has room for, 0 without a table; None in bundles from before
-    it was kept. longest_text: the most tokens of a text by the model's config, None without a limit.
-    task_asked: whether the task was asked for by name; if not, the checkpoints or the base model told it.
+    """The content of a manifest.
 
-    quantize, fuse, bind: what was asked for. contrib: operators beyond the ONNX standard, which only ONNX Runtime has.
-    slots: of a bank, how many adapters a runtime holds in memory at once.
-    graphs: by file. Several graphs have the same adapter tensors, whether they read them or not, so that one adapter
-    file fits each; not so where those are required inputs. sites: of all graphs.
-    files: sha256 of every other file of the bundle by its path. adapters: in the order they were added; in modes
-    merged and embedded the one adapter lives inside the graph and has no file.
+    Attributes:
+        project_version: Version of adapter-export that made the bundle.
+        mode: How the graphs hold adapters.
+        task: The task of the bundle.
+        dtype: Data type of weights and adapters.
+        opset: Version of the ONNX standard.
+        base: The base model.
+        graphs: The graphs by file name. All graphs of a bundle have the same adapter tensors, whether they read them or
+            not, so that one adapter file fits each of them. If adapter tensors are required inputs, each graph has only
+            those that it reads.
+        sites: The sites of all graphs.
+        adapters: The adapters in the order in which they were added. In modes merged and embedded, the only adapter is
+            inside the graph and has no file.
+        files: The sha256 of every other file of the bundle, by path.
+        labels: Class names of the base model's own head; None without one.
+        quantize: How the matrices of the base model are stored.
+        fuse: The provider for whose fused operators the graphs are made.
+        contrib: Operators that are not in the ONNX standard and that only ONNX Runtime has.
+        slots: In mode bank, how many adapters a runtime has in memory at once.
+        bind: How the graphs take adapter tensors.
+        problem_type: What the outputs of the base model's own head mean, see `checkpoints.problem_types`.
+        task_asked: Whether the user chose the task. If not, it is from the checkpoints or the base model.
+        base_source: `org/name@commit` of a base model from the Hugging Face hub; None for a folder.
+        rotary_border: Number of tokens of the longest text with the short factors of LongRoPE; None without LongRoPE.
+        reread_at: Number of tokens of a text beyond which its cache is not valid any more; None if it is always valid.
+        positions: Number of positions in the model's table of positions; 0 without a table; None in older bundles,
+            which did not record it.
+        longest_text: Number of tokens of the longest text by the model's config; None without a limit.
+        format_version: Version of the format of the manifest.
     """
 
     project_version: str
@@ -177,42 +218,48 @@ class Manifest:
 
     @property
     def model(self) -> str:
-        """File of the graph that gives the task's outputs."""
+        """File name of the graph that computes the outputs of the task."""
         return DECODER if DECODER in self.graphs else MODEL
 
     @property
     def encoder(self) -> GraphInfo | None:
-        """The encoder's graph where it is one of its own."""
+        """The encoder's graph; None if the encoder is not a separate graph."""
         return self.graphs.get(ENCODER)
 
     @property
     def inputs(self) -> Mapping[str, TensorInfo]:
-        """What the graph `model` takes."""
+        """The inputs of the graph `model` by name."""
         return self.graphs[self.model].inputs
 
     @property
     def outputs(self) -> Mapping[str, TensorInfo]:
-        """What the graph `model` gives."""
+        """The outputs of the graph `model` by name."""
         return self.graphs[self.model].outputs
 
     @property
     def tensors(self) -> dict[str, AdapterTensorInfo]:
-        """All adapter tensors of the graph by name."""
+        """All adapter tensors of the graphs by name."""
         return {name: info for site in self.sites for name, info in site.tensors.items()}
 
     @property
     def heads(self) -> tuple[SiteInfo, ...]:
-        """The layers of the task head that adapters may bring."""
+        """The layers of the task head that adapters may replace."""
         return tuple(site for site in self.sites if site.role is SiteRole.HEAD)
 
     @property
     def in_graph(self) -> AdapterInfo | None:
-        """The one adapter that every run has, of modes merged and embedded; None where a run may have none: in the
-        other modes, and of a model that was exported without any."""
+        """The adapter that every run has, in modes merged and embedded.
+
+        None in the other modes, and for a model that was exported without an adapter.
+        """
         return self.adapters[0] if self.mode.in_graph and self.adapters else None
 
     def adapter(self, name: str) -> AdapterInfo:
-        """The adapter called `name`; raises InputError naming the known ones."""
+        """Returns the adapter of this name.
+
+        Raises:
+            InputError: The bundle has no such adapter. The message lists its adapters.
+        """
         for info in self.adapters:
             if info.name == name:
                 return info
@@ -220,7 +267,7 @@ class Manifest:
         raise InputError(f"adapter {name!r}: not in the bundle (it has: {known})")
 
     def with_adapter(self, adapter: AdapterInfo) -> Manifest:
-        """The same manifest with `adapter` added, or put in the place of the one of its name."""
+        """Returns the manifest with this adapter added, or replaced if there is one of its name."""
         old = next((info for info in self.adapters if info.name == adapter.name), None)
         files = {path: digest for path, digest in self.files.items() if old is None or path != old.file}
         if adapter.file is not None:
@@ -230,19 +277,29 @@ class Manifest:
 
 
 def adapter_path(name: str, digest: str = "") -> str:
-    """Where the file of an adapter stands in a bundle. digest: of one that stands beside the file it replaces."""
+    """Returns the path of an adapter's file in a bundle.
+
+    Args:
+        name: Name of the adapter.
+        digest: The sha256 of the file, if it must have another name than the file that it replaces.
+    """
     return f"{ADAPTERS}/{name}{VERSION_MARK if digest else ''}{digest[:VERSION_DIGITS]}{ADAPTER_SUFFIX}"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest into the bundle, whole or not at all."""
+    """Writes the manifest into the folder, completely or not at all."""
     write_json(folder / MANIFEST, asdict(manifest))
 
 
 def read_manifest(path: str | Path, expect_sha256: str | None = None) -> Manifest:
-    """The manifest of a bundle folder. expect_sha256: hex digest that its file must have.
+    """Reads the manifest of a bundle.
 
-    Raises InputError for a folder that is no bundle, a broken manifest, and one of another digest.
+    Args:
+        path: Folder of the bundle.
+        expect_sha256: Expected hex digest of the file manifest.json; None to accept any.
+
+    Raises:
+        InputError: The folder is no bundle, or the manifest is broken or has another digest.
     """
     folder = existing_folder(path, "bundle")
     file = folder / MANIFEST
@@ -253,13 +310,13 @@ def read_manifest(path: str | Path, expect_sha256: str | None = None) -> Manifes
         manifest: Manifest = build(Manifest, upgraded(value, FORMAT_VERSION, folder))
         _check(manifest)
     except (WrongField, InputError) as error:
-        # Names and values of any length are in it.
+        # The message may contain names and values of any length.
         raise InputError(f"{file}: {str(error)[:_MAX_MESSAGE]}") from None
     return manifest
 
 
 def _check(manifest: Manifest) -> None:
-    """A manifest may come from anywhere: nothing in it may lead out of the bundle."""
+    """Checks values that their types do not. Manifests are untrusted: no path may lead out of the bundle."""
     if set(manifest.graphs) not in ({MODEL}, {ENCODER, DECODER}):
         found = ", ".join(manifest.graphs) or "none"
         raise WrongField(f"field 'graphs': expected {MODEL}, or {ENCODER} and {DECODER}, found {found}")
@@ -278,9 +335,9 @@ def _check(manifest: Manifest) -> None:
         raise WrongField("field 'adapters': a name is there twice")
     for info in manifest.adapters:
         check_adapter_name(info.name)
-        # A file of an adapter is one that `add` replaces and deletes.
-        beside = re.escape(f"{ADAPTERS}/{info.name}{VERSION_MARK}") + rf"[0-9a-f]{{{VERSION_DIGITS}}}{ADAPTER_SUFFIX}"
-        if info.file not in (None, adapter_path(info.name)) and not re.fullmatch(beside, str(info.file)):
+        # `add` replaces and deletes files of adapters, so only these paths are allowed.
+        marked = re.escape(f"{ADAPTERS}/{info.name}{VERSION_MARK}") + rf"[0-9a-f]{{{VERSION_DIGITS}}}{ADAPTER_SUFFIX}"
+        if info.file not in (None, adapter_path(info.name)) and not re.fullmatch(marked, str(info.file)):
             raise WrongField(
                 f"adapter {info.name!r}: field 'file': expected {adapter_path(info.name)!r}, found {info.file!r}"
             )

@@ -6,7 +6,7 @@ from adapter_export.choices import Choice
 
 
 class Mode(Choice):
-    """How a graph holds adapters. `export.modes` has the storage of each mode, `runtime.adapter_pool` its adapters.
+    """How a graph holds adapters. `export.modes` has the storage of each mode, `runtime.adapters.pool` its adapters.
 
     MERGED     none; an adapter is folded into the weights.
     EMBEDDED   one, as constants.
@@ -52,5 +52,5 @@ class Binding(Choice):
 
     @property
     def required(self) -> bool:
-        """Whether every run has to be given all adapter tensors."""
+        """Whether every run needs all adapter tensors as inputs."""
         return self is Binding.INPUT

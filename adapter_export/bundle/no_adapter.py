@@ -10,10 +10,14 @@ from adapter_export.bundle.manifest import Manifest
 
 
 def no_adapter_tensors(manifest: Manifest, own_head: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All tensors of the graph as they are without an adapter, by name: the base model's outputs.
+    """Returns all adapter tensors of the graph without an adapter, by name. With them, it computes the base model.
 
-    A tensor of a site has one value repeated, named dims taken as 1. A task head is `own_head`, the base model's;
-    without one there are no labels, and its named dims are 0.
+    Tensors of a site are one repeated value; the size of their named dims is 1. The task head is the base model's own.
+    Without one there are no labels, so the size of the named dims of the head is 0.
+
+    Args:
+        manifest: The manifest of the bundle.
+        own_head: Tensors of the base model's own head by full name; empty without one.
     """
     return {
         name: own_head[name].astype(info.dtype.numpy)
@@ -28,10 +32,10 @@ def no_adapter_tensors(manifest: Manifest, own_head: Mapping[str, np.ndarray]) -
 
 
 def stored_tensors(manifest: Manifest, own_head: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the tensors of no adapter that the bundle has to store in a file, as the graph cannot give them.
+    """Returns the tensors of no adapter that the bundle must store in a file, because they are not in the graph.
 
-    These are all of them where adapter tensors are required inputs, and in a bank the base model's own task head, which
-    is not one repeated value.
+    If adapter tensors are required inputs, these are all tensors. In a bank, they are the base model's own task head,
+    which is not one repeated value.
 
     Args:
         manifest: The manifest of the bundle.

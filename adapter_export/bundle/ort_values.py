@@ -1,4 +1,4 @@
-"""Arrays as values of ONNX Runtime, bfloat16 included."""
+"""Makes values of ONNX Runtime from arrays, including those of bfloat16."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def ort_value(array: np.ndarray) -> ort.OrtValue:
 
 
 def needs_ort_value(array: np.ndarray) -> bool:
-    """Whether ONNX Runtime takes the array only as one of its own values: true of bfloat16."""
+    """Returns whether ONNX Runtime accepts the array only as an OrtValue. This is the case for bfloat16."""
     return str(array.dtype.name) == DType.BFLOAT16
 
 
 def new_ort_value(dtype: str, shape: tuple[int, ...] | list[int], device: str) -> ort.OrtValue:
-    """Returns a value of ONNX Runtime with memory of its own on the device, not filled.
+    """Returns a value of ONNX Runtime with its own memory on the device. The memory is not initialized.
 
     Args:
         dtype: Name of its data type.

@@ -47,7 +47,7 @@ class Quantization(Choice):
 
 
 class Fusion(Choice):
-    """Whose fused operators a graph uses: those of ONNX Runtime's provider of that name, or none."""
+    """The provider of ONNX Runtime for whose fused operators a graph is made, or none."""
 
     NONE = "none"
     CPU = "cpu"

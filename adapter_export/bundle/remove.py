@@ -1,4 +1,4 @@
-"""Taking adapters out of a bundle."""
+"""Removes adapters from a bundle."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from adapter_export.reading.links import check_writable
 
 
 def remove_adapter(bundle: str | Path, adapters: Iterable[str], *, lock_timeout: float = LOCK_TIMEOUT) -> Manifest:
-    """Remove adapters from a bundle of mode swappable or bank: all of them, or none. Returns the new manifest.
+    """Removes adapters from a bundle of mode swappable or bank: all of them, or none.
 
-    The manifest is replaced first and the files are deleted then, so that the bundle is whole at every moment. A
-    session that has the bundle open keeps what it has loaded. The graph stays as it is: in a bank it still holds the
-    tensors of adapters that it was exported with, which no name leads to any more.
+    The manifest is replaced before the files are deleted, so the bundle is complete at any time. A session that has the
+    bundle open keeps the adapters that it has loaded. The graph does not change: in a bank, it still contains the
+    tensors of the adapters that it was exported with, but they have no name any more.
 
     Args:
-        bundle: The bundle's folder.
-        adapters: Names of adapters in it.
-        lock_timeout: Seconds to wait for another command that writes the bundle.
+        bundle: Folder of the bundle.
+        adapters: Names of the adapters to remove.
+        lock_timeout: How long to wait for another command that writes to the bundle, in seconds.
+
+    Returns:
+        The new manifest.
 
     Raises:
-        InputError: A folder that is no bundle, a bundle of another mode, or a name that it does not have.
-        OutputBusy: Another command takes longer than `lock_timeout`.
+        InputError: The folder is no bundle, the bundle is of another mode, or has no adapter of one of the names.
+        OutputBusy: Another command holds the bundle for longer than `lock_timeout`.
     """
     folder = existing_folder(bundle, "bundle")
     names = tuple(dict.fromkeys(adapters))
@@ -41,7 +44,7 @@ def remove_adapter(bundle: str | Path, adapters: Iterable[str], *, lock_timeout:
         check_writable(folder / place, folder)
     read_manifest(folder)
     with workspace(folder.resolve(), inside=True, wait=lock_timeout) as own:
-        # Another command may have changed it meanwhile.
+        # Another command may have changed the bundle since.
         before = read_manifest(folder)
         refuse_in_graph(folder, before)
         gone = [before.adapter(name) for name in names]
@@ -53,7 +56,7 @@ def remove_adapter(bundle: str | Path, adapters: Iterable[str], *, lock_timeout:
         own.new.mkdir()
         raise_if_received()
         with deferred():
-            # After a kill, too, what the manifest no longer names is deleted.
+            # If this process is killed, the next command deletes the files that the manifest does not list any more.
             own.note_placed({*before.files} - {*after.files})
             replace_manifest(own, after)
             work_is_done()

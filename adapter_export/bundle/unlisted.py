@@ -1,4 +1,4 @@
-"""What lies in a bundle's folder besides the files that its manifest lists."""
+"""Finds files in a bundle's folder that its manifest does not list."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.outputs.ownership import MANIFEST, files_below
 from adapter_export.outputs.workspace import INSIDE
 
-# Kubernetes keeps what it mounts in hidden folders of such names, and links to it. `add` works in the other one.
+# Files whose names begin so are ignored. Kubernetes keeps mounted files in hidden folders whose names begin with "..",
+# and links to them. The other one is the workspace of `add`.
 _NOT_OURS = ("..", INSIDE)
 
 
 def unlisted(folder: Path, manifest: Manifest) -> list[str]:
-    """Paths below `folder`, with forward slashes, of files that the manifest does not know."""
+    """Returns the paths of files that the manifest does not list, relative to `folder` and with forward slashes."""
     known = {MANIFEST, *manifest.files}
-    # A link in the place of a folder of ours, which is checked where its files are read.
+    # A folder of the bundle may be a link. It is checked when its files are read.
     folders = {parent.as_posix() for name in known for parent in PurePosixPath(name).parents}
     return [name for name in files_below(folder) if name not in known | folders and not name.startswith(_NOT_OURS)]

@@ -1,9 +1,9 @@
-"""Manifests of older versions of the bundle's format, as the present one has them.
+"""Converts manifests of older versions of the bundle's format to the present version.
 
-Version 2:
-- the value of no adapter stands at each tensor of a site, in place of once at the site;
+Changes in version 2:
+- the value without an adapter is recorded for each tensor of a site, not once for the site;
 - a site has a role and the name of its operator; a task head has no method, in place of the method `head`;
-- the longest text is recorded, in place of being looked up in the model's config by whoever runs the bundle.
+- the longest text is recorded; before, the runtime looked it up in the model's config.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from adapter_export.reading.typed import WrongField
 def upgraded(manifest: Mapping[str, Any], version: int, bundle: Path) -> Mapping[str, Any]:
     """Returns the JSON of a manifest in the form of a later version.
 
-    Fields of a wrong type stay as they are: `reading.typed` refuses them by their names.
+    Fields of a wrong type are not changed. `reading.typed` reports them with their names.
 
     Args:
         manifest: The manifest as it is in its file.
-        version: The version to make of it.
+        version: The version to convert it to.
         bundle: Folder of the bundle.
 
     Raises:
@@ -34,7 +34,7 @@ def upgraded(manifest: Mapping[str, Any], version: int, bundle: Path) -> Mapping
         InputError: The config.json of the bundle is needed and cannot be read.
     """
     found = manifest.get("format_version")
-    # True is no version, although it equals 1.
+    # True equals 1, but is no version.
     if type(found) is not int or not 1 <= found <= version:
         hint = "; a newer adapter-export made the bundle" if type(found) is int and found > version else ""
         raise WrongField(f"field 'format_version': expected 1 to {version}, found {shortened(found)}{hint}")
@@ -66,5 +66,5 @@ def _second_site(site: Any) -> Any:
     }
 
 
-# From version 1 to 2, and so on.
+# The step from version 1 to 2, and so on.
 _STEPS: tuple[Callable[[Mapping[str, Any], Path], Mapping[str, Any]], ...] = (_second,)

@@ -1,5 +1,5 @@
-"""From a model in PyTorch to the graphs of a bundle.
+"""Makes the graphs of a bundle from a PyTorch model.
 
-`export.export_onnx` is the command `onnx`: one trace in which adapters are marker nodes (`trace`), which is then
-lowered to a mode (`lower`), and written (`bundle`).
+`export.export_onnx` is the command `onnx`. It traces the model once, with marker nodes in place of adapters (`trace`),
+lowers the trace to a mode (`lower`), and writes the bundle (`bundle`).
 """

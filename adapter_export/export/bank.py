@@ -1,4 +1,4 @@
-"""Mode `bank`: the tensors of many adapters stacked, and each row of a batch with those of its own."""
+"""Mode bank: the tensors of many adapters are stacked, and each row of a batch reads those of its own adapter."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _ROWS = "rows"
-# Values [B T, d] or [B, d], with the rows of the batch one after the other; others have the batch as their first axis.
+# Rank of values [B T, d] or [B, d], with the rows of the batch one after the other. Values of a higher rank have the
+# batch as their first axis.
 _FLAT = 2
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Stacked initializers that are graph inputs too, as `bundle.bank` lays them out; their defaults are the adapters.
+    """Stacked initializers that are graph inputs too, in the layout of `bundle.bank`. Their defaults are the adapters.
 
-    A runtime that supports only required inputs feeds `adapter_ids`. Others may feed stacks of their own, with any
-    number of rows.
+    A runtime that supports only required inputs feeds `adapter_ids`. Others may feed other stacks, with any number of
+    rows.
 
     Attributes:
-        adapters: Of each adapter its tensors by full name, by operator; in slots 1, 2, ...
+        adapters: For each adapter, in slots 1, 2, ..., its tensors by operator and full name.
     """
 
     adapters: Sequence[Mapping[str, Mapping[str, np.ndarray]]]
@@ -52,7 +53,7 @@ class Bank:
         return value
 
     def place(self, graph: ir.Graph, place: BoundSite, values: Sequence[ir.Value]) -> tuple[BoundSite, list[ir.Value]]:
-        # The weight of the site's layer is one for all rows.
+        # All rows share the weight of the site's layer.
         by_row = [value for name, value in zip(place.function.arguments, values, strict=False) if name != WEIGHT]
         for value in by_row:
             _check_batch(place.name, value)
@@ -68,13 +69,14 @@ class Bank:
         return [index for index, operators in enumerate(self.adapters) if op_name in operators]
 
     def _stack(self, slot: TensorSlot, tensors: Sequence[np.ndarray], padding: float) -> np.ndarray:
+        """Returns the tensors as rows of one array, each padded to the largest size."""
         sizes: dict[str, int] = {}
         for tensor in tensors:
             for dim, size in zip(slot.dims, tensor.shape, strict=True):
                 if isinstance(dim, str):
                     sizes[dim] = max(size, sizes.get(dim, 1))
         stacked = np.empty((len(tensors), *row_shape(slot.dims, sizes)), slot.default.dtype)
-        with np.errstate(over="ignore"):  # what becomes infinite is refused
+        with np.errstate(over="ignore"):  # values that become infinite are refused below
             for row, tensor in zip(stacked, tensors, strict=True):
                 if not np.isfinite(tensor.astype(stacked.dtype)).all():
                     raise InputError(
@@ -104,7 +106,7 @@ class Bank:
 
 
 def row_shape_of(dims: Sequence[int | str]) -> tuple[int | str, ...]:
-    """Dims of one row of a tensor, as `bundle.bank.row_shape`, with the named ones named."""
+    """Returns the dims of one row of a tensor like `bundle.bank.row_shape`, but keeps the names of named dims."""
     return (1, *dims) if len(dims) == 1 else tuple(dims)
 
 
@@ -113,6 +115,7 @@ def _rows_dim(op_name: str) -> str:
 
 
 def _adapter_ids(graph: ir.Graph) -> ir.Value:
+    """Returns the graph input `adapter_ids`, int64 [batch], and adds it if it is missing."""
     import onnx_ir as ir
 
     known = next((value for value in graph.inputs if value.name == ADAPTER_IDS), None)
@@ -124,9 +127,12 @@ def _adapter_ids(graph: ir.Graph) -> ir.Value:
 
 
 def _by_row(inner: Function, tensors: tuple[str, ...], flat: bool) -> Function:
-    """A function that picks the tensors of each row and calls `inner` with them.
+    """Returns a function that selects the tensors of each row, and calls `inner` with them.
 
-    Flat values are given their batch back meanwhile, [B T, d] as [B, T, d].
+    Args:
+        inner: The function of the operator.
+        tensors: Names of its tensors.
+        flat: Whether values are [B T, d]. The function reshapes them to [B, T, d] for `inner`.
     """
     read = inner.arguments[: len(inner.arguments) - len(tensors)]
     by_row = [name for name in read if name != WEIGHT]
@@ -155,7 +161,7 @@ def _by_row(inner: Function, tensors: tuple[str, ...], flat: bool) -> Function:
 
 
 def _check_batch(place: str, value: ir.Value) -> None:
-    """Raise InputError where the values at a place cannot belong to rows of the batch."""
+    """Raises InputError if the values at a site cannot be assigned to the rows of the batch."""
     first = None if value.shape is None else value.shape[0]
     name = first if isinstance(first, int) else getattr(first, "value", None)
     if value.shape is None or (len(value.shape) > _FLAT and name != "batch"):

@@ -1,4 +1,4 @@
-"""Writing a bundle folder from lowered graphs."""
+"""Writes the folder of a bundle from lowered graphs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from adapter_export.bundle.modes import Binding, Mode
 from adapter_export.bundle.no_adapter import stored_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.problem_types import stated
-from adapter_export.export.checking import contrib_operators
 from adapter_export.export.genai import write_genai_config
 from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, all_sites
@@ -35,6 +34,7 @@ from adapter_export.export.samples import position_table
 from adapter_export.export.saving import save_graphs
 from adapter_export.export.target import Target
 from adapter_export.export.trace import FP32
+from adapter_export.export.validate import contrib_operators
 from adapter_export.hub import source_of
 from adapter_export.models.base_model import BaseModel
 from adapter_export.models.tokenizer import write_tokenizer
@@ -53,9 +53,22 @@ def write_bundle(
     tokenizer: Any = None,
     task_asked: bool = False,
 ) -> Manifest:
-    """Fill `folder` with the graphs, the adapters, what a runtime needs beside them, and last the manifest.
+    """Writes the graphs, the adapters, the other files that a runtime needs, and last the manifest.
 
-    tokenizer: see `tokenizer.exportable_tokenizer`; None leaves a bundle that takes token ids alone.
+    Args:
+        folder: An empty folder.
+        base: The base model as exported.
+        graphs: The graphs by file name.
+        mode: The mode of the graphs.
+        adapters: The adapters by name.
+        target: What the graphs were made for.
+        slots: In mode bank, how many adapters a runtime has in memory at once.
+        bind: How the graphs take adapter tensors.
+        tokenizer: See `tokenizer.exportable_tokenizer`; None for a bundle that takes token ids only.
+        task_asked: Whether the caller chose the task, instead of `auto`.
+
+    Returns:
+        The manifest.
     """
     save_graphs(graphs, folder)
     if tokenizer is not None:
@@ -105,7 +118,7 @@ def write_bundle(
 
 
 def own_labels(base: BaseModel) -> tuple[str, ...] | None:
-    """Class names of the base model's own task head, or None without a trained one."""
+    """Returns the class names of the base model's own task head; None without a trained head."""
     if not base.info.head or base.untrained_head:
         return None
     id2label = base.module.config.id2label
@@ -113,8 +126,11 @@ def own_labels(base: BaseModel) -> tuple[str, ...] | None:
 
 
 def write_generation_config(base: BaseModel, folder: Path) -> None:
-    """What transformers generates by where the model's folder has no generation_config.json: the fields of its
-    config.json, which the config as loaded has no more."""
+    """Writes generation_config.json if the folder has none.
+
+    For a model without this file, transformers takes the settings from config.json. The loaded config, which is written
+    to the bundle, does not contain them any more.
+    """
     path, loaded = folder / "generation_config.json", getattr(base.module, "generation_config", None)
     if loaded is None or path.exists():
         return
@@ -123,7 +139,7 @@ def write_generation_config(base: BaseModel, folder: Path) -> None:
 
 
 def write_config(base: BaseModel, path: Path) -> None:
-    """The model's config as loaded, its class named, without the path it was loaded from."""
+    """Writes the loaded config of the model, with the name of its class, and without the path it was loaded from."""
     config = base.module.config.to_dict()
     config.pop("_name_or_path", None)
     config["architectures"] = [base.info.architecture]

@@ -1,4 +1,4 @@
-"""`adapter-export onnx`: base model and adapters to a bundle."""
+"""`adapter-export onnx`: makes a bundle from a base model and adapters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from adapter_export.checkpoints.stated_task import choose_task, stated_task
 from adapter_export.checkpoints.weights import model_config, weight_files
 from adapter_export.errors import InputError
 from adapter_export.export.bundle import write_bundle
+from adapter_export.export.length_dependent import refuse_unsteady
 from adapter_export.export.lower import Lowered
 from adapter_export.export.modes import lower_mode
 from adapter_export.export.stages import stages_for
 from adapter_export.export.target import Target
 from adapter_export.export.trace import MIN_OPSET
-from adapter_export.export.unsteady import refuse_unsteady
 from adapter_export.hub import local
 from adapter_export.models.base_model import BaseModel, load_base, use_padding
 from adapter_export.models.heads import with_heads
@@ -61,32 +61,35 @@ def export_onnx(
     progress: Progress | None = None,
     follow_links: bool = False,
 ) -> Manifest:
-    """Export a bundle to the folder `output`; returns its manifest.
+    """Exports a base model and adapters as a bundle.
 
     Args:
         model: Folder of the base model, or `org/name[@revision]` of the Hugging Face hub.
         adapters: Folders of the checkpoints by the names of the adapters.
         output: Folder of the bundle.
         mode: `merged` (one adapter or none), `embedded` (exactly one), `swappable` or `bank` (any number from one).
-        task: A task, or `auto`: the adapters' task where they state one, else the base model's. `features` leaves task
-            heads out. A task that contradicts an adapter is refused.
+        task: A task, or `auto` for the task that the adapters state or, if they state none, the base model's.
+            `features` leaves task heads out. A task that contradicts an adapter is refused.
         cache: Decoders only; False exports a scoring graph without a key-value cache.
         opset: Version of the ONNX standard.
         dtype: `fp32`, `fp16` or `bf16`.
         quantize: `none` or `int8`.
-        fuse: Whose fused operators of ONNX Runtime the graphs use: `none`, `cpu` or `cuda`.
-        bind: Mode swappable: `initializer`, or `input` to make adapter tensors required inputs.
-        slots: Mode bank: how many adapters a runtime holds in memory at once.
-        labels: Class names by adapter, in place of those of the checkpoint. Without either, an adapter has the base
-            model's own where their number fits.
-        tokenizer: False leaves the tokenizer out; the bundle then takes token ids only.
-        force: Replace a bundle that is already there.
-        progress: Called with what begins now, in words.
-        follow_links: Whether links in the folders of the model and the adapters may lead out of them.
+        fuse: The provider for whose fused operators the graphs are made: `none`, `cpu` or `cuda`.
+        bind: In mode swappable, `initializer`, or `input` to make adapter tensors required inputs.
+        slots: In mode bank, how many adapters a runtime has in memory at once.
+        labels: Class names by adapter, in place of those of the checkpoint. An adapter without either has the class
+            names of the base model, if their number fits.
+        tokenizer: Whether to include the tokenizer. A bundle without one takes token ids only.
+        force: Whether to replace a bundle that exists at `output`.
+        progress: Called with a description of each step when it begins.
+        follow_links: Whether symbolic links in the folders of the model and the adapters may lead out of them.
+
+    Returns:
+        The manifest of the bundle.
 
     Raises:
-        InputError: Bad input. `output` is then as it was before.
-        OutputExists: There is something at `output`.
+        InputError: The input is wrong. `output` has not changed then.
+        OutputExists: `output` exists already.
         CannotMerge: An adapter cannot be merged.
     """
     folder = existing_folder(local(model, "model"), "model")
@@ -141,20 +144,23 @@ def export_onnx(
 
 
 def _least_bytes(folder: Path, target: Target) -> int:
-    """Bytes that the base model's weights take in the bundle, at least."""
+    """Returns how many bytes the base model's weights take in the bundle at least."""
     values = 0
     for path in weight_files(folder):
         if path.suffix == ".safetensors":
             values += sum(math.prod(entry.shape) for entry in read_header(path).tensors.values())
         else:
-            # A .bin file tells its types only where it is read; none has more than 4 bytes a value.
+            # The dtypes of a .bin file are known only after reading it. No value has more than 4 bytes.
             values += path.stat().st_size // 4
     return values * target.value_bytes
 
 
 def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) -> Adapter:
-    """The adapter without sites that no output reads, as those of a pooling layer that a task's class runs past: their
-    tensors have no place in the graphs. All of them stay where none has one, for an error that says so."""
+    """Returns the adapter without sites that do not affect any output.
+
+    An example is a pooling layer that the class of the task does not use. The graphs have no place for the tensors of
+    such sites. If the graphs have no place for any site, all are kept, so that a later check reports the error.
+    """
     known = {tensor.rpartition(".")[0] for graph in graphs.values() for info in graph.sites for tensor in info.tensors}
     kept = {
         site: site_adapter
@@ -169,7 +175,7 @@ def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) ->
 
 
 def _check_generation(folder: Path, base: BaseModel, cache: bool) -> None:
-    """What the model's files say of generating is usable, where it generates; what of it is not read, is logged."""
+    """Checks the model's generation settings if the bundle can generate, and logs settings that are not read."""
     if not cache or base.task not in ("causal-lm", "seq2seq-lm"):
         return
     config = read_generation_config(folder)

@@ -1,4 +1,4 @@
-"""Model-local functions: the arithmetic of adapters as text of the ONNX language."""
+"""Model-local functions: the arithmetic of adapters as text in the ONNX language."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`genai_config.json`: what ONNX Runtime GenAI must know of a decoder to load a bundle's folder as it is.
+"""Writes `genai_config.json`, with which ONNX Runtime GenAI can load the folder of a bundle with a decoder.
 
-Its model type `decoder` (GenAI 0.9 and newer) is any graph that takes tokens, a mask, positions and a cache by name, so
-architectures are not told apart. Source: its `src/config.h`, `src/models/kv_cache.cpp`.
+GenAI's model type `decoder` (0.9 and newer) accepts any graph that takes tokens, a mask, positions and a cache by name,
+so the architecture does not matter. Source: GenAI's `src/config.h` and `src/models/kv_cache.cpp`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,40 @@ from adapter_export.runtime.generation.config import read_generation_config
 
 GENAI_CONFIG = "genai_config.json"
 _TYPE = "decoder"
-# What GenAI fills by itself; a graph may do without the last two.
+# Inputs that GenAI makes. A graph need not have the last two.
 _IDS, _MASK, _POSITIONS = "input_ids", "attention_mask", "position_ids"
-# What a cache keeps of a layer.
+# The tensors of each layer in a cache.
 _TENSORS = ("key", "value")
 
 
 def write_genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> None:
-    """Write the file into the bundle, whose config files are there already; none where GenAI could not run it."""
+    """Writes the file, unless GenAI cannot run the bundle.
+
+    Args:
+        folder: Folder of the bundle, which already contains the model's config files.
+        base: The base model as exported.
+        manifest: The manifest of the bundle.
+    """
     if (config := genai_config(folder, base, manifest)) is not None:
         write_json(folder / GENAI_CONFIG, config)
 
 
 def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str, Any] | None:
-    """The file's content. None unless the bundle is one graph of GenAI's own inputs alone, with keys and values of one
-    shape [batch, heads, past_sequence, head_size] in every layer, which is what the file can tell of a cache.
+    """Returns the content of the file; None if GenAI cannot run the bundle.
 
-    Tokens are chosen greedily, as by our own session, unless the caller sets search options.
+    GenAI can run bundles of one graph that has only inputs that GenAI makes, and a cache with keys and values of the
+    same shape [batch, heads, past_sequence, head_size] in every layer, because the file can describe no other cache.
+
+    Tokens are chosen greedily, as by `AdapterSession`, unless the caller sets search options.
+
+    Args:
+        folder: Folder of the bundle, which already contains the model's config files.
+        base: The base model as exported.
+        manifest: The manifest of the bundle.
     """
     past = {name: info.shape for name, info in manifest.inputs.items() if is_past(name)}
     layers = len(past) // len(_TENSORS)
-    # It gives a graph no adapter's tensors where no adapter is set.
+    # Without an active adapter, GenAI feeds no adapter tensors, so they cannot be required inputs.
     if manifest.bind.required:
         return None
     if not past or set(past) != {past_name(layer, tensor) for layer in range(layers) for tensor in _TENSORS}:
@@ -50,7 +63,7 @@ def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str,
     config = base.module.config.get_text_config()
     longest = max_sequence(config)
     if manifest.reread_at is not None:
-        # It does not read a text again.
+        # GenAI does not read a text again.
         longest = min(longest, manifest.reread_at)
     decoder = {
         "filename": manifest.model,
@@ -69,21 +82,22 @@ def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str,
         "vocab_size": manifest.outputs["logits"].shape[-1],
         "decoder": decoder,
     }
-    # Past and present in one buffer would need operators made for that.
+    # Only special operators can have past and present in one buffer.
     search = {"do_sample": False, "max_length": longest, "past_present_share_buffer": False}
     return {"model": model, "search": search}
 
 
 def _patterns(side: str, prefix: str) -> dict[str, str]:
-    """The cache's names, %d for the layer."""
+    """Returns patterns for the names of the cache, with %d for the number of the layer."""
     return {f"{side}_{tensor}_names": f"{prefix}%d.{tensor}" for tensor in _TENSORS}
 
 
 def _special_tokens(folder: Path, base: BaseModel) -> dict[str, Any]:
-    """Where texts begin and end, as far as the model tells.
+    """Returns the tokens with which texts begin, end and are padded, if the model has them.
 
-    GenAI takes pad tokens from the end of a prompt. A model without one therefore gets its end token, in which prompts
-    rarely end, rather than GenAI's 0, which may be any word. Without an end token, GenAI ends at the pad token.
+    GenAI removes padding tokens from the end of a prompt. For a model without a padding token, the end token is written
+    as the padding token, because prompts rarely end with it. GenAI's default is 0, which may be the token of any word.
+    If there is no end token, GenAI stops at the padding token.
     """
     known = getattr(base.module, "generation_config", None)
     bos, pad = (_token(getattr(known, name, None)) for name in ("bos_token_id", "pad_token_id"))
@@ -95,5 +109,5 @@ def _special_tokens(folder: Path, base: BaseModel) -> dict[str, Any]:
 
 
 def _token(value: Any) -> int | None:
-    """A token's id; negative ones, a habit of old configs, mean none."""
+    """Returns a token id. Negative ids, as in old configs, mean that there is none."""
     return value if isinstance(value, int) and value >= 0 else None

@@ -1,4 +1,4 @@
-"""From a trace with markers to the graph of one mode."""
+"""Lowers a trace with markers to the graph of one mode."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Lowered:
 
     Attributes:
         model: The graph, ready to be saved.
-        inputs: What it takes, by name, without the adapter tensors.
-        outputs: What it gives, by name.
+        inputs: Its inputs by name, without the adapter tensors.
+        outputs: Its outputs by name.
         sites: Its sites.
     """
 

@@ -1,7 +1,7 @@
-"""Private nodes that stand for adapters and heads while tracing, to be lowered afterwards.
+"""Private nodes that stand for adapters and heads in a trace, and are lowered afterwards.
 
-A marker holds no tensors: the exporter, its optimizer and its fusions see an opaque node, so nothing can be folded,
-merged or renamed. Its attributes say what it stands for.
+A marker contains no tensors. The exporter, its optimizer and its fusions see an opaque node, so they cannot fold, merge
+or rename anything. The attributes of a marker say what it stands for.
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ SITE, HEAD = "Site", "Head"
 
 @contextmanager
 def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], head: Sequence[str]) -> Iterator[None]:
-    """Inside the block, every operator of `sites` and every head layer of `head` traces to one marker node.
+    """Inside the block, every operator of a site and every head layer is traced as one marker node.
 
-    Several operators of a site follow each other; at most one is ever active, the others are the identity.
+    Several operators of one site follow each other. At most one of them is active at a time; the others are the
+    identity.
+
+    Args:
+        model: The model to be traced.
+        sites: The sites and their operators.
+        head: Paths of the head layers.
     """
     handles = [
         handle
@@ -51,7 +57,7 @@ def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], he
 def _site_marker(site: Site, operator: Operator) -> SiteFunction:
     def marker(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         y = values["y"]
-        # What the operator reads, and last what it replaces.
+        # The values that the operator reads, and last the value that it replaces.
         inputs = (*(values[name] for name in operator.reads), y)
         attributes = {"module": site.module, "port": site.port.value, "op_type": operator.op_type}
         return _emit(SITE, inputs, attributes, y, y.shape)

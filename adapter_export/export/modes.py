@@ -1,4 +1,4 @@
-"""How each mode is made of a base model and adapters: which storage its graphs have, and what is traced for it."""
+"""How each mode is made from a base model and adapters: which storage its graphs have, and what is traced for it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def lower_mode(
         stages: The stages by the file of their graph.
         target: What the graphs are made for.
         bind: How the graphs take adapter tensors, mode swappable only.
-        progress: Called with what begins now, in words.
+        progress: Called with a description of each step when it begins.
 
     Returns:
         The base model as exported, and the graphs by file.
@@ -109,7 +109,7 @@ def _embedded(tracer: _Tracer, adapters: Mapping[str, Adapter], bind: Binding) -
 
 def _swappable(tracer: _Tracer, adapters: Mapping[str, Adapter], bind: Binding) -> tuple[BaseModel, dict[str, Lowered]]:
     if bind.required:
-        # The graphs do not share tensors: an input that a graph does not read would have to be given all the same.
+        # The graphs do not share tensors, because an input that a graph does not read would still be required.
         return tracer.base, _with_adapters_outside(tracer, adapters, Required())
     return tracer.base, share_tensors(_with_adapters_outside(tracer, adapters, Overridable()))
 
@@ -136,10 +136,10 @@ def _with_adapters_outside(tracer: _Tracer, adapters: Mapping[str, Adapter], sto
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:
-    """Returns every site of any of the adapters, with each different operator that stands there, in a stable order.
+    """Returns every site of any of the adapters with its different operators, in a stable order.
 
     Raises:
-        InputError: Two adapters read other modules for the same tensors, of which one graph computes one.
+        InputError: Two adapters read different modules for the same tensors. One graph can compute only one of them.
     """
     sites: dict[Site, list[Operator]] = {}
     owners: dict[tuple[str, str], Site] = {}

@@ -1,8 +1,8 @@
-"""Rotary positions whose frequencies depend on how long a text is.
+"""Rotary positions whose frequencies depend on the length of the text.
 
-LongRoPE has two sets of factors, for texts up to `original_max_position_embeddings` tokens and for longer ones.
-transformers chooses by the longest row of a batch; what a row alone would get is what its user expects. So while a
-model is traced each row's factors are chosen by the row's own last position.
+LongRoPE has two sets of factors: for texts up to `original_max_position_embeddings` tokens, and for longer ones.
+transformers chooses by the longest row of a batch. But the outputs of a row should be the same as in a batch of its
+own. Therefore, while a model is traced, the factors of each row are chosen by its own last position.
 """
 
 from __future__ import annotations
@@ -24,32 +24,37 @@ LONGROPE = "longrope"
 
 
 def rotary_border(module: nn.Module) -> int | None:
-    """The longest text in tokens that has the short factors of LongRoPE; None without such."""
-    found = [
+    """Returns the number of tokens of the longest text with the short factors of LongRoPE; None without LongRoPE."""
+    borders = [
         int(_parameters(part, layer)["original_max_position_embeddings"])
         for part in module.modules()
         for layer, kind in rotary_kinds(part).items()
         if kind == LONGROPE
     ]
-    return min(found, default=None)
+    return min(borders, default=None)
 
 
 def reread_at(base: BaseModel) -> int | None:
-    """Tokens beyond which transformers' `generate` reads a whole text again, with the long factors; None where it keeps
-    what the cache has."""
+    """Returns the number of tokens beyond which transformers' `generate` reads the complete text again.
+
+    It does so to apply the long factors. None for models with which it keeps the cache.
+    """
     return rotary_border(base.module) if facts(base.info.model_type).rereads else None
 
 
 @contextmanager
 def each_row_alone(model: Any) -> Iterator[None]:
-    """Inside the block LongRoPE's factors are each row's own. Positions count from a row's first token, also where no
-    `position_ids` are given but an `attention_mask` is."""
-    found = [part for part in model.modules() if LONGROPE in rotary_kinds(part).values()]
-    changed = [*found, *([model.base_model] if found else [])]
+    """Inside the block, each row of a batch has its own factors of LongRoPE.
+
+    Positions are counted from the first token of each row, also if the model gets an `attention_mask` but no
+    `position_ids`.
+    """
+    rotary = [part for part in model.modules() if LONGROPE in rotary_kinds(part).values()]
+    changed = [*rotary, *([model.base_model] if rotary else [])]
     try:
-        for part in found:
+        for part in rotary:
             part.forward = _by_row(part)
-        if found:
+        if rotary:
             model.base_model.forward = _counting(model.base_model.forward)
         yield
     finally:
@@ -58,7 +63,10 @@ def each_row_alone(model: Any) -> Iterator[None]:
 
 
 def rotary_kinds(module: nn.Module) -> dict[str | None, str]:
-    """The kinds of rotary frequencies of a rotary module by type of layer, None where all layers share one."""
+    """Returns the kinds of rotary frequencies of a rotary module, by type of layer.
+
+    The key is None if all layers share one kind. The result is empty for other modules.
+    """
     kind = getattr(module, "rope_type", None)
     if isinstance(kind, Mapping):
         return {str(layer): str(own) for layer, own in kind.items()}
@@ -71,7 +79,7 @@ def _parameters(module: Any, layer: str | None) -> Mapping[str, Any]:
 
 
 class _With:
-    """A module with another value of one attribute."""
+    """A module in which some attributes have other values."""
 
     def __init__(self, module: nn.Module, **values: Any) -> None:
         self.__dict__.update(values)
@@ -82,9 +90,9 @@ class _With:
 
 
 def _by_row(module: Any) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """The module's forward, with the factors of each row."""
+    """Returns the module's forward with separate factors for each row."""
     original = module.forward
-    # Without transformers' decorator, which chooses for the whole batch.
+    # Without the decorator of transformers, which chooses the factors for the complete batch.
     plain = inspect.unwrap(type(module).forward)
     kinds = rotary_kinds(module)
 
@@ -110,7 +118,7 @@ def _by_row(module: Any) -> Callable[..., tuple[torch.Tensor, ...]]:
 
 
 def _frequencies(module: Any, layer: str | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of short and of long texts."""
+    """Returns the frequencies of short and of long texts."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     border = _parameters(module, layer)["original_max_position_embeddings"]
@@ -120,7 +128,10 @@ def _frequencies(module: Any, layer: str | None, device: torch.device) -> tuple[
 
 
 def _scaled(module: Any, x: torch.Tensor, position_ids: torch.Tensor, long: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Phi-3.5-MoE's: the frequencies of short texts always, cosine and sine scaled by one of two numbers."""
+    """Returns cosine and sine as in Phi-3.5-MoE.
+
+    It always uses the frequencies of short texts, and multiplies cosine and sine by one of two numbers.
+    """
     import torch
 
     parameters = module.config.rope_parameters
@@ -133,7 +144,7 @@ def _scaled(module: Any, x: torch.Tensor, position_ids: torch.Tensor, long: torc
 
 
 def _counting(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """`forward` with positions counted by the mask, where none are given."""
+    """Returns `forward` with positions computed from the mask if the caller passes none."""
 
     @functools.wraps(forward)
     def counting(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Example inputs to trace with, and which of their axes stay dynamic."""
+"""Example inputs for tracing, and which of their axes stay dynamic."""
 
 from __future__ import annotations
 
@@ -20,25 +20,31 @@ if TYPE_CHECKING:
     import torch
 
 _log = logging.getLogger(__name__)
-# Sizes of the example: no axis of size 1, which a trace would bake in, and no two alike.
+# Sizes of the example inputs. All are different, and none is 1, which a trace would make constant.
 BATCH, SEQUENCE = 3, 9
-# What most models for images of any size were trained on.
+# The image size on which most models for images of any size were trained, in pixels.
 _USUAL_IMAGE = 224
 _DECODER_SEQUENCE, _IMAGES = 7, 4
 # Whisper's two convolutions halve the number of frames.
 _FRAMES_PER_POSITION = 2
-# Above any model's real limit; the axis is bounded by the model's own where its config tells one.
+# Upper bounds of axes, above the limit of any model. If the config has a limit for texts, that one is used.
 _MAX_BATCH = 1 << 16
 _MAX_SEQUENCE = 1 << 20
-# Tables of positions, by name, have some rows more than positions: for padding, or an offset.
+# Tables of positions are recognized by name. They may have a few rows more than positions, for padding or an offset.
 _POSITIONS, _OFFSET = re.compile(r"pos_|posi|wpe"), 8
 
 
 @dataclass(frozen=True)
 class Sample:
-    """inputs: example tensors by name. axes: for each input the name of each dynamic axis by its index; of a cache a
-    list, one item a tensor. limits, least: the largest size of each named axis, and the smallest where it is not 1; the
-    size of a name without a limit follows from the others."""
+    """Example inputs of a stage, with their dynamic axes.
+
+    Attributes:
+        inputs: Example tensors by name.
+        axes: Names of the dynamic axes, {input: {axis index: axis name}}. For a cache, a list with one such dict per
+            tensor.
+        limits: Maximum size per axis name. The size of an axis without a limit is derived from the others.
+        least: Minimum size per axis name; 1 if absent.
+    """
 
     inputs: dict[str, Any]
     axes: dict[str, Any]
@@ -47,17 +53,23 @@ class Sample:
 
 
 def sample_for(base: BaseModel) -> Sample:
-    """A small example for the model's task, of whatever the model reads: texts (input_ids, attention_mask,
-    token_type_ids), pixel_values, Whisper's input_features, and a decoder's decoder_input_ids.
+    """Returns small example inputs for the model's task.
 
-    Raises InputError for a model that takes none of these, and for mBART's classifier.
+    They are all inputs that the model takes, among: texts (input_ids, attention_mask, token_type_ids), pixel_values,
+    input_features (Whisper), and decoder_input_ids.
+
+    Args:
+        base: The base model.
+
+    Raises:
+        InputError: The model takes none of these inputs, or is a classifier of mBART.
     """
     parameters = inspect.signature(base.module.forward).parameters
     parts = []
     if "input_ids" in parameters:
         parts.append(_texts(base))
     if "pixel_values" in parameters:
-        # Beside texts (CLIP), images are as many as one likes.
+        # With texts (CLIP), the number of images is independent of the number of texts.
         parts.append(_images(base, *(("image_batch", _IMAGES) if parts else ("batch", BATCH))))
     if "input_features" in parameters:
         parts.append(_sounds(base))
@@ -77,7 +89,8 @@ def sample_for(base: BaseModel) -> Sample:
     merged = Sample({}, {}, {})
     for part in parts:
         merged = Sample(merged.inputs | part.inputs, merged.axes | part.axes, merged.limits | part.limits)
-    # The decoder of such a classifier reads the text less one token, and a trace must not think that only one is left.
+    # The decoder of such a classifier reads one token less than the text has. The trace must not assume that this
+    # leaves a single token.
     return replace(merged, least={"sequence": 3}) if shifts else merged
 
 
@@ -86,7 +99,7 @@ def _texts(base: BaseModel) -> Sample:
 
     config = base.module.config.get_text_config()
     ids = _ids(base, SEQUENCE)
-    # A padded row: with a full mask the exporter would find the mask unused and drop the input.
+    # One row is padded. With a full mask, the exporter would consider the mask unused and remove the input.
     mask = torch.ones_like(ids)
     mask[0, -2:] = 0
     if (pad := getattr(config, "pad_token_id", None)) is not None:
@@ -116,7 +129,10 @@ def _images(base: BaseModel, axis: str, number: int) -> Sample:
 
 
 def _image_size(base: BaseModel, config: Any) -> tuple[int, int]:
-    """Height and width: the config's or, of a model for images of any size, those that its image processor makes."""
+    """Returns the height and width of images in pixels, from the config.
+
+    For a model that takes images of any size, they are those of the output of its image processor.
+    """
     size = getattr(config, "image_size", None)
     if size is None:
         size = _processed_size(base.folder / "preprocessor_config.json")
@@ -131,6 +147,7 @@ def _image_size(base: BaseModel, config: Any) -> tuple[int, int]:
 
 
 def _processed_size(path: Path) -> Any:
+    """Returns the size of processed images in preprocessor_config.json: one number, or height and width; or None."""
     values = optional_json(path)
     for name in ("crop_size", "size"):
         value = values.get(name)
@@ -167,8 +184,10 @@ def _noise(base: BaseModel, *shape: int) -> torch.Tensor:
 
 
 def position_table(base: BaseModel) -> int:
-    """Tokens that the model's table of positions has room for; 0 for a model without one, whose texts may be longer
-    than its config has it."""
+    """Returns the number of positions in the model's table of positions.
+
+    0 for a model without a table. Its texts may be longer than its config says.
+    """
     config = base.module.config.get_text_config()
     longest = max_sequence(config)
     if facts(base.info.model_type).positions.mask_table:
@@ -182,14 +201,14 @@ def position_table(base: BaseModel) -> int:
 
 
 def limited(config: Any) -> bool:
-    """Whether the config says how long a text may be."""
+    """Returns whether the config limits the length of texts."""
     return max_sequence(config) < _MAX_SEQUENCE
 
 
 def max_sequence(config: Any) -> int:
-    """Longest text that a graph of the model takes."""
+    """Returns the number of tokens of the longest text that a graph of the model takes."""
     longest = longest_text(config.model_type, lambda name: getattr(config, name, None))
     if longest is None:
         return _MAX_SEQUENCE
-    # A causal mask that is cut from a table: a trace cannot leave the table whole.
+    # Some models cut their causal mask from a table. A trace cannot use the complete table.
     return longest - facts(config.model_type).positions.mask_table

@@ -1,4 +1,4 @@
-"""Saving graphs: single files while they are small, else with one weights file for all of a bundle's graphs."""
+"""Saves graphs: small graphs as single files, large ones with one file for the weights of all graphs of a bundle."""
 
 from __future__ import annotations
 
@@ -9,27 +9,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.export.checking import check_saved
 from adapter_export.export.lower import Lowered
+from adapter_export.export.validate import check_saved
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# The weights of all graphs of a bundle.
+# The file with the weights of all graphs of a bundle.
 WEIGHTS = "model.onnx.data"
-# Graphs below this many bytes of weights, all of them together, are one file each, which browsers and viewers open most
-# easily.
+# If the weights of all graphs together are smaller than this, each graph is one file. Browsers and viewers open such
+# files most easily.
 EXTERNAL_ABOVE_BYTES = 64 << 20
-# With external data, tensors up to this size stay in the graph: adapter defaults do, at any usual hidden size.
+# With external data, tensors up to this size stay in the graph. Adapter defaults are smaller at any usual hidden size.
 INLINE_UP_TO_BYTES = 64 << 10
 
 
 def save_graphs(graphs: Mapping[str, Lowered], folder: Path, weights: str = WEIGHTS) -> None:
-    """Save graphs in `folder`, by file name, and check each with full shape inference.
+    """Saves graphs, and checks each with full shape inference.
 
-    weights: the name of one file in `folder` that takes the large tensors of them all where the graphs are large; a
-    tensor that several hold, or one holds several times, is stored there once. The graphs given stay as they are.
-    Ensures: no two tensors are in memory at once beside what the graphs hold already.
+    Large graphs store their large tensors in one common file. Equal tensors, of one graph or of several, are stored
+    there once. `graphs` is not changed. At most one additional tensor is in memory at a time.
+
+    Args:
+        graphs: The graphs by file name.
+        folder: The folder to save them in.
+        weights: Name of the common file.
+
+    Raises:
+        InputError: ONNX Runtime refuses a graph; see `validate.check_saved` for other errors.
     """
     import onnx_ir as ir
 
@@ -50,12 +57,12 @@ def save_graphs(graphs: Mapping[str, Lowered], folder: Path, weights: str = WEIG
 
 
 def save_graph(lowered: Lowered, path: Path) -> None:
-    """Save one graph at `path`, its weights beside it as `<path>.data` where they are large; see `save_graphs`."""
+    """Saves one graph at `path`. Large weights are stored next to it as `<path>.data`, see `save_graphs`."""
     save_graphs({path.name: lowered}, path.parent, f"{path.name}.data")
 
 
 def _move_out(values: Sequence[ir.Value], folder: Path, file: str) -> None:
-    """Write the values' tensors to `file`, equal ones once, and leave references to them."""
+    """Writes the tensors of values to a file, equal ones once, and replaces them by references to the file."""
     import onnx_ir as ir
 
     stored = dict(zip(values, _shared(values), strict=True))
@@ -76,7 +83,7 @@ def _move_out(values: Sequence[ir.Value], folder: Path, file: str) -> None:
 
 
 def _shared(values: Sequence[ir.Value]) -> list[ir.Value]:
-    """For each value the first one whose tensor has the same dtype and the same bytes, in whatever shape."""
+    """Returns for each value the first one whose tensor has the same dtype and the same bytes, in any shape."""
     first: dict[object, ir.Value] = {}
     return [first.setdefault((_tensor(value).dtype, _digest(_tensor(value))), value) for value in values]
 

@@ -1,4 +1,4 @@
-"""A stage: what one graph is traced from."""
+"""A stage: the part of a model that one graph is traced from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Stage:
 
     Attributes:
         module: Runs the stage: the model itself, or a wrapper of it.
-        sample: What to call it with. The axes of a cache among the inputs are a list, one item per tensor.
+        sample: Example inputs. The axes of a cache among the inputs are a list, one item per tensor.
         cache: The model's setting `use_cache` while it is traced.
     """
 

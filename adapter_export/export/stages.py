@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from adapter_export.bundle.graphs import DECODER, ENCODER, MODEL
-from adapter_export.export.cached import decoding
+from adapter_export.export.decoding import decoding
+from adapter_export.export.encoder_decoder import cross_decoding, encoding
 from adapter_export.export.samples import sample_for
-from adapter_export.export.seq2seq import cross_decoding, encoding
 from adapter_export.export.stage import Stage, StageOf
 from adapter_export.models.base_model import BaseModel
 
 
 def scoring(base: BaseModel) -> Stage:
-    """The complete model in one pass, without a cache."""
+    """Returns the stage of the complete model, which runs in one pass and without a cache."""
     return Stage(base.module, sample_for(base), cache=False)
 
 
 def stages_for(task: str, cache: bool) -> dict[str, StageOf]:
-    """Returns the stages for a task, by the file of their graph.
+    """Returns the stages for a task, by the file name of their graph.
 
     Args:
         task: Name of the task.

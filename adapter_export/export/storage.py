@@ -36,10 +36,10 @@ class Storage(Protocol):
         Args:
             graph: The graph.
             place: The site.
-            values: What its node reads besides the tensors.
+            values: Values that its node reads besides the tensors.
 
         Returns:
-            The site, and values that its node reads before `values`.
+            The site, and the additional values that its node reads before `values`.
         """
 
 
@@ -63,7 +63,7 @@ class Constants(_OneForAll):
     def store(self, graph: ir.Graph, place: BoundSite, slot: TensorSlot) -> ir.Value:
         if slot.name not in self.tensors:
             raise InputError(f"adapter: tensor {slot.name!r} is missing")
-        with np.errstate(over="ignore"):  # what becomes infinite is refused
+        with np.errstate(over="ignore"):  # values that become infinite are refused below
             tensor = self.tensors[slot.name].astype(slot.default.dtype)
         if not np.isfinite(tensor).all():
             raise InputError(f"adapter: tensor {slot.name!r}: expected values within {tensor.dtype}, found larger ones")

@@ -1,4 +1,4 @@
-"""What graphs are made for, checked as a whole."""
+"""What graphs are made for: dtype, quantization and fusions, checked together."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class Target:
     """What the graphs are made for.
 
     Attributes:
-        dtype: Of weights, activations and adapters. Callers feed and read float32 (`passes.widen_boundary`).
+        dtype: Precision of weights, activations and adapters. Inputs and outputs are float32
+            (`passes.widen_boundary`).
         quantize: How the matrices of the base model are stored.
-        fuse: Whose fused operators the graphs use.
+        fuse: The provider for whose fused operators the graphs are made.
     """
 
     dtype: Precision = Precision.FP32
@@ -28,7 +29,7 @@ class Target:
 
     @classmethod
     def parse(cls, dtype: str = "fp32", quantize: str = "none", fuse: str = "none") -> Target:
-        """Makes a target from the words of a caller.
+        """Makes a target from a caller's words.
 
         Args:
             dtype: `fp32`, `fp16` or `bf16`.
@@ -56,12 +57,12 @@ class Target:
 
     @property
     def value_bytes(self) -> int:
-        """Bytes that a weight takes in the graph, at least: not all are quantized."""
+        """Bytes that each value of a weight takes at least. Not all weights are quantized."""
         return 1 if self.quantize.used else self.dtype.value_bytes
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype of PyTorch to load the base model in."""
+        """PyTorch's dtype in which the base model is loaded."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.dtype.dtype.value)

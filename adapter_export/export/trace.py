@@ -1,4 +1,4 @@
-"""One trace of the model, with markers where adapters and heads will stand."""
+"""Traces a model once, with markers in place of adapters and heads."""
 
 from __future__ import annotations
 
@@ -29,14 +29,19 @@ from adapter_export.sites import Site
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# The oldest opset with every operator the methods use (Gelu), and what the exporter emits by default.
+# The oldest opset with all operators that the methods use (Gelu) and that the exporter uses by default.
 MIN_OPSET = 20
 FP32 = Target()
 
 
 @dataclass(frozen=True)
 class Trace:
-    """model: the traced graph, markers and all. axes: for each of its inputs the public name of each dynamic axis."""
+    """A traced model.
+
+    Attributes:
+        model: The traced graph with markers.
+        axes: Public names of the dynamic axes, {input: {axis index: axis name}}.
+    """
 
     model: ir.Model
     axes: Mapping[str, Mapping[int, str]]
@@ -51,11 +56,18 @@ def trace(
     stage: StageOf = scoring,
     target: Target = FP32,
 ) -> Trace:
-    """Trace the base model with `transformers.exporters.OnnxExporter`; batch and sequence stay dynamic.
+    """Traces the base model with `transformers.exporters.OnnxExporter`. Axes such as batch and sequence stay dynamic.
 
-    sites, head: where markers go (see `export.markers`); none of either gives the bare model. stage: which part of the
-    model, and whether with a cache (see `export.stages`). target: of a base model loaded at its dtype. Raises
-    InputError when it cannot be traced with dynamic axes.
+    Args:
+        base: The base model, loaded at the target's dtype.
+        sites: Sites that get markers, with their operators (see `export.markers`).
+        head: Paths of head layers that get markers. Without sites and head layers, the trace has no markers.
+        opset: Version of the ONNX standard.
+        stage: Which part of the model is traced, and whether with a cache (see `export.stages`).
+        target: What the graph is made for.
+
+    Raises:
+        InputError: The model cannot be traced with dynamic axes.
     """
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
@@ -70,7 +82,7 @@ def trace(
         dynamic_shapes=_dynamic_shapes(sample),
         opset_version=opset,
         **_after_the_trace(target),
-        # Guards on sums of axes (past and new tokens) cannot be proven for every size; they hold at run time.
+        # Conditions on sums of axes (past and new tokens) cannot be proven for every size. At run time they are true.
         prefer_deferred_runtime_asserts_over_guards="past_sequence" in sample.limits,
     )
     try:
@@ -89,8 +101,11 @@ def trace(
 
 
 def _own(model: ir.Model) -> ir.Model:
-    """A copy that nobody else holds: the optimizer's rules (onnxscript 0.7) remember the last graph they saw, and would
-    keep its weights in memory for as long as the process lives."""
+    """Returns a copy of the model, and removes the weights of the original.
+
+    The rules of the optimizer (onnxscript 0.7) keep the last graph that they processed. Its weights would stay in
+    memory until the process ends.
+    """
     copy = model.clone()
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -99,7 +114,7 @@ def _own(model: ir.Model) -> ir.Model:
 
 
 def _after_the_trace(target: Target) -> dict[str, Any]:
-    """The exporter's settings for what it does to a traced graph."""
+    """Returns the exporter's settings for fusions and quantization, which follow the trace."""
     settings: dict[str, Any] = {}
     if target.fuse.used:
         settings["ort_fusions"] = target.fuse.value
@@ -109,7 +124,10 @@ def _after_the_trace(target: Target) -> dict[str, Any]:
 
 
 def _public_axes(model: ir.Model, sample: Sample) -> dict[str, Mapping[int, str]]:
-    """The sample's axes by the graph's names of its inputs; all of a cache share the symbols of its first tensor."""
+    """Returns the sample's axes by the names of the graph's inputs.
+
+    All tensors of a cache share the symbols of the first, so only that one is listed.
+    """
     axes: dict[str, Mapping[int, str]] = {
         name: value for name, value in sample.axes.items() if not isinstance(value, list)
     }
@@ -120,7 +138,7 @@ def _public_axes(model: ir.Model, sample: Sample) -> dict[str, Mapping[int, str]
 
 
 def _dynamic_shapes(sample: Sample) -> dict[str, Any]:
-    """The sample's axes as `torch.export` takes them; an axis whose size follows from others is left to it."""
+    """Returns the sample's axes in the form of `torch.export`. It derives the sizes of axes that have no limit."""
     from torch.export import Dim
 
     dims = {name: Dim(name, min=sample.least.get(name, 1), max=limit) for name, limit in sample.limits.items()}
@@ -135,8 +153,11 @@ def _dynamic_shapes(sample: Sample) -> dict[str, Any]:
 
 @contextmanager
 def _use_cache(base: BaseModel, cache: bool) -> Iterator[None]:
-    """Decoders, classifiers made of them included, return their key-value cache unless their config says otherwise."""
-    # T5 has a config for each of its stacks.
+    """Sets `use_cache` in the configs of the model inside the block.
+
+    By default, decoders return their key-value cache, even those with the head of a classifier.
+    """
+    # T5 has separate configs for its encoder and its decoder.
     owners = (module for module in base.module.modules() if hasattr(module, "config"))
     configs = {id(config): config for owner in owners for config in (owner.config, owner.config.get_text_config())}
     before = {key: config.use_cache for key, config in configs.items() if hasattr(config, "use_cache")}
@@ -151,7 +172,7 @@ def _use_cache(base: BaseModel, cache: bool) -> Iterator[None]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """The exporters print progress and version advice; what goes wrong is raised."""
+    """Hides what the exporters print inside the block: progress and advice about versions. Errors are raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), quiet():

@@ -1,4 +1,4 @@
-"""What is checked when a bundle is opened: its files, its precision, and that graph and manifest agree."""
+"""Checks for opening a bundle: its files, its precision, and that graph and manifest agree."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def stamp_of(bundle: Path) -> tuple[int, ...] | None:
-    """Changes whenever the manifest does: it is never written in place. None when it is gone."""
+    """Returns numbers that change whenever the manifest does, because it is never written in place.
+
+    None if there is no manifest.
+    """
     try:
         found = (bundle / MANIFEST).stat()
     except FileNotFoundError:
@@ -33,8 +36,14 @@ def stamp_of(bundle: Path) -> tuple[int, ...] | None:
 
 
 def check_files(bundle: Path, manifest: Manifest) -> None:
-    """Raise InputError unless the bundle's files are those the manifest was written for. Adapters are checked when they
-    are loaded; what a runtime can do without, such as a tokenizer, may be gone but not changed."""
+    """Checks that the bundle's files are those that the manifest lists.
+
+    Adapters are checked when they are loaded. Files that the runtime does not require, such as a tokenizer, may be
+    missing but not changed.
+
+    Raises:
+        InputError: A file has another sha256, or a file of a graph is missing.
+    """
     adapters = {info.file for info in manifest.adapters}
     for name, digest in manifest.files.items():
         path = bundle / name
@@ -48,7 +57,11 @@ def check_files(bundle: Path, manifest: Manifest) -> None:
 
 
 def check_digest(expected: str, verify: bool) -> None:
-    """Raise InputError for an `expect_sha256` that is no digest, or that would pin nothing."""
+    """Checks the argument `expect_sha256` of a session.
+
+    Raises:
+        InputError: It is no digest, or `verify` is False, so that files would not be compared with the manifest.
+    """
     if re.fullmatch("[0-9a-f]{64}", expected) is None:
         raise InputError(f"expect_sha256: expected 64 hexadecimal digits in lower case, found {shortened(expected)}")
     if not verify:
@@ -56,8 +69,13 @@ def check_digest(expected: str, verify: bool) -> None:
 
 
 def check_nothing_else(bundle: Path, manifest: Manifest) -> None:
-    """Raise InputError unless all files that the manifest lists are there, and no others: a file that it does not know,
-    such as a chat template, would be read all the same."""
+    """Checks that the folder contains the files that the manifest lists, and no others.
+
+    Without this check a file that the manifest does not list, such as a chat template, would be read.
+
+    Raises:
+        InputError: A file is missing, or is not in the manifest.
+    """
     if missing := [name for name in manifest.files if not present(bundle / name)]:
         raise InputError(f"{bundle / missing[0]}: no such file, though the bundle's manifest lists it")
     if others := unlisted(bundle, manifest):
@@ -65,7 +83,7 @@ def check_nothing_else(bundle: Path, manifest: Manifest) -> None:
 
 
 def check_dtype(manifest: Manifest, provider: Provider) -> None:
-    """Raise ProviderError for a dtype that the provider cannot compute in."""
+    """Raises ProviderError if the provider cannot compute in the bundle's dtype."""
     if manifest.dtype.needs_cuda and provider is not Provider.CUDA:
         raise ProviderError(
             "provider 'cpu': the bundle computes in bfloat16, for which ONNX Runtime's CPU provider has no operators; "
@@ -74,12 +92,22 @@ def check_dtype(manifest: Manifest, provider: Provider) -> None:
 
 
 def graphs_of(manifest: Manifest) -> tuple[Any, ...]:
-    """What must stay as it was while a session has the bundle open."""
+    """Returns the parts of the manifest that must not change while a session has the bundle open."""
     return manifest.sites, manifest.base, {graph: manifest.files[graph] for graph in manifest.graphs}
 
 
 def check_graph(bundle: Path, graph: str, manifest: Manifest, session: ort.InferenceSession) -> None:
-    """Raise InputError unless graph and manifest name the same inputs, outputs and adapter tensors."""
+    """Checks that a graph and the manifest have the same inputs, outputs and adapter tensors.
+
+    Args:
+        bundle: Folder of the bundle.
+        graph: File name of the graph.
+        manifest: The manifest of the bundle.
+        session: The session of the graph.
+
+    Raises:
+        InputError: A name, dtype or shape differs.
+    """
     overridable = {value.name for value in session.get_overridable_initializers()}
     inputs = {value.name for value in session.get_inputs()}
     bound = {*manifest.tensors} & inputs if manifest.bind.required else set()
@@ -88,9 +116,10 @@ def check_graph(bundle: Path, graph: str, manifest: Manifest, session: ort.Infer
         ("output", {*manifest.graphs[graph].outputs}, {value.name for value in session.get_outputs()}),
         ("adapter tensor", _overridable(manifest, overridable), overridable),
     ):
-        if odd := listed ^ found:
-            side = "the manifest lists, the graph lacks" if min(odd) in listed else "the manifest does not list"
-            raise InputError(f"{bundle / graph}: {what} {min(odd)!r}: {side}")
+        if differing := listed ^ found:
+            name = min(differing)
+            reason = "the manifest lists, the graph lacks" if name in listed else "the manifest does not list"
+            raise InputError(f"{bundle / graph}: {what} {name!r}: {reason}")
     # A bank has stacks of tensors, of which the manifest lists one row.
     tensors = {} if manifest.mode.per_row else manifest.tensors
     for what, declared, values in (
@@ -108,7 +137,7 @@ def check_graph(bundle: Path, graph: str, manifest: Manifest, session: ort.Infer
 
 
 def _fits(info: TensorInfo, value: Any) -> bool:
-    """Whether a value of the graph is what the manifest says: dtype, and every dim that both know as a number."""
+    """Returns whether a value of the graph has the dtype and rank of the manifest, and the same fixed dims."""
     dims = zip(info.shape, value.shape, strict=False)
     sizes = all(a == b for a, b in dims if isinstance(a, int) and isinstance(b, int))
     return value.type == info.dtype.onnxruntime and (len(info.shape) == len(value.shape) and sizes)
@@ -131,15 +160,19 @@ def _overridable(manifest: Manifest, found: set[str]) -> set[str]:
 
 
 def read_no_adapter(bundle: Path, manifest: Manifest) -> dict[str, np.ndarray]:
-    """Tensors of no adapter that are not in the graph itself; none but for a bank of a base model with a task head, and
-    a graph whose adapter tensors are required inputs.
+    """Returns the tensors of no adapter that are not in the graph, by name.
 
-    Raises InputError for a file that is missing, or not the one the manifest lists.
+    Only two sorts of bundles have such tensors: a bank of a base model with a task head, and a bundle whose adapter
+    tensors are required inputs.
+
+    Raises:
+        InputError: The file is missing, or not the one that the manifest lists.
     """
     if NO_ADAPTER_FILE not in manifest.files:
         return {}
     tensors = read_adapter_file(bundle / NO_ADAPTER_FILE, manifest.base.sha256, manifest.files[NO_ADAPTER_FILE])
-    # A head of no labels is empty, which no adapter's may be.
+    # A head without labels has empty tensors. `check_tensors` refuses these, because those of an adapter may not be
+    # empty.
     filled = {name: tensor for name, tensor in tensors.items() if tensor.size}
     check_tensors(str(bundle / NO_ADAPTER_FILE), filled, manifest.tensors)
     return tensors

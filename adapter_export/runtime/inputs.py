@@ -1,4 +1,4 @@
-"""Checking what a caller feeds: ONNX Runtime broadcasts, or answers with the name of some node inside the graph."""
+"""Checks the inputs of a caller. ONNX Runtime broadcasts wrong shapes, or its error names a node inside the graph."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from adapter_export.errors import InputError
 def check_inputs(
     inputs: Mapping[str, np.ndarray], expected: Mapping[str, TensorInfo], adapter_tensors: Collection[str] = ()
 ) -> None:
-    """Raise InputError unless the inputs are those expected: names, dtypes, ranks, fixed dims, and named dims that
-    agree with each other. Tensors of an adapter are refused: they are chosen by `adapter=`."""
+    """Checks names, dtypes, ranks and fixed dims of inputs, and that named dims are equal in all inputs.
+
+    Args:
+        inputs: The inputs of the caller by name.
+        expected: The inputs of the graph by name.
+        adapter_tensors: Names of adapter tensors. They are refused, because adapters are chosen by `adapter=`.
+
+    Raises:
+        InputError: An input is unknown, missing or does not fit.
+    """
     if fed := [name for name in inputs if name in adapter_tensors]:
         raise InputError(f"input {fed[0]!r}: is a tensor of an adapter; choose an adapter by its name instead")
     if unknown := [name for name in inputs if name not in expected]:
@@ -27,8 +35,15 @@ def check_inputs(
 
 
 def check_positions(inputs: Mapping[str, np.ndarray], positions: int | None) -> None:
-    """Raise InputError for texts that the model's table of positions has no room for: a GPU reads beyond it without a
-    word. positions: room of the table; 0 or None where there is none, and the model reads on."""
+    """Checks that texts are not longer than the model's table of positions. A GPU reads beyond it without an error.
+
+    Args:
+        inputs: The inputs of the graph by name.
+        positions: Number of positions in the table; 0 or None for a model without such a table, which has no limit.
+
+    Raises:
+        InputError: A text is too long, or an element of position_ids is outside of the table.
+    """
     if not positions:
         return
     if (counted := inputs.get("position_ids")) is not None:
@@ -46,10 +61,15 @@ def check_positions(inputs: Mapping[str, np.ndarray], positions: int | None) -> 
 
 
 def shared_end(manifest: Manifest, config: Mapping[str, object]) -> int | None:
-    """The end token that rows of a batch must have equally often; None where they need not.
+    """Returns the end token that must occur equally often in all rows of a batch; None if there is no such rule.
 
-    A classifier with an encoder and a decoder (BART, T5) reads each text at its last end token, and finds these among
-    all of the batch: it gives rows each other's where one has more of them. In PyTorch such a batch is an error.
+    A classifier with an encoder and a decoder (BART, T5) reads each text at its last end token, and looks for these
+    among the end tokens of the complete batch. If one row has more of them, other rows get the wrong token. In PyTorch
+    such a batch is an error.
+
+    Args:
+        manifest: The manifest of the bundle.
+        config: The content of the bundle's config.json.
     """
     found = config.get("eos_token_id")
     shared = config.get("is_encoder_decoder") is True and manifest.task == "text-classification"
@@ -57,7 +77,7 @@ def shared_end(manifest: Manifest, config: Mapping[str, object]) -> int | None:
 
 
 def check_ends(ids: np.ndarray, end: int) -> None:
-    """Raise InputError unless all rows of ids [B, T] have the token `end` equally often."""
+    """Raises InputError unless the token `end` occurs equally often in all rows of ids [batch, tokens]."""
     counts = (ids == end).sum(axis=1)
     if (counts != counts[0]).any():
         raise InputError(
@@ -67,6 +87,7 @@ def check_ends(ids: np.ndarray, end: int) -> None:
 
 
 def _check(name: str, value: np.ndarray, info: TensorInfo, sizes: dict[str, tuple[int, str]]) -> None:
+    """Checks one input. `sizes` collects the sizes of named dims, each with the name of the first input that has it."""
     if not isinstance(value, np.ndarray):
         raise InputError(f"input {name!r}: expected a numpy array, found {type(value).__name__}")
     if value.dtype.name != info.dtype or not value.dtype.isnative:

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions that run on the provider asked for, or not at all."""
+"""Opens ONNX Runtime sessions that run on the requested provider, or raises an error."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from adapter_export.runtime.process import never_freed_in_a_fork
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-# Of ONNX Runtime's log. Errors reach the caller as exceptions; its warnings name every overridable initializer.
+# Levels of ONNX Runtime's log. Errors reach the caller as exceptions; warnings name every overridable initializer.
 _FATAL_ONLY, _ERRORS_ONLY = 4, 3
-# The level of options that nobody gave one.
+# The log level of options for which none was set.
 _NOT_CHOSEN = -1
 
 
 def quiet_log() -> None:
-    """Keep ONNX Runtime's own lines off stderr for the whole process, as a command line wants it."""
+    """Keeps ONNX Runtime from writing log lines to stderr, in the entire process. Meant for the command line."""
     import onnxruntime as ort
 
     ort.set_default_logger_severity(_FATAL_ONLY)
 
 
 def quiet_options() -> ort.SessionOptions:
-    """Session options with all defaults but the log."""
+    """Returns session options with the default values, except that nothing is logged."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -38,9 +38,12 @@ def quiet_options() -> ort.SessionOptions:
 
 
 def still_options(threads: int | None = None) -> ort.SessionOptions:
-    """The same for measuring: threads that wait without spinning, which would slow whatever runs beside them.
+    """Returns options like `quiet_options`, for measurements: waiting threads do not spin.
 
-    threads: of one operator; None for ONNX Runtime's own choice, one a core.
+    Spinning threads would slow down everything else that runs at the same time.
+
+    Args:
+        threads: Number of threads for one operator; None for ONNX Runtime's default, one per core.
     """
     options = quiet_options()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -82,8 +85,10 @@ def open_model(model: str | Path, provider: str, options: ort.SessionOptions | N
 
 @contextlib.contextmanager
 def _without_warnings(options: ort.SessionOptions) -> Iterator[ort.SessionOptions]:
-    """The options, as long as a session is made of them, without ONNX Runtime's warning for every overridable
-    initializer, unless they have a log level of their own."""
+    """Turns off warnings in the options while a session is made from them, unless they set a log level.
+
+    ONNX Runtime would log a warning for every overridable initializer.
+    """
     if options.log_severity_level != _NOT_CHOSEN:
         yield options
         return
@@ -105,19 +110,19 @@ def check_provider(provider: Provider, running: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def run_errors() -> Iterator[None]:
-    """Turn what ONNX Runtime raises in a run into InputError, or into ProviderError when the provider itself failed."""
+    """Turns errors of ONNX Runtime during a run into InputError, or into ProviderError if the provider failed."""
     from onnxruntime.capi import onnxruntime_pybind11_state as status
 
     try:
         yield
     except status.EPFail as error:
         raise ProviderError(f"the execution provider failed: {reason_of(error)}") from error
-    # The last is what a run with a binding raises, whatever its status.
+    # A run with a binding raises RuntimeError, whatever the status.
     except (status.InvalidArgument, status.Fail, status.RuntimeException, RuntimeError) as error:
         raise InputError(f"ONNX Runtime cannot run these inputs: {reason_of(error)}") from error
 
 
 def reason_of(error: Exception) -> str:
-    """What ONNX Runtime says, on one line and without its prefix."""
+    """Returns the message of an error of ONNX Runtime, on one line and without its prefix."""
     text = " ".join(str(error).split())
     return text.removeprefix("[ONNXRuntimeError] : ").rpartition("Status Message: ")[2][:300] or type(error).__name__

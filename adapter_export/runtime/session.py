@@ -1,4 +1,4 @@
-"""Running a bundle: one ONNX Runtime session, any number of adapters. Needs numpy and onnxruntime, nothing else."""
+"""Runs a bundle: one ONNX Runtime session for each graph, and any number of adapters. Needs numpy and onnxruntime."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from adapter_export.runtime.bundle_checks import (
 from adapter_export.runtime.generation.bound_graph import BoundGraph
 from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
 from adapter_export.runtime.generation.prepare import Prompt, check_generates, start, unread_in
-from adapter_export.runtime.generation.settings import Settings
+from adapter_export.runtime.generation.settings import GenerationSettings
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
 from adapter_export.runtime.process import Home
@@ -47,27 +47,32 @@ _log = logging.getLogger(__name__)
 
 
 class AdapterSession:
-    """A bundle, ready to run with any of its adapters, from any number of threads.
+    """An open bundle, which runs with any of its adapters. Any number of threads may use one session.
 
         with AdapterSession("bundle") as session:
             session.run({"input_ids": ids, "attention_mask": mask}, adapter="sentiment")["logits"]
 
-    The bundle's own adapters are loaded on first use, or by `load(name)`; `load(name, path)` takes any other
-    `.onnx_adapter` file. An adapter in memory is a copy of its own: no file that changes, and no adapter replaced or
-    unloaded meanwhile, changes a run that has begun. In modes merged and embedded the one adapter is in the graph and
-    always runs.
+    The bundle's own adapters are loaded on first use, or by `load(name)`. `load(name, path)` loads any other
+    `.onnx_adapter` file. Loading copies the adapter into memory. A run that has begun keeps its adapters, even if their
+    files change, or if an adapter is replaced or unloaded during the run. In modes merged and embedded, the only
+    adapter is in the graph, and every run uses it.
 
-    What is checked when: on opening, the sha256 of every file of the bundle, unless `verify=False` (some 0.6 s a GB),
-    and that graph and manifest name the same tensors. Of every adapter the sha256, and the names, shapes, dtypes and
-    finite values of its tensors: on opening or, without `verify`, when first loaded, and again whenever its file was
-    touched since; one that fails is refused when it is used, and the others go on. A foreign file has no sha256 to
-    compare: it is refused when it says that it belongs to another base model; a number changed in it cannot be seen.
+    A session checks the following:
 
-    Adapters travel as the run's inputs, which override the graph's defaults. ONNX Runtime's own LoraAdapter does the
-    same at the same speed, but falls back to the base model without a word when the object is collected too early, and
-    in `run_async` and `run_with_iobinding`; and it keeps the file mapped.
+    - When it opens: the sha256 of every file of the bundle, unless `verify=False` (this takes about 0.6 s per GB), and
+      that the graph and the manifest name the same tensors.
+    - For every adapter of the bundle: its sha256, and the names, shapes and dtypes of its tensors, and that their
+      values are finite. This happens when the session opens or, with `verify=False`, when the adapter is first loaded,
+      and again when its file has changed. If an adapter fails a check, using it raises an error. The other adapters
+      still work.
+    - For a file from outside of the bundle: the same, except the sha256, because the manifest does not list one. Such a
+      file is refused if it names another base model. Changed values in it are not detected.
 
-    A session belongs to the process that opened it: in a fork of that, whatever runs or loads raises WrongProcess.
+    Adapter tensors are passed to the graph as inputs of the run, and override the defaults of the graph. ONNX Runtime's
+    own LoraAdapter does the same at the same speed. But it keeps the file mapped, and it falls back to the base model
+    without an error if its object is garbage-collected too early, in `run_async` and in `run_with_iobinding`.
+
+    A session belongs to the process that opened it. In a fork of that process, running or loading raises WrongProcess.
     """
 
     def __init__(
@@ -80,14 +85,22 @@ class AdapterSession:
         slots: int | None = None,
         expect_sha256: str | None = None,
     ) -> None:
-        """Open a bundle. provider: `cpu` or `cuda`. options: for ONNX Runtime, threads for example; without
-        a log level of their own, warnings are left out. slots: how many
-        adapters a bank holds at once, in place of the bundle's own number. expect_sha256: hex digest of the bundle's
-        manifest.json, from somewhere that whoever writes the bundle cannot change: no other bundle is opened, and
-        nothing of it read that this manifest does not list. What `add` changes is then refused.
+        """Opens a bundle.
 
-        Raises InputError for a bundle that is broken or of a mode this version cannot run, and ProviderError when the
-        provider asked for is not the one that would run.
+        Args:
+            bundle: Folder of the bundle.
+            provider: `cpu` or `cuda`.
+            options: Options for ONNX Runtime, such as the number of threads. If they set no log level, warnings are
+                not logged.
+            verify: Whether to check the sha256 of all files now.
+            slots: In mode bank, how many adapters are in memory at once; None for the number in the manifest.
+            expect_sha256: Expected hex digest of the bundle's manifest.json. Take it from a place that the writer of
+                the bundle cannot change. A bundle with another manifest, or with files that the manifest does not list,
+                is refused, and so are later changes by `add`.
+
+        Raises:
+            InputError: The bundle is broken, or this version cannot run its mode.
+            ProviderError: The session would run on another provider than the requested one.
         """
         self._home = Home(f"AdapterSession of {bundle}")
         self.bundle = Path(bundle)
@@ -108,7 +121,7 @@ class AdapterSession:
         self._inputs = manifest.graphs[manifest.model].given
         self._end = shared_end(manifest, optional_json(self.bundle / "config.json"))
         self._pool = open_pool(manifest, read_no_adapter(self.bundle, manifest), self.provider, slots)
-        # Files beside the bundle's own; a bank may have to read one again.
+        # Files from outside of the bundle. A bank may have to read one again.
         self._foreign: dict[str, Path] = {}
         self._usage = Usage()
         self._noted: set[tuple[str, ...]] = set()
@@ -117,30 +130,37 @@ class AdapterSession:
 
     @property
     def manifest(self) -> Manifest:
-        """The bundle's manifest as last read."""
+        """The bundle's manifest as it was last read."""
         return self._bundle_adapters.manifest
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Names that `run` takes: the bundle's adapters, and the files loaded beside them."""
+        """Names that `run` accepts: the bundle's adapters, then the adapters loaded from other files."""
         own = tuple(info.name for info in self.manifest.adapters)
         return (*own, *(name for name in self._foreign if name not in own))
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Names of the adapters in memory now; those in the graph of mode merged or embedded always are."""
+        """Names of the adapters in memory. In modes merged and embedded, the name of the adapter in the graph."""
         self._home.check()
         return self._pool.names
 
     @property
     def slots(self) -> int | None:
-        """How many adapters a bank holds at once, and thus one batch; None in other modes."""
+        """How many different adapters fit in a bank, and in one batch; None in other modes."""
         return self._pool.slots
 
     def labels(self, adapter: str | None = None) -> tuple[str, ...] | None:
-        """Class names of the outputs of a run with `adapter`; None where there are none.
+        """Returns the class names of the outputs of a run with this adapter; None if the outputs are not classes.
 
-        A foreign file holds no names: transformers' placeholders (`LABEL_0`, ...) stand in for them.
+        A file from outside of the bundle contains no class names. Its classes get the placeholders of transformers
+        (`LABEL_0`, ...).
+
+        Args:
+            adapter: Name of the adapter; None for the base model.
+
+        Raises:
+            InputError: The adapter is unknown.
         """
         self._home.check()
         if self.manifest.in_graph:
@@ -155,25 +175,41 @@ class AdapterSession:
         return own or self.manifest.labels
 
     def problem_type(self, adapter: str | None = None) -> str | None:
-        """What the outputs of a run with `adapter` mean, see `checkpoints.problem_types`; None where they are no
-        labels. Of a foreign file only their number tells."""
+        """Returns what the outputs of a run with this adapter mean; None if they are not labels.
+
+        For a file from outside of the bundle, the answer depends on the number of labels alone.
+
+        Args:
+            adapter: Name of the adapter; None for the base model.
+
+        Returns:
+            One of the constants in `checkpoints.problem_types`, or None.
+
+        Raises:
+            InputError: The adapter is unknown.
+        """
         labels = self.labels(adapter)
         if labels is None:
             return None
         manifest = self.manifest
         name = manifest.in_graph.name if manifest.in_graph else adapter
         info = next((info for info in manifest.adapters if info.name == name), None)
-        # Without a head of its own, an adapter's outputs are those of the base model's.
+        # The outputs of an adapter without a head are those of the base model's head.
         if info is not None and info.labels is not None:
             return meaning(info.problem_type, len(labels))
         return meaning(None if name in self._foreign else manifest.problem_type, len(labels))
 
     def load(self, name: str, path: str | Path | None = None) -> None:
-        """Bring an adapter into memory; in place of one of that name, at once for all runs that begin afterwards.
+        """Loads an adapter into memory. It replaces a loaded adapter of the same name for all runs that begin later.
 
-        Without `path` it is read from the bundle as it is now, with what was added since it was opened. A file may not
-        take the name of an adapter of the bundle. Raises InputError for an adapter that is unknown or does not fit;
-        then what was loaded stays.
+        Args:
+            name: Name of the adapter.
+            path: An `.onnx_adapter` file from outside of the bundle, whose name must not be that of an adapter of the
+                bundle. None to read the adapter from the bundle as it is now, including adapters added since it was
+                opened.
+
+        Raises:
+            InputError: The adapter is unknown or does not fit. Nothing has changed then.
         """
         self._refuse_in_graph()
         if path is None:
@@ -183,15 +219,24 @@ class AdapterSession:
         self._foreign[name] = Path(path)
 
     def reread(self) -> Manifest:
-        """The bundle's manifest as it is now. Raises InputError when it is gone, is of another graph than when it was
-        opened, or holds its adapter in the graph, where nothing can change."""
+        """Reads the bundle's manifest again if it has changed, and returns it.
+
+        Raises:
+            InputError: The manifest is missing, or describes another graph than when the session was opened; or the
+                adapter is in the graph (modes merged and embedded), where it cannot change.
+        """
         self._refuse_in_graph()
         return self._bundle_adapters.reread()
 
     def unload(self, name: str) -> None:
-        """Forget an adapter in memory; runs under way finish with it. One of the bundle is loaded again when next used.
+        """Removes an adapter from memory. Runs that have begun keep it. An adapter of the bundle is loaded again when
+        it is next used.
 
-        Raises InputError when no adapter of that name is loaded.
+        Args:
+            name: Name of the adapter.
+
+        Raises:
+            InputError: No adapter of this name is loaded.
         """
         self._refuse_in_graph()
         self._foreign.pop(name, None)
@@ -205,18 +250,34 @@ class AdapterSession:
         *,
         adapters: Sequence[str | None] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Outputs by name, of the graph with `adapter`; without one, of the base model.
+        """Runs the graph on one batch, and returns its outputs by name.
 
-        adapters: in mode bank, one for each row of the batch, None for the base model. Logits then have as many columns
-        as the row with the most labels; those that another row has not are -inf there.
+        Args:
+            inputs: The inputs of the graph by name, with their batch axis.
+            adapter: Name of the adapter for all rows; None for the base model.
+            adapters: In mode bank, the adapter of each row, in place of `adapter`; None for the base model. The logits
+                then have as many columns as the row with the most labels. Columns that a row has no labels for are
+                -inf.
 
-        Raises InputError for an unknown adapter, and for inputs that are not the graph's in name, dtype or shape.
+        Raises:
+            InputError: An adapter is unknown, or the names, dtypes or shapes of the inputs are not those of the graph.
         """
         outputs, labels = self._run(inputs, adapter, adapters)
         return {name: self._cut(name, value, max(labels)) for name, value in outputs.items()}
 
     def run_rows(self, inputs: Mapping[str, np.ndarray], adapters: Sequence[str | None]) -> list[dict[str, np.ndarray]]:
-        """As `run`, the outputs of each row by itself, without its batch axis: logits of exactly its own labels."""
+        """Runs the graph on one batch like `run`, and returns the outputs of each row separately.
+
+        Args:
+            inputs: The inputs of the graph by name, with their batch axis.
+            adapters: The adapter of each row; None for the base model.
+
+        Returns:
+            For each row its outputs by name, without the batch axis. The logits have exactly the labels of the row.
+
+        Raises:
+            InputError: As for `run`.
+        """
         outputs, labels = self._run(inputs, None, adapters)
         return [
             {name: self._cut(name, value[row], count) for name, value in outputs.items()}
@@ -224,10 +285,16 @@ class AdapterSession:
         ]
 
     def bound(self, adapters: Sequence[str | None]) -> dict[str, BoundGraph]:
-        """The bundle's graphs by file, with the tensors of the adapters bound to them, one for each row: for whoever
-        runs them step by step, their caches left where they lie. What is fed is checked by ONNX Runtime alone.
+        """Returns the bundle's graphs by file name, with the tensors of the adapters bound to them.
 
-        Raises InputError for an unknown adapter, and for several in a graph that has one for all rows.
+        Such a graph can be run step by step, without copying its cache between steps. Its inputs are checked by ONNX
+        Runtime alone.
+
+        Args:
+            adapters: The adapter of each row; None for the base model.
+
+        Raises:
+            InputError: An adapter is unknown, or there are several in a mode that runs one adapter per batch.
         """
         lease = self._lease(adapters)
         return {
@@ -251,29 +318,45 @@ class AdapterSession:
         ignore_eos: bool = False,
         prefix: Sequence[int] = (),
     ) -> Generation:
-        """New tokens for each prompt, a list of token ids, with `adapter`; of any lengths, in one batch. Encoders that
-        read no text take an array a prompt (Whisper: input_features without the batch).
+        """Generates new tokens for each prompt, in one batch.
 
-        Returns an iterator of steps, one new token a prompt each, and nothing runs before it is asked for;
-        `.completions()` runs it to the end, `.close()` ends it. The adapter is the one of now, whatever is loaded or
-        unloaded later. adapters: in mode bank, one for each prompt, which keeps it to its end.
+        The adapters are taken now. Loading or unloading later does not change a generation that has begun.
 
-        temperature: 0 takes the most probable token (greedy); above, a token is drawn with probability
-        softmax(logits / temperature), among the `top_k` best, among the most probable that add up to `top_p`.
-        repetition_penalty: divides the logits of tokens that the row holds, 1 for none; None for what the bundle's
-        generation_config.json says. seed: of a draw; prompt i uses seed + i, or the i-th of several, so that its tokens
-        depend on no other prompt. stop_tokens: end a row, besides the end tokens of the model, which `ignore_eos`
-        leaves out. prefix: tokens that an encoder-decoder's answers begin with, in place of the one its config forces
-        (mBART's language; Whisper's language, task and timestamps).
+        The rules in the bundle's generation_config.json apply (see `generation.rules`), except those for drawing
+        tokens (temperature, top_k, ...): without a `temperature`, decoding is greedy. Other fields of the file that
+        would change the tokens but are not supported are named in a warning, once.
 
-        The rules of generation_config.json hold (`generation.rules`). How to draw is not read from there: what is not
-        given is greedy. Fields that would change the tokens and are not read are named in a warning, once.
-        Raises InputError for an unknown adapter, a graph without a cache, prompts that do not fit, and settings out of
-        range.
+        Args:
+            prompts: For each prompt, a list of token ids, of any length. If the encoder does not read text, one array
+                for each prompt, without the batch axis (for Whisper: input_features).
+            adapter: Name of the adapter for all prompts; None for the base model.
+            adapters: In mode bank, the adapter of each prompt, in place of `adapter`; None for the base model.
+            max_new_tokens: Largest number of new tokens per prompt.
+            temperature: 0 chooses the most probable token (greedy). Above 0, a token is drawn with probability
+                softmax(logits / temperature).
+            top_k: Draw only among this many of the most probable tokens.
+            top_p: Draw only among the most probable tokens whose probabilities add up to this share, above 0 and up to
+                1.
+            repetition_penalty: The logits of tokens that the row already contains are divided by this (multiplied if
+                they are negative). 1 for no penalty; None for the value in generation_config.json.
+            seed: Seed for drawing tokens. Prompt i uses seed + i, or the i-th of several seeds, so its tokens do not
+                depend on the other prompts. None for a random seed.
+            stop_tokens: Token ids that end a row, in addition to the end tokens of the model.
+            ignore_eos: Whether to ignore the end tokens of the model.
+            prefix: Tokens that the output of an encoder-decoder begins with, in place of the token that its config
+                forces (mBART: the language; Whisper: language, task and timestamps).
+
+        Returns:
+            An iterator of steps, each with one new token per prompt. A step is computed when it is requested.
+            `.completions()` runs all steps, `.close()` ends the generation.
+
+        Raises:
+            InputError: An adapter is unknown, the graph has no cache, a prompt does not fit, or a setting is out of
+                range.
         """
         self._opened()
         check_generates(self.bundle, self.manifest)
-        settings = Settings(
+        settings = GenerationSettings(
             max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop_tokens, ignore_eos, prefix
         )
         self._note_unread(settings)
@@ -281,23 +364,23 @@ class AdapterSession:
         return start(graphs, self.manifest, self.generation_config, prompts, settings)
 
     def statistics(self) -> dict[str | None, AdapterStatistics]:
-        """What was asked of each adapter since the session was opened; None is the base model."""
+        """Returns how often each adapter was used and loaded since the session was opened; None is the base model."""
         self._home.check()
         return self._usage.statistics(self._pool.loads, self._pool.evictions)
 
     @property
     def adapter_bytes(self) -> int:
-        """Memory of the adapters loaded now, beside the graph's own; of a bank, of the rows in use."""
+        """Bytes of the loaded adapters, besides those of the graph. In mode bank, bytes of the rows in use."""
         self._home.check()
         return self._pool.nbytes
 
     @cached_property
     def generation_config(self) -> GenerationConfig:
-        """Where the bundle's files say that generating ends, and how far it can go."""
+        """What the bundle's files say about generating: end tokens, rules, number of new tokens."""
         return read_generation_config(self.bundle)
 
     def close(self) -> None:
-        """Free the graph and the adapters; runs under way finish. In a fork of the process nothing is freed."""
+        """Frees the graphs and the adapters. Runs that have begun finish. In a fork of the process nothing is freed."""
         self._sessions = {}
         if not self._home.here:
             return
@@ -311,15 +394,15 @@ class AdapterSession:
     ) -> None:
         self.close()
 
-    def _note_unread(self, settings: Settings) -> None:
-        """Log, once, what of generation_config.json would have changed the tokens."""
-        found = unread_in(self.generation_config, settings)
-        if found and found not in self._noted:
-            self._noted.add(found)
-            _log.warning("bundle %s: generation_config.json: not read: %s", self.bundle, ", ".join(found))
+    def _note_unread(self, settings: GenerationSettings) -> None:
+        """Logs, once, the fields of generation_config.json that are not read and would change the tokens."""
+        fields = unread_in(self.generation_config, settings)
+        if fields and fields not in self._noted:
+            self._noted.add(fields)
+            _log.warning("bundle %s: generation_config.json: not read: %s", self.bundle, ", ".join(fields))
 
     def _opened(self) -> Mapping[str, ort.InferenceSession]:
-        """The graphs, for a run that keeps them even when the session is closed meanwhile."""
+        """Returns the graphs. A run keeps them even if the session is closed during the run."""
         self._home.check()
         if not (sessions := self._sessions):
             raise InputError(f"bundle {self.bundle}: the session is closed")
@@ -327,11 +410,11 @@ class AdapterSession:
 
     @property
     def _tensors(self) -> Collection[str]:
-        """Names that no caller feeds: adapters are chosen by theirs."""
+        """Names of the adapter tensors. Callers must not pass these; they choose an adapter by its name."""
         return self._fed[self.manifest.model]
 
     def _rows(self, rows: int, adapter: str | None, adapters: Sequence[str | None] | None) -> Sequence[str | None]:
-        """The adapter of each row, of what a caller asks for."""
+        """Returns the adapter of each row, from the two arguments by which a caller can choose adapters."""
         if adapters is None:
             return [adapter] * rows
         if adapter is not None:
@@ -353,7 +436,7 @@ class AdapterSession:
     def _run(
         self, inputs: Mapping[str, np.ndarray], adapter: str | None, adapters: Sequence[str | None] | None
     ) -> tuple[dict[str, np.ndarray], list[int]]:
-        """The graph's outputs as they are, and how many labels each row has."""
+        """Returns the graph's outputs unchanged, and the number of labels of each row."""
         sessions = self._opened()
         check_inputs(inputs, self._inputs, self._tensors)
         check_positions(inputs, self.manifest.positions)
@@ -369,7 +452,7 @@ class AdapterSession:
         return dict(zip(manifest.outputs, values, strict=True)), lease.labels(manifest.labels)
 
     def _cut(self, name: str, value: np.ndarray, labels: int) -> np.ndarray:
-        """Logits without the columns that a bank has beyond these labels."""
+        """Returns logits without the columns that a bank adds beyond this number of labels."""
         padded = self.manifest.mode.per_row and self.manifest.outputs[name].shape[-1] == NUM_LABELS
         return value[..., :labels] if padded else value
 
@@ -387,12 +470,12 @@ class AdapterSession:
 
 
 def _fed(value: np.ndarray | ort.OrtValue) -> np.ndarray | ort.OrtValue:
-    """What ONNX Runtime takes in place of an array: one of bfloat16 it does not."""
+    """Returns the value in a form that ONNX Runtime accepts. It does not accept arrays of bfloat16."""
     return ort_value(value) if isinstance(value, np.ndarray) and needs_ort_value(value) else value
 
 
 def _fed_names(session: ort.InferenceSession, manifest: Manifest) -> frozenset[str]:
-    """What this package feeds a graph besides the caller's inputs."""
+    """Returns the names of the values that this package feeds to a graph besides the caller's inputs."""
     names = {value.name for value in session.get_overridable_initializers()}
     bound = {ADAPTER_IDS, *manifest.tensors}
     return frozenset(names | {value.name for value in session.get_inputs() if value.name in bound})

@@ -1,4 +1,4 @@
-"""Texts to a bundle's inputs and its outputs to answers, by the tokenizer files in the bundle; no transformers."""
+"""Turns texts into inputs of a bundle and outputs into answers. Uses the bundle's tokenizer files, not transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adapter_export.reading.files import present, read_bytes
 from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.shown import shortened
 
-# Ten times the largest in use.
+# Ten times the largest file in use.
 _MAX_TOKENIZER_BYTES = 512 << 20
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # transformers writes 1e30 for "no limit".
@@ -27,7 +27,13 @@ _NO_LIMIT = 1 << 30
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """inputs: for `AdapterSession.run`. mask: [texts, tokens], False at padding. truncated: which texts were cut."""
+    """A batch of encoded texts.
+
+    Attributes:
+        inputs: Inputs for `AdapterSession.run`, by name.
+        mask: Boolean mask [texts, tokens]; False at padding.
+        truncated: For each text, whether it was cut.
+    """
 
     inputs: dict[str, np.ndarray]
     mask: np.ndarray
@@ -35,15 +41,26 @@ class EncodedTexts:
 
 
 class TextEncoder:
-    """The bundle's tokenizer, with padding and truncation as the graph needs them, whatever its file says.
+    """The bundle's tokenizer, with the padding and truncation that the graph needs.
 
-    Padding goes on the right: a position is then counted as in the text alone, and no token attends to padding behind
-    it. pad_id: None when the model has no padding token; then only texts of equal length can share a batch.
-    max_length: longest sequence the model takes, None without a limit.
+    Settings for padding and truncation in tokenizer.json are ignored. Texts are padded on the right. Positions are then
+    the same as in the text alone, and no token attends to padding.
+
+    Attributes:
+        pad_id: The padding token. None if the model has none; then only texts of equal length can share a batch.
+        max_length: Number of tokens at which texts are cut; None if they are not cut.
     """
 
     def __init__(self, bundle: str | Path, manifest: Manifest) -> None:
-        """Raises InputError for a bundle without a tokenizer.json, or whose graph takes more than text."""
+        """Reads the tokenizer.
+
+        Args:
+            bundle: Folder of the bundle.
+            manifest: Its manifest.
+
+        Raises:
+            InputError: The bundle has no tokenizer.json or a broken one, or its graph needs inputs other than text.
+        """
         bundle = Path(bundle)
         wanted = tuple(manifest.graphs[manifest.model].given)
         if "input_ids" not in wanted or set(wanted) - set(_TEXT_INPUTS):
@@ -55,7 +72,7 @@ class TextEncoder:
         config = optional_json(bundle / "config.json")
         text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
         assert isinstance(text, dict)
-        # Models that are not given types take 0 for all, whatever the tokenizer's own are.
+        # A model whose tokenizer returns no token types gets type 0 for all tokens, whatever tokenizer.json says.
         self._types = "token_type_ids" in (field(settings, path, "model_input_names", list, None) or _TEXT_INPUTS)
         self._pad_type = field(settings, path, "pad_token_type_id", int, None) or 0
         if not 0 <= self._pad_type < _NO_LIMIT:
@@ -68,8 +85,18 @@ class TextEncoder:
             raise InputError(f"{path}: field 'truncation_side': expected left or right, found {shortened(self._side)}")
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
-        """One batch of all texts. Raises InputError for a text without tokens, for padding without a token, and for
-        what the tokenizer cannot read."""
+        """Encodes texts as one batch.
+
+        Args:
+            texts: The texts of the batch.
+
+        Returns:
+            The encoded texts.
+
+        Raises:
+            InputError: A text has no tokens, the tokenizer cannot read it, or texts have different lengths and the
+                model has no padding token.
+        """
         cut = None if self.max_length is None else (self.max_length, self._side)
         encoded = self._tokenizer.encode_batch(texts, cut=cut)
         lengths = [len(ids) for ids in encoded.ids]
@@ -88,11 +115,12 @@ class TextEncoder:
         return EncodedTexts({name: arrays[name] for name in self._inputs}, mask, tuple(encoded.cut))
 
     def decode(self, token: int) -> str:
-        """The text of one token."""
+        """Returns the text of one token."""
         return self._tokenizer.decode([token], skip_special=False)[0]
 
     def _pad_id(self, bundle: Path, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
-        # The config's comes first: a decoder's graph looks for it to find each text's last token.
+        """Returns the padding token: that of config.json or, if it has none, that of the tokenizer."""
+        # The graph of a decoder compares with the token of config.json to find the last token of each text.
         found, known = config.get("pad_token_id"), config.get("vocab_size")
         most = known if isinstance(known, int) else _NO_LIMIT
         if found is not None and (type(found) is not int or found >= min(most, _NO_LIMIT)):
@@ -100,7 +128,7 @@ class TextEncoder:
                 f"{bundle / 'config.json'}: field 'pad_token_id': expected one of the model's {shortened(known)} "
                 f"tokens, found {shortened(found)}"
             )
-        # Negative ids, a habit of old configs, mean none.
+        # Negative ids, as in old configs, mean that there is none.
         if found is not None and found >= 0:
             return int(found)
         token = settings.get("pad_token")
@@ -109,28 +137,40 @@ class TextEncoder:
 
 
 def read_tokenizer(bundle: str | Path) -> BoundedTokenizer:
-    """The bundle's tokenizer, without the padding and truncation its file may ask for; raises InputError."""
+    """Returns the bundle's tokenizer, without the padding and truncation that its file may set.
+
+    Raises:
+        InputError: The bundle has no tokenizer.json, or a broken one.
+    """
     bundle = Path(bundle)
     path = bundle / "tokenizer.json"
     if not present(path):
         raise InputError(f"bundle {bundle}: expected tokenizer.json to encode texts with, found none")
-    # Whether texts may spell special tokens is no part of its file.
+    # Whether special tokens in a text are encoded as ordinary text is not stored in tokenizer.json.
     spell_special = optional_json(bundle / "tokenizer_config.json").get("split_special_tokens") is True
     return BoundedTokenizer(path, read_bytes(path, _MAX_TOKENIZER_BYTES), spell_special)
 
 
 def _padded(rows: Sequence[Sequence[int]], mask: np.ndarray, value: int) -> np.ndarray:
-    """Rows as long as the longest, filled with `value` on the right. mask: False there."""
+    """Returns the rows as one array, filled with `value` on the right, where the mask is False."""
     array = np.full(mask.shape, value, np.int64)
     array[mask] = [item for row in rows for item in row]
     return array
 
 
 def probabilities(logits: np.ndarray, problem_type: str = SINGLE) -> np.ndarray:
-    """Probabilities of classes, in float64: softmax over the last axis where one of them holds, sigmoid where each
-    holds or not.
+    """Returns the probabilities of classes in float64.
 
-    problem_type: see `checkpoints.problem_types`. Raises InputError for a regression, whose outputs are values.
+    Args:
+        logits: Logits of any shape; the last axis holds the classes.
+        problem_type: One of the constants in `checkpoints.problem_types`. For one of several classes, the result is the
+            softmax over the last axis; for independent classes, the sigmoid.
+
+    Returns:
+        An array of the same shape.
+
+    Raises:
+        InputError: The problem type is a regression, whose outputs are values.
     """
     if problem_type == MULTI:
         # exp of minus the absolute value never overflows.
@@ -148,14 +188,30 @@ def probabilities(logits: np.ndarray, problem_type: str = SINGLE) -> np.ndarray:
 
 
 def mean_pooled(hidden: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Mean over the tokens that are no padding: hidden (B, T, d), mask (B, T) -> (B, d)."""
+    """Returns the mean over the tokens that are no padding.
+
+    Args:
+        hidden: Hidden states [batch, tokens, d].
+        mask: Mask [batch, tokens]; False or 0 at padding.
+
+    Returns:
+        Array [batch, d].
+    """
     weights = mask[:, :, None].astype(np.float64)
     result: np.ndarray = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
     return result
 
 
 def at_last_token(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Each row's values at its last token that is no padding: logits (B, T, n), mask (B, T) -> (B, n)."""
+    """Returns each row's values at its last token that is no padding.
+
+    Args:
+        logits: Values [batch, tokens, n].
+        mask: Mask [batch, tokens]; False or 0 at padding.
+
+    Returns:
+        Array [batch, n].
+    """
     last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)
     result: np.ndarray = logits[np.arange(len(logits)), last]
     return result

@@ -16,7 +16,6 @@ import torch
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
-from adapter_export.export.checking import check_saved, contrib_operators
 from adapter_export.export.lower import Lowered, lower
 from adapter_export.export.modes import union_of_sites
 from adapter_export.export.saving import save_graph
@@ -24,6 +23,7 @@ from adapter_export.export.stages import stages_for
 from adapter_export.export.storage import Overridable
 from adapter_export.export.target import Target
 from adapter_export.export.trace import trace
+from adapter_export.export.validate import check_saved, contrib_operators
 from adapter_export.models.base_model import BaseModel
 from adapter_export.models.injection import inject
 from adapter_export.naming import DOMAIN

@@ -17,7 +17,7 @@ from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
-from adapter_export.export.unsteady import refuse_unsteady
+from adapter_export.export.length_dependent import refuse_unsteady
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.models.base_model import load_base
 from adapter_export.parity import pytorch_models

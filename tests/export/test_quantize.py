@@ -16,7 +16,7 @@ import torch
 from adapter_export.bundle.graphs import MODEL, is_past
 from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.export.cached import decoding
+from adapter_export.export.decoding import decoding
 from adapter_export.export.export import export_onnx
 from adapter_export.export.modes import lower_mode
 from adapter_export.export.passes import run

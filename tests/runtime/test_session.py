@@ -31,6 +31,7 @@ from adapter_export.errors import InputError, ProviderError
 from adapter_export.models.base_model import load_base
 from adapter_export.models.injection import inject
 from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.providers import Provider
 from adapter_export.runtime import provider as provider_module
 from adapter_export.runtime.adapters import file_cache as file_cache_module
 from adapter_export.runtime.adapters.file_cache import AdapterFileCache
@@ -646,9 +647,9 @@ class TestProvider:
             AdapterSession(swappable_bundle.bundle, "cuda")
 
     def test_a_session_that_fell_back_to_the_cpu(self) -> None:
-        provider_module.check_provider("cuda", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+        provider_module.check_provider(Provider.CUDA, ["CUDAExecutionProvider", "CPUExecutionProvider"])
         with pytest.raises(ProviderError, match="'cuda': the session would run on CPUExecutionProvider, though"):
-            provider_module.check_provider("cuda", ["CPUExecutionProvider"])
+            provider_module.check_provider(Provider.CUDA, ["CPUExecutionProvider"])
 
     def test_cuda_without_a_gpu_is_refused(self, swappable_bundle: Exported) -> None:
         if gpu():

@@ -1,4 +1,4 @@
-"""Adapters while a session is open: read from files, kept in memory, and fed to the runs that asked for them.
+"""The adapters of an open session: read from files, kept in memory, and fed to runs.
 
 `source.py` reads them from a bundle, `pool.py` keeps them in memory by name (`bank.py` for bundles of mode bank), and a
 `Lease` holds those of one run.

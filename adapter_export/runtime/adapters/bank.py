@@ -1,4 +1,4 @@
-"""The adapters of a bank: many in memory at once, and each row of a batch with its own."""
+"""The adapters of a bank: many are in memory at once, and each row of a batch can use a different one."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ class BankPool:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Least recently used first."""
+        """Names of the adapters in memory, least recently used first."""
         with self._changed:
             return tuple(self._occupied)
 
     @property
     def nbytes(self) -> int:
-        """Memory of the adapters in their rows."""
+        """Bytes of the rows in use."""
         with self._changed:
             return sum(rows.used * rows.row_bytes for rows in self._rows.values())
 
@@ -183,8 +183,8 @@ class BankPool:
         """Waits until `ready` returns True. The caller holds the lock, which is free while this waits."""
         if not self._changed.wait_for(ready, WAIT_SECONDS):
             raise InputError(
-                f"slots: all {self._slots} of the bank are held by runs under way, for {WAIT_SECONDS:.0f} s now; end "
-                "generations that nobody reads, or open the session with more slots"
+                f"slots: all {self._slots} of the bank are held by runs under way, for {WAIT_SECONDS:.0f} s now; close "
+                "generations that are not needed any more, or open the session with more slots"
             )
 
     def _fit(self, wanted: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Adapter files of a bundle, checked once for as long as nobody touches them."""
+"""Reads adapter files of a bundle, and checks a file again only if it has changed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from adapter_export.bundle.manifest import AdapterInfo, Manifest
 from adapter_export.errors import InputError
 from adapter_export.reading.files import open_file
 
-# Changes with every write and every replacement of a file: the kernel sets the last of them, no program can.
+# Changes with every write to a file and with its replacement. Only the kernel can set the last part, the ctime.
 _Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class _Verified:
-    """What was found in a file that passed. sha256: what it was checked against."""
+    """A file that passed the checks.
+
+    Attributes:
+        stamp: Stamp of the file when it was checked.
+        sha256: Hex digest that the file has.
+        content: Where the tensors are in the file.
+    """
 
     stamp: _Stamp
     sha256: str
@@ -32,21 +38,28 @@ class _Verified:
 
 
 class AdapterFileCache:
-    """Reads adapters; what it has checked before costs no more than reading the bytes.
+    """Reads adapters for many threads. A file that was checked before is only read.
 
-    Checking takes some 1.7 ms for 1.8 MB, most of it sha256; reading 0.2 ms. For many threads.
+    Checking takes about 1.7 ms for 1.8 MB, most of it for sha256; reading takes 0.2 ms.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._verified: dict[Path, _Verified] = {}
-        # Adapters of one kind differ in their numbers alone: where those lie in a file is kept once for all (5 kB).
+        # Adapters of one kind differ only in the values of their tensors. They share one record (5 kB) of where the
+        # tensors are in the file.
         self._contents: WeakValueDictionary[Hashable, AdapterContent] = WeakValueDictionary()
 
     def read(self, bundle: Path, info: AdapterInfo, manifest: Manifest) -> dict[str, np.ndarray]:
-        """The tensors of the bundle's adapter, by their names in the graph, read-only and owned by the caller.
+        """Returns the tensors of an adapter of the bundle: read-only arrays by their names in the graph.
 
-        Raises InputError when the file is not the one the manifest lists, or not an adapter of its graph.
+        Args:
+            bundle: Folder of the bundle.
+            info: The adapter in the manifest.
+            manifest: The manifest of the bundle.
+
+        Raises:
+            InputError: The file is not the one that the manifest lists, or not an adapter for its graph.
         """
         if info.file is None:
             raise InputError(f"bundle {bundle}: adapter {info.name!r} has no file")
@@ -67,7 +80,7 @@ class AdapterFileCache:
 
 
 def _read(path: Path, bundle: Path) -> tuple[_Stamp | None, bytes]:
-    """The file's stamp and bytes; None for the stamp when somebody wrote to it meanwhile."""
+    """Returns the file's stamp and bytes. The stamp is None if the file was written to during the read."""
     with open_file(path, bundle) as file:
         before = _stamp(file)
         if before[1] > MAX_ADAPTER_BYTES:

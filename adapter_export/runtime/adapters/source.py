@@ -1,4 +1,4 @@
-"""The adapters of a bundle on disk, as it is now: others may be added to it while it is open."""
+"""Reads the adapters of a bundle from disk. Adapters may be added to the bundle while it is open."""
 
 from __future__ import annotations
 
@@ -17,42 +17,71 @@ from adapter_export.runtime.adapters.file_cache import AdapterFileCache
 from adapter_export.runtime.adapters.loaded import LoadedAdapter
 from adapter_export.runtime.bundle_checks import graphs_of, stamp_of
 
-# A bundle may be added to while it is read: its manifest is read again, this many times in all.
+# How often an adapter is read at most. `add` may replace its file between the reads of the manifest and of the file.
 _ATTEMPTS = 3
 
 
 class BundleAdapters:
-    """Reads adapters from the files of a bundle, and from others beside it. For many threads."""
+    """Reads adapters from the files of a bundle and from other files, for many threads.
+
+    Attributes:
+        bundle: Folder of the bundle.
+        manifest: Its manifest as it was last read.
+    """
 
     def __init__(self, bundle: Path, expect_sha256: str | None = None) -> None:
-        """expect_sha256: of the manifest, now and whenever it is read again."""
+        """Reads the manifest.
+
+        Args:
+            bundle: Folder of the bundle.
+            expect_sha256: Expected hex digest of the manifest, now and whenever it is read again; None for any.
+
+        Raises:
+            InputError: The manifest is missing, broken or not the expected one.
+        """
         self.bundle, self._expected = bundle, expect_sha256
         self._stamp = stamp_of(bundle)
         self.manifest = read_manifest(bundle, expect_sha256)
         self._files = AdapterFileCache()
 
     def verify(self) -> None:
-        """Check every adapter's file now, so that reading it is fast later; what is wrong is raised when it is read."""
+        """Checks the files of all adapters now, so that reading them later is fast.
+
+        Errors are not raised here but when the adapter is read.
+        """
         for info in self.manifest.adapters:
             with contextlib.suppress(InputError):
                 self._files.read(self.bundle, info, self.manifest)
 
     def read(self, name: str) -> LoadedAdapter:
-        """An adapter of the bundle; raises InputError for an unknown one and for a file that is not the one listed."""
+        """Returns an adapter of the bundle.
+
+        Raises:
+            InputError: The adapter is unknown, or its file is not the one that the manifest lists.
+        """
         for attempt in range(1, _ATTEMPTS + 1):
             manifest = self._with(name)
             info = manifest.adapter(name)
             try:
                 return LoadedAdapter(name, self._files.read(self.bundle, info, manifest), info.labels)
             except InputError:
-                # `add` replaced the adapter between the two reads, if the manifest says something else now.
+                # If the manifest has another entry now, `add` replaced the adapter between the two reads.
                 if attempt == _ATTEMPTS or self._with(name).adapter(name) == info:
                     raise
         raise AssertionError("unreachable")
 
     def read_foreign(self, name: str, path: Path) -> LoadedAdapter:
-        """The adapter of any file, under a name of its own. A foreign file holds no names of labels: transformers'
-        placeholders stand in for them. Raises InputError when it does not fit."""
+        """Returns the adapter of a file from outside of the bundle.
+
+        Such a file contains no class names. Its classes get the placeholders of transformers (`LABEL_0`, ...).
+
+        Args:
+            name: Name for the adapter; not that of an adapter of the bundle.
+            path: The `.onnx_adapter` file.
+
+        Raises:
+            InputError: The name is not allowed, or the file does not fit the graph.
+        """
         check_adapter_name(name)
         if any(info.name == name for info in self.manifest.adapters):
             raise InputError(f"adapter {name!r}: the bundle has one of that name; load the file under another")
@@ -61,7 +90,11 @@ class BundleAdapters:
         return LoadedAdapter(name, tensors, self._placeholders(tensors))
 
     def reread(self) -> Manifest:
-        """The bundle's manifest now. Raises InputError when it is gone, or of another graph than when it was opened."""
+        """Reads the manifest again if it has changed, and returns it.
+
+        Raises:
+            InputError: The manifest is missing, or describes another graph than when the bundle was opened.
+        """
         stamp = stamp_of(self.bundle)
         manifest = self.manifest if stamp == self._stamp else read_manifest(self.bundle, self._expected)
         if graphs_of(manifest) != graphs_of(self.manifest):
@@ -70,7 +103,7 @@ class BundleAdapters:
         return manifest
 
     def _with(self, name: str) -> Manifest:
-        """The manifest now; raises InputError when it has no such adapter."""
+        """Returns the manifest as it is now. Raises InputError if it does not list the adapter."""
         manifest = self.reread()
         if all(info.name != name for info in manifest.adapters):
             known = ", ".join(info.name for info in manifest.adapters)
@@ -78,6 +111,7 @@ class BundleAdapters:
         return manifest
 
     def _placeholders(self, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...] | None:
+        """Returns placeholders for the class names of an adapter's head; None without a head."""
         heads = self.manifest.heads
         weights = [
             tensors[name] for site in heads for name in site.tensors if name in tensors and tensors[name].ndim > 1

@@ -1,4 +1,4 @@
-"""Who was asked how often."""
+"""Counts runs and rows per adapter."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AdapterStatistics:
-    """batches, rows: that ran with the adapter. loads: how often it was brought into memory. evictions: how often it
-    made way for another."""
+    """How often an adapter was used and loaded.
+
+    Attributes:
+        batches: Number of batches with at least one row of the adapter.
+        rows: Number of rows that ran with the adapter.
+        loads: How often the adapter was brought into memory.
+        evictions: How often the adapter was removed from memory to make room for another.
+    """
 
     batches: int
     rows: int
@@ -20,7 +26,7 @@ class AdapterStatistics:
 
 
 class Usage:
-    """Counts batches and rows by adapter, for many threads."""
+    """Counts batches and rows per adapter, for many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,12 +34,22 @@ class Usage:
         self._rows: Counter[str | None] = Counter()
 
     def count(self, rows: Sequence[str | None]) -> None:
-        """A batch of these adapters."""
+        """Counts a batch.
+
+        Args:
+            rows: The adapter of each row; None for the base model.
+        """
         with self._lock:
             self._batches.update(set(rows))
             self._rows.update(rows)
 
     def statistics(self, loads: Mapping[str, int], evictions: Mapping[str, int]) -> dict[str | None, AdapterStatistics]:
+        """Returns the statistics by adapter; None is the base model.
+
+        Args:
+            loads: Number of loads by adapter.
+            evictions: Number of evictions by adapter.
+        """
         with self._lock:
             names = dict.fromkeys([*self._rows, *list(loads)])
             return {

@@ -1,4 +1,4 @@
-"""Following a bundle's folder: adapters that `add` replaces while it is open are loaded anew."""
+"""Watches the folder of an open bundle, and loads adapters again that `add` has replaced."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _log = logging.getLogger(__name__)
 
 
 class BundleWatch:
-    """A thread that looks at the bundle's manifest every so many seconds, until `stop`.
+    """A thread that reads the bundle's manifest at a fixed interval, until `stop` is called.
 
         with AdapterSession("bundle") as session, BundleWatch(session):
             ...
 
-    An adapter in memory whose file the manifest now lists with other bytes is loaded again: runs that begin afterwards
-    get it, those under way finish with the old one. Adapters added are there for whoever asks, as without a watch. One
-    that is gone from the manifest, or does not fit, stays as it is; `on_error` is told, from the thread. What
-    `on_error` raises is logged, and the watch goes on.
+    When the manifest lists another sha256 for an adapter in memory, the adapter is loaded again. Runs that begin later
+    use the new adapter; runs that have begun finish with the old one. An adapter that was added to the bundle is loaded
+    when it is first used, as without a watch. An adapter that was removed from the manifest, or whose new file does not
+    fit, stays in memory unchanged.
     """
 
     def __init__(
@@ -36,7 +36,17 @@ class BundleWatch:
         seconds: float = SECONDS,
         on_error: Callable[[AdapterExportError], None] = lambda _: None,
     ) -> None:
-        """Raises InputError where `seconds` is not above 0, and for a bundle whose adapter is in the graph."""
+        """Starts the thread.
+
+        Args:
+            session: The session whose adapters are loaded again.
+            seconds: Interval between two reads of the manifest.
+            on_error: Called in the thread with each error, for example of an adapter that does not fit. Exceptions
+                that it raises are logged, and the watch continues.
+
+        Raises:
+            InputError: `seconds` is not above 0, or the bundle's adapter is in the graph (modes merged and embedded).
+        """
         self._home = Home(f"BundleWatch of {session.bundle}")
         if not seconds > 0:
             raise InputError(f"watch: expected seconds above 0, found {seconds}")
@@ -47,32 +57,32 @@ class BundleWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it; a load under way is finished. In a fork of the process there is nothing to end."""
+        """Ends the thread, after a load that has begun. In a fork of the process this does nothing."""
         if not self._home.here:
             return
         self._stopped.set()
-        if self._thread is not threading.current_thread():  # `on_error` may stop it
+        if self._thread is not threading.current_thread():  # `on_error` may call this
             self._thread.join()
 
     def look(self) -> None:
-        """Look once, now."""
+        """Reads the manifest now, and loads again the adapters that have changed."""
         self._home.check()
         try:
             now = {info.name: info.sha256 for info in self._session.reread().adapters}
             loaded = self._session.loaded
         except AdapterExportError as error:
-            self._tell(error)
+            self._report(error)
             return
         for name, digest in now.items():
             if name in loaded and self._known.get(name) != digest:
                 try:
                     self._session.load(name)
                 except AdapterExportError as error:
-                    self._tell(error)
+                    self._report(error)
                     continue
             self._known[name] = digest
 
-    def _tell(self, error: AdapterExportError) -> None:
+    def _report(self, error: AdapterExportError) -> None:
         try:
             self._on_error(error)
         except BaseException as raised:
@@ -85,7 +95,7 @@ class BundleWatch:
         while not self._stopped.wait(self._seconds):
             try:
                 self.look()
-            except Exception:  # a mistake of ours: the next look may go well
+            except Exception:  # a bug; the next round may succeed
                 _log.exception("watch of %s: it goes on", self._session.bundle)
 
     def __enter__(self) -> BundleWatch:

@@ -1,1 +1,1 @@
-"""Requests of single rows, gathered into batches."""
+"""Combines requests of single rows into batches."""

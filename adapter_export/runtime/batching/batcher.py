@@ -1,4 +1,4 @@
-"""Requests of many callers, for different adapters, as batches of one session."""
+"""Runs requests of many callers, for different adapters, as batches of one session."""
 
 from __future__ import annotations
 
@@ -26,27 +26,29 @@ _log = logging.getLogger(__name__)
 
 
 class DynamicBatcher:
-    """Gathers requests of one row each into batches, for any number of threads and asyncio loops.
+    """Combines requests of one row each into batches. Any number of threads and asyncio loops may use one batcher.
 
         with AdapterSession("bundle") as session, DynamicBatcher(session) as batcher:
             future = batcher.submit({"input_ids": ids, "attention_mask": mask}, adapter="sentiment")  # ids: [tokens]
             future.result()["logits"]                                                                 # [labels]
             (await batcher.run(inputs, adapter="topics"))["logits"]
 
-    In mode bank, requests for different adapters become one batch; in other modes those of one adapter. A batch starts
-    when it has max_batch rows, or its oldest row has waited max_wait seconds, and a worker is free; so under load it
-    takes what came during the run before, and max_wait costs nothing. The oldest row is in every batch, and those
-    nearest to it in length join it, as long as at most max_padding of the batch is padding.
+    In mode bank, a batch contains requests for different adapters; in other modes, for one adapter. A batch starts when
+    a worker is free and the batch has `max_batch` rows or its oldest row has waited for `max_wait` seconds. Under load,
+    the requests that arrive during one run form the next batch, so `max_wait` adds no delay. Each batch contains the
+    oldest row, and the rows nearest to it in length, as long as at most `max_padding` of the batch is padding.
 
-    A row's outputs are those of its own run within the rounding of another batch shape, without the batch's axis, cut
-    to the adapter's labels and to its own length. An error is the caller's whose row it is: rows that do not fit are
-    refused before they are queued, and a batch that fails is run again in halves, down to the row at fault. Arrays
-    given are read until the future is done: do not change them before.
+    The outputs of a row have no batch axis, and are cut to the labels of its adapter and to its own length. They equal
+    the outputs of a run of this row alone, within the rounding of another batch shape. Errors go to the caller whose
+    row caused them: rows that do not fit are refused before they are queued, and a batch that fails is run again in
+    halves, until the row that fails is alone. Do not change the arrays of a request before its future is done.
 
-    A future that is cancelled before its batch starts leaves the queue; a batch under way goes on without it. Callbacks
-    of futures run in the worker's thread and hold it up; what they raise is logged, SystemExit as well.
+    A future that is cancelled before its batch starts leaves the queue. Cancelling it later does not stop the batch.
+    Callbacks of futures run in the thread of a worker, which waits for them. Exceptions that they raise are logged,
+    including SystemExit.
 
-    A batcher belongs to the process that made it: in a fork of that it takes no request, and futures have no result.
+    A batcher belongs to the process that made it. In a fork of that process it refuses requests, and its futures have
+    no result.
     """
 
     def __init__(
@@ -60,9 +62,19 @@ class DynamicBatcher:
         workers: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """max_queue: rows that wait at most. workers: batches that run at once; ONNX Runtime uses all cores for one.
+        """Starts the workers.
 
-        Raises InputError for settings out of range, and for a bundle whose graph has a cache or mixes rows.
+        Args:
+            session: The session that runs the batches.
+            max_batch: Largest number of rows in a batch.
+            max_wait: How long the oldest row waits for others, in seconds.
+            max_padding: Largest share of padding among the tokens of a batch, from 0 to below 1.
+            max_queue: Largest number of rows in the queue.
+            workers: Number of batches that run at the same time. ONNX Runtime uses all cores for one batch.
+            clock: Returns the time in seconds.
+
+        Raises:
+            InputError: A setting is out of range, or the bundle's graph has a cache or mixes the rows of a batch.
         """
         self._home = Home(f"DynamicBatcher of {session.bundle}")
         for name, value in {"max_batch": max_batch, "max_queue": max_queue, "workers": workers}.items():
@@ -82,16 +94,25 @@ class DynamicBatcher:
         ]
         for thread in self._threads:
             thread.start()
-        # The interpreter does not wait for daemons, and ends badly under one that is inside ONNX Runtime.
+        # The interpreter does not wait for daemon threads when it ends, and may crash if one is inside ONNX Runtime.
         atexit.register(self.close, drain=False)
 
     def submit(
         self, inputs: Mapping[str, np.ndarray], adapter: str | None = None, *, timeout: float | None = None
     ) -> futures.Future[Outputs]:
-        """Queue one row: the graph's inputs without their batch axis. Waits for a place when the queue is full.
+        """Queues one row. Waits for a place if the queue is full.
 
-        Raises InputError for inputs that are not the graph's and for an unknown adapter, and Unavailable when there is
-        no place within `timeout` seconds (None: wait as long as it takes) or the batcher is closed.
+        Args:
+            inputs: The inputs of the graph by name, without their batch axis.
+            adapter: Name of the adapter; None for the base model.
+            timeout: How long to wait for a place, in seconds; None for no limit.
+
+        Returns:
+            A future of the outputs by name, without their batch axis.
+
+        Raises:
+            InputError: The inputs do not fit the graph, or the adapter is unknown.
+            Unavailable: No place became free within `timeout`, or the batcher is closed.
         """
         request = self._request(inputs, adapter)
         if not self._knows(adapter):
@@ -100,11 +121,11 @@ class DynamicBatcher:
         try:
             admitted = request.admitted.result(timeout)
         except futures.TimeoutError:
-            # Not cancelled: it got its place just now, and runs already.
+            # If it cannot be cancelled, it has got a place in the meantime and is running.
             admitted = True
             if request.future.cancel():
                 raise _full(timeout) from None
-        except BaseException:  # whoever waits is interrupted, and nobody will have the future
+        except BaseException:  # the caller is interrupted while it waits, and will not get the future
             request.future.cancel()
             raise
         if not admitted:
@@ -114,14 +135,29 @@ class DynamicBatcher:
     async def run(
         self, inputs: Mapping[str, np.ndarray], adapter: str | None = None, *, timeout: float | None = None
     ) -> Outputs:
-        """The outputs of one row; as `submit`, but waits without holding up the loop. Cancelled, its row is let go."""
+        """Queues one row like `submit`, and returns its outputs. The event loop is not blocked meanwhile.
+
+        If the coroutine is cancelled, the request is cancelled as well.
+
+        Args:
+            inputs: The inputs of the graph by name, without their batch axis.
+            adapter: Name of the adapter; None for the base model.
+            timeout: How long to wait for a place, in seconds; None for no limit.
+
+        Returns:
+            The outputs by name, without their batch axis.
+
+        Raises:
+            InputError: The inputs do not fit the graph, or the adapter is unknown.
+            Unavailable: No place became free within `timeout`, or the batcher is closed.
+        """
         request = self._request(inputs, adapter)
         if not self._knows(adapter):
             await asyncio.to_thread(self._session.load, str(adapter))
         self._queue.put(request)
         try:
             if not request.admitted.done():
-                # Unlike wait_for, it cancels nothing when it ends early.
+                # Unlike asyncio.wait_for, this cancels nothing at the timeout.
                 await asyncio.wait([asyncio.wrap_future(request.admitted)], timeout=timeout)
             if not request.admitted.done() and request.future.cancel():
                 raise _full(timeout)
@@ -133,13 +169,19 @@ class DynamicBatcher:
             raise
 
     def statistics(self) -> BatcherStatistics:
+        """Returns counts and times of the requests and batches so far."""
         self._home.check()
         return self._recorder.statistics(len(self._queue))
 
     def close(self, drain: bool = True) -> None:
-        """Take no more requests, finish those that are queued, and wait for it. Without `drain` only the batches under
-        way finish, and the futures of the others raise Unavailable, as do callers that wait for a place. In a fork of
-        the process there is nothing to end."""
+        """Refuses new requests, and waits until the workers have ended.
+
+        Callers that wait for a place in the queue get Unavailable. In a fork of the process this does nothing.
+
+        Args:
+            drain: Whether to finish the queued requests. If not, only running batches finish, and the futures of
+                queued requests raise Unavailable.
+        """
         atexit.unregister(self.close)
         if not self._home.here:
             return
@@ -163,9 +205,10 @@ class DynamicBatcher:
         return Request(dict(inputs), adapter, self._padding.length(inputs), group)
 
     def _knows(self, adapter: str | None) -> bool:
-        """Whether a run takes the adapter as far as the session knows; the bundle may have been added to since.
+        """Returns whether the session knows the adapter. If not, it may have been added to the bundle since.
 
-        Raises InputError for one that no run will ever take.
+        Raises:
+            InputError: No run can ever use this adapter.
         """
         try:
             self._session.labels(adapter)
@@ -179,12 +222,12 @@ class DynamicBatcher:
         try:
             while (batch := self._queue.take()) is not None:
                 self._answer(batch)
-        except BaseException:  # nobody is to wait for a worker that is gone
+        except BaseException:  # without a worker, callers would wait forever
             _log.exception("batcher: a worker has ended, and the batcher is closed")
             self._queue.close(drain=False)
 
     def _answer(self, batch: list[Request]) -> None:
-        """Every row of the batch gets its outputs or an error, whatever happens."""
+        """Runs the batch. Every request gets its outputs or an error, whatever happens."""
         try:
             now = self._clock()
             self._recorder.batch([request.length for request in batch], [now - request.arrived for request in batch])
@@ -196,13 +239,13 @@ class DynamicBatcher:
                     request.future.set_exception(error)
 
     def _serve(self, batch: list[Request]) -> None:
-        """Run a batch; one that fails in halves, so that only rows which fail by themselves get an error."""
+        """Runs a batch. If it fails, runs it again in halves, so that only rows that fail alone get an error."""
         try:
             rows = self._session.run_rows(
                 self._padding.stack([request.inputs for request in batch]), [request.adapter for request in batch]
             )
             results = [self._padding.cut(row, request.length) for row, request in zip(rows, batch, strict=True)]
-        except Exception as error:  # whatever it is, it is the answer to somebody's request
+        except Exception as error:  # of any kind: it is the result of a request
             if len(batch) == 1:
                 self._recorder.failure()
                 batch[0].future.set_exception(error)

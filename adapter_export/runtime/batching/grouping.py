@@ -1,4 +1,4 @@
-"""Which of the rows that wait go together."""
+"""Chooses which of the waiting rows form the next batch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from adapter_export.runtime.batching.request import Request
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one batch. rows: at most. adapters: different ones at most, None without a limit; no adapter is none of them.
-    padding: at most this share of its tokens."""
+    """Limits of one batch.
+
+    Attributes:
+        rows: Largest number of rows.
+        adapters: Largest number of different adapters; None without a limit. The base model does not count.
+        padding: Largest share of padding among the tokens of the batch.
+    """
 
     rows: int
     adapters: int | None
@@ -19,9 +24,14 @@ class Limits:
 
 
 def choose(waiting: Iterable[Request], limits: Limits) -> list[Request]:
-    """The oldest row, and those that fit beside it, nearest in length first and then oldest. waiting: oldest first.
+    """Returns the requests of the next batch: the oldest, and those that fit in a batch with it.
 
-    Whoever has k rows before him is thus in one of the next k + 1 batches, whatever comes after him.
+    Requests whose length is nearest to that of the oldest are taken first; of equally near ones, the older.
+    Fairness: a request with k older requests is served within the next k + 1 batches.
+
+    Args:
+        waiting: The waiting requests, oldest first; at least one.
+        limits: Limits of the batch.
     """
     head, *others = waiting
     batch, adapters = [head], {head.adapter} - {None}

@@ -1,4 +1,4 @@
-"""Rows of different lengths as one batch, and a batch's outputs as rows again."""
+"""Combines rows of different lengths into one batch, and separates the outputs of the batch into rows."""
 
 from __future__ import annotations
 
@@ -15,25 +15,34 @@ from adapter_export.runtime.inputs import check_inputs, shared_end
 
 _BATCH, _SEQUENCE = "batch", "sequence"
 _IDS, _MASK = "input_ids", "attention_mask"
-# Inputs whose padding the mask hides.
+# Inputs whose padding is masked by attention_mask.
 _TEXT_INPUTS = frozenset({_IDS, _MASK, "token_type_ids"})
 
 
 class Padding:
-    """How rows of a bundle's graph become a batch.
+    """Forms batches from rows for the graph of a bundle.
 
     A row has the inputs of the graph without their batch axis: `input_ids` [sequence], `pixel_values` [3, H, W].
     Texts are padded on the right: input_ids with the model's padding token, attention_mask and token_type_ids with 0.
-    A token's position is then counted as in the text alone, no token attends to what the mask hides, and a decoder's
-    tokens do not look behind themselves. Everything else is stacked as it is. Where a graph has no mask, has other
-    inputs along `sequence`, or its model no padding token, rows of different lengths do not share a batch.
+    Positions of tokens are then the same as in the text alone, no token attends to masked tokens, and the tokens of a
+    decoder do not attend to later ones. All other inputs are stacked unchanged. Rows of different lengths do not share
+    a batch if the graph has no attention_mask or other inputs along `sequence`, or the model has no padding token.
 
-    Classifiers with an encoder and a decoder (BART, T5) take each text's last end token among those of the whole batch,
-    and give rows each other's when they have unequal numbers of them: such rows do not share a batch either.
+    Classifiers with an encoder and a decoder (BART, T5) look for the last end token of each text among the end tokens
+    of the complete batch. If the rows have different numbers of end tokens, a row gets the token of another row.
+    Therefore such rows do not share a batch either.
     """
 
     def __init__(self, bundle: str | Path, manifest: Manifest) -> None:
-        """Raises InputError for a graph whose rows are not independent of each other, or that steps with a cache."""
+        """Reads what the model needs.
+
+        Args:
+            bundle: Folder of the bundle.
+            manifest: Its manifest.
+
+        Raises:
+            InputError: The rows of the graph depend on each other, or the graph has a cache.
+        """
         bundle = Path(bundle)
         inputs = manifest.graphs[manifest.model].given
         _check_rows(bundle, {**inputs, **manifest.outputs})
@@ -53,23 +62,27 @@ class Padding:
         }
 
     def check(self, row: Mapping[str, np.ndarray]) -> None:
-        """Raise InputError unless the row has the graph's inputs, each with at least one element."""
+        """Checks that the row has the inputs of the graph, each with at least one element.
+
+        Raises:
+            InputError: It does not.
+        """
         check_inputs(row, self._inputs, self._tensors)
         for name, value in row.items():
             if value.size == 0:
                 raise InputError(f"input {name!r}: expected at least one element, found shape {list(value.shape)}")
 
     def length(self, row: Mapping[str, np.ndarray]) -> int:
-        """Tokens of a row; 1 for one that is not padded."""
+        """Returns the number of tokens of a row; 1 if rows of this graph are not padded."""
         return next((len(row[name]) for name in self._padded), 1)
 
     def group(self, row: Mapping[str, np.ndarray]) -> Hashable:
-        """Equal for rows that can share a batch."""
+        """Returns a key that is equal for rows that can share a batch."""
         ends = None if self._end is None else int(np.count_nonzero(row[_IDS] == self._end))
         return ends, tuple(row[name].shape for name in self._inputs if name not in self._padded)
 
     def stack(self, rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """One batch of all rows, which are of one group."""
+        """Returns one batch of all rows. They must be of one group."""
         return {
             name: self._pad(name, [row[name] for row in rows])
             if name in self._padded
@@ -78,7 +91,14 @@ class Padding:
         }
 
     def cut(self, outputs: Mapping[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
-        """A row's outputs without what was computed for padding, as copies: a view would keep the whole batch."""
+        """Returns a row's outputs without the parts computed for padding.
+
+        They are copies, because a view would keep the complete batch in memory.
+
+        Args:
+            outputs: Outputs of the row by name, without the batch axis.
+            length: Number of tokens of the row.
+        """
         ends = (slice(None), slice(length))
         return {name: value[tuple(ends[cut] for cut in self._cut[name])].copy() for name, value in outputs.items()}
 
@@ -93,7 +113,14 @@ _MAX_TOKENS = 1 << 31
 
 
 def pad_token(bundle: Path, config: Mapping[str, object]) -> int | None:
-    """The model's padding token: the config's, for graphs look for that one, else the tokenizer's; None without one."""
+    """Returns the model's padding token; None without one.
+
+    The token of config.json comes first, because graphs compare with it. The second choice is the tokenizer's token.
+
+    Args:
+        bundle: Folder of the bundle.
+        config: The content of its config.json.
+    """
     text = config.get("text_config")
     own = text if isinstance(text, dict) else config
     found, known = own.get("pad_token_id"), own.get("vocab_size")

@@ -1,4 +1,4 @@
-"""Rows that wait for a batch: as many as have a place, and in front of it those that wait for one."""
+"""The queue of the rows that wait for a batch. It has a limited number of places; further requests wait for a place."""
 
 from __future__ import annotations
 
@@ -13,29 +13,37 @@ from adapter_export.runtime.batching.request import Outputs, Request
 
 
 class RequestQueue:
-    """A queue of `places`, for many threads; places are given in the order in which they were asked for.
+    """A queue with a limited number of places, for many threads. Requests get places in the order of their arrival.
 
-    A batch leaves when it is full, when its oldest row has waited `max_wait` seconds, or when nothing can come any more
-    because every place is taken. A request whose future is cancelled leaves at once, and its place is free.
+    A batch leaves the queue when it is full, when its oldest row has waited for `max_wait` seconds, or when every place
+    is taken, so that no other row can join it. A request whose future is cancelled leaves at once and frees its place.
     """
 
     def __init__(
         self, places: int, limits: Limits, max_wait: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        """Makes an empty queue.
+
+        Args:
+            places: Number of places.
+            limits: Limits of a batch.
+            max_wait: How long the oldest row waits for others, in seconds.
+            clock: Returns the time in seconds.
+        """
         self._places, self._limits, self._max_wait, self._clock = places, limits, max_wait, clock
         self._changed = threading.Condition()
-        # By their futures, for those tell who is cancelled; both in order of arrival.
+        # Both in order of arrival. The keys are the futures, because a cancelled request is reported by its future.
         self._queued: dict[Future[Outputs], Request] = {}
         self._outside: dict[Future[Outputs], Request] = {}
         self._closed = False
 
     def __len__(self) -> int:
-        """Requests that have a place."""
+        """Number of requests that have a place."""
         with self._changed:
             return len(self._queued)
 
     def put(self, request: Request) -> None:
-        """Queue the request, when there is a place for it: its `admitted` tells."""
+        """Queues the request as soon as there is a place for it. The result of its `admitted` is then True."""
         request.arrived = self._clock()
         request.future.add_done_callback(self._forget)
         with self._changed:
@@ -46,7 +54,11 @@ class RequestQueue:
         request.admitted.set_result(False)
 
     def take(self) -> list[Request] | None:
-        """Wait for the next batch, whose futures can then no more be cancelled; None once closed and empty."""
+        """Waits for the next batch and returns it. Its futures can no longer be cancelled.
+
+        Returns:
+            The requests of the batch; None if the queue is closed and empty.
+        """
         with self._changed:
             while self._queued or not self._closed:
                 batch, wait = self._next()
@@ -60,7 +72,11 @@ class RequestQueue:
             return None
 
     def close(self, drain: bool) -> None:
-        """Give no more places and, unless `drain`, take those given back: their futures raise Unavailable."""
+        """Gives no more places.
+
+        Args:
+            drain: Whether queued requests keep their places. If not, their futures raise Unavailable.
+        """
         with self._changed:
             self._closed = True
             outside, queued = [*self._outside.values()], [] if drain else [*self._queued.values()]
@@ -75,7 +91,7 @@ class RequestQueue:
                 request.future.set_exception(closed())
 
     def _next(self) -> tuple[list[Request], float]:
-        """What would go now, and for how long to wait for more."""
+        """Returns the batch that can be formed now, and for how many seconds to wait for more rows."""
         if not self._queued:
             return [], 0.0
         batch = choose(self._queued.values(), self._limits)
@@ -96,7 +112,7 @@ class RequestQueue:
         self._changed.notify_all()
 
     def _forget(self, future: Future[Outputs]) -> None:
-        """Let a request go that is done before its turn: cancelled."""
+        """Removes a request that was cancelled before its batch."""
         with self._changed:
             queued = self._queued.pop(future, None)
             if queued is None and self._outside.pop(future, None) is None:
@@ -107,5 +123,5 @@ class RequestQueue:
 
 
 def closed() -> Unavailable:
-    """What a request gets that comes too late."""
+    """Returns the error for a request that arrives after the batcher was closed."""
     return Unavailable("batcher: closed")

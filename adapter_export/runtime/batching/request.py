@@ -1,4 +1,4 @@
-"""A row on its way into a batch."""
+"""A request: one row that waits for a batch, and the future of its outputs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from adapter_export.runtime.process import Home
 
 _log = logging.getLogger(__name__)
 
-# Outputs of one row by name, without the batch's axis.
+# Outputs of one row by name, without the batch axis.
 Outputs = dict[str, np.ndarray]
 
 
 class RowFuture(Future[Outputs]):
-    """A future that is worth nothing in a fork of its process, where no worker lives, and whose callbacks cannot end
-    the worker: what they raise is logged."""
+    """The future of a request.
+
+    In a fork of its process, where no worker runs, `result` and `exception` raise WrongProcess. Exceptions in callbacks
+    are logged, so that they cannot end the worker.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,8 +44,8 @@ class RowFuture(Future[Outputs]):
             try:
                 fn(future)
             except BaseException as error:
-                # Future itself logs an Exception. Anything else is the caller's, who calls back at once where the
-                # future is done.
+                # Future itself logs an Exception. If the future is already done, the callback runs in the thread that
+                # adds it; that caller gets any other error.
                 if isinstance(error, Exception) or threading.get_ident() == caller:
                     raise
                 _log.exception("batcher: the callback of a request's future raised")
@@ -55,9 +58,16 @@ class RowFuture(Future[Outputs]):
 
 @dataclass(eq=False)
 class Request:
-    """inputs: arrays of one row, without the batch's axis. length: its tokens. group: rows of unequal groups cannot be
-    in one batch. future: its outputs. admitted: True as soon as it has a place in the queue, False when it gets
-    none any more. arrived: when it asked for one.
+    """One row that waits for a batch.
+
+    Attributes:
+        inputs: Arrays of one row by name, without the batch axis.
+        adapter: Name of the adapter; None for the base model.
+        length: Number of tokens of the row.
+        group: Rows of different groups cannot be in one batch.
+        future: The outputs.
+        admitted: True as soon as the request has a place in the queue; False if it will not get one.
+        arrived: When the request asked for a place, in seconds of the queue's clock.
     """
 
     inputs: Mapping[str, np.ndarray]

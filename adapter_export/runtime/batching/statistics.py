@@ -1,4 +1,4 @@
-"""What a batcher did."""
+"""Statistics of a batcher."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Waits that percentiles are taken of: the last ones.
+# Number of the latest waiting times from which percentiles are computed.
 _WAITS = 4096
 _PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
 class BatcherStatistics:
-    """requests, batches: that ran. failed: requests that ended in an error. split: batches that failed as a whole and
-    were run again in parts. padding: share of the tokens computed that were padding. queued: requests that wait now.
-    waits: seconds from asking for a place to the start of the batch, by percentile, of the last 4,096 requests.
+    """What a batcher has done so far.
+
+    Attributes:
+        requests: Number of requests that ran.
+        failed: Number of requests that ended in an error.
+        batches: Number of batches that ran.
+        split: Number of batches that failed and were run again in halves.
+        rows_per_batch: Mean number of rows in a batch.
+        padding: Share of padding among the tokens computed.
+        queued: Number of requests in the queue now.
+        waits: Seconds from the arrival of a request to the start of its batch, by percentile (50, 90, 99), over the
+            last 4,096 requests.
     """
 
     requests: int
@@ -32,7 +41,7 @@ class BatcherStatistics:
 
 
 class Recorder:
-    """Counts, for many threads, in memory that does not grow."""
+    """Counts requests and batches for many threads. Its memory does not grow."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,7 +50,12 @@ class Recorder:
         self._waits: deque[float] = deque(maxlen=_WAITS)
 
     def batch(self, lengths: Sequence[int], waits: Sequence[float]) -> None:
-        """A batch of rows of these lengths begins, which have waited so long."""
+        """Counts a batch that starts now.
+
+        Args:
+            lengths: Number of tokens of each row.
+            waits: Seconds that each row has waited.
+        """
         with self._lock:
             self._batches += 1
             self._requests += len(lengths)
@@ -50,16 +64,17 @@ class Recorder:
             self._waits.extend(waits)
 
     def split(self) -> None:
-        """A batch failed as a whole."""
+        """Counts a batch that failed and is run again in halves."""
         with self._lock:
             self._split += 1
 
     def failure(self) -> None:
-        """A request failed by itself."""
+        """Counts a request that failed alone."""
         with self._lock:
             self._failed += 1
 
     def statistics(self, queued: int) -> BatcherStatistics:
+        """Returns the counts so far, with the number of queued requests."""
         with self._lock:
             waits = np.array(self._waits)
             return BatcherStatistics(

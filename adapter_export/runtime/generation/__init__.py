@@ -1,1 +1,1 @@
-"""Writing texts with a bundle of a language model: the loop, the choice of tokens, and the cache."""
+"""Generates texts with a bundle of a language model: the loop, the choice of tokens, and the cache."""

@@ -1,4 +1,4 @@
-"""The bundle's chat template: messages to the text of a prompt."""
+"""Turns chat messages into the text of a prompt, with the bundle's chat template."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cl
 
 
 def render_chat(bundle: str | Path, messages: Sequence[Mapping[str, Any]]) -> str:
-    """Messages (`{"role": ..., "content": ...}`) as the model was taught to read them, up to where its answer begins.
+    """Returns messages as the text that the model was trained on, up to the start of its answer.
 
-    The template is a program that came with the model: it runs in jinja2's sandbox, where it reaches nothing but the
-    messages and can change nothing, in a child process with limits of time and memory. It finds what transformers gives
-    to templates: the special tokens, `add_generation_prompt`, `tojson`, `raise_exception`, `strftime_now`, `break`,
-    `continue`, and `generation` blocks.
+    The template is a program that comes with the model. It runs in jinja2's sandbox, in a child process with limits of
+    time and memory; it can only read the messages, and change nothing. It gets what transformers gives to templates:
+    the special tokens, `add_generation_prompt`, `tojson`, `raise_exception`, `strftime_now`, `break`, `continue`, and
+    `generation` blocks.
 
-    Raises InputError for a bundle without a template, a template that fails, and without a jinja2 whose sandbox holds.
+    Args:
+        bundle: Folder of the bundle.
+        messages: The messages, each `{"role": ..., "content": ...}`.
+
+    Returns:
+        The text of the prompt.
+
+    Raises:
+        InputError: The bundle has no template, the template fails, or no version of jinja2 with a safe sandbox is
+            installed.
     """
     bundle = Path(bundle)
     path, template = _template(bundle, settings := optional_json(bundle / "tokenizer_config.json"))
@@ -39,7 +48,7 @@ def render_chat(bundle: str | Path, messages: Sequence[Mapping[str, Any]]) -> st
 
 
 def _template(bundle: Path, settings: Mapping[str, Any]) -> tuple[Path, str]:
-    """Where the template stands, and its text."""
+    """Returns the file of the template, and the template's text."""
     file = bundle / "chat_template.jinja"
     if present(file):
         return file, read_text(file, _MAX_TEMPLATE_BYTES)

@@ -1,4 +1,4 @@
-"""What a bundle's own files say about generating: where it begins and ends, and by which rules."""
+"""Reads what a bundle's files say about generating: first tokens, end tokens and rules."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from adapter_export.runtime.generation.unread import unread, unread_of_draws
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """What a bundle says about generating.
+    """What a bundle's files say about generating.
 
     Attributes:
         eos: Token ids that end a row.
-        pad: Token that fills a batch. It is masked, so any token is right.
-        begin: Tokens that the text of an encoder-decoder begins with; none for other models.
+        pad: Token for padding. It is masked, so any token is correct.
+        begin: Tokens that the output of an encoder-decoder begins with; none for other models.
         rules: How tokens are chosen.
-        max_new_tokens: How many new tokens; None where the file does not say.
-        unread: Fields that would change the tokens and are not read.
-        unread_of_draws: The same, of fields that matter only where tokens are drawn.
+        max_new_tokens: Largest number of new tokens; None if the file does not say.
+        unread: Fields that would change the tokens and are not supported.
+        unread_of_draws: Such fields that matter only if tokens are drawn.
     """
 
     eos: tuple[int, ...] = ()
@@ -37,10 +37,16 @@ class GenerationConfig:
 
 
 def read_generation_config(bundle: str | Path) -> GenerationConfig:
-    """From generation_config.json or, in a folder without one, config.json, as transformers does.
+    """Reads generation_config.json or, in a folder without one, config.json, like transformers.
 
-    The padding token, which is masked, and an encoder-decoder's start come from config.json too where the other file
-    has none. Raises InputError that names the file and the field.
+    If generation_config.json has no padding token, or no start token of an encoder-decoder, that of config.json is
+    used.
+
+    Args:
+        bundle: Folder of the bundle.
+
+    Raises:
+        InputError: A field has a wrong value. The message names the file and the field.
     """
     bundle = Path(bundle)
     model_file, file = bundle / "config.json", bundle / "generation_config.json"
@@ -72,4 +78,5 @@ def read_generation_config(bundle: str | Path) -> GenerationConfig:
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields that are not null."""
     return {name: value for name, value in values.items() if value is not None}

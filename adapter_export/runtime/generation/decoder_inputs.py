@@ -1,4 +1,4 @@
-"""What the graphs of each kind of model are fed: one class a kind, so that the loop is the same for all."""
+"""Makes the inputs of decoder graphs: one class for each kind of model, so that the loop is the same for all."""
 
 from __future__ import annotations
 
@@ -12,30 +12,47 @@ from adapter_export.runtime.generation.bound_graph import BoundGraph
 
 
 class Feeds(Protocol):
-    """The inputs of a decoder's graph, run by run; the cache is not among them. afresh: whether the inputs given last
-    are whole texts again, for an empty cache."""
+    """The inputs of a decoder's graph for each run, except the cache.
+
+    Attributes:
+        afresh: Whether the last returned inputs are complete texts again, for an empty cache.
+    """
 
     afresh: bool
 
     def first(self) -> dict[str, np.ndarray]:
-        """Inputs of the first run, the prefill."""
+        """Returns the inputs of the first run, the prefill."""
 
     def following(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs of the next run, after `tokens` [rows] were chosen."""
+        """Returns the inputs of the next run.
+
+        Args:
+            tokens: The tokens chosen last, [rows].
+        """
 
 
 class DecoderFeeds:
-    """Prompts of a decoder alone, padded on the left, so that the last column holds every row's last token.
+    """Inputs of a model without an encoder.
 
-    Positions are counted within each row, whatever stands before it: mask 0 0 1 1 1 has positions 0 0 0 1 2. Graphs
-    that compute positions themselves (OPT) do it from the mask. Shapes: all [rows, new tokens], the mask [rows, all].
+    Prompts are padded on the left, so that the last column contains the last token of each row.
+    Positions are counted from the first token of each row: mask 0 0 1 1 1 has positions 0 0 0 1 2. Graphs that compute
+    positions themselves (OPT) use the mask.
+
+    Shapes: input_ids and position_ids [rows, new tokens], attention_mask [rows, all tokens].
     """
 
     def __init__(
         self, prompts: Sequence[Sequence[int]], pad: int, inputs: Collection[str], reread_at: int | None = None
     ) -> None:
-        """inputs: names that the graph takes. reread_at: tokens of a row beyond which its cache no longer holds: all
-        texts are then read again, which gives each row the numbers it has alone."""
+        """Takes the prompts.
+
+        Args:
+            prompts: Token ids of each row.
+            pad: The padding token.
+            inputs: Names of the graph's inputs.
+            reread_at: When a row grows beyond this number of tokens, its cache is no longer valid. Then all texts are
+                read again, so that each row gets the same outputs as in a batch of its own. None if this never happens.
+        """
         self._texts = [list(prompt) for prompt in prompts]
         self._pad, self._inputs, self._reread_at = pad, inputs, reread_at
         self.afresh = False
@@ -64,10 +81,12 @@ class DecoderFeeds:
 
 
 class CrossFeeds:
-    """An encoder-decoder: the encoder's graph reads the prompts once, the decoder's only what it writes itself.
+    """Inputs of an encoder-decoder. Its encoder reads the prompts once; its decoder reads only its own tokens.
 
-    Keys and values of the encoder's states go from graph to graph where they lie. Texts are padded on the right, as the
-    encoder counts positions from its first column. Shapes: input_ids [rows, new tokens].
+    Keys and values of the encoder's states are passed from graph to graph without a copy. Texts are padded on the
+    right, because the encoder counts positions from its first column.
+
+    Shapes: input_ids [rows, new tokens].
     """
 
     afresh = False
@@ -81,8 +100,16 @@ class CrossFeeds:
         begin: Sequence[int],
         inputs: Collection[str],
     ) -> None:
-        """encoded: the encoder's inputs. states: its outputs that the decoder takes (`present.N.encoder.key`, ...).
-        begin: tokens all rows begin with. inputs: names that the decoder's graph takes."""
+        """Takes the graphs and the encoder's inputs.
+
+        Args:
+            encoder: The encoder's graph.
+            decoder: The decoder's graph.
+            encoded: The encoder's inputs by name.
+            states: Names of the encoder's outputs that the decoder takes (`present.N.encoder.key`, ...).
+            begin: Tokens that all rows begin with.
+            inputs: Names of the decoder's inputs.
+        """
         self._encoder, self._decoder = encoder, decoder
         self._encoded, self._states, self._begin, self._inputs = encoded, list(states), list(begin), inputs
         self._rows = len(next(iter(encoded.values())))
@@ -103,7 +130,7 @@ class CrossFeeds:
 
 
 def padded_right(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, np.ndarray]:
-    """input_ids and attention_mask, [rows, longest prompt]."""
+    """Returns input_ids and attention_mask, both int64 [rows, longest prompt], padded on the right with `pad`."""
     width = max(len(prompt) for prompt in prompts)
     ids = np.array([list(prompt) + [pad] * (width - len(prompt)) for prompt in prompts], np.int64)
     lengths = np.array([len(prompt) for prompt in prompts])

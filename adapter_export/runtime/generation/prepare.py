@@ -1,4 +1,4 @@
-"""Beginning a generation: everything is checked before anything runs."""
+"""Prepares a generation. Everything is checked before the first run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.decoder_inputs import CrossFeeds, DecoderFeeds, Feeds, padded_right
 from adapter_export.runtime.generation.processors import Processor, Row, processors_for
 from adapter_export.runtime.generation.sampling import RowChooser
-from adapter_export.runtime.generation.settings import Settings
+from adapter_export.runtime.generation.settings import GenerationSettings
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_inputs
 
@@ -23,12 +23,12 @@ Prompt = Sequence[int] | np.ndarray
 
 
 def generates(manifest: Manifest) -> bool:
-    """Whether the bundle's graphs keep a cache between steps."""
+    """Returns whether the bundle can generate, that is, whether its graph has a cache."""
     return any(map(is_past, manifest.inputs))
 
 
 def check_generates(bundle: object, manifest: Manifest) -> None:
-    """Raise InputError unless the bundle generates."""
+    """Raises InputError if the bundle, which the message names, cannot generate."""
     if not generates(manifest):
         raise InputError(
             f"bundle {bundle}: its graph has no key-value cache ({PAST}0.key, ...), which generating needs; export a "
@@ -41,11 +41,19 @@ def start(
     manifest: Manifest,
     config: GenerationConfig,
     prompts: Sequence[Prompt],
-    settings: Settings,
+    settings: GenerationSettings,
 ) -> Generation:
-    """A generation that has not run yet. graphs: by file, with their adapters bound to them.
+    """Returns a generation that has not run yet.
 
-    Raises InputError for prompts that this model does not read, or that do not fit in it.
+    Args:
+        graphs: The bundle's graphs by file name, with their adapters bound to them.
+        manifest: The manifest of the bundle.
+        config: What the bundle's files say about generating.
+        prompts: Token ids of each row, or one array per row if the encoder does not read text.
+        settings: What the caller asks for.
+
+    Raises:
+        InputError: The model cannot read a prompt, or a prompt does not fit in it.
     """
     if len(prompts) == 0:
         raise InputError("prompts: expected at least one, found none")
@@ -53,7 +61,7 @@ def start(
     if bad := [token for token in settings.stop_tokens if not _is_token(token, vocabulary)]:
         raise InputError(f"stop_tokens: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
     if not _is_token(config.pad, vocabulary):
-        # Some models name a padding token that they have no row for; it is masked, and any other does.
+        # Some models name a padding token outside of their vocabulary. Padding is masked, so any token works.
         config = replace(config, pad=0)
     generators = settings.generators(len(prompts))
     graph = graphs[manifest.model]
@@ -66,7 +74,7 @@ def start(
         feeds = CrossFeeds(graphs[ENCODER], graph, encoded, states, written[0], manifest.inputs)
     else:
         if settings.prefix:
-            raise InputError("prefix: expected none, as this model writes on behind the prompt itself")
+            raise InputError("prefix: expected none, as this model continues the prompt itself")
         written = [_tokens(row, prompt, vocabulary) for row, prompt in enumerate(prompts)]
         read = written
         feeds = DecoderFeeds(written, config.pad, manifest.inputs, manifest.reread_at)
@@ -84,11 +92,19 @@ def start(
 
 
 def row_processors(
-    config: GenerationConfig, settings: Settings, written: Sequence[int], read: Sequence[int] | None
+    config: GenerationConfig, settings: GenerationSettings, written: Sequence[int], read: Sequence[int] | None
 ) -> tuple[Processor, ...]:
-    """What changes the logits of a row that begins with the tokens `written`, of a model that reads the tokens `read`
-    (None: no text). A caller's penalty takes the place of the config's; a caller who ignores ends has none put off and
-    none forced."""
+    """Returns the functions that change the logits of one row.
+
+    The repetition penalty of the settings replaces that of the config. With `ignore_eos`, no rule delays or forces an
+    end token.
+
+    Args:
+        config: What the bundle's files say about generating.
+        settings: What the caller asks for.
+        written: Tokens of the decoder before the first new one.
+        read: Tokens that the model reads; None if it does not read text.
+    """
     rules = config.rules
     if settings.repetition_penalty is not None:
         rules = replace(rules, repetition_penalty=settings.repetition_penalty)
@@ -98,8 +114,8 @@ def row_processors(
     return processors_for(rules, Row(written, read, eos, settings.max_new_tokens))
 
 
-def unread_in(config: GenerationConfig, settings: Settings) -> tuple[str, ...]:
-    """Fields of the bundle's generation_config.json that are not read, and would change what is written so."""
+def unread_in(config: GenerationConfig, settings: GenerationSettings) -> tuple[str, ...]:
+    """Returns the fields of generation_config.json that are not read and would change the tokens."""
     if settings.temperature == 0:
         return config.unread
     drawing = {"do_sample", *config.unread_of_draws}
@@ -111,8 +127,10 @@ def unread_in(config: GenerationConfig, settings: Settings) -> tuple[str, ...]:
 def _encoder_inputs(
     manifest: Manifest, config: GenerationConfig, prompts: Sequence[Prompt]
 ) -> tuple[dict[str, np.ndarray], Sequence[Sequence[int] | None]]:
-    """Token ids of texts, padded, or one array of what else the encoder reads (Whisper's input_features); and each
-    row's tokens where it reads such."""
+    """Returns the encoder's inputs by name, and the tokens of each row (None if the encoder does not read text).
+
+    The inputs are the padded token ids of texts, or one stacked array of another input (Whisper: input_features).
+    """
     assert manifest.encoder is not None
     wanted = manifest.encoder.given
     if "input_ids" in wanted:
@@ -130,8 +148,8 @@ def _encoder_inputs(
     return encoded, [None] * len(prompts)
 
 
-def _begin(config: GenerationConfig, settings: Settings, vocabulary: int | str) -> list[int]:
-    """What every row of an encoder-decoder begins with: its start, and the caller's prefix."""
+def _begin(config: GenerationConfig, settings: GenerationSettings, vocabulary: int | str) -> list[int]:
+    """Returns the tokens that every row of an encoder-decoder begins with: its start token and the caller's prefix."""
     if not config.begin:
         raise InputError("config.json: field 'decoder_start_token_id': expected a token id, found none")
     if bad := [token for token in settings.prefix if not _is_token(token, vocabulary)]:
@@ -140,12 +158,28 @@ def _begin(config: GenerationConfig, settings: Settings, vocabulary: int | str) 
 
 
 def positions_taken(manifest: Manifest, config: GenerationConfig, prompt: int) -> int:
-    """Positions of the decoder in use before the first new token, after a prompt of so many tokens."""
+    """Returns how many positions of the decoder are used before the first new token.
+
+    Args:
+        manifest: The manifest of the bundle.
+        config: What the bundle's files say about generating.
+        prompt: Number of tokens of the prompt.
+    """
     return prompt if manifest.encoder is None else len(config.begin)
 
 
 def check_room(what: str, tokens: int, max_new_tokens: int, positions: int | None) -> None:
-    """Raise InputError when the model has too few positions; the last new token is never fed, and needs none."""
+    """Checks that the model has enough positions. The last new token needs none, because it is never fed.
+
+    Args:
+        what: Name of the text in messages.
+        tokens: Number of tokens of the text.
+        max_new_tokens: Number of new tokens.
+        positions: Number of positions of the model; None without a limit.
+
+    Raises:
+        InputError: There are too few positions.
+    """
     if positions is not None and tokens + max_new_tokens - 1 > positions:
         raise InputError(
             f"{what}: {tokens} tokens and {max_new_tokens} new ones do not fit in the {positions} positions of this "
@@ -154,7 +188,7 @@ def check_room(what: str, tokens: int, max_new_tokens: int, positions: int | Non
 
 
 def _tokens(row: int, prompt: Prompt, vocabulary: int | str) -> list[int]:
-    """The prompt's tokens: a negative one would be read from the vocabulary's end, without a word."""
+    """Returns the prompt's tokens. A negative token is refused: it would be read from the end of the vocabulary."""
     try:
         found = np.asarray(prompt)
     except ValueError:  # lists of different lengths

@@ -1,7 +1,8 @@
-"""Logits to the scores that a token is chosen by, as generation_config.json says: one rule, one function.
+"""Applies the rules of generation_config.json to logits: one function for each rule.
 
-Each takes what it is made of and gives a function from (tokens of the row so far, scores [vocabulary]) to new scores,
-float32. The order and the meaning are transformers', of a row that is generated alone: no padding is ever penalised.
+Each function takes the parameters of its rule and returns a processor. A processor maps (tokens of the row so far,
+scores [vocabulary], float32) to new scores. A token is chosen by the final scores. Order and meaning of the rules are
+those of transformers for a row that is generated alone; so padding is never penalised.
 """
 
 from __future__ import annotations
@@ -18,8 +19,14 @@ Processor = Callable[[Sequence[int], np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Row:
-    """written: the decoder's tokens before the first new one. read: tokens that the model reads: the prompt, or what
-    the encoder is given; None where that is no text. eos: tokens that end it. limit: new tokens at most."""
+    """What the rules need to know about a row.
+
+    Attributes:
+        written: Tokens of the decoder before the first new one.
+        read: Tokens that the model reads: the prompt, or the input of the encoder; None if that is not text.
+        eos: Tokens that end the row.
+        limit: Largest number of new tokens.
+    """
 
     written: Sequence[int]
     read: Sequence[int] | None
@@ -28,16 +35,25 @@ class Row:
 
 
 def processors_for(rules: Rules, row: Row) -> tuple[Processor, ...]:
-    """What changes the scores of this row, in order; empty where nothing does."""
+    """Returns the processors of a row, in order; empty if no rule applies."""
     return tuple(_made(rules, row))
 
 
 def processed(processors: Sequence[Processor], tokens: Sequence[int], logits: np.ndarray) -> np.ndarray:
-    """The scores of the next token after `tokens`."""
+    """Returns the scores of the next token.
+
+    Args:
+        processors: The processors of the row.
+        tokens: Tokens of the row so far.
+        logits: Logits [vocabulary].
+
+    Returns:
+        Scores [vocabulary], float32; the logits themselves if there are no processors.
+    """
     if not processors:
         return logits
     scores = logits.astype(np.float32)
-    # A processor may meet logits that are no numbers, which one of them removes, and scores of tokens that are out.
+    # Logits may be NaN, which one of the processors removes. Scores of excluded tokens are -inf.
     with np.errstate(invalid="ignore", over="ignore"):
         for process in processors:
             scores = process(tokens, scores)
@@ -50,7 +66,7 @@ def _made(rules: Rules, row: Row) -> Iterator[Processor]:
 
 
 def _of_content(rules: Rules, row: Row) -> Iterator[Processor]:
-    """Those that look at what is read and written."""
+    """Yields processors that depend on which tokens are read and written."""
     if rules.sequence_bias:
         yield biased(rules.sequence_bias, rules.biases)
     if rules.encoder_repetition_penalty != 1 and row.read is not None:
@@ -61,16 +77,16 @@ def _of_content(rules: Rules, row: Row) -> Iterator[Processor]:
         yield without_repeats(rules.no_repeat_ngram_size)
     if rules.encoder_no_repeat_ngram_size and row.read is not None:
         yield without_repeats_of(row.read, rules.encoder_no_repeat_ngram_size)
-    # A word that is an end alone is no bad one.
+    # A word that is only an end token is allowed.
     if words := tuple(word for word in rules.bad_words_ids if not (len(word) == 1 and word[0] in row.eos)):
         yield biased(words, (-np.inf,) * len(words))
 
 
 def _of_length(rules: Rules, row: Row) -> Iterator[Processor]:
-    """Those that look at how long the row is."""
+    """Yields processors that depend on the number of tokens of the row."""
     start = len(row.written)
-    if least := rules.min_new_tokens + start if rules.min_new_tokens else rules.min_length:
-        yield while_shorter(least, row.eos)
+    if minimum := rules.min_new_tokens + start if rules.min_new_tokens else rules.min_length:
+        yield while_shorter(minimum, row.eos)
     if rules.forced_bos_token_id is not None:
         yield forced_at(1, (rules.forced_bos_token_id,))
     if rules.forced_eos_token_id:
@@ -83,13 +99,13 @@ def _of_length(rules: Rules, row: Row) -> Iterator[Processor]:
     if rules.suppress_tokens:
         yield lambda tokens, scores: without(scores, rules.suppress_tokens)
     if rules.begin_suppress_tokens:
-        # A forced token before it is not the first that is chosen.
+        # A forced first token is not counted as chosen.
         first = start if start > 1 or rules.forced_bos_token_id is None else start + 1
         yield lambda tokens, scores: without(scores, rules.begin_suppress_tokens) if len(tokens) == first else scores
 
 
 def biased(sequences: Sequences, biases: Sequence[float]) -> Processor:
-    """Adds a sequence's bias to its last token where the row ends in the tokens before it."""
+    """Adds the bias of a sequence to its last token if the row ends with the other tokens of the sequence."""
 
     def process(tokens: Sequence[int], scores: np.ndarray) -> np.ndarray:
         total = np.zeros_like(scores)
@@ -103,9 +119,12 @@ def biased(sequences: Sequences, biases: Sequence[float]) -> Processor:
 
 
 def penalized(scores: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndarray:
-    """Scores of seen tokens s become s / penalty where positive, s * penalty where negative (arXiv:1909.05858)."""
+    """Returns scores in which the score s of each seen token is replaced, see arXiv:1909.05858.
+
+    A positive s becomes s / penalty, a negative s becomes s * penalty.
+    """
     result: np.ndarray = scores.copy()
-    # A vocabulary may have tokens that are read and never written.
+    # Some models read tokens that have no logits.
     places = [token for token in seen if token < len(scores)]
     own = result[places]
     result[places] = np.where(own < 0, own * penalty, own / penalty)
@@ -113,28 +132,28 @@ def penalized(scores: np.ndarray, seen: Sequence[int], penalty: float) -> np.nda
 
 
 def favoured(read: Sequence[int], penalty: float) -> Processor:
-    """The reverse of `penalized`, for what the model reads."""
+    """The reverse of `penalized`: raises the scores of tokens that the model reads."""
     seen = sorted(set(read))
     return lambda tokens, scores: penalized(scores, seen, 1 / penalty)
 
 
 def without_repeats(size: int) -> Processor:
-    """No `size` tokens in a row are written twice."""
+    """Excludes tokens that would repeat a sequence of `size` tokens of the row."""
     return lambda tokens, scores: without(scores, _followers(tokens, tokens, size))
 
 
 def without_repeats_of(read: Sequence[int], size: int) -> Processor:
-    """No `size` tokens in a row of what is read are written."""
+    """Excludes tokens that would repeat a sequence of `size` tokens that the model reads."""
     return lambda tokens, scores: without(scores, _followers(read, tokens, size))
 
 
-def while_shorter(least: int, eos: Sequence[int]) -> Processor:
-    """No end before there are so many tokens, those of the prompt included."""
-    return lambda tokens, scores: without(scores, eos) if len(tokens) < least else scores
+def while_shorter(minimum: int, eos: Sequence[int]) -> Processor:
+    """Excludes end tokens while the row has fewer than `minimum` tokens, including those of the prompt."""
+    return lambda tokens, scores: without(scores, eos) if len(tokens) < minimum else scores
 
 
 def forced_at(length: int, forced: Sequence[int]) -> Processor:
-    """These alone where the row has so many tokens."""
+    """Allows only the `forced` tokens when the row has exactly `length` tokens."""
 
     def process(tokens: Sequence[int], scores: np.ndarray) -> np.ndarray:
         if len(tokens) != length:
@@ -147,13 +166,16 @@ def forced_at(length: int, forced: Sequence[int]) -> Processor:
 
 
 def numbers_only(tokens: Sequence[int], scores: np.ndarray) -> np.ndarray:
-    """Finite scores: 0 for what is no number, the largest and smallest for infinities."""
+    """Returns finite scores: 0 in place of NaN, the largest and smallest float32 in place of infinities."""
     result: np.ndarray = np.nan_to_num(scores, nan=0.0)
     return result
 
 
 def pressed_to_end(begin: float, factor: float, eos: Sequence[int]) -> Processor:
-    """Ends become more likely with each token after `begin`: their score s is |s| (factor^n - 1) more."""
+    """Makes end tokens more likely with each token beyond `begin`.
+
+    With n tokens beyond it, the score s of an end token is increased by |s| (factor^n - 1).
+    """
 
     def process(tokens: Sequence[int], scores: np.ndarray) -> np.ndarray:
         if len(tokens) <= begin:
@@ -167,14 +189,14 @@ def pressed_to_end(begin: float, factor: float, eos: Sequence[int]) -> Processor
 
 
 def without(scores: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
-    """None of these."""
+    """Returns scores in which these tokens are excluded: their score is -inf."""
     result: np.ndarray = scores.copy()
     result[[token for token in tokens if token < len(scores)]] = -np.inf
     return result
 
 
 def _followers(text: Sequence[int], tokens: Sequence[int], size: int) -> list[int]:
-    """What follows, anywhere in `text`, the last `size` - 1 of `tokens`."""
+    """Returns all tokens that follow, anywhere in `text`, the last `size` - 1 tokens of `tokens`."""
     if len(tokens) + 1 < size:
         return []
     last = list(tokens[len(tokens) + 1 - size :])

@@ -1,4 +1,4 @@
-"""What generation_config.json says of choosing tokens, besides drawing them: read, and every mistake named."""
+"""Reads and checks the rules of generation_config.json for choosing tokens, except those for drawing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,34 @@ from typing import Any, NoReturn
 from adapter_export.errors import InputError
 from adapter_export.reading.shown import shortened
 
-# Token ids of one sequence each.
+# Several sequences of token ids.
 Sequences = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The fields by transformers' names and with its meaning; the defaults change nothing. biases: of `sequence_bias`,
-    the number for each sequence. file: where they stand."""
+    """The rules. Names and meaning are those of transformers; rules with their default values change nothing.
+
+    Attributes:
+        sequence_bias: The sequences of the field `sequence_bias`.
+        biases: The bias of each of these sequences.
+        encoder_repetition_penalty: Raises the scores of tokens that the model reads, see `processors.favoured`.
+        repetition_penalty: Lowers the scores of tokens that the row contains, see `processors.penalized`.
+        no_repeat_ngram_size: Length of the sequences that the row must not repeat; 0 for no rule.
+        encoder_no_repeat_ngram_size: Length of the sequences that must not be repeated from what the model reads; 0 for
+            no rule.
+        bad_words_ids: Sequences that must not be written.
+        min_length: Smallest number of tokens, including those of the prompt.
+        min_new_tokens: Smallest number of new tokens.
+        forced_bos_token_id: The second token of the row; None if it is not forced.
+        forced_eos_token_id: The last token of a row that reaches its largest length is one of these; empty if it is
+            not forced.
+        remove_invalid_values: Whether NaN and infinities among the logits are replaced.
+        exponential_decay_length_penalty: A number of new tokens and a factor, see `processors.pressed_to_end`.
+        suppress_tokens: Tokens that must not be written.
+        begin_suppress_tokens: Tokens that must not be the first new token.
+        file: The file that the rules come from.
+    """
 
     sequence_bias: Sequences = ()
     biases: tuple[float, ...] = ()
@@ -38,8 +58,14 @@ class Rules:
     file: Path = field(default=Path("generation_config.json"), compare=False)
 
     def check(self, vocabulary: int) -> None:
-        """Raise InputError for a token that a model of so many cannot write, but for suppressed ones: those it never
-        writes anyway."""
+        """Checks that the model can write the tokens of these rules, except suppressed ones, which need no check.
+
+        Args:
+            vocabulary: Number of tokens of the model.
+
+        Raises:
+            InputError: A token is not in the vocabulary.
+        """
         forced = () if self.forced_bos_token_id is None else (self.forced_bos_token_id,)
         for name, sequences in (
             ("sequence_bias", self.sequence_bias),
@@ -54,7 +80,15 @@ class Rules:
 
 
 def read_rules(file: Path, values: Mapping[str, Any]) -> Rules:
-    """The rules in `values`, the content of `file`. Raises InputError that names the file and the field."""
+    """Reads the rules.
+
+    Args:
+        file: The file, for messages.
+        values: Its content.
+
+    Raises:
+        InputError: A field has a wrong value. The message names the file and the field.
+    """
     given = _Fields(file, values)
     bias = given.sequence_bias()
     first = given.ids("forced_bos_token_id")
@@ -81,7 +115,18 @@ def read_rules(file: Path, values: Mapping[str, Any]) -> Rules:
 
 
 def token_ids(file: Path, name: str, value: Any) -> tuple[int, ...]:
-    """One id, or a list of them. Negative ids, a habit of old configs, mean none. Raises InputError."""
+    """Returns the token ids of a field that holds one id or a list of ids.
+
+    Negative ids, as in old configs, mean that there is none.
+
+    Args:
+        file: The file, for messages.
+        name: Name of the field.
+        value: Value of the field.
+
+    Raises:
+        InputError: The value is something else.
+    """
     found = [] if value is None else value if isinstance(value, list) else [value]
     if not all(type(token) is int for token in found):
         raise InputError(f"{file}: field {name!r}: expected a whole number or a list of them, found {shortened(value)}")
@@ -89,7 +134,7 @@ def token_ids(file: Path, name: str, value: Any) -> tuple[int, ...]:
 
 
 class _Fields:
-    """The values of a file, each checked to be what its name stands for."""
+    """The fields of a file, each checked when it is read."""
 
     def __init__(self, file: Path, values: Mapping[str, Any]) -> None:
         self._file, self._values = file, values
@@ -103,7 +148,7 @@ class _Fields:
         return token_ids(self._file, name, self._values.get(name))
 
     def count(self, name: str) -> int:
-        """A number of tokens; none is 0, and so is a negative one."""
+        """Returns a number of tokens; 0 if the field is missing or negative."""
         value = self._values.get(name)
         if value is not None and type(value) is not int:
             self.refuse(name, "a whole number")
@@ -126,7 +171,7 @@ class _Fields:
         return tuple(map(tuple, value))
 
     def sequence_bias(self) -> list[tuple[tuple[int, ...], float]]:
-        """Pairs of a list of token ids and a number, the last of equal lists, as transformers reads them."""
+        """Returns pairs of token ids and a bias. Of pairs with equal token ids, the last counts, as in transformers."""
         name = "sequence_bias"
         value = self._values.get(name)
         if value is None:

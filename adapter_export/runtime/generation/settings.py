@@ -1,4 +1,4 @@
-"""What a caller asks of a generation, checked."""
+"""The settings of a generation, checked."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from adapter_export.errors import InputError
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How tokens are chosen and when a row ends; the meaning of each is told at `AdapterSession.generate`."""
+class GenerationSettings:
+    """How tokens are chosen and when a row ends. `AdapterSession.generate` describes each setting."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -49,7 +49,11 @@ class Settings:
                 raise InputError(f"{name}: expected token ids, found {getattr(self, name)!r}")
 
     def generators(self, rows: int) -> list[np.random.Generator]:
-        """One random generator a row: a row's numbers depend on its own seed alone."""
+        """Returns one random generator for each row. The numbers of a row depend only on its own seed.
+
+        Raises:
+            InputError: There are several seeds, but not one for each row.
+        """
         if isinstance(self.seed, Sequence):
             if len(self.seed) != rows:
                 raise InputError(f"seed: expected one for each of the {rows} prompts, found {len(self.seed)}")

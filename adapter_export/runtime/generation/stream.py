@@ -1,7 +1,7 @@
-"""The loop that generates: run the graph, choose a token for each row, feed it back.
+"""The generation loop: run the graph, choose a token for each row, feed the tokens to the next run.
 
-Why a loop of our own: transformers' `generate` needs torch, and onnxruntime-genai is another runtime, with its own
-session, that this one cannot share. What is needed from them is this loop and three filters over logits.
+Why there is a loop here: transformers' `generate` needs torch, and onnxruntime-genai is another runtime with its own
+session, which this runtime cannot share. Only the loop and three filters over logits are needed from them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from adapter_export.runtime.generation.decoder_inputs import Feeds
 from adapter_export.runtime.generation.sampling import RowChooser
 from adapter_export.runtime.process import Home
 
-# stop: a stop token was chosen. length: `max_new_tokens` are there.
+# stop: a stop token was chosen. length: the row has `max_new_tokens` new tokens.
 Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One new token a row. tokens: None for rows that had finished before. finish: why a row has ended, None while it
-    goes on; a row's last token comes with it. logits: what the tokens were chosen from, [rows, vocabulary]; those of
-    rows that had finished before mean nothing."""
+    """One new token for each row.
+
+    Attributes:
+        tokens: The new token of each row; None if the row had ended before.
+        finish: Why each row has ended, set in the step of its last token; None while the row continues.
+        logits: The logits that the tokens were chosen from, [rows, vocabulary]. Logits of rows that had ended before
+            have no meaning.
+    """
 
     tokens: tuple[int | None, ...]
     finish: tuple[Finish | None, ...]
@@ -34,20 +39,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Completion:
-    """The new tokens of one row, a stop token included, and why it ended; None when it was closed before."""
+    """The complete result of one row.
+
+    Attributes:
+        tokens: The new tokens, including the stop token.
+        finish: Why the row ended; None if the generation was closed before.
+    """
 
     tokens: tuple[int, ...]
     finish: Finish | None
 
 
 class Generation:
-    """A generation under way: an iterator of steps, for one thread.
+    """A generation in progress: an iterator of steps, for one thread.
 
         for step in session.generate(prompts, "poems", max_new_tokens=64):
             print(step.tokens)
         session.generate(prompts, max_new_tokens=64).completions()
 
-    Each step is computed when it is asked for. `close` ends it at once and frees the cache; so does an error.
+    Each step is computed when it is requested. `close`, or an error, ends the generation and frees the cache.
     """
 
     def __init__(
@@ -59,6 +69,16 @@ class Generation:
         pad: int,
         max_new_tokens: int,
     ) -> None:
+        """Prepares the loop.
+
+        Args:
+            decoder: The decoder's graph and its cache.
+            feeds: Makes the inputs of each run.
+            choosers: Chooses the tokens of each row.
+            stops: Tokens that end a row.
+            pad: Token fed for rows that have ended.
+            max_new_tokens: Largest number of new tokens per row.
+        """
         self._home = Home("Generation")
         self._decoder: CachedDecoder | None = decoder
         self._feeds: Feeds | None = feeds
@@ -80,7 +100,7 @@ class Generation:
             self.close()
             raise
         if None in self._finish:
-            # Rows that have ended are computed on, for nobody: a smaller batch would have to copy the cache.
+            # Rows that have ended are still computed: a smaller batch would need a copy of the cache.
             fed = [self._pad if token is None else token for token in step.tokens]
             self._inputs = self._feeds.following(np.array(fed, np.int64))
             if self._feeds.afresh:
@@ -90,7 +110,7 @@ class Generation:
         return step
 
     def completions(self) -> tuple[Completion, ...]:
-        """Run to the end, then what every row has: after `close`, as far as it came."""
+        """Runs all remaining steps, and returns the result of each row. After `close`, the tokens so far."""
         for _ in self:
             pass
         return tuple(
@@ -98,12 +118,12 @@ class Generation:
         )
 
     def close(self) -> None:
-        """End it here; the cache is freed."""
+        """Ends the generation and frees the cache."""
         self._decoder = self._feeds = None
         self._inputs = {}
 
     def _step(self, logits: np.ndarray) -> Step:
-        """Choose a token for each row that goes on: logits [rows, vocabulary]."""
+        """Chooses a token for each row that has not ended, from logits [rows, vocabulary]."""
         chosen: list[int | None] = []
         for row, choose in enumerate(self._choosers):
             if self._finish[row] is not None:

@@ -1,4 +1,4 @@
-"""Texts to prompts, and new tokens to text as they come, by the tokenizer in the bundle; no transformers."""
+"""Turns texts into prompts and new tokens into text, with the bundle's tokenizer and without transformers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,34 @@ from adapter_export.bounded.tokenizer import BoundedTokenizer
 from adapter_export.errors import InputError
 from adapter_export.runtime.text import read_tokenizer
 
-# What a decoder shows for bytes that are no whole character (yet).
-_BROKEN = "\ufffd"
+# The tokenizer decodes an incomplete character to this replacement character.
+_INCOMPLETE = "\ufffd"
 
 
 class PromptTexts:
-    """The bundle's tokenizer, for generating: prompts are neither padded nor cut."""
+    """The bundle's tokenizer, for generating. Prompts are neither padded nor cut."""
 
     def __init__(self, bundle: str | Path) -> None:
-        """Raises InputError for a bundle without a readable tokenizer.json."""
+        """Reads the tokenizer.
+
+        Args:
+            bundle: Folder of the bundle.
+
+        Raises:
+            InputError: The bundle has no tokenizer.json, or a broken one.
+        """
         self._tokenizer = read_tokenizer(bundle)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """Tokens of a prompt. special: with those the tokenizer puts around a text; a chat template brings its own.
+        """Returns the token ids of a prompt.
 
-        Raises InputError for a text without tokens.
+        Args:
+            text: The prompt.
+            special: Whether to add the special tokens that the tokenizer puts around a text. The text of a chat
+                template contains them already.
+
+        Raises:
+            InputError: The text has no tokens.
         """
         ids = self._tokenizer.encode(text, special)
         if not ids:
@@ -31,46 +44,58 @@ class PromptTexts:
         return ids
 
     def stream(self, prompt: Sequence[int]) -> TextStream:
-        """The text of what follows `prompt`."""
+        """Returns a stream that turns new tokens into text.
+
+        Args:
+            prompt: Token ids of the prompt that the new tokens follow.
+        """
         return TextStream(self._tokenizer, prompt)
 
     def completion(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
-        """The text of `tokens` after `prompt`."""
+        """Returns the text of new tokens.
+
+        Args:
+            prompt: Token ids of the prompt that the new tokens follow.
+            tokens: Token ids of the new tokens.
+        """
         stream = self.stream(prompt)
         return "".join(stream.push(token) for token in tokens) + stream.rest()
 
 
 class TextStream:
-    """Tokens to text, token by token: never half a character, and in sum what they are after the prompt.
+    """Turns new tokens into text, token by token. It returns only complete characters.
 
-    A token's text depends on those before it (a space that starts a word is dropped at a text's start, some characters
-    take several tokens), so a window that begins with the last tokens already told is decoded twice, with and without
-    the new ones, and the difference told. tokenizers' own `DecodeStream` does the same, but raises where tokens form no
-    valid text, as a model may write at any time, and keeps what is left at the end.
+    The returned parts together are the text of the tokens after the prompt. The text of a token depends on the tokens
+    before it: a space at the start of a text is dropped, and some characters consist of several tokens. Therefore a
+    window of tokens, which begins with the last ones whose text was returned, is decoded twice, with and without the
+    new tokens. The difference is returned. `DecodeStream` of the library tokenizers does the same. But it raises an
+    error if the tokens form no valid text, which a model may write at any time, and it does not return the rest at the
+    end.
     """
 
     def __init__(self, tokenizer: BoundedTokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._window = list(prompt)
-        # Of the window: tokens whose text was told.
-        self._told = len(self._window)
+        # Number of tokens of the window whose text was returned.
+        self._returned = len(self._window)
 
     def push(self, token: int) -> str:
-        """The text that is certain now; empty while a character is not whole."""
+        """Adds a token, and returns the text that is complete now; empty while a character is incomplete."""
         self._window.append(token)
         new = self._new()
-        if not new or new.endswith(_BROKEN):
+        if not new or new.endswith(_INCOMPLETE):
             return ""
-        self._window = self._window[self._told :]
-        self._told = len(self._window)
+        self._window = self._window[self._returned :]
+        self._returned = len(self._window)
         return new
 
     def rest(self) -> str:
-        """What is left when no token will follow: bytes that never became a character, as replacement characters."""
+        """Returns the text that is left after the last token: incomplete characters, as replacement characters."""
         new = self._new()
-        self._told = len(self._window)
+        self._returned = len(self._window)
         return new
 
     def _new(self) -> str:
-        before, now = self._tokenizer.decode(self._window[: self._told], self._window, skip_special=True)
+        """Returns the text of the window's new tokens."""
+        before, now = self._tokenizer.decode(self._window[: self._returned], self._window, skip_special=True)
         return now[len(before) :]

@@ -1,11 +1,11 @@
-"""Fields of generation_config.json that are not read here, though transformers would write other tokens for them."""
+"""Fields of generation_config.json that are not read here, although transformers would obey them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-# Field -> whether a value of it changes what is written.
+# Field -> whether a value of it changes the tokens.
 _GREEDY: Mapping[str, Callable[[Any], bool]] = {
     "num_beams": lambda value: value != 1,
     "num_beam_groups": lambda value: value != 1,
@@ -20,7 +20,7 @@ _GREEDY: Mapping[str, Callable[[Any], bool]] = {
     "stop_strings": bool,
     "max_time": lambda value: True,
 }
-# The same for tokens that are drawn.
+# Such fields that matter only if tokens are drawn.
 _DRAWN: Mapping[str, Callable[[Any], bool]] = {
     "temperature": lambda value: value != 1,
     "top_k": lambda value: value not in (0, 50),
@@ -34,13 +34,19 @@ _DRAWN: Mapping[str, Callable[[Any], bool]] = {
 
 
 def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those of `values` that count however tokens are chosen; `do_sample`, and what it draws by, among them."""
-    found = list(_changing(values, _GREEDY))
-    return (*found, *(("do_sample", *unread_of_draws(values)) if values.get("do_sample") is True else ()))
+    """Returns the fields that would change the tokens, even if decoding is greedy.
+
+    `do_sample`, with the fields for drawing, is among them, because the file asks for drawing.
+
+    Args:
+        values: The content of the file.
+    """
+    fields = list(_changing(values, _GREEDY))
+    return (*fields, *(("do_sample", *unread_of_draws(values)) if values.get("do_sample") is True else ()))
 
 
 def unread_of_draws(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those of `values` that count where tokens are drawn."""
+    """Returns the fields that would change the tokens if they are drawn."""
     return tuple(_changing(values, _DRAWN))
 
 

@@ -20,10 +20,10 @@ def read(tmp_path: Path, config: dict[str, Any], generation: dict[str, Any] | No
 
 
 def test_the_generation_config_comes_first(tmp_path: Path) -> None:
-    config = {"eos_token_id": 1, "pad_token_id": 7, "max_position_embeddings": 32, "model_type": "llama"}
-    assert read(tmp_path, config) == GenerationConfig((1,), 7, 32)
+    config = {"eos_token_id": 1, "pad_token_id": 7}
+    assert read(tmp_path, config) == GenerationConfig((1,), 7)
     generation = {"eos_token_id": [4, 5], "pad_token_id": None}
-    assert read(tmp_path, config, generation) == GenerationConfig((4, 5), 7, 32)
+    assert read(tmp_path, config, generation) == GenerationConfig((4, 5), 7)
 
 
 def test_nothing_is_known(tmp_path: Path) -> None:

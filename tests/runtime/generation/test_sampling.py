@@ -11,7 +11,7 @@ from adapter_export.errors import InputError
 from adapter_export.runtime.generation.processors import Row, penalized, processors_for
 from adapter_export.runtime.generation.rules import Rules
 from adapter_export.runtime.generation.sampling import RowChooser, draw, warped
-from adapter_export.runtime.generation.settings import Settings
+from adapter_export.runtime.generation.settings import GenerationSettings
 
 ROWS, VOCABULARY = 8, 200
 
@@ -93,14 +93,14 @@ def test_the_largest_random_number_draws_a_token_that_is_in() -> None:
 
 def test_a_tiny_temperature_is_greedy_and_no_number_is_lost() -> None:
     row = np.array([1e30, 2e30, -1e30], np.float32)
-    settings = Settings(1, temperature=1e-300, seed=0)
+    settings = GenerationSettings(1, temperature=1e-300, seed=0)
     chooser = RowChooser(0, settings, [0], np.random.default_rng(0))
     assert [chooser(row) for _ in range(20)] == [1] * 20
 
 
 def test_a_chooser_remembers_what_it_chose() -> None:
     rules = processors_for(Rules(repetition_penalty=2.0), Row([2], [2], (), 4))
-    chooser = RowChooser(0, Settings(4), [2], np.random.default_rng(0), rules)
+    chooser = RowChooser(0, GenerationSettings(4), [2], np.random.default_rng(0), rules)
     row = np.array([1.0, 3.0, 5.0, 2.6, -1.0], np.float32)
     # 2 is in the prompt: 5 / 2; then 1 was chosen: 3 / 2; then 3: 2.6 / 2.
     assert [chooser(row) for _ in range(4)] == [1, 3, 2, 2]
@@ -108,7 +108,7 @@ def test_a_chooser_remembers_what_it_chose() -> None:
 
 def test_suppressed_tokens_are_not_chosen() -> None:
     row = np.array([1.0, 3.0, 5.0, 4.0, 2.0], np.float16)
-    for settings in (Settings(3), Settings(3, temperature=1e-3, seed=0)):
+    for settings in (GenerationSettings(3), GenerationSettings(3, temperature=1e-3, seed=0)):
         rules = processors_for(Rules(suppress_tokens=(2,), begin_suppress_tokens=(3,)), Row([0], [0], (), 3))
         chooser = RowChooser(0, settings, [0], np.random.default_rng(0), rules)
         assert [chooser(row) for _ in range(3)] == [1, 3, 3]
@@ -117,19 +117,19 @@ def test_suppressed_tokens_are_not_chosen() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_no_numbers(value: float) -> None:
-    chooser = RowChooser(3, Settings(1), [0], np.random.default_rng(0))
+    chooser = RowChooser(3, GenerationSettings(1), [0], np.random.default_rng(0))
     with pytest.raises(InputError, match=r"prompt 3: the model's logits hold (nan|inf|-inf): there is no next token"):
         chooser(np.full(4, value, np.float16))
 
 
 def test_a_row_draws_by_its_own_seed() -> None:
-    together = [generator.random() for generator in Settings(1, temperature=1.0, seed=5).generators(3)]
-    alone = [Settings(1, temperature=1.0, seed=5 + row).generators(1)[0].random() for row in range(3)]
-    chosen = [generator.random() for generator in Settings(1, temperature=1.0, seed=(7, 5)).generators(2)]
+    together = [generator.random() for generator in GenerationSettings(1, temperature=1.0, seed=5).generators(3)]
+    alone = [GenerationSettings(1, temperature=1.0, seed=5 + row).generators(1)[0].random() for row in range(3)]
+    chosen = [generator.random() for generator in GenerationSettings(1, temperature=1.0, seed=(7, 5)).generators(2)]
     assert together == alone
     assert chosen == [together[2], together[0]]
     assert len(set(together)) == 3
-    unseeded = [Settings(1, temperature=1.0).generators(1)[0].random() for _ in range(2)]
+    unseeded = [GenerationSettings(1, temperature=1.0).generators(1)[0].random() for _ in range(2)]
     assert unseeded[0] != unseeded[1]
 
 
@@ -155,9 +155,9 @@ def test_a_row_draws_by_its_own_seed() -> None:
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Settings(**{"max_new_tokens": 1, **settings})
+        GenerationSettings(**{"max_new_tokens": 1, **settings})
 
 
 def test_one_seed_for_each_prompt() -> None:
     with pytest.raises(InputError, match="seed: expected one for each of the 3 prompts, found 2"):
-        Settings(1, temperature=1.0, seed=(1, 2)).generators(3)
+        GenerationSettings(1, temperature=1.0, seed=(1, 2)).generators(3)

@@ -1,4 +1,4 @@
-"""Checking a saved graph: by the ONNX checker and, where it has operators that only ONNX Runtime knows, by that."""
+"""Checks saved graphs with the ONNX checker, and with ONNX Runtime if a graph has operators that only it knows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-# Above this size a constant is a weight, of which only the shape is checked; below, it may be a shape itself.
+# Constants above this size are weights, of which only the shape is checked. Smaller constants may be shapes themselves.
 _SMALL_BYTES = 1 << 10
 
 
 def contrib_operators(model: ir.Model) -> tuple[str, ...]:
-    """Operators that neither the ONNX standard nor the model itself defines, sorted: `com.microsoft.MatMulNBits`;
-    without a domain those that ONNX Runtime has put into the standard's own (`SimplifiedLayerNormalization`).
+    """Returns the operators that neither the ONNX standard nor the model itself defines, sorted.
+
+    They are named like `com.microsoft.MatMulNBits`; without a domain if ONNX Runtime has added them to the domain of
+    the standard (`SimplifiedLayerNormalization`).
     """
     import onnx
 
@@ -34,11 +36,18 @@ def contrib_operators(model: ir.Model) -> tuple[str, ...]:
 
 
 def check_saved(path: Path) -> None:
-    """Check structure, types and shapes of the graph at `path`.
+    """Checks structure, types and shapes of a graph.
 
-    The ONNX checker infers shapes through standard operators alone: after the first one it does not know, it reports
-    none of its findings. Such a graph is therefore also given to ONNX Runtime, without its weights. Raises
-    onnx.checker.ValidationError, InferenceError, or InputError for what ONNX Runtime refuses.
+    The ONNX checker infers shapes only through standard operators. After the first operator that it does not know, it
+    reports no errors. Therefore ONNX Runtime loads such a graph as well, without its weights.
+
+    Args:
+        path: File of the graph.
+
+    Raises:
+        onnx.checker.ValidationError: The structure is wrong.
+        onnx.shape_inference.InferenceError: Types or shapes are wrong.
+        InputError: ONNX Runtime refuses the graph.
     """
     import onnx
 
@@ -50,23 +59,26 @@ def check_saved(path: Path) -> None:
         if (node.domain, node.op_type) not in own and not onnx.defs.has(node.op_type, node.domain)
     ]
     if not foreign:
-        # By path: the checker then reads external data, and takes models above protobuf's 2 GB.
+        # Given a path, the checker reads external data, and accepts models above the 2 GB of protobuf.
         onnx.checker.check_model(str(path), full_check=True)
         return
     _without_weights(graph)
-    with _beside(graph, path) as copy:
+    with _saved_next_to(graph, path) as copy:
         _run_time_check(copy)
-    # One in the standard's own domain that the standard lacks would be an error; one in a foreign domain is not.
+    # For the checker, an unknown operator is an error in the domain of the standard, but not in another domain.
     for node in foreign:
         node.domain = node.domain or CONTRIB
     if all(imported.domain != CONTRIB for imported in graph.opset_import):
         graph.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
-    with _beside(graph, path) as copy:
+    with _saved_next_to(graph, path) as copy:
         onnx.checker.check_model(str(copy), full_check=True)
 
 
 def _run_time_check(path: Path) -> None:
-    """Let ONNX Runtime infer all types and shapes; that its CPU provider may lack a kernel for CUDA's is no error."""
+    """Lets ONNX Runtime infer all types and shapes.
+
+    A kernel that the CPU provider lacks is no error, because the graph may be made for CUDA.
+    """
     options = quiet_options()
     options.add_session_config_entry("session.strict_shape_type_inference", "1")
     try:
@@ -77,7 +89,7 @@ def _run_time_check(path: Path) -> None:
 
 
 def _without_weights(model: onnx.ModelProto) -> None:
-    """Take weights out, leaving inputs of their types and shapes in their place."""
+    """Replaces the weights by graph inputs of the same types and shapes."""
     import onnx
 
     graph = model.graph
@@ -91,8 +103,8 @@ def _without_weights(model: onnx.ModelProto) -> None:
 
 
 @contextmanager
-def _beside(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
-    """The model as a file beside `path`, for as long as the block lasts."""
+def _saved_next_to(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
+    """Saves the model next to `path`, and removes that file after the block."""
     import onnx
 
     copy = path.with_name(f".{path.name}.check")

@@ -15,7 +15,7 @@ from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
-from adapter_export.export.cached import decoding
+from adapter_export.export.decoding import decoding
 from adapter_export.export.modes import lower_mode
 from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.models.injection import inject

@@ -1,4 +1,4 @@
-"""Models whose computation changes with the length of a text in a way that one graph cannot hold."""
+"""Refuses models whose computation depends on the length of a text in a way that one graph cannot represent."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ _DYNAMIC, _BLOCKS = "dynamic", "block_sparse"
 
 
 def refuse_unsteady(base: BaseModel) -> None:
-    """Raise InputError for such a model, before anything is traced: for `dynamic` rotary frequencies, computed anew for
-    every length, and for sparse attention (BigBird's), which short texts do not have."""
+    """Checks the model before it is traced.
+
+    Args:
+        base: The base model.
+
+    Raises:
+        InputError: The model has `dynamic` rotary frequencies, which are computed for every length, or sparse attention
+            (BigBird), which it does not use for short texts.
+    """
     where, name = base.folder / "config.json", base.info.architecture
     if any(_DYNAMIC in kind for module in base.module.modules() for kind in rotary_kinds(module).values()):
         raise InputError(

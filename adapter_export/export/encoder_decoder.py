@@ -1,8 +1,8 @@
-"""Encoder-decoder models in two graphs.
+"""The stages of encoder-decoder models, which become two graphs.
 
-The encoder's graph also computes what every decoder layer reads of it, the keys and values of cross-attention: they are
-computed once, and the decoder's graph never sees the encoder's output. Adapters act in both graphs; those on the
-cross-attention's key and value projections in the encoder's.
+The encoder's graph also computes the keys and values of cross-attention for every decoder layer. So they are computed
+only once, and the decoder's graph does not read the encoder's output. Adapters act in both graphs. Adapters on the key
+and value projections of cross-attention act in the encoder's graph.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from adapter_export.bundle.graphs import PRESENT
 from adapter_export.errors import InputError
-from adapter_export.export.cached import example_ids
+from adapter_export.export.decoding import example_ids
 from adapter_export.export.samples import Sample, max_sequence, sample_for
 from adapter_export.export.stage import Stage
 from adapter_export.models.base_model import BaseModel
@@ -25,18 +25,37 @@ _ENCODER_SEQUENCE = "encoder_sequence"
 
 
 def encoding(base: BaseModel) -> Stage:
-    """The encoder: its inputs in; last_hidden_state and `present.N.encoder.key` and `.value` out."""
-    whole = sample_for(base)
-    inputs, axes = _encoder_part(whole)
-    limits = {name: limit for name, limit in whole.limits.items() if name != "decoder_sequence"}
+    """Returns the stage of the encoder.
+
+    Inputs: those of the encoder. Outputs: last_hidden_state, and for each decoder layer N `present.N.encoder.key` and
+    `present.N.encoder.value`.
+
+    Args:
+        base: The base model.
+
+    Raises:
+        InputError: The model is no encoder-decoder, or cannot be exported.
+    """
+    sample = sample_for(base)
+    inputs, axes = _encoder_part(sample)
+    limits = {name: limit for name, limit in sample.limits.items() if name != "decoder_sequence"}
     if "sequence" in limits:
         limits[_ENCODER_SEQUENCE] = limits.pop("sequence")
     return Stage(_encoder(base), Sample(inputs, axes, limits), cache=False)
 
 
 def cross_decoding(base: BaseModel) -> Stage:
-    """A step of the decoder: input_ids, encoder_attention_mask where the encoder has one, its own cache and the
-    encoder's keys and values in; logits and its grown cache out."""
+    """Returns the stage of one step of the decoder.
+
+    Inputs: input_ids, encoder_attention_mask if the encoder has a mask, the decoder's own cache, and the keys and
+    values of the encoder. Outputs: logits and the decoder's grown cache.
+
+    Args:
+        base: The base model.
+
+    Raises:
+        InputError: The model is no encoder-decoder, or cannot be exported.
+    """
     import torch
 
     inputs, _ = _encoder_part(sample_for(base))
@@ -66,14 +85,14 @@ def cross_decoding(base: BaseModel) -> Stage:
     )
 
 
-def _encoder_part(whole: Sample) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The whole model's example without what the decoder reads; the text's axis is the encoder's."""
-    names = [name for name in whole.inputs if not name.startswith("decoder_")]
+def _encoder_part(sample: Sample) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the inputs of the encoder and their axes. The axis `sequence` is renamed to `encoder_sequence`."""
+    names = [name for name in sample.inputs if not name.startswith("decoder_")]
     axes = {
-        name: {axis: _ENCODER_SEQUENCE if dim == "sequence" else dim for axis, dim in whole.axes[name].items()}
+        name: {axis: _ENCODER_SEQUENCE if dim == "sequence" else dim for axis, dim in sample.axes[name].items()}
         for name in names
     }
-    return {name: whole.inputs[name] for name in names}, axes
+    return {name: sample.inputs[name] for name in names}, axes
 
 
 def _encoder(base: BaseModel) -> nn.Module:
@@ -81,7 +100,10 @@ def _encoder(base: BaseModel) -> nn.Module:
     from torch import nn
 
     class Encoder(nn.Module):
-        """One decoder step fills the cross-attention cache; all else of that step is dead code in the graph."""
+        """Runs the encoder, and one decoder step that fills the cross-attention cache.
+
+        The exporter removes the other computations of that step, because no output depends on them.
+        """
 
         def __init__(self) -> None:
             super().__init__()
@@ -113,7 +135,7 @@ def _decoder(base: BaseModel) -> nn.Module:
             self, input_ids: torch.Tensor, past_key_values: Any, encoder_attention_mask: torch.Tensor | None = None
         ) -> dict[str, torch.Tensor]:
             keys = past_key_values.cross_attention_cache.layers[0].keys
-            # Nobody reads it: the cache says that cross-attention is computed already.
+            # Not used: the cache says that the keys and values of cross-attention are computed already.
             hidden = keys.new_zeros((keys.shape[0], keys.shape[2], base.info.hidden_size))
             logits = _run(base, input_ids, hidden, past_key_values, encoder_attention_mask).logits
             outputs = {"logits": logits}
@@ -139,6 +161,7 @@ def _empty_cache() -> Any:
 
 
 def _run(base: BaseModel, ids: torch.Tensor, hidden: torch.Tensor, cache: Any, mask: torch.Tensor | None) -> Any:
+    """Runs the decoder on `ids`, with `hidden` as the output of the encoder."""
     from transformers.modeling_outputs import BaseModelOutput
 
     masks = {} if mask is None else {"attention_mask": mask}

@@ -1,5 +1,7 @@
-"""Decoding with a key-value cache: one graph serves prefill (an empty cache) and every later step, of one token or
-several."""
+"""The stage of a decoder with a key-value cache.
+
+One graph runs the prefill, with an empty cache, and every later step, of one token or several.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,27 @@ from adapter_export.models.base_model import BaseModel
 if TYPE_CHECKING:
     import torch
 
-# Sizes of the example: no axis of size 1, which a trace would bake in, and no two alike.
+# Sizes of the example inputs. All are different, and none is 1, which a trace would make constant.
 _BATCH, _PAST, _SEQUENCE = 3, 5, 4
 _MAX_BATCH = 1 << 16
-# Of masks and grown caches: whatever was before, and what is new.
+# The axis of masks and of grown caches: past and new tokens.
 TOTAL = "past_sequence + sequence"
 
 
 def decoding(base: BaseModel) -> Stage:
-    """A step of a decoder: input_ids, attention_mask over past and new tokens, position_ids where the model takes them,
-    and the cache of the past, in; logits and the grown cache out.
+    """Returns the stage of one step of a decoder.
 
-    One row of the example is padded on the left, as batches of prompts are. The cache keeps whole sequences also where
-    the model attends to a sliding window only: the mask does that. Raises InputError for a model without such a cache.
+    Inputs: input_ids, attention_mask over past and new tokens, position_ids if the model takes them, and the cache of
+    the past tokens. Outputs: logits and the grown cache.
+
+    One row of the example is padded on the left, like batches of prompts. The cache keeps complete sequences, also if
+    the model attends only to a sliding window; the mask limits the window.
+
+    Args:
+        base: The base model.
+
+    Raises:
+        InputError: The model has no cache of keys and values.
     """
     import torch
     from transformers import DynamicCache
@@ -54,6 +64,7 @@ def decoding(base: BaseModel) -> Stage:
 
     cache = DynamicCache()
     with torch.no_grad():
+        # Fills the cache of the example.
         base.module(**step(0, _PAST), past_key_values=cache, use_cache=True)
     if not cache.layers or any(getattr(layer, "keys", None) is None for layer in cache.layers):
         raise InputError(
@@ -67,14 +78,21 @@ def decoding(base: BaseModel) -> Stage:
     axes["past_key_values"] = [{0: "batch", 2: "past_sequence"}] * (2 * len(cache.layers))
     longest = max_sequence(config)
     if facts(base.info.model_type).positions.mask_table:
-        # A trace must know that past and new tokens together are in the table.
+        # The trace must know that past and new tokens together do not exceed the table.
         longest = longest // 2
     limits = {"batch": _MAX_BATCH, "sequence": longest, "past_sequence": longest}
     return Stage(base.module, Sample(inputs, axes, limits, least={"past_sequence": 0}), cache=True)
 
 
 def example_ids(vocabulary: int, length: int) -> torch.Tensor:
-    """Random token ids of `_BATCH` rows, [batch, length]; the first two of a vocabulary are special in most."""
+    """Returns random token ids, int64 [batch, length].
+
+    The first two ids are left out, because they are special tokens in most vocabularies.
+
+    Args:
+        vocabulary: Number of tokens of the model.
+        length: Number of tokens per row.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(0)

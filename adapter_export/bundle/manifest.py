@@ -219,7 +219,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_json(folder / MANIFEST, asdict(manifest))
 
 
-def read_manifest(path: str | Path, expect_sha256: str | None = None) -> Manifest:
+def read_manifest(path: str | Path, *, expect_sha256: str | None = None) -> Manifest:
     """The manifest of a bundle folder. expect_sha256: hex digest that its file must have.
 
     Raises InputError for a folder that is no bundle, a broken manifest, and one of another digest.

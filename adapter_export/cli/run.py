@@ -98,7 +98,7 @@ def command(
     if not click.get_current_context().ensure_object(Invocation).debug:
         quiet_log()
     settings = {name: value for name, value in settings.items() if value is not None}
-    with AdapterSession(bundle, provider, expect_sha256=expect_sha256) as session:
+    with AdapterSession(bundle, provider=provider, expect_sha256=expect_sha256) as session:
         for adapter in dict.fromkeys(request.adapter for request in requests):
             _check_answerable(session, adapter)
         result = {"bundle": bundle, "task": session.manifest.task, "provider": provider}
@@ -201,7 +201,7 @@ def _label(labels: Sequence[str], logits: np.ndarray, problem_type: str) -> dict
         values = dict(zip(labels, map(float, logits), strict=True))
         short = {"label": labels[0], "value": values[labels[0]]} if len(labels) == 1 else {}
         return {"problem_type": problem_type, **short, "values": values}
-    found = dict(zip(labels, map(float, probabilities(logits, problem_type)), strict=True))
+    found = dict(zip(labels, map(float, probabilities(logits, problem_type=problem_type)), strict=True))
     if problem_type == MULTI:
         chosen = {"labels": [label for label, value in found.items() if value > _LIKELY]}
         return {"problem_type": problem_type, **chosen, "probabilities": found}

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adapter_export.inspection.descriptions import TensorGroup
+
 # A part of a dotted name that is a number: `encoder.layer.3.output`. Longer ones are no numbers of anything.
 _NUMBER = re.compile(r"(?<![^.])[0-9]{1,18}(?![^.])")
 
@@ -27,23 +29,23 @@ class Tensor:
         return math.prod(sizes) if len(sizes) == len(self.shape) else None
 
 
-def grouped(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:
-    """One entry a group: `name` with {0-5} in the place of numbers that differ, count, dtype, shape, parameters."""
+def grouped(tensors: Iterable[Tensor]) -> tuple[TensorGroup, ...]:
+    """The tensors in groups, in the order of the first of each."""
     groups: dict[tuple[Any, ...], list[Tensor]] = {}
     for tensor in tensors:
         # A named dim carries the site's name: it tells groups apart by nothing but its numbers.
         dims = tuple(_around(dim) if isinstance(dim, str) else dim for dim in tensor.shape)
         groups.setdefault((_around(tensor.name), tensor.dtype, dims), []).append(tensor)
-    return [
-        {
-            "name": collapsed([tensor.name for tensor in members]),
-            "count": len(members),
-            "dtype": members[0].dtype,
-            "shape": [dim.rpartition(".")[2] if isinstance(dim, str) else dim for dim in members[0].shape],
-            "parameters": total(members),
-        }
+    return tuple(
+        TensorGroup(
+            collapsed([tensor.name for tensor in members]),
+            len(members),
+            members[0].dtype,
+            tuple(dim.rpartition(".")[2] if isinstance(dim, str) else dim for dim in members[0].shape),
+            total(members),
+        )
         for members in groups.values()
-    ]
+    )
 
 
 def total(tensors: Iterable[Tensor]) -> int | None:

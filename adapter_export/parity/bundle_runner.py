@@ -159,7 +159,7 @@ def open_bundle_runner(
     names = [info.name for info in manifest.adapters]
     with (
         tempfile.TemporaryDirectory(prefix="adapter-export-", ignore_cleanup_errors=True) as folder,
-        AdapterSession(bundle, provider, options=options, verify=False, slots=2 * len(names)) as session,
+        AdapterSession(bundle, provider=provider, options=options, verify=False, slots=2 * len(names)) as session,
     ):
         if manifest.mode in MANY and any(site.method == HEAD_SLUG for site in manifest.sites):
             for name in names:

@@ -28,7 +28,7 @@ class Shelf:
         """expect_sha256: of the manifest, now and whenever it is read again."""
         self.bundle, self._expected = bundle, expect_sha256
         self._stamp = stamp_of(bundle)
-        self.manifest = read_manifest(bundle, expect_sha256)
+        self.manifest = read_manifest(bundle, expect_sha256=expect_sha256)
         self._files = VerifiedFiles()
 
     def verify(self) -> None:
@@ -63,7 +63,7 @@ class Shelf:
     def reread(self) -> Manifest:
         """The bundle's manifest now. Raises InputError when it is gone, or of another graph than when it was opened."""
         stamp = stamp_of(self.bundle)
-        manifest = self.manifest if stamp == self._stamp else read_manifest(self.bundle, self._expected)
+        manifest = self.manifest if stamp == self._stamp else read_manifest(self.bundle, expect_sha256=self._expected)
         if graphs_of(manifest) != graphs_of(self.manifest):
             raise InputError(f"bundle {self.bundle}: holds another graph than when it was opened; open it anew")
         self.manifest, self._stamp = manifest, stamp

@@ -126,7 +126,7 @@ def _padded(rows: Sequence[Sequence[int]], mask: np.ndarray, value: int) -> np.n
     return array
 
 
-def probabilities(logits: np.ndarray, problem_type: str = SINGLE) -> np.ndarray:
+def probabilities(logits: np.ndarray, *, problem_type: str = SINGLE) -> np.ndarray:
     """Probabilities of classes, in float64: softmax over the last axis where one of them holds, sigmoid where each
     holds or not.
 

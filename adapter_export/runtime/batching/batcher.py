@@ -137,7 +137,7 @@ class DynamicBatcher:
         self._home.check()
         return self._recorder.statistics(len(self._queue))
 
-    def close(self, drain: bool = True) -> None:
+    def close(self, *, drain: bool = True) -> None:
         """Take no more requests, finish those that are queued, and wait for it. Without `drain` only the batches under
         way finish, and the futures of the others raise Unavailable, as do callers that wait for a place. In a fork of
         the process there is nothing to end."""

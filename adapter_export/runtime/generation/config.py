@@ -11,7 +11,7 @@ from adapter_export.architectures.positions import FIELDS
 from adapter_export.architectures.registry import facts
 from adapter_export.checkpoints.files import optional_json, read_json
 from adapter_export.reading.files import present
-from adapter_export.runtime.generation.rules import Rules, read_rules, token_ids
+from adapter_export.runtime.generation.rules import GenerationRules, read_rules, token_ids
 from adapter_export.runtime.generation.unread import unread, unread_of_draws
 
 
@@ -27,7 +27,7 @@ class GenerationConfig:
     pad: int = 0
     max_positions: int | None = None
     begin: tuple[int, ...] = ()
-    rules: Rules = field(default_factory=Rules)
+    rules: GenerationRules = field(default_factory=GenerationRules)
     max_new_tokens: int | None = None
     unread: tuple[str, ...] = ()
     unread_of_draws: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ Sequences = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
-class Rules:
+class GenerationRules:
     """The fields by transformers' names and with its meaning; the defaults change nothing. biases: of `sequence_bias`,
     the number for each sequence. file: where they stand."""
 
@@ -53,14 +53,14 @@ class Rules:
                 )
 
 
-def read_rules(file: Path, values: Mapping[str, Any]) -> Rules:
+def read_rules(file: Path, values: Mapping[str, Any]) -> GenerationRules:
     """The rules in `values`, the content of `file`. Raises InputError that names the file and the field."""
     given = _Fields(file, values)
     bias = given.sequence_bias()
     first = given.ids("forced_bos_token_id")
     if len(first) > 1:
         given.refuse("forced_bos_token_id", "one token id")
-    return Rules(
+    return GenerationRules(
         sequence_bias=tuple(sequence for sequence, _ in bias),
         biases=tuple(number for _, number in bias),
         encoder_repetition_penalty=given.penalty("encoder_repetition_penalty"),

@@ -20,7 +20,7 @@ class PromptTexts:
         """Raises InputError for a bundle without a readable tokenizer.json."""
         self._tokenizer = read_tokenizer(bundle)
 
-    def encode(self, text: str, special: bool = True) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a prompt. special: with those the tokenizer puts around a text; a chat template brings its own.
 
         Raises InputError for a text without tokens.

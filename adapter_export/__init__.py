@@ -3,6 +3,7 @@
     train(model, method, task, train, output)   a checkpoint folder
     merge(model, adapter, output)               a model folder with the adapter folded in
     export_onnx(model, adapters, output, mode=) a bundle
+    plan_merge(...), plan_export(...)           what these two would do, and write nothing
     add_adapter(bundle, adapters)               more adapters in a bundle
     remove_adapter(bundle, names)               fewer
     check_parity(bundle, model, adapters)       a report whether the numbers match
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         read_manifest,
     )
     from adapter_export.bundle.remove import remove_adapter
+    from adapter_export.checkpoints.planned import AdapterPlan, SitePlan
     from adapter_export.errors import (
         AdapterExportError,
         CannotMerge,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         Unavailable,
         WrongProcess,
     )
+    from adapter_export.export.dry_run import ExportPlan, plan_export
     from adapter_export.export.export import export_onnx
     from adapter_export.inspection.describe import inspect
     from adapter_export.inspection.descriptions import (
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
         TensorGroup,
         WeightFile,
     )
+    from adapter_export.merging.dry_run import MergePlan, TensorPlan, plan_merge
     from adapter_export.merging.merge import MergeResult, merge
     from adapter_export.modelinfo import ModelInfo
     from adapter_export.parity.cases import ParityCase
@@ -100,6 +104,7 @@ __all__ = [
     "AdapterExportError",
     "AdapterFileDescription",
     "AdapterInfo",
+    "AdapterPlan",
     "AdapterSession",
     "AdapterStatistics",
     "AdapterSummary",
@@ -123,6 +128,7 @@ __all__ = [
     "Deviation",
     "DynamicBatcher",
     "EncodedTexts",
+    "ExportPlan",
     "ExternalFile",
     "Generation",
     "GenerationConfig",
@@ -131,6 +137,7 @@ __all__ = [
     "InputError",
     "Judgement",
     "Manifest",
+    "MergePlan",
     "MergeResult",
     "MergedAdapter",
     "ModelBeside",
@@ -151,9 +158,11 @@ __all__ = [
     "Ratio",
     "SiteGroup",
     "SiteInfo",
+    "SitePlan",
     "Step",
     "TensorGroup",
     "TensorInfo",
+    "TensorPlan",
     "TextEncoder",
     "TextStream",
     "TokenAgreement",
@@ -169,6 +178,8 @@ __all__ = [
     "inspect",
     "load_pytorch",
     "merge",
+    "plan_export",
+    "plan_merge",
     "print_report",
     "probabilities",
     "read_manifest",
@@ -182,6 +193,7 @@ _HOMES = {
     "AdapterExportError": "errors",
     "AdapterFileDescription": "inspection.descriptions",
     "AdapterInfo": "bundle.manifest",
+    "AdapterPlan": "checkpoints.planned",
     "AdapterSession": "runtime.session",
     "AdapterStatistics": "runtime.usage",
     "AdapterSummary": "inspection.descriptions",
@@ -205,6 +217,7 @@ _HOMES = {
     "Deviation": "parity.measure",
     "DynamicBatcher": "runtime.batching.batcher",
     "EncodedTexts": "runtime.text",
+    "ExportPlan": "export.dry_run",
     "ExternalFile": "inspection.descriptions",
     "Generation": "runtime.generation.stream",
     "GenerationConfig": "runtime.generation.config",
@@ -213,6 +226,7 @@ _HOMES = {
     "InputError": "errors",
     "Judgement": "parity.judge",
     "Manifest": "bundle.manifest",
+    "MergePlan": "merging.dry_run",
     "MergeResult": "merging.merge",
     "MergedAdapter": "inspection.descriptions",
     "ModelBeside": "inspection.descriptions",
@@ -233,9 +247,11 @@ _HOMES = {
     "Ratio": "benchmarking.summary",
     "SiteGroup": "inspection.descriptions",
     "SiteInfo": "bundle.manifest",
+    "SitePlan": "checkpoints.planned",
     "Step": "runtime.generation.stream",
     "TensorGroup": "inspection.descriptions",
     "TensorInfo": "bundle.manifest",
+    "TensorPlan": "merging.dry_run",
     "TextEncoder": "runtime.text",
     "TextStream": "runtime.generation.texts",
     "TokenAgreement": "parity.measure",
@@ -251,6 +267,8 @@ _HOMES = {
     "inspect": "inspection.describe",
     "load_pytorch": "pytorch",
     "merge": "merging.merge",
+    "plan_export": "export.dry_run",
+    "plan_merge": "merging.dry_run",
     "print_report": "parity.report",
     "probabilities": "runtime.text",
     "read_manifest": "bundle.manifest",

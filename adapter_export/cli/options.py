@@ -76,6 +76,11 @@ follow_links_option = click.option(
     is_flag=True,
     help="Let links in the folders of --model and --adapter lead out of them; otherwise such links are refused.",
 )
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check the input, and print what would be done; write nothing.",
+)
 labels_option = click.option(
     "--labels",
     "labels",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from adapter_export.basemodel import BaseModel, load_base, use_padding
 from adapter_export.bundle.adapter_file import adapter_tensors
@@ -80,53 +81,91 @@ def export_onnx(
 
     Raises InputError (OutputExists, CannotMerge) for bad input; then `output` is as it was.
     """
-    folder = existing_folder(local(model, "model"), "model")
-    adapters = {name: local(path, "adapter") for name, path in adapters.items()}
-    _check_request(mode, adapters, opset, slots, bind)
+    folder, adapters = inputs_of(model, adapters, mode, opset, slots, bind)
     target = Target(dtype, quantize, fuse)
+    say = progress or (lambda text: None)
     with output_folder(output, force, inputs=[folder, *adapters.values()]) as written:
-        checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
-        check_given(labels, adapters)
-        config = model_config(folder)
-        found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
-        say = progress or (lambda text: None)
-        say("reading the tokenizer")
-        texts = exportable_tokenizer(folder) if tokenizer else None
-        require_space(written.folder, _least_bytes(folder, target))
-        say("loading the base model")
-        base = load_base(folder, found or task, dtype=target.torch_dtype)
-        refuse_unsteady(base)
-        _check_generation(folder, base, cache)
-        base, loaded = with_heads(
-            base,
-            {
-                name: load_adapter(
-                    path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name)
-                )
-                for name, path in adapters.items()
-            },
-        )
-        loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
-        use_padding(base, loaded)
-        if base.untrained_head and not loaded:
-            raise InputError(
-                f"model {folder}: expected a task head ({base.task}), as no adapter brings one; found none"
-            )
-        for name, adapter in loaded.items():
-            if base.untrained_head and not adapter.head:
-                raise InputError(
-                    f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
-                )
-        base, graphs = lower_mode(base, loaded, mode, opset, stages_for(base.task, cache), target, bind, say)
+        prepared = prepare(folder, adapters, target, task, cache, labels, tokenizer, say, written.folder, output)
+        base, loaded = prepared.base, prepared.adapters
+        base, graphs = lower_mode(base, loaded, mode, opset, prepared.stages, target, bind, say)
         if mode in MANY:
             loaded = {name: _without_idle(name, adapter, graphs) for name, adapter in loaded.items()}
         say("writing and checking the bundle")
-        manifest = write_bundle(written.folder, base, graphs, mode, loaded, target, slots, bind, texts, task != "auto")
+        manifest = write_bundle(
+            written.folder, base, graphs, mode, loaded, target, slots, bind, prepared.tokenizer, task != "auto"
+        )
         written.commit()
         return manifest
 
 
-def _least_bytes(folder: Path, target: Target) -> int:
+def inputs_of(
+    model: str | Path, adapters: Mapping[str, str | Path], mode: str, opset: int, slots: int, bind: str
+) -> tuple[Path, dict[str, Path]]:
+    """The folders of the model and of the adapters. Raises InputError for a request that no input could meet."""
+    folder = existing_folder(local(model, "model"), "model")
+    paths = {name: local(path, "adapter") for name, path in adapters.items()}
+    _check_request(mode, paths, opset, slots, bind)
+    return folder, paths
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An export that was read and checked, before anything is traced. tokenizer: see `exportable_tokenizer`, None
+    without one."""
+
+    base: BaseModel
+    adapters: Mapping[str, Adapter]
+    stages: Mapping[str, StageOf]
+    tokenizer: Any
+
+
+def prepare(
+    folder: Path,
+    adapters: Mapping[str, Path],
+    target: Target,
+    task: str,
+    cache: bool,
+    labels: Mapping[str, Sequence[str]],
+    tokenizer: bool,
+    say: Progress,
+    disk: Path,
+    output: str | Path,
+) -> Prepared:
+    """Read the checkpoints, load the base model, and check that they fit each other. Raises as `export_onnx`.
+
+    disk: an existing folder where the output will be written.
+    """
+    checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
+    check_given(labels, adapters)
+    config = model_config(folder)
+    found = choose_task(task, {name: told(checkpoint, config) for name, checkpoint in checkpoints.items()}, config)
+    say("reading the tokenizer")
+    texts = exportable_tokenizer(folder) if tokenizer else None
+    require_space(disk, least_bytes(folder, target), output)
+    say("loading the base model")
+    base = load_base(folder, found or task, dtype=target.torch_dtype)
+    refuse_unsteady(base)
+    _check_generation(folder, base, cache)
+    base, loaded = with_heads(
+        base,
+        {
+            name: load_adapter(path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name))
+            for name, path in adapters.items()
+        },
+    )
+    loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
+    use_padding(base, loaded)
+    if base.untrained_head and not loaded:
+        raise InputError(f"model {folder}: expected a task head ({base.task}), as no adapter brings one; found none")
+    for name, adapter in loaded.items():
+        if base.untrained_head and not adapter.head:
+            raise InputError(
+                f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
+            )
+    return Prepared(base, loaded, stages_for(base.task, cache), texts)
+
+
+def least_bytes(folder: Path, target: Target) -> int:
     """Bytes that the base model's weights take in the bundle, at least."""
     values = 0
     for path in weight_files(folder):
@@ -192,18 +231,27 @@ def lower_mode(
         graphs = {file: lower(make(file, sites, head), sites, many, defaults, last) for file in stages}
         # Required inputs that a graph does not read would have to be given all the same.
         return base, share_tensors(graphs) if isinstance(many, Overridable) else graphs
-    if not adapters:
+    base = with_own(base, adapters, mode)
+    if not adapters or mode == "merged":
         return base, {file: lower(make(file, {}), {}) for file in stages}
+    (adapter,) = adapters.values()
+    sites = union_of_sites([adapter])
+    storage = Constants(adapter_tensors(adapter))
+    return base, {file: lower(make(file, sites), sites, storage) for file in stages}
+
+
+def with_own(base: BaseModel, adapters: Mapping[str, Adapter], mode: str) -> BaseModel:
+    """The base model with what becomes its own of the one adapter in modes merged and embedded: the task head, and in
+    mode merged the body as well. Raises InputError for a head that does not fit, CannotMerge with the reason."""
+    if not adapters:
+        return base
     (adapter,) = adapters.values()
     if adapter.head and base.info.head:
         load_head(base.module, adapter)
         base = replace(base, untrained_head=False)
     if mode == "merged":
         merge_into(base.module, adapter)
-        return base, {file: lower(make(file, {}), {}) for file in stages}
-    sites = union_of_sites([adapter])
-    storage = Constants(adapter_tensors(adapter))
-    return base, {file: lower(make(file, sites), sites, storage) for file in stages}
+    return base
 
 
 def union_of_sites(adapters: Iterable[Adapter]) -> dict[Site, list[Operator]]:

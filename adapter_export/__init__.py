@@ -3,15 +3,20 @@
     train(model, method, task, train, output)   a checkpoint folder
     merge(model, adapter, output)               a model folder with the adapter folded in
     export_onnx(model, adapters, output, mode=) a bundle
+    plan_merge(...), plan_export(...)           what these two would do, and write nothing
     add_adapter(bundle, adapters)               more adapters in a bundle
     remove_adapter(bundle, names)               fewer
     check_parity(bundle, model, adapters)       a report whether the numbers match
+    bench(bundle)                               its latency, swapping and memory
+    inspect(path)                               what a path holds
+    load_pytorch(model, adapter)                both in PyTorch, to compare with
     AdapterSession(bundle)                      runs it; needs no torch
     DynamicBatcher(session)                     gathers requests of many callers into its batches
     BundleWatch(session)                        loads anew what `add` replaces meanwhile
     TextEncoder(bundle, ...), PromptTexts(bundle) texts and prompts to its inputs
 
-What they return (TrainResult, MergeResult, Manifest, ParityReport with its Verdict) and raise are names here, too.
+The classes of what they take, return and raise are names here, too. Paths and what else a function works on may be
+given by position; every other argument that has a default is given by its name.
 
 Each name is imported when it is first used: `import adapter_export` itself loads nothing.
 """
@@ -22,52 +27,160 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adapter_export.benchmarking.latency import BenchComparison, BenchLatency, BenchShape
+    from adapter_export.benchmarking.memory import BenchMemory
+    from adapter_export.benchmarking.report import BenchReport, bench
+    from adapter_export.benchmarking.settings import BenchSettings
+    from adapter_export.benchmarking.summary import Percentiles, Ratio
+    from adapter_export.benchmarking.swaps import BenchSwap
     from adapter_export.bundle.add import add_adapter
-    from adapter_export.bundle.manifest import Manifest, read_manifest
+    from adapter_export.bundle.manifest import (
+        AdapterInfo,
+        AdapterTensorInfo,
+        GraphInfo,
+        Manifest,
+        SiteInfo,
+        TensorInfo,
+        read_manifest,
+    )
     from adapter_export.bundle.remove import remove_adapter
+    from adapter_export.checkpoints.planned import AdapterPlan, SitePlan
     from adapter_export.errors import (
         AdapterExportError,
         CannotMerge,
         InputError,
+        OutputBusy,
         OutputExists,
         ProviderError,
         Unavailable,
         WrongProcess,
     )
+    from adapter_export.export.dry_run import ExportPlan, plan_export
     from adapter_export.export.export import export_onnx
+    from adapter_export.inspection.describe import inspect
+    from adapter_export.inspection.descriptions import (
+        AdapterDescription,
+        AdapterFileDescription,
+        AdapterSummary,
+        BaseSummary,
+        BundleDescription,
+        BundleFile,
+        Description,
+        ExternalFile,
+        MergedAdapter,
+        ModelBeside,
+        ModelDescription,
+        NamedTensor,
+        OnnxDescription,
+        OperatorCount,
+        SiteGroup,
+        TensorGroup,
+        WeightFile,
+    )
+    from adapter_export.merging.dry_run import MergePlan, TensorPlan, plan_merge
     from adapter_export.merging.merge import MergeResult, merge
-    from adapter_export.parity.criteria.judge import Verdict
-    from adapter_export.parity.report import ParityReport
+    from adapter_export.modelinfo import ModelInfo
+    from adapter_export.models.pytorch import load_pytorch
+    from adapter_export.parity.cases import ParityCase
+    from adapter_export.parity.criteria.judge import Judgement, Verdict
+    from adapter_export.parity.criteria.measure import Deviation, TokenAgreement
+    from adapter_export.parity.report import ParityCheck, ParityReport, ParityResult, print_report
     from adapter_export.parity.run import check_parity
+    from adapter_export.runtime.adapters.usage import AdapterStatistics
     from adapter_export.runtime.adapters.watching import BundleWatch
     from adapter_export.runtime.batching.batcher import DynamicBatcher
-    from adapter_export.runtime.generation.texts import PromptTexts
+    from adapter_export.runtime.batching.statistics import BatcherStatistics
+    from adapter_export.runtime.generation.bound_graph import BoundGraph
+    from adapter_export.runtime.generation.config import GenerationConfig
+    from adapter_export.runtime.generation.rules import GenerationRules
+    from adapter_export.runtime.generation.stream import Completion, Generation, Step
+    from adapter_export.runtime.generation.texts import PromptTexts, TextStream
     from adapter_export.runtime.session import AdapterSession
-    from adapter_export.runtime.text import TextEncoder, probabilities
+    from adapter_export.runtime.text import EncodedTexts, TextEncoder, probabilities
     from adapter_export.training.train import TrainResult, train
 
 __all__ = [
+    "AdapterDescription",
     "AdapterExportError",
+    "AdapterFileDescription",
+    "AdapterInfo",
+    "AdapterPlan",
     "AdapterSession",
+    "AdapterStatistics",
+    "AdapterSummary",
+    "AdapterTensorInfo",
+    "BaseSummary",
+    "BatcherStatistics",
+    "BenchComparison",
+    "BenchLatency",
+    "BenchMemory",
+    "BenchReport",
+    "BenchSettings",
+    "BenchShape",
+    "BenchSwap",
+    "BoundGraph",
+    "BundleDescription",
+    "BundleFile",
     "BundleWatch",
     "CannotMerge",
+    "Completion",
+    "Description",
+    "Deviation",
     "DynamicBatcher",
+    "EncodedTexts",
+    "ExportPlan",
+    "ExternalFile",
+    "Generation",
+    "GenerationConfig",
+    "GenerationRules",
+    "GraphInfo",
     "InputError",
+    "Judgement",
     "Manifest",
+    "MergePlan",
     "MergeResult",
+    "MergedAdapter",
+    "ModelBeside",
+    "ModelDescription",
+    "ModelInfo",
+    "NamedTensor",
+    "OnnxDescription",
+    "OperatorCount",
+    "OutputBusy",
     "OutputExists",
+    "ParityCase",
+    "ParityCheck",
     "ParityReport",
+    "ParityResult",
+    "Percentiles",
     "PromptTexts",
     "ProviderError",
+    "Ratio",
+    "SiteGroup",
+    "SiteInfo",
+    "SitePlan",
+    "Step",
+    "TensorGroup",
+    "TensorInfo",
+    "TensorPlan",
     "TextEncoder",
+    "TextStream",
+    "TokenAgreement",
     "TrainResult",
     "Unavailable",
     "Verdict",
+    "WeightFile",
     "WrongProcess",
     "add_adapter",
+    "bench",
     "check_parity",
     "export_onnx",
+    "inspect",
+    "load_pytorch",
     "merge",
+    "plan_export",
+    "plan_merge",
+    "print_report",
     "probabilities",
     "read_manifest",
     "remove_adapter",
@@ -76,27 +189,87 @@ __all__ = [
 
 # Name -> the module it lives in.
 _HOMES = {
+    "AdapterDescription": "inspection.descriptions",
     "AdapterExportError": "errors",
+    "AdapterFileDescription": "inspection.descriptions",
+    "AdapterInfo": "bundle.manifest",
+    "AdapterPlan": "checkpoints.planned",
     "AdapterSession": "runtime.session",
+    "AdapterStatistics": "runtime.adapters.usage",
+    "AdapterSummary": "inspection.descriptions",
+    "AdapterTensorInfo": "bundle.manifest",
+    "BaseSummary": "inspection.descriptions",
+    "BatcherStatistics": "runtime.batching.statistics",
+    "BenchComparison": "benchmarking.latency",
+    "BenchLatency": "benchmarking.latency",
+    "BenchMemory": "benchmarking.memory",
+    "BenchReport": "benchmarking.report",
+    "BenchSettings": "benchmarking.settings",
+    "BenchShape": "benchmarking.latency",
+    "BenchSwap": "benchmarking.swaps",
+    "BoundGraph": "runtime.generation.bound_graph",
+    "BundleDescription": "inspection.descriptions",
+    "BundleFile": "inspection.descriptions",
     "BundleWatch": "runtime.adapters.watching",
     "CannotMerge": "errors",
+    "Completion": "runtime.generation.stream",
+    "Description": "inspection.descriptions",
+    "Deviation": "parity.criteria.measure",
     "DynamicBatcher": "runtime.batching.batcher",
+    "EncodedTexts": "runtime.text",
+    "ExportPlan": "export.dry_run",
+    "ExternalFile": "inspection.descriptions",
+    "Generation": "runtime.generation.stream",
+    "GenerationConfig": "runtime.generation.config",
+    "GenerationRules": "runtime.generation.rules",
+    "GraphInfo": "bundle.manifest",
     "InputError": "errors",
+    "Judgement": "parity.criteria.judge",
     "Manifest": "bundle.manifest",
+    "MergePlan": "merging.dry_run",
     "MergeResult": "merging.merge",
+    "MergedAdapter": "inspection.descriptions",
+    "ModelBeside": "inspection.descriptions",
+    "ModelDescription": "inspection.descriptions",
+    "ModelInfo": "modelinfo",
+    "NamedTensor": "inspection.descriptions",
+    "OnnxDescription": "inspection.descriptions",
+    "OperatorCount": "inspection.descriptions",
+    "OutputBusy": "errors",
     "OutputExists": "errors",
+    "ParityCase": "parity.cases",
+    "ParityCheck": "parity.report",
     "ParityReport": "parity.report",
+    "ParityResult": "parity.report",
+    "Percentiles": "benchmarking.summary",
     "PromptTexts": "runtime.generation.texts",
     "ProviderError": "errors",
+    "Ratio": "benchmarking.summary",
+    "SiteGroup": "inspection.descriptions",
+    "SiteInfo": "bundle.manifest",
+    "SitePlan": "checkpoints.planned",
+    "Step": "runtime.generation.stream",
+    "TensorGroup": "inspection.descriptions",
+    "TensorInfo": "bundle.manifest",
+    "TensorPlan": "merging.dry_run",
     "TextEncoder": "runtime.text",
+    "TextStream": "runtime.generation.texts",
+    "TokenAgreement": "parity.criteria.measure",
     "TrainResult": "training.train",
     "Unavailable": "errors",
     "Verdict": "parity.criteria.judge",
+    "WeightFile": "inspection.descriptions",
     "WrongProcess": "errors",
     "add_adapter": "bundle.add",
+    "bench": "benchmarking.report",
     "check_parity": "parity.run",
     "export_onnx": "export.export",
+    "inspect": "inspection.describe",
+    "load_pytorch": "models.pytorch",
     "merge": "merging.merge",
+    "plan_export": "export.dry_run",
+    "plan_merge": "merging.dry_run",
+    "print_report": "parity.report",
     "probabilities": "runtime.text",
     "read_manifest": "bundle.manifest",
     "remove_adapter": "bundle.remove",

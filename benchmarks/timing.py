@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adapter_export.bench import summary
-from adapter_export.bench.timing import Seconds, interleaved, seconds_of
+from adapter_export.benchmarking import summary
+from adapter_export.benchmarking.timing import Seconds, interleaved, seconds_of
 
 __all__ = ["Seconds", "interleaved", "ratio", "seconds_of", "wall"]
 

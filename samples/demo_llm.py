@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
+from adapter_export import (
+    AdapterSession,
+    PromptTexts,
+    load_pytorch,
+)
 from samples.assets import smollm2
 
 OUT = Path(__file__).resolve().parent.parent / "out" / "demo-llm"
@@ -64,29 +70,18 @@ def write_texts(folder: Path) -> tuple[Path, Path]:
     return files
 
 
-def encoded(bundle: Path, file: Path) -> list[list[int]]:
+def encoded(session: AdapterSession, file: Path) -> list[list[int]]:
     """Tokens of the texts, cut and ended as in training."""
-    from adapter_export.runtime.generation.config import read_generation_config
-
-    end, *_ = read_generation_config(bundle).eos
+    end, *_ = session.generation_config.eos
+    tokenizer = PromptTexts(session.bundle)
     rows = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
-    return [[*encode(bundle, row)[: MAX_LENGTH - 1], end] for row in rows]
+    return [[*tokenizer.encode(row)[: MAX_LENGTH - 1], end] for row in rows]
 
 
-def encode(bundle: Path, text: str) -> list[int]:
-    """Tokens of a text, by the tokenizer in the bundle."""
-    from adapter_export.runtime.generation.texts import PromptTexts
-
-    return PromptTexts(bundle).encode(text)
-
-
-def open_session(bundle: Path) -> Any:
+def open_session(bundle: Path) -> AdapterSession:
     """A session of one thread, to be compared with PyTorch of one thread: with more, PyTorch's wait for each other in
     every operator, and on cores that others use too it looks several times slower than it is."""
-    from adapter_export.runtime.provider import quiet_options
-    from adapter_export.runtime.session import AdapterSession
-
-    options = quiet_options()
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return AdapterSession(bundle, options=options)
 
@@ -130,8 +125,6 @@ def read(reader: Reader, rows: Sequence[Sequence[int]]) -> tuple[float, np.ndarr
 
 def write_on(session: Any, bundle: Path, adapter: str | None, prompts: Sequence[str] = PROMPTS) -> None:
     """Print what follows each prompt, token by token as it comes."""
-    from adapter_export.runtime.generation.texts import PromptTexts
-
     tokenizer = PromptTexts(bundle)
     for prompt in prompts:
         print(f"  {prompt}", end="", flush=True)
@@ -219,11 +212,8 @@ def say(text: str) -> None:
 def main() -> None:
     """Raises SystemExit, with exit code 1, when a check fails."""
     from adapter_export.bundle.manifest import read_manifest
-    from adapter_export.checkpoints.folder import load_adapter
     from adapter_export.cli.table import print_table
     from adapter_export.export.export import export_onnx
-    from adapter_export.models.base_model import load_base
-    from adapter_export.models.injection import inject
     from adapter_export.parity.report import print_report
     from adapter_export.parity.run import check_parity
     from adapter_export.training.train import train
@@ -250,17 +240,17 @@ def main() -> None:
 
     sessions = {kind: open_session(bundle) for kind, bundle in bundles.items()}
     bundle = bundles["float32"]
-    rows, prompts = encoded(bundle, test_file), [encode(bundle, text) for text in PROMPTS[:2]]
-    manifest, base = read_manifest(bundle), load_base(model, "causal-lm")
+    rows, prompts = encoded(sessions["float32"], test_file), [PromptTexts(bundle).encode(text) for text in PROMPTS[:2]]
+    manifest = read_manifest(bundle)
     table, wrongs = [], []
     for adapter in (None, *adapters):
         print(f"\nwith {adapter or 'no adapter'}:")
         write_on(sessions["float32"], bundle, adapter)
-        injected = None if adapter is None else inject(base.module, load_adapter(adapters[adapter], base.info))
-        in_torch = torch_reader(base.module)
+        module = load_pytorch(model, None if adapter is None else adapters[adapter], task="causal-lm")
+        in_torch = torch_reader(module)
         (plain, best), (eighth, best8) = (read(onnx_reader(session, adapter), rows) for session in sessions.values())
         clear, wrong = unlike_torch(in_torch, sessions["float32"], prompts, adapter)
-        seconds = speeds(base.module, sessions, rows[0][:16], adapter)
+        seconds = speeds(module, sessions, rows[0][:16], adapter)
         torch_perplexity, _ = read(in_torch, rows)
         if wrong or not math.isclose(plain, torch_perplexity, rel_tol=1e-3):
             wrongs.append(f"{adapter}: ONNX Runtime does not write or read as PyTorch does")
@@ -281,8 +271,6 @@ def main() -> None:
                 f"{times_as_fast(seconds, 'again', 'float32'):.2f}",
             )
         )
-        if injected is not None:
-            injected.remove()
     sizes = [weight_bytes(bundle) for bundle in bundles.values()]
     print_table(
         f"SmolLM2-135M, two adapters, one bundle; {TRAIN_TEXTS} training and {TEST_TEXTS} test texts; "

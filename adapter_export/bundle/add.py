@@ -134,8 +134,8 @@ def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
 def add_adapter(
     bundle: str | Path,
     adapters: Mapping[str, str | Path],
-    force: bool = False,
     *,
+    force: bool = False,
     task: str = AUTO,
     labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
     lock_timeout: float = LOCK_TIMEOUT,

@@ -291,7 +291,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_json(folder / MANIFEST, asdict(manifest))
 
 
-def read_manifest(path: str | Path, expect_sha256: str | None = None) -> Manifest:
+def read_manifest(path: str | Path, *, expect_sha256: str | None = None) -> Manifest:
     """Reads the manifest of a bundle.
 
     Args:

@@ -27,7 +27,7 @@ from adapter_export.terminal import visible
 EXAMPLE = """\
 Examples:
   adapter-export bench --bundle bundle --batch 1 --batch 8 --length 16 --length 128
-  adapter-export bench --bundle bank --against swappable --html report.html
+  adapter-export bench --bundle bank --against swappable --report report.html
 
 A ratio within the control's is no difference: 'control' is the first run measured twice.
 """
@@ -53,28 +53,28 @@ _MEGABYTE = 1e6
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads of an operator; all cores, if not given.")
 @provider_option
-@click.option("--html", type=PATH, help="Also write a page with plots.")
+@click.option("--report", type=PATH, metavar="FILE.html", help="Also write a page with plots, in HTML.")
 @force_option
 @json_option
 @debug_option
-def command(bundle: Path, against: Path | None, html: Path | None, force: bool, as_json: bool, **settings: Any) -> None:
+def command(
+    bundle: Path, against: Path | None, report: Path | None, force: bool, as_json: bool, **settings: Any
+) -> None:
     """Measure a bundle's latency and throughput, what swapping an adapter takes, and its memory.
 
     Without an adapter, with one of each method, and of a bank with rows of different ones. Everything at one batch and
     length is measured in turns, so that what else the machine does falls on all alike; ratios are medians over rounds.
     """
-    from adapter_export.bench.page import page
-    from adapter_export.bench.report import as_dict, bench
-    from adapter_export.bench.settings import BenchSettings
+    from adapter_export.benchmarking.page import page
+    from adapter_export.benchmarking.report import as_dict, bench
     from adapter_export.outputs.files import atomic_file
 
-    _check_page(html, force)
-    chosen = BenchSettings(**settings)
+    _check_page(report, force)
     quiet_unless_debug()
     with bar("measuring") as progress:
-        result = as_dict(bench(bundle, against, chosen, progress))
-    if html is not None:
-        atomic_file(html, visible(page(result)).encode())
+        result = as_dict(bench(bundle, against, progress=progress, **settings))
+    if report is not None:
+        atomic_file(report, visible(page(result)).encode())
     emit(result, as_json, _print)
 
 
@@ -83,11 +83,11 @@ def _check_page(path: Path | None, force: bool) -> None:
     if path is None:
         return
     if not path.parent.is_dir():
-        raise InputError(f"--html {path}: no such folder {path.parent}")
+        raise InputError(f"--report {path}: no such folder {path.parent}")
     if path.is_dir():
-        raise InputError(f"--html {path}: expected a file, found a folder")
+        raise InputError(f"--report {path}: expected a file, found a folder")
     if path.exists() and not force:
-        raise OutputExists(f"--html {path}: already there; choose another file or pass --force")
+        raise OutputExists(f"--report {path}: already there; choose another file or pass --force")
 
 
 def _print(result: Mapping[str, Any]) -> None:

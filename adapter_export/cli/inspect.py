@@ -30,13 +30,14 @@ def command(path: Path, as_json: bool) -> None:
     An adapter checkpoint (PEFT or AdapterHub), a base or merged model, a bundle, an .onnx or an .onnx_adapter file. A
     bundle's files are compared with its manifest; if one is missing or changed, the exit code is 2.
     """
-    from adapter_export.inspection.bundles import CHANGED, MISSING
-    from adapter_export.inspection.describe import describe
+    from adapter_export import BundleDescription, inspect
+    from adapter_export.inspection.descriptions import as_dict
 
-    result = describe(path)
-    emit(result, as_json, _print)
-    if bad := [item for item in result.get("files", []) if item.get("status") in (CHANGED, MISSING)]:
-        raise InputError(f"{path / bad[0]['file']}: {bad[0]['status']}, against the bundle's manifest")
+    found = inspect(path)
+    emit(as_dict(found), as_json, _print)
+    if isinstance(found, BundleDescription) and found.faulty:
+        bad = found.faulty[0]
+        raise InputError(f"{path / bad.file}: {bad.status}, against the bundle's manifest")
 
 
 def _print(result: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ import click
 from adapter_export.cli.options import (
     Command,
     debug_option,
+    dry_run_option,
     emit,
     follow_links_option,
     force_option,
     json_option,
     labels_option,
 )
+from adapter_export.cli.plans import megabytes, print_adapters, print_notes, print_tensors
 from adapter_export.terminal import console
 
 EXAMPLE = """\
-Example:
+Examples:
   adapter-export merge --model MiniLM --adapter adapters/sentiment --output MiniLM-sentiment
+  adapter-export merge --model MiniLM --adapter adapters/sentiment --output MiniLM-sentiment --dry-run
   adapter-export merge --model llama --adapter peft-one --adapter peft-two --output llama-both
 """
 
@@ -46,6 +50,7 @@ Example:
     help="What a task head is for, where the adapter does not say; features leaves it out.",
 )
 @labels_option
+@dry_run_option
 @follow_links_option
 @force_option
 @json_option
@@ -56,6 +61,7 @@ def command(
     output: Path,
     task: str,
     labels: tuple[str, ...],
+    dry_run: bool,
     follow_links: bool,
     force: bool,
     as_json: bool,
@@ -67,10 +73,17 @@ def command(
     link outside the folder leads to, without --follow-links. OUTPUT/adapter_export.json says what was merged; 'inspect'
     shows it.
     """
+    from adapter_export import merge
     from adapter_export.checkpoints.labels import parse_labels
-    from adapter_export.merging.merge import merge, names_of
+    from adapter_export.merging.merge import names_of
 
     given = parse_labels(labels, names_of(adapters))
+    if dry_run:
+        from adapter_export import plan_merge
+
+        plan = plan_merge(model, adapters, output, task=task, labels=given, force=force, follow_links=follow_links)
+        emit({"dry_run": True, **asdict(plan)}, as_json, _print_plan)
+        return
     with _bar() as progress:
         result = merge(
             model, adapters, output, task=task, labels=given, force=force, progress=progress, follow_links=follow_links
@@ -100,6 +113,18 @@ def _bar() -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         bar = progress.add_task("merge", total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def _print_plan(plan: Mapping[str, Any]) -> None:
+    click.echo(f"{plan['output']}: would be written, {plan['architecture']}, {megabytes(plan['bytes'])}")
+    click.echo(f"of them {megabytes(plan['new_bytes'])} of changed and new tensors")
+    print_adapters(plan["adapters"])
+    print_tensors("tensors that would be scaled", plan["changed"])
+    print_tensors("tensors of the task head that would come along", plan["added"])
+    for title, name in (("tensors that would go", "dropped"), ("copied", "copied"), ("not copied", "left_out")):
+        if plan[name]:
+            click.echo(f"{title}: {', '.join(plan[name])}")
+    print_notes(plan["notes"])
 
 
 def _print(result: Mapping[str, Any]) -> None:

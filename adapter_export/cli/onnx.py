@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from adapter_export.cli.options import (
     Command,
     adapters_option,
     debug_option,
+    dry_run_option,
     emit,
     follow_links_option,
     force_option,
@@ -24,14 +26,16 @@ from adapter_export.cli.options import (
     output_option,
     task_option,
 )
+from adapter_export.cli.plans import megabytes, print_adapters, print_notes
 from adapter_export.cli.progress import stages
 from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
 
 EXAMPLE = """\
-Example:
+Examples:
   adapter-export onnx --model MiniLM --mode swappable --output bundle \\
       --adapter injection=adapters/injection --adapter sentiment=adapters/sentiment
+  adapter-export onnx --model MiniLM --mode merged --adapter one=adapters/one --output bundle --dry-run
 """
 
 
@@ -86,6 +90,7 @@ Example:
 )
 @click.option("--opset", default=20, show_default=True, type=click.IntRange(min=20), help="ONNX opset.")
 @labels_option
+@dry_run_option
 @follow_links_option
 @force_option
 @json_option
@@ -105,35 +110,39 @@ def command(
     slots: int,
     opset: int,
     labels: tuple[str, ...],
+    dry_run: bool,
     follow_links: bool,
     force: bool,
     as_json: bool,
 ) -> None:
     """Export a base model with adapters to an ONNX bundle."""
     from adapter_export.checkpoints.labels import parse_labels
-    from adapter_export.export.export import export_onnx
 
     wanted = parse_adapters(adapters)
+    settings: dict[str, Any] = {
+        "mode": mode,
+        "task": task,
+        "cache": not no_cache,
+        "tokenizer": not no_tokenizer,
+        "opset": opset,
+        "dtype": dtype,
+        "quantize": quantize,
+        "fuse": fuse,
+        "bind": bind,
+        "slots": slots,
+        "labels": parse_labels(labels, list(wanted)),
+        "force": force,
+        "follow_links": follow_links,
+    }
+    if dry_run:
+        from adapter_export import plan_export
+
+        emit({"dry_run": True, **asdict(plan_export(model, wanted, output, **settings))}, as_json, _print_plan)
+        return
+    from adapter_export import export_onnx
+
     with stages("onnx") as progress:
-        manifest = export_onnx(
-            model,
-            wanted,
-            output,
-            mode=mode,
-            task=task,
-            cache=not no_cache,
-            tokenizer=not no_tokenizer,
-            opset=opset,
-            dtype=dtype,
-            quantize=quantize,
-            fuse=fuse,
-            bind=bind,
-            slots=slots,
-            labels=parse_labels(labels, list(wanted)),
-            force=force,
-            follow_links=follow_links,
-            progress=progress,
-        )
+        manifest = export_onnx(model, wanted, output, **settings, progress=progress)
     result = {
         "output": output,
         "mode": manifest.mode,
@@ -154,6 +163,17 @@ def command(
         "bytes": sum(path.stat().st_size for path in output.rglob("*") if path.is_file()),
     }
     emit(result, as_json, _print)
+
+
+def _print_plan(plan: Mapping[str, Any]) -> None:
+    tokenizer = "with the tokenizer" if plan["tokenizer"] else "without a tokenizer"
+    click.echo(
+        f"{plan['output']}: would be written: {plan['mode']}, {plan['task']}, {_precision(plan)}, "
+        f"{plan['sites']} sites, at least {megabytes(plan['bytes'])}"
+    )
+    click.echo(f"{', '.join(plan['graphs'])} of {plan['architecture']}, opset {plan['opset']}, {tokenizer}")
+    print_adapters(plan["adapters"])
+    print_notes(plan["notes"])
 
 
 def _precision(result: Mapping[str, Any]) -> str:

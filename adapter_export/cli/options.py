@@ -123,6 +123,11 @@ lock_timeout_option = click.option(
     show_default=True,
     help="Seconds to wait for another command that writes the bundle.",
 )
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check the input, and print what would be done; write nothing.",
+)
 labels_option = click.option(
     "--labels",
     "labels",

@@ -76,8 +76,8 @@ def command(
             bundle,
             model,
             parse_adapters(adapters),
-            provider,
-            progress,
+            provider=provider,
+            progress=progress,
             references=parse_adapters(references, "--reference", "FILE"),
             follow_links=follow_links,
         )

@@ -106,7 +106,7 @@ def command(
         raise InputError(f"{file}: expected lines with texts, found none")
     quiet_unless_debug()
     settings = {name: value for name, value in settings.items() if value is not None}
-    with AdapterSession(bundle, provider, expect_sha256=expect_sha256) as session:
+    with AdapterSession(bundle, provider=provider, expect_sha256=expect_sha256) as session:
         for adapter in dict.fromkeys(request.adapter for request in requests):
             _check_answerable(session, adapter)
         result = {"bundle": bundle, "task": session.manifest.task, "provider": provider}
@@ -211,7 +211,7 @@ def _label(labels: Sequence[str], logits: np.ndarray, problem_type: str) -> dict
         values = dict(zip(labels, map(float, logits), strict=True))
         short = {"label": labels[0], "value": values[labels[0]]} if len(labels) == 1 else {}
         return {"problem_type": problem_type, **short, "values": values}
-    found = dict(zip(labels, map(float, probabilities(logits, problem_type)), strict=True))
+    found = dict(zip(labels, map(float, probabilities(logits, problem_type=problem_type)), strict=True))
     if problem_type == MULTI:
         chosen = {"labels": [label for label, value in found.items() if value > _LIKELY]}
         return {"problem_type": problem_type, **chosen, "probabilities": found}

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from adapter_export.bundle.manifest import MOST_SLOTS, SLOTS, Manifest
-from adapter_export.bundle.modes import Binding, Mode
+from adapter_export.bundle.manifest import SLOTS, Manifest
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
-from adapter_export.checkpoints.labels import check_given
-from adapter_export.checkpoints.problem_types import with_problem_type
-from adapter_export.checkpoints.safetensors_header import read_header
-from adapter_export.checkpoints.stated_task import choose_task, stated_task
-from adapter_export.checkpoints.weights import model_config, weight_files
-from adapter_export.errors import InputError
 from adapter_export.export.bundle import write_bundle
-from adapter_export.export.length_dependent import refuse_unsteady
 from adapter_export.export.lower import Lowered
 from adapter_export.export.modes import lower_mode
-from adapter_export.export.stages import stages_for
-from adapter_export.export.target import Target
+from adapter_export.export.prepare import prepare
+from adapter_export.export.request import ExportRequest
 from adapter_export.export.trace import MIN_OPSET
-from adapter_export.hub import local
-from adapter_export.models.base_model import BaseModel, load_base, use_padding
-from adapter_export.models.heads import with_heads
-from adapter_export.models.tokenizer import exportable_tokenizer
-from adapter_export.naming import check_adapter_name
-from adapter_export.outputs.folder import output_folder, require_space
-from adapter_export.reading.folders import existing_folder
+from adapter_export.outputs.folder import output_folder
 from adapter_export.reading.links import follows_links
-from adapter_export.runtime.generation.config import read_generation_config
 
 _log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
@@ -92,67 +75,41 @@ def export_onnx(
         OutputExists: `output` exists already.
         CannotMerge: An adapter cannot be merged.
     """
-    folder = existing_folder(local(model, "model"), "model")
-    adapters = {name: local(path, "adapter") for name, path in adapters.items()}
-    chosen, binding = Mode.parse(mode, "mode"), Binding.parse(bind, "bind")
-    _check_request(chosen, adapters, opset, slots, binding)
-    target = Target.parse(dtype, quantize, fuse)
-    with output_folder(output, force, inputs=[folder, *adapters.values()]) as written:
-        checkpoints = {check_adapter_name(name): read_checkpoint(path) for name, path in adapters.items()}
-        check_given(labels, adapters)
-        config = model_config(folder)
-        found = choose_task(
-            task, {name: stated_task(checkpoint, config) for name, checkpoint in checkpoints.items()}, config
+    request = ExportRequest.parse(
+        model, adapters, mode=mode, task=task, cache=cache, opset=opset, dtype=dtype, quantize=quantize, fuse=fuse,
+        bind=bind, slots=slots, labels=labels, tokenizer=tokenizer,
+    )  # fmt: skip
+    say = progress or (lambda text: None)
+    with output_folder(output, force, inputs=request.folders) as written:
+        prepared = prepare(request, written.folder, output, say)
+        base, graphs = lower_mode(
+            prepared.base,
+            prepared.adapters,
+            request.mode,
+            opset,
+            prepared.stages,
+            request.target,
+            request.binding,
+            say,
         )
-        say = progress or (lambda text: None)
-        say("reading the tokenizer")
-        texts = exportable_tokenizer(folder) if tokenizer else None
-        require_space(written.folder, _least_bytes(folder, target))
-        say("loading the base model")
-        base = load_base(folder, found or task, dtype=target.torch_dtype)
-        refuse_unsteady(base)
-        _check_generation(folder, base, cache)
-        base, loaded = with_heads(
-            base,
-            {
-                name: load_adapter(
-                    path, base.info, task=base.task, leave_head=task == "features", labels=labels.get(name)
-                )
-                for name, path in adapters.items()
-            },
-        )
-        loaded = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in loaded.items()}
-        use_padding(base, loaded)
-        if base.untrained_head and not loaded:
-            raise InputError(
-                f"model {folder}: expected a task head ({base.task}), as no adapter brings one; found none"
-            )
-        for name, adapter in loaded.items():
-            if base.untrained_head and not adapter.head:
-                raise InputError(
-                    f"adapter {name}: expected a task head ({base.task}), as the base model has none; found none"
-                )
-        base, graphs = lower_mode(base, loaded, chosen, opset, stages_for(base.task, cache), target, binding, say)
-        if not chosen.in_graph:
+        loaded = prepared.adapters
+        if not request.mode.in_graph:
             loaded = {name: _without_idle(name, adapter, graphs) for name, adapter in loaded.items()}
         say("writing and checking the bundle")
         manifest = write_bundle(
-            written.folder, base, graphs, chosen, loaded, target, slots, binding, texts, task != "auto"
+            written.folder,
+            base,
+            graphs,
+            request.mode,
+            loaded,
+            request.target,
+            slots,
+            request.binding,
+            prepared.tokenizer,
+            request.task_asked,
         )
         written.commit()
         return manifest
-
-
-def _least_bytes(folder: Path, target: Target) -> int:
-    """Returns how many bytes the base model's weights take in the bundle at least."""
-    values = 0
-    for path in weight_files(folder):
-        if path.suffix == ".safetensors":
-            values += sum(math.prod(entry.shape) for entry in read_header(path).tensors.values())
-        else:
-            # The dtypes of a .bin file are known only after reading it. No value has more than 4 bytes.
-            values += path.stat().st_size // 4
-    return values * target.value_bytes
 
 
 def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) -> Adapter:
@@ -172,31 +129,3 @@ def _without_idle(name: str, adapter: Adapter, graphs: Mapping[str, Lowered]) ->
     idle = ", ".join(site.name for site in adapter.sites if site not in kept)
     _log.warning("adapter %s: no output of the graph reads %s: left out, without effect", name, idle)
     return replace(adapter, sites=kept)
-
-
-def _check_generation(folder: Path, base: BaseModel, cache: bool) -> None:
-    """Checks the model's generation settings if the bundle can generate, and logs settings that are not read."""
-    if not cache or base.task not in ("causal-lm", "seq2seq-lm"):
-        return
-    config = read_generation_config(folder)
-    config.rules.check(base.module.config.get_text_config().vocab_size)
-    if config.unread:
-        _log.warning("model %s: generation_config.json: not read: %s", folder, ", ".join(config.unread))
-
-
-def _check_request(mode: Mode, adapters: Mapping[str, object], opset: int, slots: int, bind: Binding) -> None:
-    if not adapters and mode.needs_adapter:
-        raise InputError(
-            f"mode {mode}: expected at least one --adapter NAME=DIR, found none; {Mode.MERGED} takes the model as it is"
-        )
-    if mode.in_graph and len(adapters) > 1:
-        takers = " and ".join(Mode.that_take_adapters())
-        raise InputError(f"mode {mode}: expected exactly one adapter, found {len(adapters)}; {takers} take many")
-    if bind.required and mode is not Mode.SWAPPABLE:
-        raise InputError(
-            f"bind {bind} with mode {mode}: expected mode {Mode.SWAPPABLE}, whose adapters are given at each run"
-        )
-    if not 1 <= slots <= MOST_SLOTS:
-        raise InputError(f"slots {slots}: expected 1 to {MOST_SLOTS}")
-    if opset < MIN_OPSET:
-        raise InputError(f"opset {opset}: expected at least {MIN_OPSET}")

@@ -76,12 +76,28 @@ class _Tracer:
         self.progress(f"tracing {file}")
         return trace(self.base, sites, head, self.opset, stage=self.stages[file], target=self.target)
 
-    def with_head_of(self, adapter: Adapter) -> _Tracer:
-        """The same, after the base model's task head was replaced by the adapter's."""
-        if not adapter.head or not self.base.info.head:
-            return self
-        load_head(self.base.module, adapter)
-        return replace(self, base=replace(self.base, untrained_head=False))
+
+def with_own(base: BaseModel, adapters: Mapping[str, Adapter], mode: Mode) -> BaseModel:
+    """Returns the base model with what becomes its own of the adapter in modes merged and embedded.
+
+    This is the task head, and in mode merged the body as well.
+
+    Args:
+        base: The base model, which is changed in place.
+        adapters: The adapter by its name, or none.
+        mode: A mode that holds its adapter in the graph.
+
+    Raises:
+        InputError: The task head does not fit the model.
+        CannotMerge: The adapter cannot be merged.
+    """
+    for adapter in adapters.values():
+        if adapter.head and base.info.head:
+            load_head(base.module, adapter)
+            base = replace(base, untrained_head=False)
+        if mode is Mode.MERGED:
+            merge_into(base.module, adapter)
+    return base
 
 
 class _Lowering(Protocol):
@@ -93,15 +109,13 @@ class _Lowering(Protocol):
 
 
 def _merged(tracer: _Tracer, adapters: Mapping[str, Adapter], bind: Binding) -> tuple[BaseModel, dict[str, Lowered]]:
-    for adapter in adapters.values():
-        tracer = tracer.with_head_of(adapter)
-        merge_into(tracer.base.module, adapter)
+    tracer = replace(tracer, base=with_own(tracer.base, adapters, Mode.MERGED))
     return tracer.base, {file: lower(tracer.trace(file, {}), {}) for file in tracer.stages}
 
 
 def _embedded(tracer: _Tracer, adapters: Mapping[str, Adapter], bind: Binding) -> tuple[BaseModel, dict[str, Lowered]]:
     (adapter,) = adapters.values()
-    tracer = tracer.with_head_of(adapter)
+    tracer = replace(tracer, base=with_own(tracer.base, adapters, Mode.EMBEDDED))
     sites = union_of_sites([adapter])
     storage = Constants(adapter_tensors(adapter))
     return tracer.base, {file: lower(tracer.trace(file, sites), sites, storage) for file in tracer.stages}

@@ -5,6 +5,7 @@ loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.checkpoints.weights import CHOICES, CONFIG, adapter_beside, weight_files, weights_sha256
 from adapter_export.errors import InputError
+from adapter_export.inspection.descriptions import (
+    AdapterDescription,
+    MergedAdapter,
+    ModelBeside,
+    ModelDescription,
+    WeightFile,
+)
 from adapter_export.inspection.tensors import Tensor, families, grouped, total
 from adapter_export.outputs.ownership import SIDECAR
 from adapter_export.reading.files import present, size_of
@@ -26,20 +34,15 @@ ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", CONFIG
 # The settings that are shown, of PEFT's config and of AdapterHub's.
 _PEFT_SETTINGS = ("task_type", "target_modules", "feedforward_modules", "modules_to_save", "r", "lora_alpha")
 _HUB_SETTINGS = ("mh_adapter", "output_adapter", "original_ln_before", "non_linearity", "reduction_factor", "scaling")
-
-# The fields that are shown of a base model in an adapter's folder.
-_BESIDE = ("model_type", "architectures", "task", "weights_sha256")
 _MODEL_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "dtype", "problem_type")
 
 
-def describe_adapter(folder: Path) -> dict[str, Any]:
-    """Returns a description of an adapter folder of PEFT or AdapterHub, also of a method that this project cannot
-    load.
-    """
+def describe_adapter(folder: Path) -> AdapterDescription:
+    """An adapter folder as PEFT or AdapterHub write it, also of a method this project cannot load."""
     config = read_json(folder / ADAPTER_CONFIG)
     sidecar = optional_json(folder / SIDECAR)
     if "peft_type" in config:
-        known = {
+        known: dict[str, Any] = {
             "format": "peft",
             "method": str(config["peft_type"]).lower(),
             "base_model": config.get("base_model_name_or_path"),
@@ -47,7 +50,7 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
             "labels": sidecar.get("labels"),
             "problem_type": sidecar.get("problem_type"),
             "settings": _settings(config, _PEFT_SETTINGS),
-            "notes": list(peft.notes(config, folder / ADAPTER_CONFIG)) if _is_known(config["peft_type"]) else [],
+            "notes": tuple(peft.notes(config, folder / ADAPTER_CONFIG)) if _is_known(config["peft_type"]) else (),
         }
         files = [folder / name for name in ("adapter_model.bin", "adapter_model.safetensors") if present(folder / name)]
     elif own.recognises(config):
@@ -79,39 +82,48 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
         }
         names = ("adapter.safetensors", "pytorch_adapter.bin", "model_head.safetensors", "pytorch_model_head.bin")
         files = [folder / name for name in names if present(folder / name)]
-    base = {"base_sha256": sidecar["base_sha256"]} if sidecar.get("base_sha256") else {}
-    # All commands treat the two as separate: `--model` with this folder means the model without the adapter.
-    model: dict[str, Any] = {}
-    if adapter_beside(folder):
-        beside = describe_model(folder)
-        model = {"model_beside": {name: beside[name] for name in _BESIDE if name in beside}}
-    return {"kind": "adapter checkpoint", **known, **base, **_weights(files), **model}
+    labels, notes = known.pop("labels"), known.pop("notes", None)
+    return AdapterDescription(
+        path=folder,
+        kind="adapter checkpoint",
+        **known,
+        labels=tuple(labels) if isinstance(labels, list) else None,
+        notes=notes,
+        base_sha256=sidecar.get("base_sha256") or None,
+        **_weights(files),
+        # The two are apart everywhere else: `--model` of this folder is the model without the adapter.
+        model_beside=_beside(describe_model(folder)) if adapter_beside(folder) else None,
+    )
+
+
+def _beside(model: ModelDescription) -> ModelBeside:
+    return ModelBeside(model.model_type, model.architectures, model.task, model.weights_sha256)
 
 
 def _is_known(peft_type: object) -> bool:
     return any(peft_type == module.PEFT_TYPE for module in codecs(peft.FORMAT).values())
 
 
-def describe_model(folder: Path) -> dict[str, Any]:
-    """Returns a description of a model folder, and of the adapters that were merged into it."""
+def describe_model(folder: Path) -> ModelDescription:
+    """A model folder, and what was merged into it."""
     config = read_json(folder / MODEL_CONFIG)
     merged = optional_json(folder / SIDECAR).get("merged")
     files = _weight_files(folder)
     weights = _weights(files)
-    known = {
-        "kind": "merged model" if merged else "base model",
-        "model_type": config.get("model_type"),
-        "architectures": config.get("architectures"),
-        "task": tasks.of_config(config),
-        "settings": _settings(config, _MODEL_SETTINGS),
-    }
-    if files:
-        known["weights_sha256"] = weights_sha256(folder)
     if config.get("quantization_config"):
-        known["note"] = "quantized weights, which are not exported"
-    if isinstance(merged, list):
-        known["merged"] = [_merged(item) for item in merged if isinstance(item, Mapping)]
-    return {**known, **weights}
+        weights.setdefault("note", "quantized weights, which are not exported")
+    entries = tuple(_merged(item) for item in merged if isinstance(item, Mapping)) if isinstance(merged, list) else None
+    return ModelDescription(
+        path=folder,
+        kind="merged model" if merged else "base model",
+        model_type=config.get("model_type"),
+        architectures=config.get("architectures"),
+        task=tasks.of_config(config),
+        settings=_settings(config, _MODEL_SETTINGS),
+        weights_sha256=weights_sha256(folder) if files else None,
+        merged=entries,
+        **weights,
+    )
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
@@ -124,15 +136,16 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
         return ()
 
 
-def _merged(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an entry of a merge's receipt, with the names of its tensors shortened."""
-    keys = ("name", "method", "source_format", "adapter_sha256", "base_sha256", "dtype", "head", "project_version")
+def _merged(entry: Mapping[str, Any]) -> MergedAdapter:
+    """An entry of a merge's receipt, the names of its tensors in short."""
+    known = [item.name for item in fields(MergedAdapter) if item.name != "changed"]
     changed = entry.get("changed")
-    names = families(map(str, changed)) if isinstance(changed, list) else None
-    return {**{key: entry.get(key) for key in keys}, "changed": names}
+    names = tuple(families(map(str, changed))) if isinstance(changed, list) else None
+    return MergedAdapter(**{name: entry.get(name) for name in known}, changed=names)
 
 
 def _weights(files: Iterable[Path]) -> dict[str, Any]:
+    """The fields of a description that tell of tensor files."""
     tensors: list[Tensor] = []
     listed = []
     readable = True
@@ -143,10 +156,10 @@ def _weights(files: Iterable[Path]) -> dict[str, Any]:
             tensors += [Tensor(name, entry.dtype, entry.shape) for name, entry in header.tensors.items()]
         else:
             readable = False
-        listed.append({"file": path.name, "bytes": size_of(path), "sha256": sha256(path)})
+        listed.append(WeightFile(path.name, size_of(path), sha256(path)))
     if not readable:
-        return {"files": listed, "note": ".bin files list no tensors without loading them"}
-    return {"parameters": total(tensors), "files": listed, "tensors": grouped(tensors)}
+        return {"files": tuple(listed), "note": ".bin files list no tensors without loading them"}
+    return {"parameters": total(tensors), "files": tuple(listed), "tensors": grouped(tensors)}
 
 
 def _settings(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adapter_export.inspection.descriptions import TensorGroup
+
 # A part of a dotted name that is a number: `encoder.layer.3.output`. Longer digits are not the number of a layer.
 _NUMBER = re.compile(r"(?<![^.])[0-9]{1,18}(?![^.])")
 
@@ -33,27 +35,23 @@ class Tensor:
         return math.prod(sizes) if len(sizes) == len(self.shape) else None
 
 
-def grouped(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:
-    """Returns one entry for each group of tensors.
-
-    Returns:
-        Entries with `name`, with {0-5} in place of numbers that differ, count, dtype, shape and parameters.
-    """
+def grouped(tensors: Iterable[Tensor]) -> tuple[TensorGroup, ...]:
+    """Returns the tensors in groups, in the order of the first tensor of each."""
     groups: dict[tuple[Any, ...], list[Tensor]] = {}
     for tensor in tensors:
         # A named dim contains the site's name, so within a group it may differ in numbers as well.
         dims = tuple(_around(dim) if isinstance(dim, str) else dim for dim in tensor.shape)
         groups.setdefault((_around(tensor.name), tensor.dtype, dims), []).append(tensor)
-    return [
-        {
-            "name": collapsed([tensor.name for tensor in members]),
-            "count": len(members),
-            "dtype": members[0].dtype,
-            "shape": [dim.rpartition(".")[2] if isinstance(dim, str) else dim for dim in members[0].shape],
-            "parameters": total(members),
-        }
+    return tuple(
+        TensorGroup(
+            collapsed([tensor.name for tensor in members]),
+            len(members),
+            members[0].dtype,
+            tuple(dim.rpartition(".")[2] if isinstance(dim, str) else dim for dim in members[0].shape),
+            total(members),
+        )
         for members in groups.values()
-    ]
+    )
 
 
 def total(tensors: Iterable[Tensor]) -> int | None:

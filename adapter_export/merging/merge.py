@@ -30,9 +30,10 @@ from adapter_export.merging.copying import Tick, can_share
 from adapter_export.merging.folder_files import companions
 from adapter_export.merging.heads import HeadChange, check_language_head, check_repeated, head_change
 from adapter_export.merging.model_folder import EXPERT, ModelFolder, read_model_folder
+from adapter_export.merging.piecewise import TensorChange
 from adapter_export.merging.plan import FilePlan, plan_changes, plan_files
 from adapter_export.merging.progress import Meter, Progress
-from adapter_export.merging.receipt import entry, identify, read_receipt, refuse_repeated
+from adapter_export.merging.receipt import Identity, entry, identify, read_receipt, refuse_repeated
 from adapter_export.merging.stream import copy_file, write_file
 from adapter_export.merging.weights import WeightHeaders, read_weight_headers
 from adapter_export.outputs.files import sync, write_json
@@ -102,25 +103,47 @@ def merge(
         CannotMerge: The adapter cannot be merged; also if the base model already holds this adapter.
         InputError: An input cannot be used.
     """
-    folder = existing_folder(local(model, "model"), "model")
-    paths = [local(path, "adapter") for path in ([adapter] if isinstance(adapter, str | Path) else adapter)]
-    if not paths:
-        raise InputError("merge: expected at least one adapter, found none")
+    folder, paths = inputs_of(model, adapter)
     with output_folder(output, force, inputs=[folder, *paths]) as written:
         result = _merge(folder, paths, Path(output), written.folder, task, labels, progress)
         written.commit()
         return result
 
 
-def _merge(
-    folder: Path,
-    paths: Sequence[Path],
-    output: Path,
-    temporary: Path,
-    task: str,
-    labels: Mapping[str, Sequence[str]] | Sequence[str],
-    progress: Progress | None,
-) -> MergeResult:
+def inputs_of(model: str | Path, adapter: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]]:
+    """The folders of the model and of the adapters. Raises InputError where one is missing."""
+    folder = existing_folder(local(model, "model"), "model")
+    paths = [local(path, "adapter") for path in ([adapter] if isinstance(adapter, str | Path) else adapter)]
+    if not paths:
+        raise InputError("merge: expected at least one adapter, found none")
+    return folder, paths
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A merge that was read and checked, before anything is written. changes: by the name on disk. kept, left: files of
+    the model's folder that come along, and those that do not."""
+
+    layout: ModelFolder
+    receipt: list[dict[str, Any]]
+    adapters: list[Adapter]
+    identities: list[Identity]
+    changes: Mapping[str, TensorChange]
+    head: HeadChange | None
+    plans: list[FilePlan]
+    kept: list[str]
+    left: list[str]
+
+    @property
+    def architecture(self) -> str:
+        """Class of the merged model."""
+        return self.head.architecture if self.head else self.layout.architecture
+
+
+def prepare(
+    folder: Path, paths: Sequence[Path], task: str, labels: Mapping[str, Sequence[str]] | Sequence[str]
+) -> Prepared:
+    """Read the model and the adapters, and decide what becomes of every tensor and file. Raises as `merge`."""
     layout = _read_model(folder)
     receipt = read_receipt(folder)
     given = _given(labels, paths)
@@ -134,32 +157,46 @@ def _merge(
     head = _head(layout, loaded)
     plans = plan_files(layout, changes, head)
     kept, left = companions(folder, frozenset({*layout.weights.files, INDEX, SIDECAR, *([_CONFIG] if head else [])}))
+    return Prepared(layout, receipt, adapters, identities, changes, head, plans, kept, left)
 
-    require_space(temporary, _required(layout, plans, kept, temporary))
+
+def _merge(
+    folder: Path,
+    paths: Sequence[Path],
+    output: Path,
+    temporary: Path,
+    task: str,
+    labels: Mapping[str, Sequence[str]] | Sequence[str],
+    progress: Progress | None,
+) -> MergeResult:
+    prepared = prepare(folder, paths, task, labels)
+    layout, head = prepared.layout, prepared.head
+    total, new = bytes_of(prepared)
+    shared = can_share(layout.folder / prepared.plans[0].source.path.name, temporary)
+    require_space(temporary, new if shared else total, output)
     digest = _Digest(folder)
-    _write(layout, plans, head, kept, temporary, progress)
+    _write(layout, prepared.plans, head, prepared.kept, temporary, progress)
     sha256 = digest.result()
     entries = []
-    for path, one, identity in zip(paths, adapters, identities, strict=True):
+    for path, one, identity in zip(paths, prepared.adapters, prepared.identities, strict=True):
         check_base(path, one, sha256)
         named = _named(plan_changes(layout, [one]), head)
         entries.append(entry(identity, one, sha256, named, source_of(folder)))
-    write_json(temporary / SIDECAR, {"merged": [*receipt, *entries], "files": listing(temporary)})
+    write_json(temporary / SIDECAR, {"merged": [*prepared.receipt, *entries], "files": listing(temporary)})
     return MergeResult(
         output,
-        tuple(_named(changes, head)),
+        tuple(_named(prepared.changes, head)),
         head is not None,
-        head.architecture if head else layout.architecture,
-        tuple(left),
+        prepared.architecture,
+        tuple(prepared.left),
     )
 
 
-def _required(layout: ModelFolder, plans: Sequence[FilePlan], kept: Sequence[str], temporary: Path) -> int:
-    """Returns how many bytes the merged model takes on the disk, without what it shares with the base model."""
-    changed = sum(part.entry.size for plan in plans for part in plan.parts if part.change or part.content is not None)
-    if can_share(layout.folder / plans[0].source.path.name, temporary):
-        return changed
-    return sum(plan.size for plan in plans) + sum(size_of(layout.folder / name, layout.folder) for name in kept)
+def bytes_of(prepared: Prepared) -> tuple[int, int]:
+    """Bytes of the merged model, and of them those that no file of the base model has."""
+    folder, plans = prepared.layout.folder, prepared.plans
+    new = sum(part.entry.size for plan in plans for part in plan.parts if part.change or part.content is not None)
+    return sum(plan.size for plan in plans) + sum(size_of(folder / name, folder) for name in prepared.kept), new
 
 
 def _read_model(folder: Path) -> ModelFolder:

@@ -49,6 +49,15 @@ def write_file(plan: FilePlan, target: Path, tick: Tick) -> None:
                 _rescale(part.change, source, data + part.source.begin, made, start + part.entry.begin, tick)
 
 
+def check_file(plan: FilePlan) -> None:
+    """Compute what `write_file` would write, and drop it. Raises CannotMerge for a result that is not finite."""
+    with open_raw(plan.source.path) as source:
+        for part in plan.parts:
+            if part.change is not None and part.source is not None:
+                for _ in _rescaled(part.change, source, plan.source.start + part.source.begin):
+                    pass
+
+
 def copy_file(source: Path, root: Path, target: Path, tick: Tick) -> None:
     """Copies a whole file of the folder `root` to a path that does not exist yet."""
     with open_raw(source, root) as given, FileIO(target, "xb") as made:
@@ -76,11 +85,18 @@ def _unchanged(plan: FilePlan) -> Iterator[tuple[int, int, int]]:
 
 
 def _rescale(change: TensorChange, source: FileIO, begin: int, target: FileIO, at: int, tick: Tick) -> None:
-    """Reads, changes and writes a tensor piece by piece. Its pieces are consecutive in the file."""
+    """Reads, changes and writes a tensor piece by piece."""
+    for piece in _rescaled(change, source, begin):
+        write_at(target, at, piece.data)
+        at += piece.nbytes
+        tick(piece.nbytes)
+
+
+def _rescaled(change: TensorChange, source: FileIO, begin: int) -> Iterator[np.ndarray]:
+    """Reads and changes a tensor piece by piece. Its pieces are consecutive in the file."""
     dtype = STORED[change.dtype]
     for rows, columns in change.pieces():
         size = (rows.stop - rows.start) * (columns.stop - columns.start) * dtype.itemsize
         stored = np.frombuffer(read_at(source, begin, size), dtype)
-        write_at(target, at, change.apply(stored, rows, columns).reshape(-1).data)
-        begin, at = begin + size, at + size
-        tick(size)
+        yield change.apply(stored, rows, columns).reshape(-1)
+        begin += size

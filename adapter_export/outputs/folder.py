@@ -4,6 +4,7 @@ replaced.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ from adapter_export.outputs.exchange import exchange
 from adapter_export.outputs.files import sync
 from adapter_export.outputs.ownership import MANIFEST, SIDECAR, first_foreign
 from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
-from adapter_export.outputs.workspace import INSIDE, Workspace, has_workspace, workspace
+from adapter_export.outputs.workspace import INSIDE, Workspace, has_workspace, look, workspace
 
 # The folder at the top of a new ext4 disk.
 _OF_THE_DISK = "lost+found"
@@ -90,13 +91,38 @@ def output_folder(path: str | Path, force: bool = False, inputs: Sequence[str | 
         yield Output(own.new, own, force, in_place)
 
 
-def require_space(folder: Path, size: int) -> None:
-    """Raises InputError if the disk of the existing `folder` has no room for `size` bytes."""
+def check_output(path: str | Path, force: bool = False, inputs: Sequence[str | Path] = ()) -> Path:
+    """Raise what `output_folder` would raise now, by a look alone: nothing is written, made or locked.
+
+    Returns an existing folder on the disk that the output would be on. After a command that was killed, the next one
+    first removes what that left; so what the output then holds is not judged here.
+    """
+    target = _checked_path(path, inputs)
+    in_place = _only_from_within(target)
+    left = look(target, inside=in_place)
+    if not in_place and target.is_dir() and any(target.iterdir()):
+        left = look(target, inside=True) or left
+    if not left:
+        _check_content(target, force, in_place)
+    if in_place:
+        return target
+    made = target
+    while not os.path.lexists(made.parent):
+        made = made.parent
+    if not made.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent))
+    if not os.access(made.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(made))
+    return made.parent
+
+
+def require_space(folder: Path, size: int, output: str | Path | None = None) -> None:
+    """Raise InputError where the disk of the existing `folder` has no room for `size` bytes. output: what the message
+    names, if it is not `folder`."""
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise InputError(
-            f"output {folder}: expected room for {_megabytes(size)} MB on its disk, found {_megabytes(free)} MB"
-        )
+        wanted, found = _megabytes(size), _megabytes(free)
+        raise InputError(f"output {output or folder}: expected room for {wanted} MB on its disk, found {found} MB")
 
 
 def _megabytes(size: int) -> str:

@@ -129,6 +129,22 @@ def workspace(target: Path, *, inside: bool = False, wait: float = 0.0) -> Itera
                 _leave(own)
 
 
+def look(target: Path, *, inside: bool = False) -> bool:
+    """Whether a command that was killed has left something of its workspace, which the next one would remove.
+
+    Nothing is written or locked. Raises OutputBusy while another command has it, and InputError where something else is
+    in its place.
+    """
+    path = target / INSIDE if inside else beside(target)
+    if not os.path.lexists(path):
+        return False
+    _check_ours(path, target)
+    record = read_record(path / _RECORD, target)
+    if record is not None and record.is_alive():
+        raise OutputBusy(_holder(path, target))
+    return True
+
+
 def beside(target: Path) -> Path:
     """Returns the path of a workspace beside its output."""
     name = os.fsencode(target.name)

@@ -160,7 +160,7 @@ def open_bundle_runner(
     names = [info.name for info in manifest.adapters]
     with (
         tempfile.TemporaryDirectory(prefix="adapter-export-", ignore_cleanup_errors=True) as folder,
-        AdapterSession(bundle, provider, options=options, verify=False, slots=2 * len(names)) as session,
+        AdapterSession(bundle, provider=provider, options=options, verify=False, slots=2 * len(names)) as session,
     ):
         if manifest.heads and not manifest.mode.in_graph:
             for name in names:

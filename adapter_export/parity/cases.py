@@ -26,7 +26,7 @@ MAX_WORK, MAX_BORDER = 1 << 34, 2048
 
 
 @dataclass(frozen=True)
-class Case:
+class ParityCase:
     """One shape of inputs.
 
     Attributes:
@@ -64,7 +64,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class BorderCase(Case):
+class BorderCase(ParityCase):
     """A shape whose rows are on both sides of a border: each row has one token less than the row before it."""
 
     @property
@@ -139,7 +139,7 @@ class TextLimits:
         return reached if unchecked or (reached < self.longest and not self.unbounded) else None
 
 
-def text_cases(limits: TextLimits) -> list[Case]:
+def text_cases(limits: TextLimits) -> list[ParityCase]:
     """Returns the cases for texts.
 
     Batch sizes 1 to 3; lengths 1, the traced length, one token less and one more, a prime number, and the maximum;
@@ -148,17 +148,17 @@ def text_cases(limits: TextLimits) -> list[Case]:
     padding, whose rows have one token less than the border, as many, and one more.
     """
     lengths = [n for n in (SEQUENCE - 1, SEQUENCE, SEQUENCE + 1, PRIME) if n < limits.standard_length]
-    cases = [Case(batch, 1) for batch in BATCHES]
-    cases += [Case(batch, n, side) for n in lengths for batch in BATCHES for side in ("left", "right")]
-    cases += [Case(batch, SEQUENCE) for batch in BATCHES if SEQUENCE in lengths]
+    cases = [ParityCase(batch, 1) for batch in BATCHES]
+    cases += [ParityCase(batch, n, side) for n in lengths for batch in BATCHES for side in ("left", "right")]
+    cases += [ParityCase(batch, SEQUENCE) for batch in BATCHES if SEQUENCE in lengths]
     standard = limits.standard_length
     is_checked_border = standard == limits.positions and limits.positions in limits.checked_borders
     if standard > 1 and not is_checked_border:
-        cases += [Case(1, standard, "left"), Case(2, standard, "right")]
+        cases += [ParityCase(1, standard, "left"), ParityCase(2, standard, "right")]
     return [*cases, *border_cases(limits)]
 
 
-def border_cases(limits: TextLimits) -> list[Case]:
+def border_cases(limits: TextLimits) -> list[ParityCase]:
     """Returns two cases per border. No row has more tokens than the model accepts."""
     sizes = {border: min(border + 1, limits.longest) for border in limits.checked_borders}
     return [
@@ -169,22 +169,22 @@ def border_cases(limits: TextLimits) -> list[Case]:
     ]
 
 
-def sound_cases(limits: TextLimits) -> list[Case]:
+def sound_cases(limits: TextLimits) -> list[ParityCase]:
     """Returns the cases for speech models.
 
     Batch sizes 1 to 3. All sounds have the one length that the model accepts. The decoder's texts have the lengths of
     `text_cases`, without padding.
     """
     lengths = dict.fromkeys(case.length for case in text_cases(limits))
-    return [Case(batch, length) for length in lengths for batch in BATCHES]
+    return [ParityCase(batch, length) for length in lengths for batch in BATCHES]
 
 
-def image_cases() -> list[Case]:
+def image_cases() -> list[ParityCase]:
     """Returns the cases for images: batch sizes 1 to 3. All images have the one size that the model accepts."""
-    return [Case(batch) for batch in BATCHES]
+    return [ParityCase(batch) for batch in BATCHES]
 
 
-def cases_for(inputs: Collection[str], limits: TextLimits | None) -> list[Case]:
+def cases_for(inputs: Collection[str], limits: TextLimits | None) -> list[ParityCase]:
     """Returns the cases for a model.
 
     Args:
@@ -197,7 +197,7 @@ def cases_for(inputs: Collection[str], limits: TextLimits | None) -> list[Case]:
 
 
 def make_inputs(
-    case: Case, inputs: Mapping[str, TensorInfo], limits: TextLimits | None, seed: int
+    case: ParityCase, inputs: Mapping[str, TensorInfo], limits: TextLimits | None, seed: int
 ) -> dict[str, np.ndarray]:
     """Makes random inputs of the whole model (see `whole_model`).
 
@@ -248,7 +248,7 @@ def make_inputs(
     return {name: made[name].astype(info.dtype) for name, info in inputs.items()}
 
 
-def _mask(case: Case) -> np.ndarray:
+def _mask(case: ParityCase) -> np.ndarray:
     """Returns a boolean array [batch, tokens]: True for tokens, False for padding."""
     mask: np.ndarray = np.arange(case.length)[None, :] < np.array(case.kept)[:, None]
     return mask[:, ::-1] if case.padding == "left" else mask

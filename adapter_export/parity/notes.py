@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from adapter_export.bundle.manifest import Manifest
-from adapter_export.parity.cases import Case, TextLimits
+from adapter_export.parity.cases import ParityCase, TextLimits
 from adapter_export.parity.criteria.measure import Measurement
 from adapter_export.parity.criteria.quantized import median_divergence
 from adapter_export.parity.references.records import is_nested
 from adapter_export.runtime.generation.prepare import generates
 
 
-def remove_absent_effects(measured: dict[tuple[str, str], dict[Case, Measurement]]) -> list[str]:
+def remove_absent_effects(measured: dict[tuple[str, str], dict[ParityCase, Measurement]]) -> list[str]:
     """Removes the effect from the measurements of outputs that an adapter does not affect, also not in PyTorch.
 
     An example is the output of the encoder if the adapter is in the decoder only. There is no effect to compare, so
@@ -36,7 +36,9 @@ def remove_absent_effects(measured: dict[tuple[str, str], dict[Case, Measurement
     return notes
 
 
-def cost_notes(manifest: Manifest, measured: Mapping[tuple[str, str], Mapping[Case, Measurement]]) -> Iterator[str]:
+def cost_notes(
+    manifest: Manifest, measured: Mapping[tuple[str, str], Mapping[ParityCase, Measurement]]
+) -> Iterator[str]:
     """Yields one note per adapter: the accuracy that 8-bit weights cost."""
     for (adapter, _), items in measured.items():
         pairs = [item.on for item in items.values() if item.on is not None]

@@ -20,7 +20,7 @@ from adapter_export.models.heads import complete_head
 from adapter_export.parity.borders import borders_of
 from adapter_export.parity.bundle_runner import BundleRunner
 from adapter_export.parity.case_runner import CaseRunner
-from adapter_export.parity.cases import BorderCase, Case, TextLimits, cases_for, make_inputs
+from adapter_export.parity.cases import BorderCase, ParityCase, TextLimits, cases_for, make_inputs
 from adapter_export.parity.checks.agreement import check_agreement, check_base
 from adapter_export.parity.checks.bundle import repeat_case
 from adapter_export.parity.checks.generation import GreedyCaseRunner, greedy_case_runners
@@ -29,7 +29,7 @@ from adapter_export.parity.recording.eight_bits import STEP, quantize_module
 from adapter_export.parity.references.float64 import Float64Reference
 from adapter_export.parity.references.pytorch import Reference
 from adapter_export.parity.references.witness import Witnesses, open_witnesses
-from adapter_export.parity.report import Check
+from adapter_export.parity.report import ParityCheck
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.runtime.generation.prepare import generates
 
@@ -82,14 +82,14 @@ class PyTorchModels:
         exact = Float64Reference(self.own, self.adapters, self.witnesses.subjects, whole_model_outputs(self._manifest))
         separate_rows = self._manifest.rotary_border is not None
         self._case_runner = CaseRunner(self._manifest, exact, self._target, runner, self.adapters, separate_rows)
-        self._greedy: dict[Case, GreedyCaseRunner] = {}
+        self._greedy: dict[ParityCase, GreedyCaseRunner] = {}
         if self.limits and generates(self._manifest):
             runners = greedy_case_runners(self._manifest, exact, self._target, runner, self.limits)
             self._greedy = {item.case: item for item in runners}
-        self.cases: list[Case] = [*self._shapes, *self._greedy]
+        self.cases: list[ParityCase] = [*self._shapes, *self._greedy]
         self._numbers = {case: number for number, case in enumerate(self.cases)}
 
-    def run(self, case: Case, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
+    def run(self, case: ParityCase, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
         """Measures one case.
 
         Args:
@@ -119,7 +119,7 @@ class PyTorchModels:
         case = replace(case, padding="right") if case.padded else case
         return make_inputs(case, self._inputs, self.limits, seed=len(self._shapes))
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[ParityCheck]:
         """Checks the base model and the adapters in PyTorch against their witnesses."""
         inputs = self.repeat_inputs()
         return [

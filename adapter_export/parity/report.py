@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Judgement, Verdict, worst
 from adapter_export.parity.references.witness import NONE
 from adapter_export.terminal import console, visible
@@ -18,7 +18,7 @@ _SHOWN_REASONS = 12
 
 
 @dataclass(frozen=True)
-class Check:
+class ParityCheck:
     """A check of the bundle as a whole: its name, its verdict, and one line of details."""
 
     name: str
@@ -27,11 +27,11 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Result:
+class ParityResult:
     """The judgement on one output of one case. `adapter` is NO_ADAPTER for a run without an adapter."""
 
     adapter: str
-    case: Case
+    case: ParityCase
     output: str
     judgement: Judgement
 
@@ -61,8 +61,8 @@ class ParityReport:
     task: str
     dtype: str
     provider: str
-    checks: tuple[Check, ...]
-    results: tuple[Result, ...] = ()
+    checks: tuple[ParityCheck, ...]
+    results: tuple[ParityResult, ...] = ()
     notes: tuple[str, ...] = ()
     placement: Mapping[str, float] | None = None
     witnesses: Mapping[str, str] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class ParityReport:
             return worst([Verdict.INCONCLUSIVE, *(check.verdict for check in self.checks)])
         return worst([*(check.verdict for check in self.checks), *(item.judgement.verdict for item in self.results)])
 
-    def of(self, adapter: str) -> tuple[Result, ...]:
+    def of(self, adapter: str) -> tuple[ParityResult, ...]:
         """Returns the results of one adapter."""
         return tuple(item for item in self.results if item.adapter == adapter)
 

@@ -15,7 +15,7 @@ from adapter_export.errors import InputError
 from adapter_export.hub import local
 from adapter_export.parity.borders import borders_of
 from adapter_export.parity.bundle_runner import open_bundle_runner
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.checks.agreement import check_record_agreement
 from adapter_export.parity.checks.bundle import check_files, check_greedy, check_labels, check_repeats, check_rows
 from adapter_export.parity.checks.providers import check_provider
@@ -28,7 +28,7 @@ from adapter_export.parity.notes import cost_notes, general_notes, remove_absent
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.recorded_cases import RecordedCaseRunner
 from adapter_export.parity.references.records import Record, RecordedCase, check_record, read_record
-from adapter_export.parity.report import ParityReport, Result
+from adapter_export.parity.report import ParityReport, ParityResult
 from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.links import follows_links
@@ -42,9 +42,9 @@ def check_parity(
     bundle: str | Path,
     model: str | Path | None = None,
     adapters: Mapping[str, str | Path] | None = None,
+    *,
     provider: str = "cpu",
     progress: Progress | None = None,
-    *,
     references: Mapping[str, str | Path] | None = None,
     follow_links: bool = False,
 ) -> ParityReport:
@@ -102,7 +102,7 @@ def check_parity(
         if models:
             models.attach(runner)
 
-        def run(case: Case, draw: int = 0, roundings: int = 1) -> Mapping[tuple[str, str], Measurement]:
+        def run(case: ParityCase, draw: int = 0, roundings: int = 1) -> Mapping[tuple[str, str], Measurement]:
             if isinstance(case, RecordedCase):
                 return recorded.run(case)
             assert models is not None
@@ -128,7 +128,7 @@ def check_parity(
     checks.append(check)
     effect_notes = remove_absent_effects(measured)
     results = [
-        Result(adapter, case, output, judgement)
+        ParityResult(adapter, case, output, judgement)
         for (adapter, output), items in measured.items()
         for case, judgement in zip(items, criteria.judge(list(items.values())), strict=True)
     ]

@@ -78,8 +78,8 @@ class AdapterSession:
     def __init__(
         self,
         bundle: str | Path,
-        provider: str = "cpu",
         *,
+        provider: str = "cpu",
         options: ort.SessionOptions | None = None,
         verify: bool = True,
         slots: int | None = None,

@@ -158,7 +158,7 @@ def _padded(rows: Sequence[Sequence[int]], mask: np.ndarray, value: int) -> np.n
     return array
 
 
-def probabilities(logits: np.ndarray, problem_type: str = SINGLE) -> np.ndarray:
+def probabilities(logits: np.ndarray, *, problem_type: str = SINGLE) -> np.ndarray:
     """Returns the probabilities of classes in float64.
 
     Args:

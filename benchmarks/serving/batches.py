@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from adapter_export.bench.summary import Ratio, ratio
-from adapter_export.bench.timing import Seconds, interleaved
+from adapter_export.benchmarking.summary import Ratio, ratio
+from adapter_export.benchmarking.timing import Seconds, interleaved
 from adapter_export.cli.table import print_table
 from benchmarks.serving.made import BOTTLENECK, IA3, ROWS, make, texts
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapter_export.bench.summary import ratio
-from adapter_export.bench.timing import interleaved
+from adapter_export.benchmarking.summary import ratio
+from adapter_export.benchmarking.timing import interleaved
 from adapter_export.cli.table import print_table
 from benchmarks.serving.made import BOTTLENECK, IA3, ROWS, Made, make, one_row, texts
 

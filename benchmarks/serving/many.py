@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter_export.bench.memory import anonymous_bytes
-from adapter_export.bench.timing import seconds_of
+from adapter_export.benchmarking.memory import anonymous_bytes
+from adapter_export.benchmarking.timing import seconds_of
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.cli.table import print_table
 from adapter_export.runtime.provider import still_options

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.bench.summary import ratio
-from adapter_export.bench.timing import interleaved
+from adapter_export.benchmarking.summary import ratio
+from adapter_export.benchmarking.timing import interleaved
 from adapter_export.cli.table import print_table
 from adapter_export.models.base_model import load_base
 from adapter_export.models.heads import load_head

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter_export.bench.memory import anonymous_bytes
+from adapter_export.benchmarking.memory import anonymous_bytes
 from adapter_export.cli.table import print_table
 from adapter_export.runtime.session import AdapterSession
 from benchmarks.serving.made import BOTTLENECK, IA3, make, one_row, texts

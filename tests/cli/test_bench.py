@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from adapter_export.bench.page import page
+from adapter_export.benchmarking.page import page
 from adapter_export.cli import main
 from adapter_export.cli.options import ExitCode
 from tests.bundles import Exported
@@ -38,7 +38,7 @@ def bank(bank_bundle: Exported, swappable_bundle: Exported, tmp_path_factory: py
     """The report of a bank against swappable, and its page."""
     html = tmp_path_factory.mktemp("page") / "page.html"
     shapes = ("--batch=1", "--batch=3", "--length=4", "--length=9", "--threads=1")
-    found = measured(bank_bundle.bundle, "--against", str(swappable_bundle.bundle), *shapes, "--html", str(html))
+    found = measured(bank_bundle.bundle, "--against", str(swappable_bundle.bundle), *shapes, "--report", str(html))
     return {**found, "page": html.read_text(encoding="utf-8")}
 
 
@@ -167,7 +167,7 @@ def test_an_adapter_in_the_graph_as_a_table(merged_bundle: Exported) -> None:
         (["--batch=0"], "error: --batch: expected whole numbers from 1, found [0]"),
         (["--length=4", "--length=4"], "error: --length: expected each number once, found [4, 4]"),
         (["--against=nowhere"], "error: bundle nowhere: "),
-        (["--html=nowhere/page.html"], "error: --html nowhere/page.html: no such folder nowhere"),
+        (["--report=nowhere/page.html"], "error: --report nowhere/page.html: no such folder nowhere"),
         (["--repeats=0"], "error: Invalid value for '--repeats'"),
     ],
 )
@@ -191,9 +191,9 @@ def test_bundles_that_do_different_things(swappable_bundle: Exported, llama_bund
 def test_a_file_in_the_way_stays(merged_bundle: Exported, tmp_path: Path) -> None:
     html = tmp_path / "page.html"
     html.write_text("mine")
-    more = ["--html", str(html), "--repeats=1", "--batch=1", "--length=2"]
+    more = ["--report", str(html), "--repeats=1", "--batch=1", "--length=2"]
     result = run(merged_bundle.bundle, *more)
     assert (result.exit_code, html.read_text()) == (ExitCode.BAD_INPUT, "mine")
-    assert result.stderr == f"error: --html {html}: already there; choose another file or pass --force\n"
+    assert result.stderr == f"error: --report {html}: already there; choose another file or pass --force\n"
     assert run(merged_bundle.bundle, *more, "--force").exit_code == ExitCode.DONE
     Page(html.read_text())

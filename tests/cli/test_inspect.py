@@ -252,8 +252,8 @@ def test_neither_torch_nor_transformers(swappable_bundle: Exported) -> None:
     ]
     code = (
         "import sys\n"
-        "from adapter_export.inspection.describe import describe\n"
-        "for path in sys.argv[1:]: describe(path)\n"
+        "from adapter_export import inspect\n"
+        "for path in sys.argv[1:]: inspect(path)\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True)
@@ -284,7 +284,7 @@ class TestGrouping:
             ("l.{}.v", "F32", lambda i: (4 + i,)),
         ]
         found = grouped(Tensor(name.format(i), dtype, shape(i)) for name, dtype, shape in tensors for i in range(2))
-        assert [(item["name"], item["shape"], item["parameters"]) for item in found] == [
+        assert [(item.name, list(item.shape), item.parameters) for item in found] == [
             ("l.{0-1}.w", [4, "width"], None),
             ("l.0.v", [4], 4),
             ("l.1.v", [5], 5),

@@ -21,7 +21,7 @@ from adapter_export.export.length_dependent import refuse_unsteady
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.models.base_model import load_base
 from adapter_export.parity import pytorch_models
-from adapter_export.parity.cases import BorderCase, Case
+from adapter_export.parity.cases import BorderCase, ParityCase
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.decoder_inputs import DecoderFeeds
@@ -225,7 +225,7 @@ def test_parity_fails_a_loop_that_keeps_what_no_longer_holds(
 ) -> None:
     exported = long_bundle("phi3", "bank")
     monkeypatch.setattr(
-        pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left"), BorderCase(3, BORDER + 1, "right")]
+        pytorch_models, "cases_for", lambda *_: [ParityCase(2, 9, "left"), BorderCase(3, BORDER + 1, "right")]
     )
     begin = DecoderFeeds.__init__
     monkeypatch.setattr(

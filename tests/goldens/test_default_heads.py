@@ -210,5 +210,5 @@ def test_embeddings_of_the_adapters_own_are_refused(tmp_path: Path) -> None:
 
 def test_what_inspect_tells_of_a_flexible_head(tmp_path: Path) -> None:
     told = describe_adapter(checkpoint("bert-multilabel", tmp_path / "adapter"))
-    assert told["task"] == "text-classification"
-    assert told["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert told.task == "text-classification"
+    assert told.labels == ("LABEL_0", "LABEL_1", "LABEL_2")

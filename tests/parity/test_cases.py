@@ -18,7 +18,7 @@ from adapter_export.parity.cases import (
     LONGEST,
     PRIME,
     BorderCase,
-    Case,
+    ParityCase,
     TextLimits,
     cases_for,
     image_cases,
@@ -42,7 +42,7 @@ def test_every_shape_that_is_judged() -> None:
     assert all(PRIME % divisor for divisor in range(2, PRIME))
     for length in (SEQUENCE - 1, SEQUENCE, SEQUENCE + 1, PRIME):
         for batch in (1, 2, 3):
-            assert {Case(batch, length, "left"), Case(batch, length, "right")} <= set(cases)
+            assert {ParityCase(batch, length, "left"), ParityCase(batch, length, "right")} <= set(cases)
 
 
 def test_long_models_are_judged_up_to_a_limit() -> None:
@@ -57,7 +57,7 @@ def test_short_models() -> None:
 
 
 @pytest.mark.parametrize("case", text_cases(LIMITS), ids=lambda case: case.name)
-def test_inputs_are_texts_with_padding(case: Case) -> None:
+def test_inputs_are_texts_with_padding(case: ParityCase) -> None:
     inputs = make_inputs(case, TEXT, LIMITS, seed=1)
     ids, mask, types = (inputs[name] for name in TEXT)
     assert ids.shape == mask.shape == types.shape == (case.batch, case.length)
@@ -79,21 +79,21 @@ def test_inputs_are_texts_with_padding(case: Case) -> None:
 
 
 def test_inputs_are_the_same_again_and_differ_by_seed() -> None:
-    case = Case(3, 13, "left")
+    case = ParityCase(3, 13, "left")
     first, again, other = (make_inputs(case, TEXT, LIMITS, seed)["input_ids"] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 def test_every_token_but_padding_is_drawn() -> None:
-    ids = make_inputs(Case(3, 512), TEXT, LIMITS, seed=1)["input_ids"]
+    ids = make_inputs(ParityCase(3, 512), TEXT, LIMITS, seed=1)["input_ids"]
     assert set(np.unique(ids)) == set(range(50)) - {LIMITS.pad}
-    assert set(np.unique(make_inputs(Case(3, 512), TEXT, LIMITS, seed=1)["token_type_ids"])) == {0, 1}
+    assert set(np.unique(make_inputs(ParityCase(3, 512), TEXT, LIMITS, seed=1)["token_type_ids"])) == {0, 1}
 
 
 def test_images() -> None:
-    assert image_cases() == [Case(1), Case(2), Case(3)]
-    inputs = make_inputs(Case(2), {"pixel_values": TensorInfo(DType.FLOAT32, ("batch", 3, 16, 8))}, None, seed=0)
+    assert image_cases() == [ParityCase(1), ParityCase(2), ParityCase(3)]
+    inputs = make_inputs(ParityCase(2), {"pixel_values": TensorInfo(DType.FLOAT32, ("batch", 3, 16, 8))}, None, seed=0)
     assert inputs["pixel_values"].shape == (2, 3, 16, 8)
     assert inputs["pixel_values"].dtype == np.float32
 
@@ -105,25 +105,25 @@ def test_sounds_and_the_texts_of_the_decoder() -> None:
     cases = cases_for(SOUNDS, LIMITS)
     assert {case.padding for case in cases} == {"none"}
     assert {(case.batch, case.length) for case in cases} >= {(batch, n) for batch in BATCHES for n in (1, 9, 64)}
-    inputs = make_inputs(Case(2, 64), SOUNDS, LIMITS, seed=0)
+    inputs = make_inputs(ParityCase(2, 64), SOUNDS, LIMITS, seed=0)
     assert inputs["input_features"].shape == (2, 8, 20)
     assert inputs["input_features"].dtype == np.float32
     # The decoder's text has the full length here; next to an encoder's text it is shorter.
     assert inputs["decoder_input_ids"].shape == (2, 64)
-    assert make_inputs(Case(2, 64), {**TEXT, **SOUNDS}, LIMITS, seed=0)["decoder_input_ids"].shape == (2, 62)
+    assert make_inputs(ParityCase(2, 64), {**TEXT, **SOUNDS}, LIMITS, seed=0)["decoder_input_ids"].shape == (2, 62)
 
 
 def test_texts_and_images_differ_in_number() -> None:
     pixels = {"pixel_values": TensorInfo(DType.FLOAT32, ("image_batch", 3, 16, 8))}
     assert cases_for({**TEXT, **pixels}, LIMITS) == text_cases(LIMITS)
-    inputs = make_inputs(Case(2, 9, "left"), {**TEXT, **pixels}, LIMITS, seed=0)
+    inputs = make_inputs(ParityCase(2, 9, "left"), {**TEXT, **pixels}, LIMITS, seed=0)
     assert (len(inputs["pixel_values"]), len(inputs["input_ids"])) == (3, 2)
     assert cases_for(pixels, None) == image_cases()
 
 
 @pytest.mark.parametrize("case", text_cases(LIMITS), ids=lambda case: case.name)
 @pytest.mark.parametrize("pad", [0, 3])
-def test_texts_with_an_end_token(case: Case, pad: int) -> None:
+def test_texts_with_an_end_token(case: ParityCase, pad: int) -> None:
     limits = TextLimits(vocabulary=7, pad=pad, types=0, longest=64, values=32, end=2)
     inputs = make_inputs(case, TEXT, limits, seed=1)
     ids, mask = inputs["input_ids"], inputs["attention_mask"].astype(bool)
@@ -136,11 +136,11 @@ def test_texts_with_an_end_token(case: Case, pad: int) -> None:
 @pytest.mark.parametrize("limits", [LIMITS, None])
 def test_an_input_of_another_kind_is_refused(limits: TextLimits | None) -> None:
     with pytest.raises(InputError, match="graph input 'bbox': parity can make"):
-        make_inputs(Case(1, 4), {"bbox": TensorInfo(DType.INT64, ("batch", "sequence", 4))}, limits, seed=0)
+        make_inputs(ParityCase(1, 4), {"bbox": TensorInfo(DType.INT64, ("batch", "sequence", 4))}, limits, seed=0)
 
 
 def test_positions_that_are_compared() -> None:
-    inputs = make_inputs(Case(2, 9, "left"), TEXT, LIMITS, seed=0)
+    inputs = make_inputs(ParityCase(2, 9, "left"), TEXT, LIMITS, seed=0)
     kept = kept_positions(inputs, np.zeros((2, 9, 4)))
     assert kept is not None
     np.testing.assert_array_equal(kept, inputs["attention_mask"] == 1)
@@ -163,8 +163,8 @@ def test_texts_on_both_sides_of_each_border() -> None:
         assert tuple(mask.sum(1)) == case.kept
         assert mask[:, -1 if case.padding == "left" else 0].all()
     # The cases at the last position replace those of the longest text.
-    assert Case(2, 64, "right") not in text_cases(limits)
-    assert Case(2, 64, "right") in text_cases(LIMITS)
+    assert ParityCase(2, 64, "right") not in text_cases(limits)
+    assert ParityCase(2, 64, "right") in text_cases(LIMITS)
     assert limits.checked_length is None
 
 

@@ -12,7 +12,7 @@ import pytest
 from adapter_export.export.export import export_onnx
 from adapter_export.models.base_model import BaseModel
 from adapter_export.parity import pytorch_models
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.recording.recorder import record
 from adapter_export.parity.run import check_parity
@@ -26,18 +26,18 @@ HEAD = {"modules_to_save": ["classifier"]}
     ("trained_on", "model_task", "settings", "cases"),
     [
         # Two texts and three images are all judged.
-        ("features", "features", {}, [Case(2, 5, "left"), Case(1, 3)]),
+        ("features", "features", {}, [ParityCase(2, 5, "left"), ParityCase(1, 3)]),
         # Finding 1: the head determines the task; the base model has no head.
-        ("image-classification", "features", HEAD, [Case(1), Case(2)]),
+        ("image-classification", "features", HEAD, [ParityCase(1), ParityCase(2)]),
         # The base model has a head with as many classes; T must not use it.
-        ("image-classification", "image-classification", HEAD, [Case(1), Case(2)]),
+        ("image-classification", "image-classification", HEAD, [ParityCase(1), ParityCase(2)]),
     ],
 )
 def test_a_right_bundle(
     trained_on: str,
     model_task: str,
     settings: dict[str, list[str]],
-    cases: list[Case],
+    cases: list[ParityCase],
     tiny_base: Callable[..., BaseModel],
     tiny_model: Callable[..., Path],
     tmp_path: Path,

@@ -17,7 +17,7 @@ from adapter_export.errors import InputError
 from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity import pytorch_models
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
@@ -122,7 +122,7 @@ def judged(case: str, made: dict[str, tuple[Path, Path]], bundle: Path) -> Parit
 
 
 def test_mutants(checkpoints: dict[str, tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [ParityCase(2, 9, "left"), ParityCase(1, 1)])
     for case in sorted({mutant.case for mutant in MUTANTS}):
         report = judged(case, checkpoints, tmp_path / "right")
         assert report.verdict is Verdict.PASS, (case, report.checks, [item.judgement for item in report.results])

@@ -9,26 +9,34 @@ from pathlib import Path
 import pytest
 
 from adapter_export.cli.options import emit
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Judgement, Verdict
-from adapter_export.parity.criteria.measure import Error
-from adapter_export.parity.report import NO_ADAPTER, Check, ParityReport, Result, as_dict, print_report, summary
+from adapter_export.parity.criteria.measure import Deviation
+from adapter_export.parity.report import (
+    NO_ADAPTER,
+    ParityCheck,
+    ParityReport,
+    ParityResult,
+    as_dict,
+    print_report,
+    summary,
+)
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
 
 
-def error(value: float) -> Error:
-    return Error(value, value / 2, value / 4)
+def error(value: float) -> Deviation:
+    return Deviation(value, value / 2, value / 4)
 
 
-def result(adapter: str, verdict: Verdict, size: float = 1e-6, *reasons: str) -> Result:
+def result(adapter: str, verdict: Verdict, size: float = 1e-6, *reasons: str) -> ParityResult:
     judgement = Judgement(
         verdict, reasons, error(size), error(2 * size), error(3 * size), effect=1 / size, cosine=1 - size
     )
-    return Result(adapter, Case(3, 9, "left"), "logits", judgement)
+    return ParityResult(adapter, ParityCase(3, 9, "left"), "logits", judgement)
 
 
-FILES = Check("files", PASS, "5 files")
+FILES = ParityCheck("files", PASS, "5 files")
 REPORT = ParityReport(
     Path("bundle"),
     "swappable",
@@ -37,7 +45,7 @@ REPORT = ParityReport(
     "cpu",
     (FILES,),
     (
-        Result(NO_ADAPTER, Case(3, 9, "left"), "logits", Judgement(PASS)),
+        ParityResult(NO_ADAPTER, ParityCase(3, 9, "left"), "logits", Judgement(PASS)),
         result("calm", PASS, 1e-6),
         result("calm", PASS, 2e-6),
         result("wild", FAIL, 0.5, "e(O) = 5.00e-01 is above [it all]", "and more"),
@@ -49,13 +57,13 @@ REPORT = ParityReport(
 
 
 def test_the_verdict_is_the_worst() -> None:
-    def verdict(*results: Result, checks: tuple[Check, ...] = (FILES,)) -> Verdict:
+    def verdict(*results: ParityResult, checks: tuple[ParityCheck, ...] = (FILES,)) -> Verdict:
         return ParityReport(Path(), "", "", "", "", checks, results).verdict
 
     assert verdict(result("a", PASS)) is PASS
     assert verdict(result("a", PASS), result("b", INCONCLUSIVE)) is INCONCLUSIVE
     assert verdict(result("a", INCONCLUSIVE), result("b", FAIL)) is FAIL
-    assert verdict(result("a", PASS), checks=(FILES, Check("swap", FAIL, ""))) is FAIL
+    assert verdict(result("a", PASS), checks=(FILES, ParityCheck("swap", FAIL, ""))) is FAIL
 
 
 def test_a_pass_says_what_it_does_not_cover() -> None:
@@ -72,7 +80,7 @@ def test_a_pass_says_what_it_does_not_cover() -> None:
 
 def test_without_cases_the_verdict_is_no_pass() -> None:
     assert ParityReport(Path(), "", "", "", "", (FILES,)).verdict is INCONCLUSIVE
-    assert ParityReport(Path(), "", "", "", "", (Check("files", FAIL, ""),)).verdict is FAIL
+    assert ParityReport(Path(), "", "", "", "", (ParityCheck("files", FAIL, ""),)).verdict is FAIL
 
 
 def test_a_row_an_adapter_with_its_worst_numbers() -> None:

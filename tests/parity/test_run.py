@@ -20,7 +20,7 @@ from adapter_export.export.export import export_onnx
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.parity import pytorch_models
 from adapter_export.parity import run as module
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.criteria.retries import Measured, Rerun
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
@@ -174,7 +174,7 @@ def test_an_adapter_of_the_decoder_alone(
     late = save_checkpoint(replace(whole, sites=sites), info)
     copied = Path(shutil.copytree(t5_bundle.bundle, tmp_path / "copied"))
     add_adapter(copied, {"late": late})
-    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left"), Case(1, 1)])
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [ParityCase(2, 9, "left"), ParityCase(1, 1)])
     report = check_parity(copied, t5_bundle.base, {**t5_bundle.adapters, "late": late})
     assert report.verdict is Verdict.PASS, reasons(report)
     assert report.notes == ("adapter late changes nothing of encoder_last_hidden_state, in PyTorch neither",)
@@ -201,8 +201,8 @@ def test_a_case_is_repeated_with_the_same_inputs_and_with_new_ones(
     bundle: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: Exported = request.getfixturevalue(bundle)
-    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [Case(2, 9, "left")])
-    seen: list[Case] = []
+    monkeypatch.setattr(pytorch_models, "cases_for", lambda *_: [ParityCase(2, 9, "left")])
+    seen: list[ParityCase] = []
     further: list[bool] = []
 
     def repeat(measured: Measured, criteria: object, rerun: Rerun) -> list[str]:
@@ -298,7 +298,7 @@ def _has_gpu() -> bool:
 @pytest.mark.skipif(_has_gpu(), reason="this machine has a GPU")
 def test_cuda_without_a_gpu_is_an_error(swappable_bundle: Exported) -> None:
     with pytest.raises(ProviderError, match="'cuda'"):
-        check_parity(swappable_bundle.bundle, swappable_bundle.base, swappable_bundle.adapters, "cuda")
+        check_parity(swappable_bundle.bundle, swappable_bundle.base, swappable_bundle.adapters, provider="cuda")
 
 
 @pytest.mark.cuda
@@ -306,7 +306,7 @@ def test_cuda_without_a_gpu_is_an_error(swappable_bundle: Exported) -> None:
 @pytest.mark.parametrize("bundle", ["swappable_bundle", "features_bundle"])
 def test_cuda(bundle: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(bundle)
-    report = check_parity(exported.bundle, exported.base, exported.adapters, "cuda")
+    report = check_parity(exported.bundle, exported.base, exported.adapters, provider="cuda")
     assert report.verdict is Verdict.PASS, reasons(report)
     assert report.placement is not None
     assert report.placement["CUDAExecutionProvider"] > 0.5

@@ -96,7 +96,10 @@ def test_an_adapter_that_was_changed(bundle: Path) -> None:
 def test_what_add_changes_is_not_followed(bundle: Path, swappable_bundle: Exported) -> None:
     told: list[AdapterExportError] = []
     pin = digest(bundle / MANIFEST)
-    with AdapterSession(bundle, expect_sha256=pin) as session, BundleWatch(session, 3600.0, told.append) as watch:
+    with (
+        AdapterSession(bundle, expect_sha256=pin) as session,
+        BundleWatch(session, seconds=3600.0, on_error=told.append) as watch,
+    ):
         before = session.run(INPUTS, "ia3_two")["logits"]
         add_adapter(bundle, {"ia3_two": swappable_bundle.adapters["houlsby_two"]}, force=True)
         watch.look()

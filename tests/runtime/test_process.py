@@ -85,7 +85,7 @@ batcher = DynamicBatcher(session)
 batcher.submit(row, "ia3_two").result()
 waiting = DynamicBatcher(session, max_wait=1000.0)
 future = waiting.submit(row)
-watch = BundleWatch(session, 0.01)
+watch = BundleWatch(session, seconds=0.01)
 
 def child():
     refused("run", lambda: session.run(inputs, "ia3_two"))

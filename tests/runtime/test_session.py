@@ -639,12 +639,12 @@ class TestSession:
 class TestProvider:
     def test_unknown(self, swappable_bundle: Exported) -> None:
         with pytest.raises(InputError, match="provider 'tpu': expected one of cpu, cuda"):
-            AdapterSession(swappable_bundle.bundle, "tpu")
+            AdapterSession(swappable_bundle.bundle, provider="tpu")
 
     def test_a_build_without_cuda(self, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
         with pytest.raises(ProviderError, match="'cuda': this build of ONNX Runtime has only CPUExecutionProvider"):
-            AdapterSession(swappable_bundle.bundle, "cuda")
+            AdapterSession(swappable_bundle.bundle, provider="cuda")
 
     def test_a_session_that_fell_back_to_the_cpu(self) -> None:
         provider_module.check_provider(Provider.CUDA, ["CUDAExecutionProvider", "CPUExecutionProvider"])
@@ -655,7 +655,7 @@ class TestProvider:
         if gpu():
             pytest.skip("this machine has a GPU")
         with pytest.raises(ProviderError, match="'cuda': "):
-            AdapterSession(swappable_bundle.bundle, "cuda")
+            AdapterSession(swappable_bundle.bundle, provider="cuda")
 
     def test_a_provider_that_fails_in_a_run_is_not_replaced(
         self, session: AdapterSession, inputs: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
@@ -678,7 +678,7 @@ class TestProvider:
     ) -> None:
         if not gpu():
             pytest.skip("no GPU that ONNX Runtime can use")
-        with AdapterSession(swappable_bundle.bundle, "cuda") as session:
+        with AdapterSession(swappable_bundle.bundle, provider="cuda") as session:
             for name in (*NAMES, *NAMES):
                 logits = session.run(inputs, adapter=name)["logits"]
                 assert np.abs(logits - expected[name]).max() < 1e-4

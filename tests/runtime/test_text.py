@@ -194,11 +194,11 @@ class TestRefusals:
 
 def test_probabilities_of_independent_labels() -> None:
     logits = np.array([[0.0, 2.0, -3.0, 800.0, -800.0]], np.float32)
-    found = probabilities(logits, "multi_label_classification")
+    found = probabilities(logits, problem_type="multi_label_classification")
     assert np.allclose(found[0, :3], [0.5, 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(3))], rtol=1e-12)
     assert found[0, 3:].tolist() == [1.0, 0.0]
     with pytest.raises(InputError, match="problem type 'regression': expected single_label_classification or multi_"):
-        probabilities(logits, "regression")
+        probabilities(logits, problem_type="regression")
 
 
 def test_probabilities() -> None:

@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapter_export.checkpoints.folder import load_adapter
-from adapter_export.models.base_model import BaseModel, load_base
-from adapter_export.models.injection import inject
-from adapter_export.runtime.session import AdapterSession
+from adapter_export import AdapterSession, load_pytorch
 from samples import demo_llm
 from tests.bundles import Exported
 
@@ -25,11 +22,6 @@ PROMPTS = [[5, 9, 4, 20, 7], [11, 3]]
 def session(llama_bundle: Exported) -> Iterator[AdapterSession]:
     with AdapterSession(llama_bundle.bundle) as opened:
         yield opened
-
-
-@pytest.fixture
-def base(llama_bundle: Exported) -> BaseModel:
-    return load_base(llama_bundle.base, "causal-lm")
 
 
 def test_texts_are_prose_and_those_that_are_read_were_not_trained_on(tmp_path: Path) -> None:
@@ -55,20 +47,14 @@ def test_perplexity_is_that_of_every_token_but_the_first() -> None:
 
 
 @pytest.mark.parametrize("adapter", [None, "ia3", "houlsby"])
-def test_both_readers_read_the_same(
-    adapter: str | None, session: AdapterSession, base: BaseModel, llama_bundle: Exported
-) -> None:
-    if adapter is not None:
-        inject(base.module, load_adapter(llama_bundle.adapters[adapter], base.info))
-    ours, theirs = demo_llm.onnx_reader(session, adapter), demo_llm.torch_reader(base.module)
+def test_both_readers_read_the_same(adapter: str | None, session: AdapterSession, llama_bundle: Exported) -> None:
+    module = load_pytorch(llama_bundle.base, None if adapter is None else llama_bundle.adapters[adapter])
+    ours, theirs = demo_llm.onnx_reader(session, adapter), demo_llm.torch_reader(module)
     np.testing.assert_allclose(ours(PROMPTS[0]), theirs(PROMPTS[0]), rtol=1e-4, atol=1e-5)
 
 
-def test_greedy_tokens_are_held_against_pytorch(
-    session: AdapterSession, base: BaseModel, llama_bundle: Exported
-) -> None:
-    in_torch = demo_llm.torch_reader(base.module)
-    inject(base.module, load_adapter(llama_bundle.adapters["houlsby"], base.info))
+def test_greedy_tokens_are_held_against_pytorch(session: AdapterSession, llama_bundle: Exported) -> None:
+    in_torch = demo_llm.torch_reader(load_pytorch(llama_bundle.base, llama_bundle.adapters["houlsby"]))
     clear, wrong = demo_llm.unlike_torch(in_torch, session, PROMPTS, "houlsby")
     assert clear > len(PROMPTS) * demo_llm.NEW_TOKENS * 0.9
     assert wrong == 0

@@ -16,7 +16,7 @@ from adapter_export.parity.recording.subject import Subject, named_tensors
 from adapter_export.parity.references.pytorch import Reference
 from adapter_export.parity.references.records import Record
 from adapter_export.parity.references.witness import Witnesses, run_witness
-from adapter_export.parity.report import Check
+from adapter_export.parity.report import ParityCheck
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,7 @@ RECORDED = 2e-6
 Arrays = Mapping[str, np.ndarray]
 
 
-def check_base(own: Reference, witnesses: Witnesses, inputs: Arrays) -> Check:
+def check_base(own: Reference, witnesses: Witnesses, inputs: Arrays) -> ParityCheck:
     """Checks our base model against the one that transformers loads from a folder with the model's own files only.
 
     Args:
@@ -39,15 +39,15 @@ def check_base(own: Reference, witnesses: Witnesses, inputs: Arrays) -> Check:
         inputs: Arrays by name.
     """
     if witnesses.base is None:
-        return Check("base", Verdict.PASS, "not compared: transformers has no class of its own for this task")
+        return ParityCheck("base", Verdict.PASS, "not compared: transformers has no class of its own for this task")
     # Modules without weights in the checkpoint are random in both models. They affect no output that is judged.
     _copy_parameters(own.base.module.base_model, witnesses.base.body, (*own.base.info.unread, *own.base.info.untrained))
     where = first_difference(
         module_outputs(own, None, inputs), witness_module_outputs(witnesses.base, inputs, on=False)
     )
     if where is None:
-        return Check("base", Verdict.PASS, f"as {witnesses.base.witness} loads it alone")
-    return Check(
+        return ParityCheck("base", Verdict.PASS, f"as {witnesses.base.witness} loads it alone")
+    return ParityCheck(
         "base", Verdict.FAIL, f"{witnesses.base.witness} loads it otherwise: the first difference is at {where}"
     )
 
@@ -72,7 +72,9 @@ def _copy_parameters(source: nn.Module, target: nn.Module, modules: Iterable[str
             setattr(targets[path].get_submodule(parent), last, copy)
 
 
-def check_agreement(own: Reference, adapters: Mapping[str, Adapter], witnesses: Witnesses, inputs: Arrays) -> Check:
+def check_agreement(
+    own: Reference, adapters: Mapping[str, Adapter], witnesses: Witnesses, inputs: Arrays
+) -> ParityCheck:
     """Checks that our injection gives the same outputs as the witness, with each adapter that has one.
 
     Args:
@@ -82,7 +84,9 @@ def check_agreement(own: Reference, adapters: Mapping[str, Adapter], witnesses: 
         inputs: Arrays by name.
     """
     for name, fault in witnesses.faults.items():
-        return Check("witness", Verdict.FAIL, f"adapter {name}: PEFT takes only a part of the checkpoint: {fault}")
+        return ParityCheck(
+            "witness", Verdict.FAIL, f"adapter {name}: PEFT takes only a part of the checkpoint: {fault}"
+        )
     distances = []
     for name, subject in witnesses.subjects.items():
         actual, expected = own.case(inputs).on(adapters[name]), run_witness(subject, inputs, on=True)
@@ -92,14 +96,16 @@ def check_agreement(own: Reference, adapters: Mapping[str, Adapter], witnesses: 
                 f"adapter {name}: {subject.class_name} of {subject.witness} gives {_shapes(expected)}, ours "
                 f"{_shapes(actual)}"
             )
-            return Check("witness", Verdict.FAIL, detail)
+            return ParityCheck("witness", Verdict.FAIL, detail)
         if not distance <= SAME_PROCESS:
             detail = _describe_difference(own, name, adapters[name], subject, inputs, distance)
-            return Check("witness", Verdict.FAIL, detail)
+            return ParityCheck("witness", Verdict.FAIL, detail)
         distances.append(distance)
     if not distances:
-        return Check("witness", Verdict.PASS, "none runs here")
-    return Check("witness", Verdict.PASS, f"{len(distances)} read as their own library does, to {max(distances):.0e}")
+        return ParityCheck("witness", Verdict.PASS, "none runs here")
+    return ParityCheck(
+        "witness", Verdict.PASS, f"{len(distances)} read as their own library does, to {max(distances):.0e}"
+    )
 
 
 def _shapes(outputs: Arrays) -> str:
@@ -116,13 +122,13 @@ def _describe_difference(
     )
 
 
-def check_record_agreement(own: Reference, adapter: Adapter, record: Record) -> Check:
+def check_record_agreement(own: Reference, adapter: Adapter, record: Record) -> ParityCheck:
     """Checks that our injection gives the outputs of a record, for the largest case of the record."""
     case = max(record.cases.values(), key=lambda item: (item.batch, item.length))
     inputs = record.inputs(case)
     distance = relative_distance(own.case(inputs).on(adapter), record.outputs(case, "on"), inputs)
     detail = f"adapter {case.adapter}: our reading is {distance:.0e} from what {record.witness} recorded"
-    return Check("record", Verdict.PASS if distance <= RECORDED else Verdict.FAIL, detail)
+    return ParityCheck("record", Verdict.PASS if distance <= RECORDED else Verdict.FAIL, detail)
 
 
 def relative_distance(actual: Arrays, expected: Arrays, inputs: Arrays) -> float:

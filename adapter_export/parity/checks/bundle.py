@@ -1,4 +1,4 @@
-"""Checks of a bundle as a whole, as opposed to single cases: one `Check` per function, one line each in the report."""
+"""Checks of a bundle as a whole, as opposed to single cases: one function and one line in the report for each."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.checks.generation import GreedyCase
 from adapter_export.parity.criteria.judge import MAX_RETRY_CEILINGS, THRESHOLDS, Verdict, worst
 from adapter_export.parity.criteria.quantized import ERROR
-from adapter_export.parity.report import Check, Result
+from adapter_export.parity.report import ParityCheck, ParityResult
 from adapter_export.reading.files import present
 from adapter_export.reading.hashes import sha256
 
@@ -25,25 +25,25 @@ from adapter_export.reading.hashes import sha256
 _MAX_ROW_ERROR = 0.3
 
 
-def check_files(manifest: Manifest, folder: Path) -> Check:
+def check_files(manifest: Manifest, folder: Path) -> ParityCheck:
     """Checks that every file of the manifest exists and has the sha256 of the manifest."""
     for name, expected in manifest.files.items():
         path = folder / name
         if not present(path):
-            return Check("files", Verdict.FAIL, f"{path}: named by the manifest, but missing")
+            return ParityCheck("files", Verdict.FAIL, f"{path}: named by the manifest, but missing")
         if (found := sha256(path, folder)) != expected:
-            return Check("files", Verdict.FAIL, f"{path}: sha256 {found[:12]}..., expected {expected[:12]}...")
+            return ParityCheck("files", Verdict.FAIL, f"{path}: sha256 {found[:12]}..., expected {expected[:12]}...")
     for info in manifest.adapters:
         if info.file is not None and manifest.files.get(info.file) != info.sha256:
-            return Check(
+            return ParityCheck(
                 "files", Verdict.FAIL, f"{folder / info.file}: the manifest has two digests for it, or one only"
             )
-    return Check("files", Verdict.PASS, f"{len(manifest.files)} files as the manifest has them")
+    return ParityCheck("files", Verdict.PASS, f"{len(manifest.files)} files as the manifest has them")
 
 
 def check_labels(
     manifest: Manifest, adapters: Mapping[str, Adapter], witnessed: Mapping[str, tuple[str, ...]]
-) -> Check:
+) -> ParityCheck:
     """Checks that class names, their order and the kind of problem are those of the checkpoints.
 
     Args:
@@ -58,21 +58,21 @@ def check_labels(
             if labels != expected:
                 found = ", ".join(labels or ()) or "none"
                 detail = f"adapter {name}: expected {', '.join(expected)} by {source}, found {found}"
-                return Check("labels", Verdict.FAIL, detail)
+                return ParityCheck("labels", Verdict.FAIL, detail)
     for name in own:
         expected_type, actual_type = adapters[name].problem_type, manifest.adapter(name).problem_type
         if actual_type != expected_type:
             detail = f"adapter {name}: expected {expected_type} by the checkpoint, found {actual_type}"
-            return Check("labels", Verdict.FAIL, detail)
-    return Check("labels", Verdict.PASS, "as in the checkpoints")
+            return ParityCheck("labels", Verdict.FAIL, detail)
+    return ParityCheck("labels", Verdict.PASS, "as in the checkpoints")
 
 
-def repeat_case(cases: Sequence[Case]) -> Case:
+def repeat_case(cases: Sequence[ParityCase]) -> ParityCase:
     """Returns a case with as many rows as possible, of the traced length or a similar one."""
     return min(cases, key=lambda case: (-case.batch, abs(case.length - SEQUENCE), not case.padded))
 
 
-def check_repeats(runner: BundleRunner, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> Check:
+def check_repeats(runner: BundleRunner, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> ParityCheck:
     """Checks that adapter A, then adapter B, then no adapter, then A again gives the outputs of A bit for bit.
 
     A is every adapter of the bundle in turn, B the next one.
@@ -90,17 +90,17 @@ def check_repeats(runner: BundleRunner, inputs: Mapping[str, np.ndarray], names:
         runs.append(attempt(runner.on, inputs, name))
         first, last = runs[0], runs[-1]
         if isinstance(first, str) or isinstance(last, str):
-            return Check(
+            return ParityCheck(
                 "swap", Verdict.FAIL, f"adapter {name}: did not run: {first if isinstance(first, str) else last}"
             )
         if any(first[output].tobytes() != last[output].tobytes() for output in first):
-            return Check("swap", Verdict.FAIL, f"adapter {name}: other bits after another adapter ran")
-    return Check("swap", Verdict.PASS, "each adapter gives the same bits after another one and after none")
+            return ParityCheck("swap", Verdict.FAIL, f"adapter {name}: other bits after another adapter ran")
+    return ParityCheck("swap", Verdict.PASS, "each adapter gives the same bits after another one and after none")
 
 
 def check_rows(
     manifest: Manifest, runner: BundleRunner, inputs: Mapping[str, np.ndarray], names: Sequence[str]
-) -> Check:
+) -> ParityCheck:
     """Checks for each adapter that no row of a batch depends on other rows.
 
     Each row of the batch must give the same outputs as the same row alone, without padding.
@@ -112,7 +112,9 @@ def check_rows(
         names: All adapters of the bundle.
     """
     if {"input_ids", "pixel_values"} <= set(inputs):
-        return Check("rows", Verdict.PASS, "not compared: texts and images of a batch are compared with each other")
+        return ParityCheck(
+            "rows", Verdict.PASS, "not compared: texts and images of a batch are compared with each other"
+        )
     # The scales of activations in 8 bits are computed over the whole batch, so there the mean error is compared, with
     # the limit for the cost of 8 bits. Otherwise the limit allows for sensitive inputs, whose rounding error alone may
     # exceed a ceiling. The influence of another row is larger.
@@ -131,19 +133,19 @@ def check_rows(
             single = attempt(runner.on, row_inputs, name)
             if isinstance(batch, str) or isinstance(single, str):
                 reason = batch if isinstance(batch, str) else single
-                return Check("rows", Verdict.FAIL, f"adapter {name}: did not run: {reason}")
+                return ParityCheck("rows", Verdict.FAIL, f"adapter {name}: did not run: {reason}")
             for output, value in batch.items():
                 if row >= len(value):
-                    return Check("rows", Verdict.FAIL, f"adapter {name}: {output} has {len(value)} rows")
+                    return ParityCheck("rows", Verdict.FAIL, f"adapter {name}: {output} has {len(value)} rows")
                 own = value[row]
                 if mask is not None and own.ndim == 2 and len(own) == mask.shape[1]:
                     own = own[kept]
                 distance = _relative_distance(own, single[output][0], mean=manifest.quantize.used)
                 if not distance <= limit:
                     detail = f"adapter {name}: row {row} of a batch is {distance:.1e} from the same row alone, {output}"
-                    return Check("rows", Verdict.FAIL, detail)
+                    return ParityCheck("rows", Verdict.FAIL, detail)
                 largest = max(largest, distance)
-    return Check("rows", Verdict.PASS, f"each row of a batch is as alone, to {largest:.0e}")
+    return ParityCheck("rows", Verdict.PASS, f"each row of a batch is as alone, to {largest:.0e}")
 
 
 def _relative_distance(actual: np.ndarray, expected: np.ndarray, *, mean: bool) -> float:
@@ -162,10 +164,10 @@ def _relative_distance(actual: np.ndarray, expected: np.ndarray, *, mean: bool) 
     return float((difference.mean() if mean else difference.max()) / scale)
 
 
-def check_greedy(results: Sequence[Result]) -> Check:
+def check_greedy(results: Sequence[ParityResult]) -> ParityCheck:
     """Summarizes the cases of generated text, with every adapter and without any, which were judged one by one."""
     judgements = [item.judgement for item in results if isinstance(item.case, GreedyCase)]
     tokens = [judgement.tokens for judgement in judgements if judgement.tokens is not None]
     clear, agreed = sum(item.clear for item in tokens), sum(item.agreed for item in tokens)
     detail = f"{sum(item.count for item in tokens)} tokens, {clear} with a clear margin, {agreed} of them PyTorch's"
-    return Check("greedy", worst(judgement.verdict for judgement in judgements), detail)
+    return ParityCheck("greedy", worst(judgement.verdict for judgement in judgements), detail)

@@ -21,8 +21,8 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
-from adapter_export.parity.cases import PRIME, Case, TextLimits
-from adapter_export.parity.criteria.measure import Measurement, OutputArrays, OutputSet, Tokens, measure
+from adapter_export.parity.cases import PRIME, ParityCase, TextLimits
+from adapter_export.parity.criteria.measure import Measurement, OutputArrays, OutputSet, TokenAgreement, measure
 from adapter_export.parity.references.float64 import Float64Reference
 from adapter_export.parity.references.pytorch import Reference
 from adapter_export.parity.references.separate_rows import SeparateRows
@@ -41,7 +41,7 @@ _TOKENS_BEFORE_BORDER = (NEW_TOKENS // 2, -1, 1)
 
 
 @dataclass(frozen=True)
-class GreedyCase(Case):
+class GreedyCase(ParityCase):
     """A batch of prompts of different lengths, the longest of `length` tokens.
 
     Attributes:
@@ -210,7 +210,7 @@ def _without_forced_end(config: GenerationConfig) -> GenerationConfig:
 
 def compare_tokens(
     outputs: OutputArrays, tokens: np.ndarray, config: GenerationConfig, rows: Sequence[Row]
-) -> tuple[Tokens, int]:
+) -> tuple[TokenAgreement, int]:
     """Compares generated tokens with the largest logits of R and of O.
 
     The rules of the bundle are applied to the logits of both sides first, given the tokens before each position.
@@ -218,7 +218,7 @@ def compare_tokens(
     Args:
         outputs: Logits [rows, new, vocabulary].
         tokens: Generated tokens [rows, new].
-        config: Rules of the bundle.
+        config: GenerationRules of the bundle.
         rows: The prompts, one per row.
 
     Returns:
@@ -243,7 +243,7 @@ def compare_tokens(
     clear = first - second > 2 * error
     agreed = clear & (expected.argmax(-1) == tokens)
     not_largest = int((actual.argmax(-1) != tokens).sum())
-    return Tokens(tokens.size, int(clear.sum()), int(agreed.sum())), not_largest
+    return TokenAgreement(tokens.size, int(clear.sum()), int(agreed.sum())), not_largest
 
 
 def _prompts(manifest: Manifest, limits: TextLimits, lengths: Sequence[int], rng: np.random.Generator) -> list[Any]:

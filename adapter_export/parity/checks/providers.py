@@ -18,7 +18,7 @@ import numpy as np
 from adapter_export.errors import InputError
 from adapter_export.parity.bundle_runner import attempt
 from adapter_export.parity.criteria.judge import Verdict
-from adapter_export.parity.report import Check
+from adapter_export.parity.report import ParityCheck
 from adapter_export.parity.whole_model import WholeModel
 from adapter_export.providers import Provider
 from adapter_export.runtime.provider import quiet_options
@@ -35,7 +35,7 @@ Placement = Mapping[str, Counter[str]]
 
 def check_provider(
     bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapter: str | None = None
-) -> tuple[dict[str, float], Check]:
+) -> tuple[dict[str, float], ParityCheck]:
     """Runs the bundle once with ONNX Runtime's profiler.
 
     Args:
@@ -49,12 +49,12 @@ def check_provider(
     """
     placement = attempt(profile, bundle, provider, inputs, adapter)
     if isinstance(placement, str):
-        return {}, Check("provider", Verdict.FAIL, f"did not run: {placement}")
+        return {}, ParityCheck("provider", Verdict.FAIL, f"did not run: {placement}")
     total = sum(counts.total() for counts in placement.values())
     return {name: counts.total() / total for name, counts in placement.items()}, judge_placement(provider, placement)
 
 
-def judge_placement(provider: str, placement: Placement) -> Check:
+def judge_placement(provider: str, placement: Placement) -> ParityCheck:
     """Checks point 5: all arithmetic ran on the requested provider."""
     requested = Provider.parse(provider, "provider").execution_provider
     total = sum(counts.total() for counts in placement.values())
@@ -72,8 +72,8 @@ def judge_placement(provider: str, placement: Placement) -> Check:
     others = [f"{counts.total()} on {name}" for name, counts in placement.items() if name != requested]
     if misplaced or not has_arithmetic:
         reason = ", ".join(misplaced) or "no arithmetic there"
-        return Check("provider", Verdict.FAIL, f"{provider} was asked for, but {share}: {reason}")
-    return Check("provider", Verdict.PASS, ", ".join([share, *others]))
+        return ParityCheck("provider", Verdict.FAIL, f"{provider} was asked for, but {share}: {reason}")
+    return ParityCheck("provider", Verdict.PASS, ", ".join([share, *others]))
 
 
 def profile(bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapter: str | None = None) -> Placement:
@@ -93,7 +93,7 @@ def profile(bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapt
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         # The file of the profile is complete after the session is closed.
-        with AdapterSession(bundle, provider, options=options, verify=False) as session:
+        with AdapterSession(bundle, provider=provider, options=options, verify=False) as session:
             rows = len(next(iter(inputs.values())))
             WholeModel(session).run(inputs, [adapter] * rows)
             graphs = list(session.manifest.graphs)

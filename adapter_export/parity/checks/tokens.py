@@ -11,7 +11,7 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
 from adapter_export.models.tokenizer import has_tokenizer, load_tokenizer, samples_for
 from adapter_export.parity.criteria.judge import Verdict
-from adapter_export.parity.report import Check
+from adapter_export.parity.report import ParityCheck
 from adapter_export.reading.files import present
 from adapter_export.reading.json_files import read_json
 from adapter_export.runtime.generation.chat import render_chat
@@ -34,7 +34,7 @@ _CONVERSATIONS: tuple[list[dict[str, str]], ...] = (
 Encoding = dict[str, list[int]] | None
 
 
-def check_tokens(model: Path, bundle: Path, manifest: Manifest) -> Check:
+def check_tokens(model: Path, bundle: Path, manifest: Manifest) -> ParityCheck:
     """Compares token ids, token types and truncation, for real texts and, if the bundle generates, for conversations.
 
     Args:
@@ -44,12 +44,14 @@ def check_tokens(model: Path, bundle: Path, manifest: Manifest) -> Check:
     """
     if not present(bundle / "tokenizer.json"):
         reason = "the bundle has no tokenizer, and takes token ids alone"
-        return Check(_NAME, Verdict.PASS, reason if has_tokenizer(model) else f"{reason}; the model has none either")
+        return ParityCheck(
+            _NAME, Verdict.PASS, reason if has_tokenizer(model) else f"{reason}; the model has none either"
+        )
     try:
         tokenizer = load_tokenizer(model)
         encoder = _BundleEncoder(bundle, manifest)
     except InputError as error:
-        return Check(_NAME, Verdict.INCONCLUSIVE, f"nothing to compare: {error}")
+        return ParityCheck(_NAME, Verdict.INCONCLUSIVE, f"nothing to compare: {error}")
     texts = samples_for(tokenizer)
     if encoder.truncates:
         limit = truncation_length(
@@ -57,16 +59,18 @@ def check_tokens(model: Path, bundle: Path, manifest: Manifest) -> Check:
         )
         if limit != encoder.max_length:
             shown = [value or "no number of" for value in (limit, encoder.max_length)]
-            return Check(_NAME, Verdict.FAIL, f"expected texts to be cut at {shown[0]} tokens, found {shown[1]}")
+            return ParityCheck(_NAME, Verdict.FAIL, f"expected texts to be cut at {shown[0]} tokens, found {shown[1]}")
     for text in texts:
         if (expected := _expected_encoding(tokenizer, text, encoder)) != (actual := encoder.encode(text)):
-            return Check(_NAME, Verdict.FAIL, _difference(repr(text), expected, actual))
+            return ParityCheck(_NAME, Verdict.FAIL, _difference(repr(text), expected, actual))
     conversations = [] if encoder.prompts is None else list(_conversations(tokenizer, bundle, encoder.prompts))
     for title, expected_ids, actual_ids in conversations:
         if expected_ids != actual_ids:
-            return Check(_NAME, Verdict.FAIL, _difference(title, _encoding(expected_ids), _encoding(actual_ids)))
+            return ParityCheck(_NAME, Verdict.FAIL, _difference(title, _encoding(expected_ids), _encoding(actual_ids)))
     chats = f" and {len(conversations)} conversations" if conversations else ""
-    return Check(_NAME, Verdict.PASS, f"{len(texts)} texts{chats} become the tokens that transformers makes of them")
+    return ParityCheck(
+        _NAME, Verdict.PASS, f"{len(texts)} texts{chats} become the tokens that transformers makes of them"
+    )
 
 
 class _BundleEncoder:

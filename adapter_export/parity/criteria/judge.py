@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from adapter_export.parity.criteria.measure import OFF, Error, ErrorPair, Measurement, Tokens
+from adapter_export.parity.criteria.measure import OFF, Deviation, ErrorPair, Measurement, TokenAgreement
 
 
 class Verdict(str, Enum):
@@ -75,12 +75,12 @@ class Judgement:
 
     verdict: Verdict
     reasons: tuple[str, ...] = ()
-    error: Error | None = None
-    target_error: Error | None = None
-    off_error: Error | None = None
+    error: Deviation | None = None
+    target_error: Deviation | None = None
+    off_error: Deviation | None = None
     effect: float | None = None
     cosine: float | None = None
-    tokens: Tokens | None = None
+    tokens: TokenAgreement | None = None
 
 
 def judge(measurements: Sequence[Measurement], limits: Thresholds) -> list[Judgement]:
@@ -136,7 +136,7 @@ def _judge(item: Measurement, rms_on: float, rms_off: float, limits: Thresholds)
 
 def _check_errors(
     prefix: str, pair: ErrorPair, rms_reference: float, limits: Thresholds, fails: list[str], doubts: list[str]
-) -> tuple[Error, Error]:
+) -> tuple[Deviation, Deviation]:
     """Checks point 2: O is as close to float64 as PyTorch is at this dtype.
 
     Args:
@@ -179,7 +179,7 @@ def _check_effect(
         fails.append(f"the change is another one: cosine = {cosine:.6f}, below {limits.cosine:g}")
 
 
-def _check_generated_tokens(tokens: Tokens, fails: list[str], doubts: list[str]) -> None:
+def _check_generated_tokens(tokens: TokenAgreement, fails: list[str], doubts: list[str]) -> None:
     """Checks that every token with a clear margin is the token that PyTorch chooses."""
     if wrong := tokens.clear - tokens.agreed:
         fails.append(f"another token than PyTorch's at {wrong} of {tokens.clear} with a clear margin")

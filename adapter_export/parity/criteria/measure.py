@@ -53,16 +53,16 @@ class OutputSet:
 
 
 @dataclass(frozen=True)
-class Error:
+class Deviation:
     """Absolute differences from R: the largest, the 99.9th percentile, and the mean."""
 
     max: float
     p999: float
     mean: float
 
-    def relative(self, rms: float) -> Error:
+    def relative(self, rms: float) -> Deviation:
         """Returns the errors divided by `rms`."""
-        return Error(self.max / rms, self.p999 / rms, self.mean / rms)
+        return Deviation(self.max / rms, self.p999 / rms, self.mean / rms)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ClassAgreement:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenAgreement:
     """Counts of generated tokens.
 
     Attributes:
@@ -112,8 +112,8 @@ class ErrorPair:
         class_agreement: Predicted classes of O and R; None for outputs that are not compared as classes.
     """
 
-    actual: Error
-    target: Error
+    actual: Deviation
+    target: Deviation
     squares: float
     count: int
     class_agreement: ClassAgreement | None = None
@@ -182,7 +182,7 @@ class Measurement:
     change: float | None = None
     cosine: float | None = None
     effect_sums: EffectSums | None = None
-    tokens: Tokens | None = None
+    tokens: TokenAgreement | None = None
 
 
 def measure(output_set: OutputSet) -> Measurement:
@@ -319,6 +319,6 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return result
 
 
-def _error(difference: np.ndarray) -> Error:
+def _error(difference: np.ndarray) -> Deviation:
     size = np.abs(difference)
-    return Error(float(size.max()), float(np.quantile(size, 0.999)), float(size.mean()))
+    return Deviation(float(size.max()), float(np.quantile(size, 0.999)), float(size.mean()))

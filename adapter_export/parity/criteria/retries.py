@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.measure import Measurement
 from adapter_export.parity.criteria.select import CaseFilter, Criteria
 
@@ -27,10 +27,10 @@ DRAWS = 3
 # Measurements of one case, by (adapter, output).
 Measurements = Mapping[tuple[str, str], Measurement]
 # Measurements of all cases, by (adapter, output).
-Measured = dict[tuple[str, str], dict[Case, Measurement]]
+Measured = dict[tuple[str, str], dict[ParityCase, Measurement]]
 # Measures one case again: rerun(case, draw, roundings). draw: 0 for the first inputs, 1 and more for new inputs.
 # roundings: the number of roundings in which T is computed.
-Rerun = Callable[[Case, int, int], Measurements]
+Rerun = Callable[[ParityCase, int, int], Measurements]
 
 
 def retry_sensitive_cases(measured: Measured, criteria: Criteria, rerun: Rerun) -> list[str]:
@@ -57,15 +57,15 @@ def retry_sensitive_cases(measured: Measured, criteria: Criteria, rerun: Rerun) 
     return notes
 
 
-def _select_cases(measured: Measured, case_filter: CaseFilter) -> list[Case]:
+def _select_cases(measured: Measured, case_filter: CaseFilter) -> list[ParityCase]:
     """Returns the cases that the filter selects for at least one output of one adapter."""
-    selected: dict[Case, None] = {}
+    selected: dict[ParityCase, None] = {}
     for items in measured.values():
         flags = case_filter(list(items.values()))
         selected |= {case: None for case, flag in zip(items, flags, strict=True) if flag}
     return list(selected)
 
 
-def _replace(measured: Measured, case: Case, new: Measurements) -> None:
+def _replace(measured: Measured, case: ParityCase, new: Measurements) -> None:
     for key, item in new.items():
         measured[key][case] = item

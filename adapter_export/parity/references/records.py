@@ -14,7 +14,7 @@ import numpy as np
 
 from adapter_export.bundle.manifest import AdapterInfo, Manifest
 from adapter_export.errors import InputError
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.recording.recorder import EXACT, FORMAT, FORMAT_VERSION, ROUNDED
 from adapter_export.parity.references.npy_file import NotArray, parse_npy
 from adapter_export.reading.archives import BadArchive, read_archive
@@ -31,7 +31,7 @@ _PADDINGS = ("none", "left", "right")
 
 
 @dataclass(frozen=True)
-class RecordedCase(Case):
+class RecordedCase(ParityCase):
     """One case of a record.
 
     Attributes:

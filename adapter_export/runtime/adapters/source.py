@@ -41,7 +41,7 @@ class BundleAdapters:
         """
         self.bundle, self._expected = bundle, expect_sha256
         self._stamp = stamp_of(bundle)
-        self.manifest = read_manifest(bundle, expect_sha256)
+        self.manifest = read_manifest(bundle, expect_sha256=expect_sha256)
         self._files = AdapterFileCache()
 
     def verify(self) -> None:
@@ -96,7 +96,7 @@ class BundleAdapters:
             InputError: The manifest is missing, or describes another graph than when the bundle was opened.
         """
         stamp = stamp_of(self.bundle)
-        manifest = self.manifest if stamp == self._stamp else read_manifest(self.bundle, self._expected)
+        manifest = self.manifest if stamp == self._stamp else read_manifest(self.bundle, expect_sha256=self._expected)
         if graphs_of(manifest) != graphs_of(self.manifest):
             raise InputError(f"bundle {self.bundle}: holds another graph than when it was opened; open it anew")
         self.manifest, self._stamp = manifest, stamp

@@ -33,6 +33,7 @@ class BundleWatch:
     def __init__(
         self,
         session: AdapterSession,
+        *,
         seconds: float = SECONDS,
         on_error: Callable[[AdapterExportError], None] = lambda _: None,
     ) -> None:

@@ -173,7 +173,7 @@ class DynamicBatcher:
         self._home.check()
         return self._recorder.statistics(len(self._queue))
 
-    def close(self, drain: bool = True) -> None:
+    def close(self, *, drain: bool = True) -> None:
         """Refuses new requests, and waits until the workers have ended.
 
         Callers that wait for a place in the queue get Unavailable. In a fork of the process this does nothing.

@@ -9,7 +9,7 @@ from typing import Any
 
 from adapter_export.reading.files import present
 from adapter_export.reading.json_files import optional_json, read_json
-from adapter_export.runtime.generation.rules import Rules, read_rules, token_ids
+from adapter_export.runtime.generation.rules import GenerationRules, read_rules, token_ids
 from adapter_export.runtime.generation.unread import unread, unread_of_draws
 
 
@@ -30,7 +30,7 @@ class GenerationConfig:
     eos: tuple[int, ...] = ()
     pad: int = 0
     begin: tuple[int, ...] = ()
-    rules: Rules = field(default_factory=Rules)
+    rules: GenerationRules = field(default_factory=GenerationRules)
     max_new_tokens: int | None = None
     unread: tuple[str, ...] = ()
     unread_of_draws: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapter_export.runtime.generation.rules import Rules, Sequences
+from adapter_export.runtime.generation.rules import GenerationRules, Sequences
 
 Processor = Callable[[Sequence[int], np.ndarray], np.ndarray]
 
@@ -34,7 +34,7 @@ class Row:
     limit: int
 
 
-def processors_for(rules: Rules, row: Row) -> tuple[Processor, ...]:
+def processors_for(rules: GenerationRules, row: Row) -> tuple[Processor, ...]:
     """Returns the processors of a row, in order; empty if no rule applies."""
     return tuple(_made(rules, row))
 
@@ -60,12 +60,12 @@ def processed(processors: Sequence[Processor], tokens: Sequence[int], logits: np
     return scores
 
 
-def _made(rules: Rules, row: Row) -> Iterator[Processor]:
+def _made(rules: GenerationRules, row: Row) -> Iterator[Processor]:
     yield from _of_content(rules, row)
     yield from _of_length(rules, row)
 
 
-def _of_content(rules: Rules, row: Row) -> Iterator[Processor]:
+def _of_content(rules: GenerationRules, row: Row) -> Iterator[Processor]:
     """Yields processors that depend on which tokens are read and written."""
     if rules.sequence_bias:
         yield biased(rules.sequence_bias, rules.biases)
@@ -82,7 +82,7 @@ def _of_content(rules: Rules, row: Row) -> Iterator[Processor]:
         yield biased(words, (-np.inf,) * len(words))
 
 
-def _of_length(rules: Rules, row: Row) -> Iterator[Processor]:
+def _of_length(rules: GenerationRules, row: Row) -> Iterator[Processor]:
     """Yields processors that depend on the number of tokens of the row."""
     start = len(row.written)
     if minimum := rules.min_new_tokens + start if rules.min_new_tokens else rules.min_length:

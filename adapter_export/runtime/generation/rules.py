@@ -16,7 +16,7 @@ Sequences = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
-class Rules:
+class GenerationRules:
     """The rules. Names and meaning are those of transformers; rules with their default values change nothing.
 
     Attributes:
@@ -79,7 +79,7 @@ class Rules:
                 )
 
 
-def read_rules(file: Path, values: Mapping[str, Any]) -> Rules:
+def read_rules(file: Path, values: Mapping[str, Any]) -> GenerationRules:
     """Reads the rules.
 
     Args:
@@ -94,7 +94,7 @@ def read_rules(file: Path, values: Mapping[str, Any]) -> Rules:
     first = given.ids("forced_bos_token_id")
     if len(first) > 1:
         given.refuse("forced_bos_token_id", "one token id")
-    return Rules(
+    return GenerationRules(
         sequence_bias=tuple(sequence for sequence, _ in bias),
         biases=tuple(number for _, number in bias),
         encoder_repetition_penalty=given.penalty("encoder_repetition_penalty"),

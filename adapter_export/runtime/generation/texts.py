@@ -27,7 +27,7 @@ class PromptTexts:
         """
         self._tokenizer = read_tokenizer(bundle)
 
-    def encode(self, text: str, special: bool = True) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Returns the token ids of a prompt.
 
         Args:

@@ -44,8 +44,8 @@ def test_an_adapter_with_a_name_for_its_settings(info: ModelInfo, good: Good) ->
     assert {site: site_adapter.operator for site, site_adapter in found.sites.items()} == {
         site: site_adapter.operator for site, site_adapter in expected.sites.items()
     }
-    assert describe_adapter(folder)["method"] == "bottleneck"
-    assert describe_adapter(folder)["settings"]["non_linearity"] == "swish"
+    assert describe_adapter(folder).method == "bottleneck"
+    assert describe_adapter(folder).settings["non_linearity"] == "swish"
     # The names of activations in old files do not concern it.
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "version"}))

@@ -16,7 +16,7 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.parity.bundle_runner import BundleRunner
-from adapter_export.parity.cases import Case, TextLimits, image_cases, text_cases
+from adapter_export.parity.cases import ParityCase, TextLimits, image_cases, text_cases
 from adapter_export.parity.checks.bundle import check_files, check_labels, check_repeats, check_rows, repeat_case
 from adapter_export.parity.criteria.judge import Verdict
 from tests.bundles import Exported
@@ -89,8 +89,8 @@ def test_an_adapter_without_a_head_has_no_labels_to_check(loaded: tuple[Manifest
 
 
 def test_the_repeated_case_has_rows_and_padding() -> None:
-    assert repeat_case(text_cases(TextLimits(50, 0, 2, 64, 32))) == Case(3, 9, "left")
-    assert repeat_case(image_cases()) == Case(3)
+    assert repeat_case(text_cases(TextLimits(50, 0, 2, 64, 32))) == ParityCase(3, 9, "left")
+    assert repeat_case(image_cases()) == ParityCase(3)
 
 
 class Forgetful(BundleRunner):

@@ -9,16 +9,22 @@ import numpy as np
 import pytest
 
 from adapter_export.parity import pytorch_models as module
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.checks.generation import GreedyCase, compare_tokens
 from adapter_export.parity.criteria.judge import THRESHOLDS, Verdict, judge
-from adapter_export.parity.criteria.measure import Error, ErrorPair, Measurement, OutputArrays, Tokens
+from adapter_export.parity.criteria.measure import (
+    Deviation,
+    ErrorPair,
+    Measurement,
+    OutputArrays,
+    TokenAgreement,
+)
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.decoder_inputs import CrossFeeds, DecoderFeeds
 from adapter_export.runtime.generation.processors import Row
-from adapter_export.runtime.generation.rules import Rules
+from adapter_export.runtime.generation.rules import GenerationRules
 from adapter_export.runtime.generation.sampling import RowChooser
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
@@ -27,39 +33,41 @@ from tests.bundles import Exported
 R = np.array([[[1.0, 2.0, 3.0, 9.0], [0.0, 5.0, 4.5, 1.0], [7.0, 7.0, 0.0, 1.0]]])
 
 
-def judged(actual: np.ndarray, tokens: list[int], **config: Any) -> tuple[Tokens, int]:
+def judged(actual: np.ndarray, tokens: list[int], **config: Any) -> tuple[TokenAgreement, int]:
     outputs = OutputArrays(R, (R,), actual.astype(np.float32))
-    return compare_tokens(outputs, np.array([tokens]), GenerationConfig(rules=Rules(**config)), [Row([2], [2], (), 3)])
+    return compare_tokens(
+        outputs, np.array([tokens]), GenerationConfig(rules=GenerationRules(**config)), [Row([2], [2], (), 3)]
+    )
 
 
 def test_tokens_on_paper() -> None:
     # Without an error all tokens are clear except where two logits are equal.
-    assert judged(R, [3, 1, 0]) == (Tokens(count=3, clear=2, agreed=2), 0)
+    assert judged(R, [3, 1, 0]) == (TokenAgreement(count=3, clear=2, agreed=2), 0)
     # With an error of 0.3 a margin of 0.5 is not clear, and another token may be chosen.
     actual = R + 0.3 * np.eye(4)[2]
-    assert judged(actual, [3, 2, 0])[0] == Tokens(count=3, clear=1, agreed=1)
+    assert judged(actual, [3, 2, 0])[0] == TokenAgreement(count=3, clear=1, agreed=1)
     # The loop did not choose the largest of its own logits.
-    assert judged(R, [3, 2, 0]) == (Tokens(count=3, clear=2, agreed=1), 1)
+    assert judged(R, [3, 2, 0]) == (TokenAgreement(count=3, clear=2, agreed=1), 1)
     # Suppressed tokens are ignored on both sides.
-    assert judged(R, [2, 1, 0], begin_suppress_tokens=(3,)) == (Tokens(count=3, clear=2, agreed=2), 0)
-    assert judged(R, [3, 2, 0], suppress_tokens=(1,)) == (Tokens(count=3, clear=3, agreed=3), 0)
+    assert judged(R, [2, 1, 0], begin_suppress_tokens=(3,)) == (TokenAgreement(count=3, clear=2, agreed=2), 0)
+    assert judged(R, [3, 2, 0], suppress_tokens=(1,)) == (TokenAgreement(count=3, clear=3, agreed=3), 0)
     # Rules apply to the tokens written before: 3 is halved after it was chosen; 0 and 1 are equal until one was chosen.
-    assert judged(R, [3, 1, 0], repetition_penalty=2.0) == (Tokens(count=3, clear=3, agreed=3), 0)
-    assert judged(R, [3, 1, 1], repetition_penalty=2.0) == (Tokens(count=3, clear=3, agreed=2), 1)
-    assert judged(R, [0, 1, 3], forced_bos_token_id=0, forced_eos_token_id=(3,)) == (Tokens(3, 3, 3), 0)
+    assert judged(R, [3, 1, 0], repetition_penalty=2.0) == (TokenAgreement(count=3, clear=3, agreed=3), 0)
+    assert judged(R, [3, 1, 1], repetition_penalty=2.0) == (TokenAgreement(count=3, clear=3, agreed=2), 1)
+    assert judged(R, [0, 1, 3], forced_bos_token_id=0, forced_eos_token_id=(3,)) == (TokenAgreement(3, 3, 3), 0)
 
 
 @pytest.mark.parametrize(
     ("tokens", "verdict", "reason"),
     [
-        (Tokens(8, 8, 8), Verdict.PASS, None),
-        (Tokens(8, 1, 1), Verdict.PASS, None),
-        (Tokens(8, 8, 7), Verdict.FAIL, "another token than PyTorch's at 1 of 8 with a clear margin"),
-        (Tokens(8, 0, 0), Verdict.INCONCLUSIVE, "of 8 tokens none has a margin above twice the error"),
+        (TokenAgreement(8, 8, 8), Verdict.PASS, None),
+        (TokenAgreement(8, 1, 1), Verdict.PASS, None),
+        (TokenAgreement(8, 8, 7), Verdict.FAIL, "another token than PyTorch's at 1 of 8 with a clear margin"),
+        (TokenAgreement(8, 0, 0), Verdict.INCONCLUSIVE, "of 8 tokens none has a margin above twice the error"),
     ],
 )
-def test_the_verdict_on_tokens(tokens: Tokens, verdict: Verdict, reason: str | None) -> None:
-    pair = ErrorPair(Error(0, 0, 0), Error(0, 0, 0), squares=1, count=1)
+def test_the_verdict_on_tokens(tokens: TokenAgreement, verdict: Verdict, reason: str | None) -> None:
+    pair = ErrorPair(Deviation(0, 0, 0), Deviation(0, 0, 0), squares=1, count=1)
     (judgement,) = judge([Measurement(on=pair, tokens=tokens)], THRESHOLDS["float32"])
     assert (judgement.verdict, judgement.tokens) == (verdict, tokens)
     assert judgement.reasons == (() if reason is None else (reason,))
@@ -68,7 +76,7 @@ def test_the_verdict_on_tokens(tokens: Tokens, verdict: Verdict, reason: str | N
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exported], ParityReport]:
     """Returns a function that judges a bundle by one case and by generation."""
-    monkeypatch.setattr(module, "cases_for", lambda *_: [Case(2, 9, "left")])
+    monkeypatch.setattr(module, "cases_for", lambda *_: [ParityCase(2, 9, "left")])
     return lambda exported: check_parity(exported.bundle, exported.base, exported.adapters)
 
 

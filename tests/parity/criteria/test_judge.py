@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 
 from adapter_export.parity.criteria.judge import THRESHOLDS, Judgement, Thresholds, Verdict, judge, worst
-from adapter_export.parity.criteria.measure import Error, ErrorPair, Measurement
+from adapter_export.parity.criteria.measure import Deviation, ErrorPair, Measurement
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
 LIMIT = Thresholds(floor=0.001, ceiling=0.1, effect=100, cosine=0.9)
 
 
 def pair(actual: float, target: float, rms: float = 1) -> ErrorPair:
-    return ErrorPair(Error(actual, actual, actual), Error(target, target, target), squares=10 * rms**2, count=10)
+    return ErrorPair(
+        Deviation(actual, actual, actual), Deviation(target, target, target), squares=10 * rms**2, count=10
+    )
 
 
 def only(item: Measurement, limits: Thresholds = LIMIT) -> Judgement:
@@ -27,8 +29,8 @@ FINE = Measurement(on=pair(0.002, 0.001), off=pair(0.002, 0.001), change=0.5, co
 
 
 def test_a_pass_has_numbers_and_no_reasons() -> None:
-    error = Error(0.002, 0.002, 0.002)
-    assert only(FINE) == Judgement(PASS, (), error, Error(0.001, 0.001, 0.001), error, 0.5, 0.95)
+    error = Deviation(0.002, 0.002, 0.002)
+    assert only(FINE) == Judgement(PASS, (), error, Deviation(0.001, 0.001, 0.001), error, 0.5, 0.95)
 
 
 @pytest.mark.parametrize("target", [0, 0.001, 0.01])

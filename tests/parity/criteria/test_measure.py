@@ -9,7 +9,7 @@ import pytest
 
 from adapter_export.parity.criteria.measure import (
     ClassAgreement,
-    Error,
+    Deviation,
     ErrorPair,
     Measurement,
     OutputArrays,
@@ -37,12 +37,12 @@ def test_numbers_on_paper() -> None:
     )
     assert found.fails == found.doubts == ()
     assert found.on == ErrorPair(
-        actual=Error(0.5, pytest.approx(0.49925), 0.1875),
-        target=Error(0.125, pytest.approx(0.124625), 0.03125),
+        actual=Deviation(0.5, pytest.approx(0.49925), 0.1875),
+        target=Deviation(0.125, pytest.approx(0.124625), 0.03125),
         squares=4 + 1 + 9 + 4,
         count=4,
     )
-    assert found.off == ErrorPair(Error(0, 0, 0), Error(0, 0, 0), 30, 4)
+    assert found.off == ErrorPair(Deviation(0, 0, 0), Deviation(0, 0, 0), 30, 4)
     assert found.change == 2
     # O_on - O_off = (1.5, -1, 0, -2.25), R_on - R_off = (1, -1, 0, -2)
     assert found.cosine == pytest.approx((1.5 + 1 + 4.5) / np.sqrt((2.25 + 1 + 5.0625) * 6))

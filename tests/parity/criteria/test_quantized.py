@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from adapter_export.parity.criteria.judge import Verdict
-from adapter_export.parity.criteria.measure import ClassAgreement, EffectSums, Error, ErrorPair, Measurement
+from adapter_export.parity.criteria.measure import ClassAgreement, Deviation, EffectSums, ErrorPair, Measurement
 from adapter_export.parity.criteria.quantized import (
     COSINE,
     DIVERGENCE,
@@ -24,7 +24,9 @@ AGREEMENT = ClassAgreement(divergence=0.01, positions=10, clear=8, agreed=8, wro
 
 def pair(mean: float, target: float = 0.01, agreement: ClassAgreement | None = AGREEMENT) -> ErrorPair:
     # The largest error is not used.
-    return ErrorPair(Error(9.0, 5.0, mean), Error(8.0, 4.0, target), squares=10.0, count=10, class_agreement=agreement)
+    return ErrorPair(
+        Deviation(9.0, 5.0, mean), Deviation(8.0, 4.0, target), squares=10.0, count=10, class_agreement=agreement
+    )
 
 
 def case(
@@ -47,7 +49,7 @@ def test_a_pass_has_its_own_errors_and_the_change_of_all_cases() -> None:
     assert (first.verdict, first.reasons) == (PASS, ())
     assert first.effect == pytest.approx(10.0)
     assert first.cosine == second.cosine == pytest.approx(0.9)
-    assert (first.error, first.target_error) == (Error(9.0, 5.0, 0.01), Error(8.0, 4.0, 0.01))
+    assert (first.error, first.target_error) == (Deviation(9.0, 5.0, 0.01), Deviation(8.0, 4.0, 0.01))
     assert judge_quantized([]) == []
 
 

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from adapter_export.parity.cases import Case
+from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Thresholds, Verdict, judge, may_be_sensitive
-from adapter_export.parity.criteria.measure import Error, ErrorPair, Measurement
+from adapter_export.parity.criteria.measure import Deviation, ErrorPair, Measurement
 from adapter_export.parity.criteria.retries import DRAWS, ROUNDINGS, Measured, retry_sensitive_cases
 from adapter_export.parity.criteria.select import Criteria
 
@@ -19,12 +19,12 @@ CRITERIA = Criteria(
     partial(may_be_sensitive, limits=LIMIT, failed=True),
     partial(may_be_sensitive, limits=LIMIT, failed=False),
 )
-GOOD, SENSITIVE = Case(2, 9), Case(1, 13, "right")
+GOOD, SENSITIVE = ParityCase(2, 9), ParityCase(1, 13, "right")
 KEYS = [("(no adapter)", "logits"), ("ia3", "logits")]
 
 
 def item(actual: float, target: float, change: float = 1.0) -> Measurement:
-    pair = ErrorPair(Error(actual, actual, actual), Error(target, target, target), squares=10, count=10)
+    pair = ErrorPair(Deviation(actual, actual, actual), Deviation(target, target, target), squares=10, count=10)
     return Measurement(on=pair, change=change, cosine=1.0)
 
 
@@ -38,7 +38,7 @@ def retried(
     measured: Measured = {KEYS[0]: {GOOD: FINE, SENSITIVE: FINE}, KEYS[1]: {GOOD: FINE, SENSITIVE: sensitive}}
     asked: list[tuple[int, int]] = []
 
-    def rerun(case: Case, draw: int, roundings: int) -> dict[tuple[str, str], Measurement]:
+    def rerun(case: ParityCase, draw: int, roundings: int) -> dict[tuple[str, str], Measurement]:
         assert case == SENSITIVE
         asked.append((draw, roundings))
         return dict.fromkeys(KEYS, again(draw))

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from adapter_export.bench.memory import anonymous_bytes
+from adapter_export.benchmarking.memory import anonymous_bytes
 from adapter_export.providers import Provider
 from adapter_export.runtime.adapters.rows import copy_to, room_for, value_on
 

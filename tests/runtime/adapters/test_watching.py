@@ -31,7 +31,7 @@ def exported(request: pytest.FixtureRequest, tmp_path: Path) -> Exported:
 
 
 def test_a_replaced_adapter_is_loaded_anew(exported: Exported) -> None:
-    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER) as watch:
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, seconds=NEVER) as watch:
         before = session.run(INPUTS, "ia3_two")["logits"]
         other = session.run(INPUTS, "houlsby_two")["logits"]
         add_adapter(exported.bundle, {"ia3_two": exported.adapters["houlsby_two"]}, force=True)
@@ -45,7 +45,7 @@ def test_a_replaced_adapter_is_loaded_anew(exported: Exported) -> None:
 
 
 def test_what_nobody_uses_is_not_loaded(exported: Exported) -> None:
-    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER) as watch:
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, seconds=NEVER) as watch:
         add_adapter(exported.bundle, {"new": exported.adapters["ia3_two"]})
         watch.look()
         assert session.loaded == ()
@@ -56,7 +56,7 @@ def test_it_looks_by_itself_until_it_is_stopped(exported: Exported, monkeypatch:
     looked = threading.Event()
     monkeypatch.setattr(BundleWatch, "look", lambda _: looked.set())
     with AdapterSession(exported.bundle) as session:
-        watch = BundleWatch(session, 0.001)
+        watch = BundleWatch(session, seconds=0.001)
         assert looked.wait(60)
         watch.stop()
         assert not watch._thread.is_alive()
@@ -64,7 +64,7 @@ def test_it_looks_by_itself_until_it_is_stopped(exported: Exported, monkeypatch:
 
 def test_what_goes_wrong_is_told_and_what_was_there_stays(exported: Exported) -> None:
     told: list[AdapterExportError] = []
-    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER, told.append) as watch:
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, seconds=NEVER, on_error=told.append) as watch:
         before = session.run(INPUTS, "ia3_two")["logits"]
         add_adapter(exported.bundle, {"ia3_two": exported.adapters["houlsby_two"]}, force=True)
         (exported.bundle / "adapters" / "ia3_two.onnx_adapter").write_bytes(b"broken")
@@ -91,7 +91,7 @@ def test_on_error_that_raises(
         before = session.run(INPUTS, "ia3_two")["logits"]
         other = session.run(INPUTS, "houlsby_two")["logits"]
         file = exported.bundle / "adapters" / "houlsby_two.onnx_adapter"
-        with BundleWatch(session, 0.01, fail):
+        with BundleWatch(session, seconds=0.01, on_error=fail):
             manifest = (exported.bundle / MANIFEST).read_bytes()
             (exported.bundle / MANIFEST).write_bytes(b"broken")
             assert called.wait(60)
@@ -111,7 +111,7 @@ def test_on_error_that_raises_hides_no_other_adapter(exported: Exported, caplog:
     def fail(_: AdapterExportError) -> None:
         raise ValueError("of on_error")
 
-    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER, fail) as watch:
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, seconds=NEVER, on_error=fail) as watch:
         session.load("ia3_two")
         session.load("houlsby_four")
         other = session.run(INPUTS, "houlsby_two")["logits"]
@@ -134,7 +134,7 @@ def test_on_error_may_stop_the_watch(exported: Exported, caplog: pytest.LogCaptu
         stopped.set()
 
     with AdapterSession(exported.bundle) as session:
-        watch = BundleWatch(session, 0.05, stop)
+        watch = BundleWatch(session, seconds=0.05, on_error=stop)
         (exported.bundle / MANIFEST).unlink()
         assert stopped.wait(60)
         watch._thread.join(60)
@@ -145,7 +145,7 @@ def test_on_error_may_stop_the_watch(exported: Exported, caplog: pytest.LogCaptu
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_seconds_that_are_none(seconds: float, exported: Exported) -> None:
     with AdapterSession(exported.bundle) as session, pytest.raises(InputError, match="expected seconds above 0"):
-        BundleWatch(session, seconds)
+        BundleWatch(session, seconds=seconds)
 
 
 def test_an_adapter_in_the_graph_cannot_change(merged_bundle: Exported) -> None:
@@ -165,7 +165,7 @@ def test_it_is_off_by_default(exported: Exported, monkeypatch: pytest.MonkeyPatc
 def test_a_link_out_of_the_bundle_is_not_followed(exported: Exported, tmp_path: Path) -> None:
     """Neither the folder of the adapters nor the manifest; runs go on with what is there."""
     told: list[AdapterExportError] = []
-    with AdapterSession(exported.bundle) as session, BundleWatch(session, NEVER, told.append) as watch:
+    with AdapterSession(exported.bundle) as session, BundleWatch(session, seconds=NEVER, on_error=told.append) as watch:
         before = session.run(INPUTS, "ia3_two")["logits"]
         add_adapter(exported.bundle, {"ia3_two": exported.adapters["houlsby_two"]}, force=True)
         (tmp_path / MANIFEST).write_bytes((exported.bundle / MANIFEST).read_bytes())

@@ -190,7 +190,7 @@ class TestBinding:
     @pytest.mark.cuda
     def test_cuda(self, llama_bundle: Exported, llama: AdapterSession) -> None:
         try:
-            session = AdapterSession(llama_bundle.bundle, "cuda")
+            session = AdapterSession(llama_bundle.bundle, provider="cuda")
         except ProviderError as error:
             pytest.skip(str(error))
         with session:

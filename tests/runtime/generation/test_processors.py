@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adapter_export.runtime.generation.processors import Row, processed, processors_for
-from adapter_export.runtime.generation.rules import Rules
+from adapter_export.runtime.generation.rules import GenerationRules
 
 VOCABULARY, START, LIMIT = 12, 4, 6
 EOS = (3, 5)
@@ -59,7 +59,7 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-def _rules(values: dict[str, Any]) -> Rules:
+def _rules(values: dict[str, Any]) -> GenerationRules:
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     if "sequence_bias" in values:
         pairs = values["sequence_bias"]
@@ -68,7 +68,7 @@ def _rules(values: dict[str, Any]) -> Rules:
         given = {"bad_words_ids": tuple(map(tuple, values["bad_words_ids"]))}
     if "suppress_tokens" in values:
         given = {"suppress_tokens": tuple(token for token in values["suppress_tokens"] if token >= 0)}
-    return Rules(**given)
+    return GenerationRules(**given)
 
 
 def _cases(seed: int) -> list[tuple[list[int], list[int], np.ndarray]]:
@@ -110,16 +110,18 @@ def test_the_first_of_a_row_of_one_token(values: dict[str, Any], tokens: list[in
 
 def test_no_rules_cost_nothing() -> None:
     logits = np.ones(3, np.float16)
-    assert processors_for(Rules(), Row([1], [1], (2,), 5)) == ()
+    assert processors_for(GenerationRules(), Row([1], [1], (2,), 5)) == ()
     assert processed((), [1], logits) is logits
 
 
 def test_what_an_encoder_of_sounds_reads_is_no_text() -> None:
-    rules = Rules(encoder_repetition_penalty=2.0, encoder_no_repeat_ngram_size=2)
+    rules = GenerationRules(encoder_repetition_penalty=2.0, encoder_no_repeat_ngram_size=2)
     assert processors_for(rules, Row([1], None, (2,), 5)) == ()
 
 
 def test_without_ends_none_is_put_off() -> None:
-    rules = Rules(min_length=5, min_new_tokens=4, exponential_decay_length_penalty=(0, 2.0), bad_words_ids=((2,),))
+    rules = GenerationRules(
+        min_length=5, min_new_tokens=4, exponential_decay_length_penalty=(0, 2.0), bad_words_ids=((2,),)
+    )
     logits = np.array([1, 2, 5, 3], np.float32)
     assert processed(processors_for(rules, Row([1], [1], (), 9)), [1], logits).tolist() == [1, 2, -np.inf, 3]

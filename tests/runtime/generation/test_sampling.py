@@ -9,7 +9,7 @@ import pytest
 
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.processors import Row, penalized, processors_for
-from adapter_export.runtime.generation.rules import Rules
+from adapter_export.runtime.generation.rules import GenerationRules
 from adapter_export.runtime.generation.sampling import RowChooser, draw, warped
 from adapter_export.runtime.generation.settings import GenerationSettings
 
@@ -99,7 +99,7 @@ def test_a_tiny_temperature_is_greedy_and_no_number_is_lost() -> None:
 
 
 def test_a_chooser_remembers_what_it_chose() -> None:
-    rules = processors_for(Rules(repetition_penalty=2.0), Row([2], [2], (), 4))
+    rules = processors_for(GenerationRules(repetition_penalty=2.0), Row([2], [2], (), 4))
     chooser = RowChooser(0, GenerationSettings(4), [2], np.random.default_rng(0), rules)
     row = np.array([1.0, 3.0, 5.0, 2.6, -1.0], np.float32)
     # 2 is in the prompt: 5 / 2; then 1 was chosen: 3 / 2; then 3: 2.6 / 2.
@@ -109,7 +109,7 @@ def test_a_chooser_remembers_what_it_chose() -> None:
 def test_suppressed_tokens_are_not_chosen() -> None:
     row = np.array([1.0, 3.0, 5.0, 4.0, 2.0], np.float16)
     for settings in (GenerationSettings(3), GenerationSettings(3, temperature=1e-3, seed=0)):
-        rules = processors_for(Rules(suppress_tokens=(2,), begin_suppress_tokens=(3,)), Row([0], [0], (), 3))
+        rules = processors_for(GenerationRules(suppress_tokens=(2,), begin_suppress_tokens=(3,)), Row([0], [0], (), 3))
         chooser = RowChooser(0, settings, [0], np.random.default_rng(0), rules)
         assert [chooser(row) for _ in range(3)] == [1, 3, 3]
     assert row.tolist() == [1, 3, 5, 4, 2]

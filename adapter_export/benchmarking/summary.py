@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapter_export.bench.timing import Seconds
+from adapter_export.benchmarking.timing import Seconds
 
 # Of a normal distribution: 95% lies within so many standard deviations.
 _Z95 = 1.96
@@ -16,7 +16,7 @@ _Z95 = 1.96
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Interpolated between neighbours, as numpy does."""
+    """Percentiles of measured numbers, interpolated linearly between neighbours."""
 
     p50: float
     p90: float
@@ -25,7 +25,13 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A median over rounds, and between which values it lies with 95% confidence, whatever the distribution."""
+    """A ratio of two things measured in turns.
+
+    Attributes:
+        value: Median over the rounds.
+        low: Lower bound of its interval of 95% confidence, whatever the distribution.
+        high: Upper bound of it.
+    """
 
     value: float
     low: float
@@ -33,16 +39,24 @@ class Ratio:
 
 
 def percentiles(values: Sequence[float]) -> Percentiles:
-    """Of at least one value."""
+    """Returns the percentiles of at least one value."""
     p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
     return Percentiles(p50, p90, p99)
 
 
 def ratio(measured: Sequence[Seconds], reference: Sequence[Seconds], clock: str = "cpu") -> Ratio:
-    """Of what was measured to the reference in the same round, by the clock `cpu` or `wall`.
+    """Divides what was measured by the reference of the same round.
 
     The bounds are the values of rank n/2 -+ 0.98 sqrt(n): as many of n values lie below the true median as heads come
     in n throws of a coin.
+
+    Args:
+        measured: Seconds in each round.
+        reference: Seconds of the reference in the same rounds.
+        clock: `cpu` or `wall`.
+
+    Returns:
+        The ratio; NaN if the clock is too coarse.
     """
     pairs = [(getattr(a, clock), getattr(b, clock)) for a, b in zip(measured, reference, strict=True)]
     # A clock too coarse for what it measured (some systems' of CPU time) gives no ratio.

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from adapter_export.bench.svg import Bar, bars, lines, nice_step
+from adapter_export.benchmarking.svg import Bar, bars, lines, nice_step
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from adapter_export.bench import timing
-from adapter_export.bench.summary import percentiles, ratio
-from adapter_export.bench.timing import Seconds, interleaved, rounds_within
+from adapter_export.benchmarking import timing
+from adapter_export.benchmarking.summary import percentiles, ratio
+from adapter_export.benchmarking.timing import Seconds, interleaved, rounds_within
 
 
 def test_percentiles_are_numpys() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from adapter_export.bench.svg import COLOURS, Bar, bars, lines
+from adapter_export.benchmarking.svg import COLOURS, Bar, bars, lines
 
 _Row = Mapping[str, Any]
 _STYLE = """
@@ -72,7 +72,10 @@ def page(result: Mapping[str, Any]) -> str:
         body += ["<h2>Against : bundle</h2>", *_comparisons(result["comparisons"])]
     if result["swaps"]:
         body += ["<h2>Swapping</h2>", *_swaps(result["swaps"])]
-    body += ["<h2>Memory</h2>", _table(("MB", "session", "adapters", "their memory", "their files"), _memory(result))]
+    body += [
+        "<h2>Memory</h2>",
+        _table(("MB", "session", "adapters", "their memory", "their files"), _memory(result)),
+    ]
     return _PAGE.format(title=escape(title), style=_STYLE + colours, body="\n".join(body))
 
 

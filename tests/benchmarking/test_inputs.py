@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapter_export.bench.inputs import InputMaker
+from adapter_export.benchmarking.inputs import InputMaker
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.errors import InputError
 from adapter_export.runtime.inputs import check_inputs

@@ -27,20 +27,20 @@ Example:
 
 
 @click.command("add", cls=Command, epilog=EXAMPLE)
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Swappable bundle to add to.")
+@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle of mode swappable or bank.")
 @click.option(
     "--adapter",
     "adapters",
     multiple=True,
     required=True,
     metavar="NAME=DIR",
-    help="PEFT or AdapterHub folder; repeatable.",
+    help="Name and checkpoint folder (PEFT or AdapterHub) of an adapter; repeatable.",
 )
 @click.option(
     "--task",
     default="auto",
     show_default=True,
-    help="auto takes the bundle's; features, for a bundle of features, leaves task heads out.",
+    help="auto: the task of the bundle. features: leave task heads out, for a bundle of the task features.",
 )
 @labels_option
 @lock_timeout_option
@@ -58,9 +58,9 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Add adapters to a bundle, all or none: nothing is traced, it takes seconds.
+    """Add adapters to a bundle: all of them, or none. Nothing is traced, so this takes seconds.
 
-    The bundle's graph decides what fits: adapters at the sites, with the activations, that it was exported with.
+    The adapters must fit the graph of the bundle: their sites and activations are among those it was exported with.
     """
     from adapter_export.bundle.add import add_adapter
     from adapter_export.checkpoints.labels import parse_labels

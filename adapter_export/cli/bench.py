@@ -50,10 +50,11 @@ _MEGABYTE = 1e6
 @json_option
 @debug_option
 def command(bundle: Path, against: Path | None, html: Path | None, force: bool, as_json: bool, **settings: Any) -> None:
-    """Measure a bundle's latency and throughput, what swapping an adapter takes, and its memory.
+    """Measure a bundle's latency and throughput, the time to swap an adapter, and its memory.
 
-    Without an adapter, with one of each method, and of a bank with rows of different ones. Everything at one batch and
-    length is measured in turns, so that what else the machine does falls on all alike; ratios are medians over rounds.
+    Latency is measured without an adapter, with one adapter of each method, and for a bank with rows of different
+    adapters. All runs of one batch size and length take turns, so that other load of the machine affects all of them
+    equally. Ratios are medians over rounds.
     """
     from adapter_export.bench.page import page
     from adapter_export.bench.report import as_dict, bench
@@ -73,7 +74,7 @@ def command(bundle: Path, against: Path | None, html: Path | None, force: bool, 
 
 
 def _check_page(path: Path | None, force: bool) -> None:
-    """Before minutes are spent on what cannot be written."""
+    """Checks that the page can be written, before minutes are spent on measuring."""
     if path is None:
         return
     if not path.parent.is_dir():
@@ -163,7 +164,7 @@ def _number(value: float | None) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr where that is a terminal; else nothing."""
+    """Shows a progress bar on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return

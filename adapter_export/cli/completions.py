@@ -1,4 +1,4 @@
-"""What `adapter-export run` does with a bundle that generates: write on, in the terminal as it comes."""
+"""How `adapter-export run` generates texts. On a terminal, it prints new tokens at once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from adapter_export.runtime.generation.texts import PromptTexts
     from adapter_export.runtime.session import AdapterSession
 
-# New tokens where nothing was asked for; fewer where the model has no room.
+# Default number of new tokens; less if the model has too few positions.
 _NEW_TOKENS = 128
 
 
 @dataclass(frozen=True)
 class Request:
-    """where: how errors name it. given: what its result repeats, `text`, or in a chat `messages`."""
+    """A text or a chat to be continued.
+
+    Attributes:
+        where: Name of the request in error messages.
+        given: Fields that its result repeats: `text`, or `messages` of a chat.
+        adapter: Name of the adapter; None for the base model.
+    """
 
     where: str
     given: Mapping[str, Any]
@@ -31,7 +37,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request as tokens. seed: of its own, None when there is none."""
+    """A request as tokens.
+
+    Attributes:
+        request: The request.
+        tokens: Token ids of the prompt.
+        seed: The seed of the request; None without one.
+    """
 
     request: Request
     tokens: list[int]
@@ -41,10 +53,21 @@ class Prompt:
 def write(
     session: AdapterSession, requests: Sequence[Request], settings: Mapping[str, Any], *, chat: bool, streamed: bool
 ) -> list[dict[str, Any]]:
-    """Generate for each request, one result each; all are checked before anything runs. request i has the seed + i.
+    """Generates a text for each request. All requests are checked before the first run.
 
-    streamed: on stdout as it comes, one request after the other; else in batches, silently.
-    Raises InputError that names the request which does not fit in the model.
+    Args:
+        session: The session.
+        requests: The requests. Request i uses the seed + i.
+        settings: Keyword arguments for `AdapterSession.generate`.
+        chat: Whether to apply the chat template.
+        streamed: Whether to print each new token on stdout at once, one request after the other. If not, requests run
+            in batches and nothing is printed.
+
+    Returns:
+        One result for each request.
+
+    Raises:
+        InputError: A request does not fit in the model. The message names the request.
     """
     from adapter_export.runtime.generation.texts import PromptTexts
 
@@ -110,7 +133,7 @@ def _complete(
 def _show(
     session: AdapterSession, texts: PromptTexts, prompts: Sequence[Prompt], settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Token by token on stdout; with a heading each when there are several."""
+    """Generates one request after the other, and prints each new token; with headings if there are several requests."""
     results = []
     for index, prompt in enumerate(prompts):
         stream, text = texts.stream(_before(session, prompt)), ""
@@ -132,7 +155,7 @@ def _show(
 
 
 def _before(session: AdapterSession, prompt: Prompt) -> list[int]:
-    """Tokens that the new ones follow: the answer of an encoder-decoder stands alone."""
+    """Returns the tokens that the new ones follow: none in an encoder-decoder, whose output is a separate text."""
     return prompt.tokens if session.manifest.encoder is None else []
 
 

@@ -1,6 +1,6 @@
-"""What every command shares: options, help with an example, exit codes, and how a result is printed.
+"""Parts that all commands share: options, help with an example, exit codes, and how a result is printed.
 
-A command module reads:
+A command module looks like this:
 
     @click.command("merge", cls=Command, epilog=EXAMPLE)
     @click.option("--model", required=True, type=click.Path(path_type=Path))
@@ -26,13 +26,13 @@ import click
 
 
 class ExitCode(IntEnum):
-    """How a command ends; `ctx.exit(ExitCode.PARITY)` from a command, the rest is set in one place, `cli.main`."""
+    """The exit codes. A command sets PARITY by `ctx.exit(ExitCode.PARITY)`; `cli.main` sets all others."""
 
     DONE = 0
     PARITY = 1  # failed or inconclusive
     BAD_INPUT = 2
     INTERNAL = 3
-    # 128 + the signal, as shells count.
+    # 128 + the number of the signal, as in shells.
     HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
@@ -40,25 +40,31 @@ class ExitCode(IntEnum):
 
 @dataclass
 class Invocation:
-    """What one run of the command line must remember outside its commands."""
+    """State of one run of the command line.
+
+    Attributes:
+        debug: Whether --debug was given.
+        command: Name of the command, once it is known.
+        stdout: Where the JSON object is written, while other output to stdout is redirected to stderr.
+    """
 
     debug: bool = False
-    command: str | None = None  # its name, once it is known
-    stdout: TextIO | None = None  # where the JSON object goes while other prints are sent to stderr
+    command: str | None = None
+    stdout: TextIO | None = None
 
 
 class Command(click.Command):
-    """A command that prints its example as written and, under --json, keeps stdout for the result alone."""
+    """A command that prints its example unchanged. With --json, only the result is written to stdout."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # click rewraps an epilog, which would break shell lines.
+        # click would wrap the epilog again, which breaks shell commands.
         if self.epilog:
             formatter.write("\n" + self.epilog.strip("\n") + "\n")
 
     def invoke(self, ctx: click.Context) -> Any:
         if not ctx.params.get("as_json"):
             return super().invoke(ctx)
-        # Libraries print to stdout as they please (the ONNX exporter does): a script must still read one object.
+        # Some libraries print to stdout (the ONNX exporter does). A script must still be able to read one JSON object.
         ctx.ensure_object(Invocation).stdout = sys.stdout
         with redirect_stdout(sys.stderr):
             return super().invoke(ctx)
@@ -70,21 +76,22 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-force_option = click.option("--force", is_flag=True, help="Replace what the output folder already holds.")
+force_option = click.option("--force", is_flag=True, help="Replace an output that exists already.")
 follow_links_option = click.option(
     "--follow-links",
     is_flag=True,
-    help="Let links in the folders of --model and --adapter lead out of them; otherwise such links are refused.",
+    help="Allow symbolic links in the folders of --model and --adapter that lead out of them; otherwise they are "
+    "refused.",
 )
 labels_option = click.option(
     "--labels",
     "labels",
     multiple=True,
     metavar="NAME=A,B,...|NAME=@FILE",
-    help="Class names of an adapter's task head, in its order; a file has one a line. With one adapter NAME= may be "
-    "left out. Repeatable.",
+    help="Class names of an adapter's task head, in the order of its outputs; a file has one name per line. NAME= may "
+    "be omitted if there is only one adapter. Repeatable.",
 )
-# Eager, so that it counts for errors in the options after it.
+# Eager, so that it applies to errors in later options.
 debug_option = click.option(
     "--debug",
     is_flag=True,
@@ -96,7 +103,13 @@ debug_option = click.option(
 
 
 def emit(result: Mapping[str, Any], as_json: bool, human: Callable[[Mapping[str, Any]], None]) -> None:
-    """Print a command's result: as exactly one JSON object on stdout, or by `human(result)`."""
+    """Prints the result of a command.
+
+    Args:
+        result: The result.
+        as_json: Whether to print it as exactly one JSON object on stdout.
+        human: Prints it otherwise.
+    """
     if not as_json:
         human(result)
         return
@@ -107,7 +120,7 @@ def emit(result: Mapping[str, Any], as_json: bool, human: Callable[[Mapping[str,
 
 
 def _jsonable(value: Any) -> Any:
-    """JSON has no NaN, no infinity and no paths: null for the first two, text for the third."""
+    """Returns a value that JSON can express: null in place of NaN and infinity, text in place of paths."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -119,12 +132,12 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-# Seconds, as in `add_adapter`, which is imported only when it runs.
+# In seconds. Repeats the value of `bundle.add`, which is imported only when a command needs it.
 LOCK_TIMEOUT = 60.0
 lock_timeout_option = click.option(
     "--lock-timeout",
     type=click.FloatRange(0),
     default=LOCK_TIMEOUT,
     show_default=True,
-    help="Seconds to wait for another command that writes the bundle.",
+    help="Seconds to wait for another command that writes to the bundle.",
 )

@@ -27,28 +27,28 @@ Example:
   adapter-export parity --bundle bundle --model MiniLM \\
       --adapter injection=adapters/injection --adapter sentiment=adapters/sentiment
 
-Exit code: 0 all of it passed, 1 something failed or is inconclusive, 2 bad input.
+Exit code: 0 everything passed, 1 something failed or is inconclusive, 2 bad input.
 """
 
 
 @click.command("parity", cls=Command, epilog=EXAMPLE)
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to judge.")
-@click.option("--model", type=click.Path(path_type=Path), help="Base model folder it was made from.")
+@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to check.")
+@click.option("--model", type=click.Path(path_type=Path), help="Folder of the base model that it was made from.")
 @click.option(
     "--adapter",
     "adapters",
     multiple=True,
     metavar="NAME=DIR",
-    help="Checkpoint folder of an adapter of the bundle; one for each that has no --reference.",
+    help="Checkpoint folder of an adapter of the bundle; required for each adapter without a --reference.",
 )
 @click.option(
     "--reference",
     "references",
     multiple=True,
     metavar="NAME=FILE",
-    help="Record of what an adapter computes, by the library that trained it (see `adapter-export reference`).",
+    help="Record of what an adapter computes, written by the library that trained it (see `adapter-export reference`).",
 )
-@click.option("--require-witness", is_flag=True, help="Exit with 1 where a pass rests on our own reading alone.")
+@click.option("--require-witness", is_flag=True, help="Exit with 1 also if a pass has no witness.")
 @click.option("--provider", default="cpu", show_default=True, type=click.Choice(Provider.words()), help="Where to run.")
 @follow_links_option
 @json_option
@@ -65,12 +65,13 @@ def command(
     follow_links: bool,
     as_json: bool,
 ) -> None:
-    """Prove that a bundle computes what the PyTorch model does, with every adapter and without.
+    """Check that a bundle computes the same as the PyTorch model, with every adapter and without.
 
-    Reference is float64 PyTorch with the adapters unmerged: by PEFT itself for its checkpoints, and by records, which
-    need neither --model nor torch. A pass without such a witness is called 'pass (unwitnessed)', one of a model that
-    takes longer texts than were judged 'pass (not judged beyond N tokens)'. An adapter that hardly changes the output
-    gives 'inconclusive', which is no pass: a graph that dropped it would look the same.
+    The reference is PyTorch in float64 with unmerged adapters. The witnesses are PEFT itself, for its checkpoints, and
+    records, which need neither --model nor torch. A pass without a witness is called 'pass (unwitnessed)'. If the model
+    takes longer texts than were judged, the pass is called 'pass (not judged beyond N tokens)'. If an adapter hardly
+    changes the output, the verdict is 'inconclusive', which is no pass: a graph without the adapter would look the
+    same.
     """
     from adapter_export.parity.judge import Verdict
     from adapter_export.parity.report import as_dict, print_report
@@ -96,7 +97,7 @@ def command(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr where that is a terminal; else nothing."""
+    """Shows a progress bar on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

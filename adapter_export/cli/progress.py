@@ -1,4 +1,7 @@
-"""What a long command is doing: on a terminal a line that changes, elsewhere a line a stage once it takes long."""
+"""Shows what a long command is doing.
+
+On a terminal, one line changes. In other output, each step of a command that takes long gets a line.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ import click
 
 from adapter_export.terminal import console, visible
 
-# Seconds before a command that nobody watches on a terminal says what it is doing: logs of short ones stay empty.
+# Without a terminal, a command shows its steps only after this many seconds, so that logs of short commands stay empty.
 PATIENCE = 15.0
 
 
 @contextmanager
 def stages(command: str) -> Iterator[Callable[[str], None]]:
-    """Gives a function that is called with what begins now (`tracing model.onnx`); all of it goes to stderr."""
+    """Yields a function that shows on stderr which step begins (`tracing model.onnx`)."""
     if sys.stderr.isatty():
         with console(stderr=True).status(command) as status:
             yield lambda text: status.update(visible(f"{command}: {text}", lines=False))

@@ -18,12 +18,14 @@ Example:
 
 @click.command("remove", cls=Command, epilog=EXAMPLE)
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle of mode swappable or bank.")
-@click.option("--adapter", "adapters", multiple=True, required=True, metavar="NAME", help="Its name; repeatable.")
+@click.option(
+    "--adapter", "adapters", multiple=True, required=True, metavar="NAME", help="Name of the adapter; repeatable."
+)
 @lock_timeout_option
 @json_option
 @debug_option
 def command(bundle: Path, adapters: tuple[str, ...], lock_timeout: float, as_json: bool) -> None:
-    """Take adapters out of a bundle, all or none. The graph stays as it is."""
+    """Remove adapters from a bundle: all of them, or none. The graph does not change."""
     from adapter_export.bundle.remove import remove_adapter
 
     manifest = remove_adapter(bundle, adapters, lock_timeout=lock_timeout)

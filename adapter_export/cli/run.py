@@ -32,41 +32,44 @@ Examples:
   adapter-export run --bundle bundle --adapter sentiment --adapter topic --text "what a lovely day"
   adapter-export run --bundle writer --adapter poems --text "the night" --temperature 0.8 --top-p 0.95 --seed 1
 """
-# Texts are read into memory.
+# Size limit of the file of texts, which is read into memory.
 _MAX_BYTES = 1 << 30
-# Next tokens shown for a language model.
+# Number of next tokens shown for a language model without a cache.
 _NEXT = 5
-# Of independent classes, those above this probability hold.
+# Independent classes above this probability are part of the answer.
 _LIKELY = 0.5
-# Characters of a text shown in a table.
+# Number of characters of a text shown in a table.
 _SHOWN = 48
 
 
 @click.command("run", cls=Command, epilog=EXAMPLE)
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder.")
-@click.option("--adapter", "adapters", multiple=True, metavar="NAME", help="Adapter of the bundle; repeatable.")
+@click.option("--adapter", "adapters", multiple=True, metavar="NAME", help="Name of an adapter; repeatable.")
 @click.option("--text", "texts", multiple=True, help="Text to run; repeatable.")
 @click.option(
     "--input",
     "file",
     type=click.Path(path_type=Path),
-    help='Lines of {"text": ...}; a line\'s own "adapter" takes the place of --adapter.',
+    help='File with one {"text": ...} per line; an "adapter" in a line replaces --adapter for this line.',
 )
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(1),
-    help="When generating; else as generation_config.json says, or 128, with room.",
+    help="Largest number of tokens to generate.  [default: that of generation_config.json, or 128; fewer if the model "
+    "has too few positions]",
 )
-@click.option("--temperature", type=click.FloatRange(0), help="When generating: above 0 draws tokens.")
-@click.option("--top-k", type=click.IntRange(1), help="Draw among the K best tokens.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw among the best that add up to P.")
-@click.option("--seed", type=click.IntRange(0), help="Draw the same tokens each time; text i has the seed + i.")
-@click.option("--chat", is_flag=True, help='Texts are what a user says; lines may hold "messages" instead.')
+@click.option("--temperature", type=click.FloatRange(0), help="Above 0, tokens are drawn.  [default: 0]")
+@click.option("--top-k", type=click.IntRange(1), help="Draw among the K most probable tokens.")
+@click.option(
+    "--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw among the most probable tokens that add up to P."
+)
+@click.option("--seed", type=click.IntRange(0), help="Draw the same tokens each time; text i uses the seed + i.")
+@click.option("--chat", is_flag=True, help='Texts are messages of a user; a line may have "messages" instead.')
 @click.option("--provider", default="cpu", show_default=True, type=click.Choice(Provider.words()), help="Where to run.")
 @click.option(
     "--expect-sha256",
     metavar="DIGEST",
-    help="Refuse every bundle whose manifest.json is not the one of this digest (`inspect` prints it).",
+    help="Refuse a bundle whose manifest.json has another digest (`inspect` prints it).",
 )
 @json_option
 @debug_option
@@ -81,10 +84,11 @@ def command(
     chat: bool,
     **settings: Any,
 ) -> None:
-    """Run texts through a bundle, each with each of the adapters; without --adapter, through the base model.
+    """Run a bundle on texts, each with each of the adapters; without --adapter, with the base model.
 
-    Prints labels with their probabilities; for features, each text's mean over its tokens; a language model writes on,
-    token by token (without a cache in its graph: its most probable next tokens).
+    Classifiers print labels with their probabilities. Bundles of the task features print the mean of each text over its
+    tokens. Language models continue the texts token by token, or print the most probable next tokens if their graph has
+    no cache.
     """
     from adapter_export.runtime.generation.prepare import generates
     from adapter_export.runtime.provider import quiet_log
@@ -105,7 +109,7 @@ def command(
         result = {"bundle": bundle, "task": session.manifest.task, "provider": provider}
         if generates(session.manifest):
             results = write(session, requests, settings, chat=chat, streamed=not as_json)
-            # Otherwise all of it was printed as it came.
+            # Without --json, the texts are already printed.
             emit({**result, "results": results}, as_json, lambda _: None)
             return
         if chat or settings:
@@ -117,10 +121,11 @@ def command(
 
 
 def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | None], chat: bool) -> Iterator[Request]:
+    """Yields a request for each text and adapter."""
     if file is None:
         yield from (Request("--text", {"text": text}, adapter) for text in texts for adapter in adapters)
         return
-    # `splitlines` would cut at characters (U+2028, U+0085) that JSON lets strings hold.
+    # `splitlines` would also split at characters (U+2028, U+0085) that are allowed in JSON strings.
     lines = decoded(file, read_given(file, _MAX_BYTES), "utf-8-sig").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -138,7 +143,7 @@ def _requests(texts: Sequence[str], file: Path | None, adapters: Sequence[str | 
 
 
 def _given(where: str, value: Any, chat: bool) -> dict[str, Any]:
-    """The line's text, or in a chat its messages."""
+    """Returns the text of a line, or its messages in a chat."""
     if isinstance(value, dict) and isinstance(value.get("text"), str):
         return {"text": value["text"]}
     if not chat:
@@ -150,7 +155,8 @@ def _given(where: str, value: Any, chat: bool) -> dict[str, Any]:
 
 
 def _check_answerable(session: AdapterSession, adapter: str | None) -> None:
-    labels = session.labels(adapter)  # raises for an adapter that is not there
+    """Raises InputError if the adapter is unknown, or if a classifier has no labels with it."""
+    labels = session.labels(adapter)
     if tasks.get(session.manifest.task).labelled and labels is None:
         raise InputError(
             f"bundle {session.bundle}: its base model has no labels of its own; choose an adapter with --adapter "
@@ -161,7 +167,7 @@ def _check_answerable(session: AdapterSession, adapter: str | None) -> None:
 def _run(
     session: AdapterSession, encoder: TextEncoder, requests: Sequence[tuple[str, str | None]]
 ) -> list[dict[str, Any]]:
-    """One result a request, in their order."""
+    """Returns one result for each request, in their order."""
     from adapter_export.runtime.text import at_last_token, mean_pooled
 
     results: dict[int, dict[str, Any]] = {}
@@ -194,8 +200,16 @@ def _features(mean: np.ndarray, tokens: int) -> dict[str, Any]:
 
 
 def _label(labels: Sequence[str], logits: np.ndarray, problem_type: str) -> dict[str, Any]:
-    """What logits [labels] say: `values` of a regression, else `probabilities`, by label, and in short `label` with its
-    `value` or `probability`, or of independent classes the `labels` that are more likely than not."""
+    """Returns the answer of a classifier.
+
+    It has `values` (for a regression) or `probabilities` by label; and in addition `label` with its `value` or
+    `probability`, or for independent classes the `labels` with a probability above 0.5.
+
+    Args:
+        labels: Class names.
+        logits: Logits [labels].
+        problem_type: See `checkpoints.problem_types`.
+    """
     from adapter_export.runtime.text import probabilities
 
     if problem_type == REGRESSION:
@@ -247,7 +261,7 @@ def _cells(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _lines(names: Iterable[str]) -> str:
-    """One a line, whatever is in them."""
+    """Returns the names on separate lines, with control characters as escapes."""
     return "\n".join(visible(name, lines=False) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""Latency of one bundle or two, side by side: every batch and length, every way to run them."""
+"""Measures the latency of one or two bundles, for every batch size and length, and with every choice of adapters."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from adapter_export.bench.summary import Percentiles, Ratio, percentiles, ratio
 from adapter_export.bench.timing import WARM_UP, Seconds, interleaved, rounds_within
 
 _MILLISECONDS = 1e3
-# Of generating, where neither `repeats` nor the model's positions say less.
+# Largest number of new tokens measured, unless `repeats` or the positions of the model allow fewer.
 _MOST_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class Shape:
-    """stage: what is measured, see `subject`. length: of texts, None where inputs have one size. rounds: measured."""
+    """What is measured together.
+
+    Attributes:
+        stage: One of the stages in `subject`: run, prefill or token.
+        batch: Number of rows.
+        length: Number of tokens of the texts; None if the size of the inputs is fixed.
+        rounds: Number of rounds measured.
+    """
 
     stage: str
     batch: int
@@ -27,10 +34,19 @@ class Shape:
 
 @dataclass(frozen=True)
 class Latency:
-    """One way to run a bundle, at one shape.
+    """Times of one choice of adapters, at one shape.
 
-    wall, cpu: milliseconds of a run. control: the first run again, by the same session. wall_ratio, cpu_ratio: to the
-    bundle's first run at this shape. Rates are by the wall's p50; of tokens those that are no padding.
+    Attributes:
+        shape: The shape.
+        bundle: Name of the bundle in the report.
+        run: Name of the choice of adapters.
+        control: Whether this is the control: the first run again, in the same session.
+        wall: Wall time of a run, in milliseconds.
+        cpu: CPU time of a run, in milliseconds.
+        wall_ratio: Ratio of the wall time to that of the bundle's first run at this shape.
+        cpu_ratio: Ratio of the CPU time to that of the bundle's first run at this shape.
+        rows_per_second: Rows per second, from the p50 of the wall time.
+        tokens_per_second: Tokens per second without padding, from the p50 of the wall time; None without a length.
     """
 
     shape: Shape
@@ -47,8 +63,16 @@ class Latency:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same run of the other bundle against this one's, at one shape. control: this one's first run again, against
-    itself; what other ratios differ from 1 by no more than this one is noise."""
+    """Ratios of a run of the second bundle to the same run of the first, at one shape.
+
+    Attributes:
+        shape: The shape.
+        run: Name of the choice of adapters.
+        wall_ratio: Ratio of wall times.
+        cpu_ratio: Ratio of CPU times.
+        control: Whether this is the control: the first run of the first bundle, measured again, against itself. If
+            another ratio is no farther from 1 than that of the control, the difference is noise.
+    """
 
     shape: Shape
     run: str
@@ -59,7 +83,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Key:
-    """What is measured in a round. subject: its number."""
+    """One measurement of a round.
+
+    Attributes:
+        subject: Number of the bundle.
+        run: The choice of adapters.
+        control: Whether this is the control.
+    """
 
     subject: int
     run: Run
@@ -69,9 +99,15 @@ class _Key:
 def measure(
     subjects: Mapping[str, Subject], settings: Settings, progress: Callable[[int, int], None]
 ) -> tuple[list[Latency], list[Comparison]]:
-    """All shapes. subjects: by what the report calls them; the second, if any, is compared with the first.
+    """Measures all shapes.
 
-    Raises InputError for shapes that a model has no positions for; then nothing was measured.
+    Args:
+        subjects: One or two bundles by their names in the report. The second is compared with the first.
+        settings: What to measure.
+        progress: Called with the number of shapes done and their total.
+
+    Raises:
+        InputError: A model does not have enough positions for a length. Nothing was measured then.
     """
     shapes = list(_shapes(subjects, settings))
     found: tuple[list[Latency], list[Comparison]] = [], []
@@ -105,10 +141,10 @@ def _shapes(subjects: Mapping[str, Subject], settings: Settings) -> Iterator[tup
 def _calls(
     subjects: Sequence[Subject], settings: Settings, stage: str, batch: int, length: int
 ) -> tuple[dict[_Key, Callable[[], object]], int]:
-    """What is measured at a shape, and for how many rounds."""
+    """Returns the functions to measure at a shape, and the number of rounds."""
     keys = [
         _Key(number, run) for number, subject in enumerate(subjects) for run in subject.runs
-        # A row alone is no mixture.
+        # A single row cannot have different adapters.
         if batch > 1 or run.name != MIXED
     ]  # fmt: skip
     keys.insert(1, _Key(0, keys[0].run, control=True))
@@ -118,7 +154,8 @@ def _calls(
     rooms = [room for subject in subjects if (room := subject.room(length)) is not None]
     rounds = max(1, min([settings.repeats or _MOST_TOKENS, *(room - WARM_UP for room in rooms)]))
     if settings.repeats is None:
-        # Generations of their own tell how many tokens fit in the time: those measured begin together.
+        # Separate generations are used to find out how many tokens fit in the time, because all measured ones must
+        # begin together.
         trial = {key: subjects[key.subject].tokens(key.run, batch, length, 2) for key in keys}
         rounds = min(rounds, rounds_within(trial, settings.seconds))
     count = rounds + WARM_UP
@@ -145,7 +182,7 @@ def _latency(
 
 
 def _comparisons(shape: Shape, seconds: Mapping[_Key, list[Seconds]]) -> Iterator[Comparison]:
-    """Runs of the same name in both; the control is there in any case."""
+    """Yields the comparisons of runs that both bundles have, and always that of the control."""
     for key in seconds:
         other = key if key.control else next((k for k in seconds if k.subject and k.run.name == key.run.name), None)
         mine = next(iter(seconds)) if key.control else key

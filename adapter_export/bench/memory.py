@@ -1,4 +1,4 @@
-"""What a session and its adapters take of memory, measured in a process of their own.
+"""Measures the memory of a session and its adapters, in a separate process.
 
 python -m adapter_export.bench.memory BUNDLE PROVIDER THREADS
 """
@@ -23,9 +23,17 @@ _KILOBYTE = 1024
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of memory that only this process has (files that are mapped come and go as the system likes). session: an
-    open session and a first run of one row. adapters: how many were loaded after that; adapter_bytes: for all of them
-    together; adapter_files: the size of their files. None where the system does not tell."""
+    """Memory of a session and its adapters, in bytes.
+
+    Only memory that no other process shares is counted. Mapped files are not, because the operating system keeps or
+    drops their pages at any time. A number is None if the operating system does not provide it.
+
+    Attributes:
+        session: Memory of an open session after a run of one row.
+        adapters: Number of adapters that were loaded after that.
+        adapter_bytes: Memory of all of them together.
+        adapter_files: Size of their files.
+    """
 
     session: int | None
     adapters: int
@@ -34,7 +42,16 @@ class Memory:
 
 
 def memory_of(bundle: Path, provider: str, threads: int | None) -> Memory:
-    """Raises InputError when the process that measures fails, with what it said."""
+    """Measures the memory of a bundle in a separate process.
+
+    Args:
+        bundle: Folder of the bundle.
+        provider: `cpu` or `cuda`.
+        threads: Number of threads for one operator; None for ONNX Runtime's default.
+
+    Raises:
+        InputError: The process failed. The message contains its last line.
+    """
     command = [sys.executable, "-m", __name__, str(bundle), provider, str(threads or 0)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -44,7 +61,7 @@ def memory_of(bundle: Path, provider: str, threads: int | None) -> Memory:
 
 
 def anonymous_bytes() -> int | None:
-    """Of this process, now; None where there is no such number (all but Linux)."""
+    """Returns the bytes of memory of this process that are not shared; None on systems other than Linux."""
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
     except OSError:
@@ -53,7 +70,7 @@ def anonymous_bytes() -> int | None:
 
 
 def _measured(bundle: Path, provider: str, threads: int | None) -> Memory:
-    still_options()  # loads ONNX Runtime, whose own memory is no session's
+    still_options()  # loads ONNX Runtime, whose own memory does not belong to the session
     empty = anonymous_bytes()
     subject = Subject(bundle, provider, threads)
     own = subject.manifest.in_graph

@@ -1,4 +1,4 @@
-"""Benchmarks of a bundle, or of two side by side, as one object."""
+"""Runs all benchmarks of one or two bundles."""
 
 from __future__ import annotations
 
@@ -16,13 +16,23 @@ from adapter_export.bench.swaps import Swap, swaps
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
 
-# How the two bundles are called, whatever their folders are.
+# Names of the two bundles in the report.
 BUNDLE, AGAINST = "bundle", "against"
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """folders, manifests, memory: of each bundle, by BUNDLE and AGAINST."""
+    """The measurements of one or two bundles.
+
+    Attributes:
+        folders: Folders of the bundles, by BUNDLE and AGAINST.
+        manifests: Their manifests, by BUNDLE and AGAINST.
+        settings: What was measured.
+        latency: Times of all runs.
+        comparisons: Ratios between the two bundles; empty for one bundle.
+        swaps: Times of swapping adapters.
+        memory: Memory of the bundles, by BUNDLE and AGAINST.
+    """
 
     folders: Mapping[str, Path]
     manifests: Mapping[str, Manifest]
@@ -39,9 +49,17 @@ def bench(
     settings: Settings | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> BenchReport:
-    """Measure a bundle's latency, its swaps and its memory; with `against`, another's in the same rounds.
+    """Measures the latency, the swaps and the memory of a bundle, or of two bundles in the same rounds.
 
-    Raises InputError for bundles that are broken, that differ in what they do, or that have no positions for a length.
+    Args:
+        bundle: Folder of the bundle.
+        against: Folder of a second bundle to compare with; None for none.
+        settings: What to measure; None for the default settings.
+        progress: Called with the number of shapes done and their total.
+
+    Raises:
+        InputError: A bundle is broken, the bundles cannot be compared, or a model does not have enough positions for a
+            length.
     """
     settings = settings or Settings()
     folders = {BUNDLE: Path(bundle)} | ({} if against is None else {AGAINST: Path(against)})
@@ -74,7 +92,7 @@ def _check_alike(one: Subject, other: Subject) -> None:
 
 
 def as_dict(report: BenchReport) -> dict[str, Any]:
-    """The whole report as one JSON object: ratios and their 95% bounds, milliseconds, bytes."""
+    """Returns the report as one JSON object: ratios with their 95% bounds, times in milliseconds, memory in bytes."""
     return {
         **{name: _described(report.folders[name], manifest) for name, manifest in report.manifests.items()},
         "provider": report.settings.provider,

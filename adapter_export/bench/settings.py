@@ -1,4 +1,4 @@
-"""What to measure."""
+"""The settings of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from adapter_export.errors import InputError
 
 @dataclass(frozen=True)
 class Settings:
-    """batches, lengths: of the inputs, in every combination. repeats: rounds of each; None for as many as fit in
-    `seconds`. threads: of ONNX Runtime's operators; None for its own choice."""
+    """What to measure. Every batch size is combined with every length.
+
+    Attributes:
+        batches: Batch sizes.
+        lengths: Lengths of the inputs, in tokens.
+        repeats: Number of rounds for each batch size and length; None for as many as fit in `seconds`.
+        seconds: Time for each batch size and length.
+        threads: Number of threads for one operator; None for ONNX Runtime's default.
+        provider: `cpu` or `cuda`.
+    """
 
     batches: tuple[int, ...] = (1, 8)
     lengths: tuple[int, ...] = (16, 64)

@@ -1,4 +1,4 @@
-"""A bundle under measurement: its session, and what it is run with."""
+"""A bundle to be measured: its session, its inputs, and the choices of adapters to run it with."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from adapter_export.runtime.generation.prepare import generates, positions_taken
 from adapter_export.runtime.provider import still_options
 from adapter_export.runtime.session import AdapterSession
 
-# No adapter can have these names.
+# Names that no adapter can have.
 NO_ADAPTER, MIXED = "(no adapter)", "(mixed rows)"
-# What a graph is measured at: one that scores or embeds in its one run, one that generates in its first and the rest.
+# The stages that are measured. A graph without a cache has one run. For generating, the prefill and the later tokens
+# are measured separately.
 RUN, PREFILL, TOKEN = "run", "prefill", "token"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One way to run a bundle. adapters: of the rows of a batch, in turns; None for the base model."""
+    """One choice of adapters for a batch.
+
+    Attributes:
+        name: Name of the choice in the report.
+        adapters: Adapters that the rows of a batch have in turn; None for the base model.
+    """
 
     name: str
     adapters: tuple[str | None, ...]
@@ -31,10 +37,24 @@ class Run:
 
 
 class Subject:
-    """An open bundle; its adapters are loaded when first run with."""
+    """An open bundle. Its adapters are loaded when they are first used.
+
+    Attributes:
+        bundle: Folder of the bundle.
+        session: The session that is measured.
+        manifest: The manifest of the bundle.
+        maker: Makes the inputs.
+        runs: The choices of adapters that are measured.
+    """
 
     def __init__(self, bundle: Path, provider: str, threads: int | None) -> None:
-        """threads: of ONNX Runtime's operators; None for as many as it takes by itself."""
+        """Opens the bundle.
+
+        Args:
+            bundle: Folder of the bundle.
+            provider: `cpu` or `cuda`.
+            threads: Number of threads for one operator; None for ONNX Runtime's default.
+        """
         self.bundle, self._provider, self._threads = bundle, provider, threads
         self.session = self.opened()
         self.manifest: Manifest = self.session.manifest
@@ -46,36 +66,49 @@ class Subject:
         return (PREFILL, TOKEN) if generates(self.manifest) else (RUN,)
 
     def opened(self) -> AdapterSession:
-        """Another session of the bundle, made as this one's was."""
+        """Returns another session of the bundle with the same settings."""
         return AdapterSession(self.bundle, self._provider, options=still_options(self._threads))
 
     def call(self, run: Run, batch: int, length: int) -> Callable[[], object]:
-        """One whole run of the graph, or of a generation the prefill with its first token."""
+        """Returns a function that runs the graph once. For generating, that is the prefill with the first new token.
+
+        Args:
+            run: The choice of adapters.
+            batch: Number of rows.
+            length: Number of tokens of each row, including padding.
+        """
         rows = run.rows(batch)
         if generates(self.manifest):
             prompts = self.maker.prompts(batch, length)
-            # One more token than is asked for, or the generation would end, and free its cache, within the call.
+            # One more token than needed. Otherwise the generation would end, and free its cache, within the call.
             return lambda: next(self.session.generate(prompts, adapters=rows, max_new_tokens=2, ignore_eos=True))
         inputs = self.maker.inputs(batch, length)
         return lambda: self.session.run(inputs, adapters=rows)
 
     def tokens(self, run: Run, batch: int, length: int, count: int) -> Callable[[], object]:
-        """One new token a row, at most `count` times after each other."""
+        """Returns a function that generates one new token per row. It can be called `count` times.
+
+        Args:
+            run: The choice of adapters.
+            batch: Number of rows.
+            length: Number of tokens of each prompt.
+            count: Largest number of calls.
+        """
         prompts = self.maker.prompts(batch, length)
         generation = self.session.generate(prompts, adapters=run.rows(batch), max_new_tokens=count + 2, ignore_eos=True)
         next(generation)
         return lambda: next(generation)
 
     def room(self, length: int) -> int | None:
-        """How many new tokens the model has positions for after a prompt; None without a limit."""
+        """Returns how many new tokens the model has positions for after a prompt; None without a limit."""
         config = self.maker.config
         if self.manifest.longest_text is None:
             return None
-        # The first of them is the prefill's, the last one ends the generation.
+        # The first new token belongs to the prefill. The last one ends the generation.
         return self.manifest.longest_text - positions_taken(self.manifest, config, length) - 1
 
     def check_length(self, length: int) -> None:
-        """Raise InputError for a text that the model has no positions for."""
+        """Raises InputError if the model does not have enough positions for texts of this length."""
         longest = self.maker.longest
         generated = 2 if generates(self.manifest) else 0
         if longest is not None and length + generated > longest:
@@ -86,8 +119,15 @@ class Subject:
 
 
 def runs_of(manifest: Manifest, slots: int | None) -> tuple[Run, ...]:
-    """Without an adapter, with the first of each method, and of a bank rows of different ones; the first run is what
-    the others are compared with. Where the adapter is in the graph, that alone."""
+    """Returns the choices of adapters to measure. All are compared with the first.
+
+    They are: no adapter, the first adapter of each method, and for a bank rows with different adapters. If the adapter
+    is in the graph, it is the only choice.
+
+    Args:
+        manifest: The manifest of the bundle.
+        slots: How many adapters a bank holds at once; None in other modes.
+    """
     firsts = {info.method: info.name for info in reversed(manifest.adapters)}
     alone = [Run(info.name, (info.name,)) for info in manifest.adapters if info.name in firsts.values()]
     if manifest.in_graph:

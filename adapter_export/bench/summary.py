@@ -1,4 +1,4 @@
-"""Many measured numbers in few: percentiles, and ratios with how sure they are."""
+"""Summarizes measured numbers: percentiles, and ratios with their confidence bounds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from adapter_export.bench.timing import Seconds
 
-# Of a normal distribution: 95% lies within so many standard deviations.
+# 95% of a normal distribution lies within this many standard deviations.
 _Z95 = 1.96
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Interpolated between neighbours, as numpy does."""
+    """Percentiles, linearly interpolated between neighbouring values (numpy's default)."""
 
     p50: float
     p90: float
@@ -25,7 +25,13 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A median over rounds, and between which values it lies with 95% confidence, whatever the distribution."""
+    """A median over rounds with its 95% confidence bounds, which hold for any distribution.
+
+    Attributes:
+        value: The median.
+        low: The lower bound.
+        high: The upper bound.
+    """
 
     value: float
     low: float
@@ -33,19 +39,24 @@ class Ratio:
 
 
 def percentiles(values: Sequence[float]) -> Percentiles:
-    """Of at least one value."""
+    """Returns the percentiles of at least one value."""
     p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
     return Percentiles(p50, p90, p99)
 
 
 def ratio(measured: Sequence[Seconds], reference: Sequence[Seconds], clock: str = "cpu") -> Ratio:
-    """Of what was measured to the reference in the same round, by the clock `cpu` or `wall`.
+    """Returns the ratio of measured times to reference times of the same rounds.
 
-    The bounds are the values of rank n/2 -+ 0.98 sqrt(n): as many of n values lie below the true median as heads come
-    in n throws of a coin.
+    The bounds are the values of rank n/2 -+ 0.98 sqrt(n). The number of values below the true median is distributed
+    like the number of heads in n throws of a coin.
+
+    Args:
+        measured: Times of each round.
+        reference: Times of the reference in each round.
+        clock: `cpu` or `wall`.
     """
     pairs = [(getattr(a, clock), getattr(b, clock)) for a, b in zip(measured, reference, strict=True)]
-    # A clock too coarse for what it measured (some systems' of CPU time) gives no ratio.
+    # There is no ratio if the clock is too coarse for the measured time (CPU time on some systems).
     if any(below <= 0 for _, below in pairs):
         return Ratio(math.nan, math.nan, math.nan)
     found = sorted(above / below for above, below in pairs)

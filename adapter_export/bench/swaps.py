@@ -1,4 +1,4 @@
-"""What it takes to bring an adapter into a running session, against creating one."""
+"""Measures how long it takes to load an adapter into an open session, compared with opening a session."""
 
 from __future__ import annotations
 
@@ -16,9 +16,18 @@ _LOADS, _SESSIONS = 50, 3
 
 @dataclass(frozen=True)
 class Swap:
-    """Wall milliseconds of an adapter. load: from its file, verified before. first_use: a run of one row that has to
-    load it; steady: the same run right afterwards. session: creating a session, the bundle's files verified.
-    share: p50 of the load as a part of that.
+    """Wall times of swapping one adapter, in milliseconds.
+
+    Attributes:
+        bundle: Name of the bundle in the report.
+        adapter: Name of the adapter.
+        method: Its method.
+        bytes: Size of its file.
+        load: Loading it from its file, which was verified before.
+        first_use: A run of one row that loads it.
+        steady: The same run again, directly afterwards.
+        session: Opening a session, including the check of the bundle's files.
+        share: The p50 of `load`, divided by that of `session`.
     """
 
     bundle: str
@@ -33,7 +42,13 @@ class Swap:
 
 
 def swaps(name: str, subject: Subject, settings: Settings) -> Iterator[Swap]:
-    """Of the first adapter of each method; none where the adapter is in the graph. name: what the report calls it."""
+    """Measures the first adapter of each method; nothing if the adapter is in the graph.
+
+    Args:
+        name: Name of the bundle in the report.
+        subject: The bundle.
+        settings: What to measure.
+    """
     if subject.manifest.mode.in_graph:
         return
     created = percentiles([_milliseconds(lambda: subject.opened().close()) for _ in range(_SESSIONS)])

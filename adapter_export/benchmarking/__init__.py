@@ -1,4 +1,4 @@
-"""Measures a bundle: latency with and without adapters, swapping, memory, and two bundles side by side.
+"""Measures a bundle: latency with and without adapters, swapping and memory; and compares two bundles.
 
-The entry is `report.bench`; no torch is needed.
+Begin with `report.bench`. torch is not needed.
 """

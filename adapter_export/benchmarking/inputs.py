@@ -1,4 +1,4 @@
-"""Random inputs for a bundle's graphs, of any batch and length, made from its manifest and its config."""
+"""Makes random inputs for a bundle's graphs, of any batch size and length, from its manifest and its config."""
 
 from __future__ import annotations
 
@@ -16,19 +16,31 @@ from adapter_export.runtime.generation.prepare import Prompt
 
 _CONFIG = "config.json"
 _SEED = 0
-# The last row of a batch has this share of it as padding, the first none.
+# The share of padding in the last row of a batch. The first row has none.
 _PADDED = 0.25
 
 
 class InputMaker:
-    """Inputs that a bundle's graphs take, the same at every call.
+    """Makes inputs for a bundle's graphs. They are the same at every call.
 
-    Texts: token ids of the whole vocabulary but padding's, each text ended by the model's end token where it has one;
-    rows padded more and more, to a quarter of the last one.
+    Token ids of texts are from the complete vocabulary without the padding token. If the model has an end token, each
+    text ends with it. The share of padding grows from row to row, up to a quarter of the last row.
+
+    Attributes:
+        takes_lengths: Whether the inputs have a length.
+        config: What the bundle's files say about generating.
     """
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
-        """Raises InputError for a bundle of texts without a config that tells the vocabulary."""
+        """Reads the sizes of the model.
+
+        Args:
+            bundle: Folder of the bundle.
+            manifest: Its manifest.
+
+        Raises:
+            InputError: The graph takes texts, and config.json does not say how large the vocabulary is.
+        """
         self._manifest = manifest
         self._inputs = (manifest.encoder or manifest.graphs[manifest.model]).given
         self.takes_lengths = any("sequence" in str(dim) for info in self._inputs.values() for dim in info.shape)
@@ -37,19 +49,19 @@ class InputMaker:
 
     @property
     def longest(self) -> int | None:
-        """The longest text that the model has positions for; None where nothing tells."""
+        """Number of tokens of the longest text that the model has positions for; None if it is not known."""
         return self._manifest.longest_text if self.takes_lengths else None
 
     def tokens(self, batch: int, length: int) -> int:
-        """How many tokens of a batch are no padding."""
+        """Returns how many tokens of a batch are no padding."""
         return int(_lengths(batch, length).sum())
 
     def inputs(self, batch: int, length: int) -> dict[str, np.ndarray]:
-        """What the graph takes in one run. Raises InputError for an input that no rule here makes."""
+        """Returns the inputs of one run by name. Raises InputError for an input of an unknown kind."""
         return {name: self._input(name, info, batch, length) for name, info in self._inputs.items()}
 
     def prompts(self, batch: int, length: int) -> list[Prompt]:
-        """What `AdapterSession.generate` takes: lists of token ids, or arrays of what else an encoder reads."""
+        """Returns prompts for `AdapterSession.generate`: lists of token ids, or arrays of another encoder input."""
         if "input_ids" in self._inputs:
             kept = _lengths(batch, length)
             return [row[:end].tolist() for row, end in zip(self._ids(batch, length), kept, strict=True)]
@@ -90,7 +102,7 @@ class InputMaker:
 
 
 def _lengths(batch: int, length: int) -> np.ndarray:
-    """How many tokens of each row are no padding."""
+    """Returns how many tokens of each row are no padding, int64 [batch]."""
     lost = np.arange(batch) * _PADDED * length / max(1, batch - 1)
     kept: np.ndarray = np.maximum(1, length - lost.astype(np.int64))
     return kept

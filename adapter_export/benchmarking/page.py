@@ -1,4 +1,4 @@
-"""Benchmarks as one page that needs nothing else: no script, no font, no picture from anywhere."""
+"""Writes benchmarks as one HTML page without scripts, and without fonts or images from other places."""
 
 from __future__ import annotations
 
@@ -57,7 +57,11 @@ _STAGES = {
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """The page, of a report as `report.as_dict` gives it."""
+    """Returns the page as HTML.
+
+    Args:
+        result: A report in the form of `report.as_dict`.
+    """
     names = [name for name in ("bundle", "against") if name in result]
     title = "Benchmark: " + " against ".join(f"{result[name]['mode']}, {result[name]['task']}" for name in names)
     colours = "".join(
@@ -151,7 +155,7 @@ def _memory(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _ratios(label: str, rows: Sequence[_Row]) -> str:
-    """Wall ratios as bars, the control's bounds as the band behind them."""
+    """Returns a plot with wall ratios as bars, and the bounds of the control as a band behind them."""
     control = next(row["wall_ratio"] for row in rows if row["control"])
     return bars(
         label,

@@ -1,4 +1,4 @@
-"""Two kinds of plots as SVG text, coloured by the classes of the page they are put into."""
+"""Draws two kinds of plots as SVG text. Their colours are CSS classes of the page that contains them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-# Colours there are: classes `c0`, `c1`, ...
+# Number of colours, which are the CSS classes `c0`, `c1`, ...
 COLOURS = 8
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 34
@@ -18,7 +18,15 @@ _CHARACTERS = 34
 
 @dataclass(frozen=True)
 class Bar:
-    """value, and the bounds it is known within, if any. text: written behind it."""
+    """One bar of a plot.
+
+    Attributes:
+        name: Its name, left of the bar.
+        value: Its length.
+        text: Its text, right of the bar.
+        low: Lower bound of the value; None without one.
+        high: Upper bound of the value; None without one.
+    """
 
     name: str
     value: float
@@ -28,7 +36,13 @@ class Bar:
 
 
 def lines(label: str, columns: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> str:
-    """A line for each series over the columns, from zero up; None leaves a gap's point out."""
+    """Draws a line for each series, on an axis that begins at zero.
+
+    Args:
+        label: Description of the plot.
+        columns: Names of the columns.
+        series: For each series its value in each column; None for a column without a point.
+    """
     step = (_WIDTH - _LEFT - _RIGHT) / max(1, len(columns))
     top = max((value for values in series.values() for value in values if value is not None), default=0.0) or 1.0
     tick = nice_step(top)
@@ -61,7 +75,14 @@ def lines(label: str, columns: Sequence[str], series: Mapping[str, Sequence[floa
 
 
 def bars(label: str, rows: Sequence[Bar], band: tuple[float, float] | None = None, log: bool = False) -> str:
-    """A bar for each row. band: shaded behind all of them. log: the axis, from the power of ten below the least."""
+    """Draws a bar for each row.
+
+    Args:
+        label: Description of the plot.
+        rows: The bars.
+        band: Two values between which the background is shaded; None for no band.
+        log: Whether the axis is logarithmic. It then begins at the power of ten below the smallest value.
+    """
     finite = [row for row in rows if math.isfinite(row.value)]
     most = max([*(row.high or row.value for row in finite), *(band or ())], default=1.0) or 1.0
     least = min((row.value for row in finite if row.value > 0), default=1.0)
@@ -96,7 +117,7 @@ def bars(label: str, rows: Sequence[Bar], band: tuple[float, float] | None = Non
 
 
 def nice_step(top: float) -> float:
-    """A step of 1, 2 or 5 times a power of ten, some four of which reach `top`."""
+    """Returns a step of 1, 2 or 5 times a power of ten, so that about four steps reach `top`."""
     power = 10.0 ** math.floor(math.log10(top / _TICKS))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor * _TICKS >= top * (1 - 1e-9))
 

@@ -30,9 +30,9 @@ Example:
 
 
 @click.command("add", cls=Command, epilog=EXAMPLE)
-@bundle_option("Swappable bundle to add to.")
-@adapters_option("PEFT or AdapterHub folder; repeatable.", required=True)
-@task_option("auto takes the bundle's; features, for a bundle of features, leaves task heads out.")
+@bundle_option("Bundle of mode swappable or bank.")
+@adapters_option("Name and checkpoint folder (PEFT or AdapterHub) of an adapter; repeatable.", required=True)
+@task_option("auto: the task of the bundle. features: leave task heads out, for a bundle of the task features.")
 @labels_option
 @lock_timeout_option
 @follow_links_option

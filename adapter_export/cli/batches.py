@@ -1,4 +1,4 @@
-"""Which requests of `adapter-export run` share a run of the graph."""
+"""Chooses which requests of `adapter-export run` form a batch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from adapter_export.runtime.session import AdapterSession
 
-# Requests in one run of the graph.
+# Largest number of requests in a batch.
 BATCH = 16
 
 
 def batches(session: AdapterSession, adapters: Sequence[str | None], size: int = BATCH) -> Iterator[list[int]]:
-    """Indices of requests that run together: in a bank any, as many as it has slots; else those of one adapter."""
+    """Yields the indices of the requests of each batch.
+
+    In mode bank, a batch has any requests, at most as many as there are slots. In other modes, it has requests of one
+    adapter.
+
+    Args:
+        session: The session that runs the batches.
+        adapters: The adapter of each request; None for the base model.
+        size: Largest number of requests in a batch.
+    """
     every = range(len(adapters))
     if session.slots is not None:
         groups = [list(every)]
@@ -26,6 +35,6 @@ def batches(session: AdapterSession, adapters: Sequence[str | None], size: int =
 
 
 def ran_with(session: AdapterSession, adapter: str | None) -> str | None:
-    """The adapter that runs when `adapter` is asked for: in modes merged and embedded the one in the graph."""
+    """Returns the adapter that a run uses for a request. In modes merged and embedded, it is the one in the graph."""
     own = session.manifest.in_graph
     return adapter or (own.name if own else None)

@@ -60,10 +60,11 @@ _MEGABYTE = 1e6
 def command(
     bundle: Path, against: Path | None, report: Path | None, force: bool, as_json: bool, **settings: Any
 ) -> None:
-    """Measure a bundle's latency and throughput, what swapping an adapter takes, and its memory.
+    """Measure a bundle's latency and throughput, the time to swap an adapter, and its memory.
 
-    Without an adapter, with one of each method, and of a bank with rows of different ones. Everything at one batch and
-    length is measured in turns, so that what else the machine does falls on all alike; ratios are medians over rounds.
+    Latency is measured without an adapter, with one adapter of each method, and for a bank with rows of different
+    adapters. All runs of one batch size and length take turns, so that other load of the machine affects all of them
+    equally. Ratios are medians over rounds.
     """
     from adapter_export.benchmarking.page import page
     from adapter_export.benchmarking.report import as_dict, bench

@@ -1,8 +1,8 @@
-"""What a command needs beyond the base install, said in the words of `pip install`."""
+"""Which extras a command needs, with the `pip install` command for them."""
 
 from __future__ import annotations
 
-# Packages that are not in the base install -> the extras of pyproject.toml that bring them, the smallest first.
+# Packages that are not in the base install -> the extras of pyproject.toml that include them, the smallest first.
 EXTRAS = {
     "accelerate": ("train",),
     "onnx_ir": ("export",),
@@ -16,7 +16,12 @@ EXTRAS = {
 
 
 def advice(module: str, command: str | None) -> str | None:
-    """The line for a command that imports `module`, which is not installed; None where no extra brings it."""
+    """Returns a message that says what to install; None if no extra includes the missing package.
+
+    Args:
+        module: The module that cannot be imported.
+        command: Name of the command; None if it is not known.
+    """
     package = module.partition(".")[0]
     if (extras := EXTRAS.get(package)) is None:
         return None

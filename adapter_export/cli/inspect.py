@@ -25,10 +25,11 @@ Example:
 @json_option
 @debug_option
 def command(path: Path, as_json: bool) -> None:
-    """Describe what PATH holds.
+    """Describe the file or folder PATH.
 
-    An adapter checkpoint (PEFT or AdapterHub), a base or merged model, a bundle, an .onnx or an .onnx_adapter file. A
-    bundle's files are compared with its manifest; if one is missing or changed, the exit code is 2.
+    It may be an adapter checkpoint (PEFT or AdapterHub), a base model, a merged model, a bundle, an .onnx file or an
+    .onnx_adapter file. The files of a bundle are compared with its manifest; if one is missing or changed, the exit
+    code is 2.
     """
     from adapter_export import BundleDescription, inspect
     from adapter_export.inspection.descriptions import as_dict

@@ -1,4 +1,4 @@
-"""The command group: which commands there are, and how every failure becomes one line and an exit code."""
+"""The command group: the list of commands, and how every error becomes one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from adapter_export.outputs import signals
 from adapter_export.reading import panics
 from adapter_export.terminal import written
 
-# Command -> its line in `adapter-export --help`. The command itself is `adapter_export.cli.<name>:command`, imported
-# when it is invoked: the help of the group, and of one command, must not wait for the frameworks of the others.
+# Command -> its line in `adapter-export --help`. The command itself is `adapter_export.cli.<name>:command`. It is
+# imported when it is invoked, so that help texts do not wait for the frameworks of other commands.
 COMMANDS = {
     "train": "Train an adapter on a frozen base model.",
     "merge": "Fold an IA3 adapter into the weights of its base model.",
     "onnx": "Export a model with its adapters to an ONNX bundle.",
     "add": "Add adapters to an existing bundle, without tracing.",
-    "remove": "Take adapters out of a bundle.",
-    "parity": "Prove that a bundle computes what the model does.",
+    "remove": "Remove adapters from a bundle.",
+    "parity": "Check that a bundle computes the same as the model.",
     "reference": "Print the script that records what an adapter computes.",
     "run": "Run a bundle on texts.",
     "bench": "Measure latency, swapping and memory of a bundle.",
     "inspect": "Describe a checkpoint, a bundle, or an ONNX file.",
 }
 
-# Characters of an error's line: whatever a file holds, a terminal shows what is wrong with it.
+# Largest number of characters of an error message, which may contain text of any length from a file.
 _MAX_LINE = 4000
 _ENDED = {
     ExitCode.HUNG_UP: "ended: the terminal was closed (SIGHUP)",
@@ -42,7 +42,7 @@ _ENDED = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when used, and whose failures are handled in one place."""
+    """A group that imports a command when it is used, and handles the errors of all commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *super().list_commands(ctx)]
@@ -55,12 +55,12 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # click would import every command to read its help.
+        # By default, click imports every command to read its help.
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> None:
-        # What a command returns is not an exit code; only `ctx.exit(code)` is.
+        # The return value of a command is not an exit code. Only `ctx.exit(code)` sets one.
         super().invoke(ctx)
 
     def main(
@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the command line and exit; with `standalone_mode=False` let everything through, as click does."""
+        """Runs the command line and exits. With `standalone_mode=False`, returns and raises, as click does."""
         invocation = extra.setdefault("obj", Invocation())
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
@@ -79,7 +79,7 @@ class LazyGroup(click.Group):
             try:
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             except BaseException as error:
-                # A library that gave up outside of where that is expected is a mistake of ours.
+                # A panic of a library that reaches this point is a bug here, so it is reported as an internal error.
                 ends = isinstance(error, (Exception, KeyboardInterrupt, signals.Terminated))
                 if not ends and not panics.is_panic(error):
                     raise
@@ -88,10 +88,10 @@ class LazyGroup(click.Group):
 
 
 def _fail(error: BaseException, invocation: Invocation) -> NoReturn:
-    """Say what went wrong on one line of stderr and exit with the code for it."""
-    if (ended := _ended(error)) is not None:
-        click.echo(_ENDED[ended], err=True)
-        sys.exit(ended)
+    """Writes the error as one line to stderr, and exits with its code."""
+    if (signal_code := _ended(error)) is not None:
+        click.echo(_ENDED[signal_code], err=True)
+        sys.exit(signal_code)
     code, line = _describe(_advised(error, invocation.command))
     if invocation.debug:
         traceback.print_exception(error)
@@ -102,21 +102,22 @@ def _fail(error: BaseException, invocation: Invocation) -> NoReturn:
 
 
 def _ended(error: BaseException) -> ExitCode | None:
-    """The code for a command that was told to end; None for one that failed by itself."""
+    """Returns the exit code of a command that was ended by a signal; None for other errors."""
     if (number := signals.received()) is not None:
-        # Whatever a library made of the interruption.
+        # A library may have raised another error because of the signal.
         return ExitCode(128 + number)
     return ExitCode.INTERRUPTED if isinstance(error, click.Abort | KeyboardInterrupt) else None
 
 
 def _advised(error: BaseException, command: str | None) -> BaseException:
-    """A package that is not installed, where an extra brings it, is told as what to install."""
+    """Returns an error with installation advice if the error is a missing package that belongs to an extra."""
     if isinstance(error, ModuleNotFoundError) and (line := advice(error.name or "", command)) is not None:
         return InputError(line)
     return error
 
 
 def _describe(error: BaseException) -> tuple[ExitCode, str]:
+    """Returns the exit code and the message of an error."""
     match error:
         case click.UsageError():
             help_hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""

@@ -68,10 +68,9 @@ def command(
 ) -> None:
     """Fold IA3 adapters and a task head into a copy of the model, without loading the model.
 
-    Weights become round(float64(W) * float64(l)), biases included, in the dtype they have; everything else is copied,
-    other files of the folder too. Other forms of the weights (.bin, .onnx, ...) stay behind, and so does whatever a
-    link outside the folder leads to, without --follow-links. OUTPUT/adapter_export.json says what was merged; 'inspect'
-    shows it.
+    Weights and biases become round(float64(W) * float64(l)) in their own dtype. All other tensors and files are copied,
+    except other forms of the weights (.bin, .onnx, ...) and, without --follow-links, files that links outside of the
+    folder lead to. OUTPUT/adapter_export.json says what was merged; 'inspect' shows it.
     """
     from adapter_export import merge
     from adapter_export.checkpoints.labels import parse_labels
@@ -103,7 +102,7 @@ def command(
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar that counts bytes, on a terminal."""
+    """Shows a progress bar that counts bytes, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -78,27 +78,33 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool
 
 
 def bundle_option(text: str = "Bundle folder.") -> Decorator:
-    """The option --bundle, of a bundle that is there already. text: its help."""
+    """Returns the option --bundle, for a bundle that exists already, with this help text."""
     return click.option("--bundle", required=True, type=PATH, help=text)
 
 
 def model_option(text: str, *, required: bool = True) -> Decorator:
-    """The option --model, of a base model's folder. text: its help."""
+    """Returns the option --model, for the folder of a base model, with this help text."""
     return click.option("--model", required=required, type=PATH, help=text)
 
 
 def output_option(text: str) -> Decorator:
-    """The option --output, of a folder to write. text: its help."""
+    """Returns the option --output, for a folder to write, with this help text."""
     return click.option("--output", required=True, type=PATH, help=text)
 
 
 def adapters_option(text: str, *, metavar: str = "NAME=DIR", required: bool = False) -> Decorator:
-    """The option --adapter, which can be given several times. text: its help. metavar: what its values look like."""
+    """Returns the option --adapter, which can be given several times.
+
+    Args:
+        text: Its help text.
+        metavar: The form of its values.
+        required: Whether at least one is required.
+    """
     return click.option("--adapter", "adapters", multiple=True, required=required, metavar=metavar, help=text)
 
 
 def task_option(text: str) -> Decorator:
-    """The option --task, of commands that find the task by themselves. text: its help."""
+    """Returns the option --task, with this help text, for commands that can find the task."""
     return click.option("--task", default="auto", show_default=True, help=text)
 
 
@@ -110,18 +116,18 @@ provider_option = click.option(
     help="Where to run.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-force_option = click.option("--force", is_flag=True, help="Replace what the output folder already holds.")
+force_option = click.option("--force", is_flag=True, help="Replace an output that exists already.")
 follow_links_option = click.option(
     "--follow-links",
     is_flag=True,
-    help="Let links in the folders of --model and --adapter lead out of them; otherwise such links are refused.",
+    help="Allow links in the folders of --model and --adapter that lead out of them; otherwise they are refused.",
 )
 lock_timeout_option = click.option(
     "--lock-timeout",
     type=click.FloatRange(0),
     default=LOCK_TIMEOUT,
     show_default=True,
-    help="Seconds to wait for another command that writes the bundle.",
+    help="Seconds to wait for another command that writes to the bundle.",
 )
 dry_run_option = click.option(
     "--dry-run",
@@ -133,8 +139,8 @@ labels_option = click.option(
     "labels",
     multiple=True,
     metavar="NAME=A,B,...|NAME=@FILE",
-    help="Class names of an adapter's task head, in its order; a file has one a line. With one adapter NAME= may be "
-    "left out. Repeatable.",
+    help="Class names of an adapter's task head, in the order of its outputs; a file has one name per line. NAME= may "
+    "be omitted if there is only one adapter. Repeatable.",
 )
 # Eager, so that it counts for errors in the options after it.
 debug_option = click.option(
@@ -156,7 +162,7 @@ def quiet_unless_debug() -> None:
 
 
 def emit(result: Mapping[str, Any], as_json: bool, human: Callable[[Mapping[str, Any]], None]) -> None:
-    """Print a command's result: as exactly one JSON object on stdout, or by `human(result)`."""
+    """Prints the result of a command, as exactly one JSON object on stdout or by `human(result)`."""
     if not as_json:
         human(result)
         return
@@ -167,7 +173,7 @@ def emit(result: Mapping[str, Any], as_json: bool, human: Callable[[Mapping[str,
 
 
 def _jsonable(value: Any) -> Any:
-    """JSON has no NaN, no infinity and no paths: null for the first two, text for the third."""
+    """Replaces values that JSON does not have: NaN and infinities by null, paths by texts."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

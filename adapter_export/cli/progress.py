@@ -1,4 +1,4 @@
-"""Progress of long commands, on stderr: names of stages, and bars that count."""
+"""Shows on stderr what a long command is doing: names of steps, and bars that count."""
 
 from __future__ import annotations
 

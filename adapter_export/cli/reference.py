@@ -11,8 +11,8 @@ EXAMPLE = """\
 Example:
   adapter-export reference --script > recorder.py
 
-Then run recorder.py where the library that trained the adapter is installed; without options it says how. What it
-writes is judged by `adapter-export parity`, see there.
+Then run recorder.py where the library that trained the adapter is installed. Without options, it explains how.
+`adapter-export parity` compares a bundle with the file that it writes.
 """
 
 
@@ -21,9 +21,10 @@ writes is judged by `adapter-export parity`, see there.
 @json_option
 @debug_option
 def command(as_script: bool, as_json: bool) -> None:
-    """Print the script that records what an adapter computes, by the library that trained it.
+    """Print the script that records what an adapter computes, with the library that trained it.
 
-    It is one file that needs numpy, torch, transformers and PEFT or AdapterHub's `adapters`, and nothing of ours.
+    The script is one file that needs numpy, torch, transformers and PEFT or AdapterHub's `adapters`, but not this
+    package.
     """
     from adapter_export.parity.recording.script import script
 

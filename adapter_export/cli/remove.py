@@ -26,7 +26,7 @@ Example:
 
 @click.command("remove", cls=Command, epilog=EXAMPLE)
 @bundle_option("Bundle of mode swappable or bank.")
-@adapters_option("Its name; repeatable.", metavar="NAME", required=True)
+@adapters_option("Name of the adapter; repeatable.", metavar="NAME", required=True)
 @lock_timeout_option
 @json_option
 @debug_option

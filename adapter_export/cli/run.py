@@ -53,24 +53,26 @@ _SHOWN = 48
 
 @click.command("run", cls=Command, epilog=EXAMPLE)
 @bundle_option()
-@adapters_option("Adapter of the bundle; repeatable.", metavar="NAME")
+@adapters_option("Name of an adapter; repeatable.", metavar="NAME")
 @click.option("--text", "texts", multiple=True, help="Text to run; repeatable.")
 @click.option(
     "--input",
     "file",
     type=PATH,
-    help='Lines of {"text": ...}; a line\'s own "adapter" takes the place of --adapter.',
+    help='File with one {"text": ...} per line; an "adapter" in a line replaces --adapter for this line.',
 )
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(1),
     help="When generating; else as generation_config.json says, or 128, with room.",
 )
-@click.option("--temperature", type=click.FloatRange(0), help="When generating: above 0 draws tokens.")
-@click.option("--top-k", type=click.IntRange(1), help="Draw among the K best tokens.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw among the best that add up to P.")
-@click.option("--seed", type=click.IntRange(0), help="Draw the same tokens each time; text i has the seed + i.")
-@click.option("--chat", is_flag=True, help='Texts are what a user says; lines may hold "messages" instead.')
+@click.option("--temperature", type=click.FloatRange(0), help="Above 0, tokens are drawn.  [default: 0]")
+@click.option("--top-k", type=click.IntRange(1), help="Draw among the K most probable tokens.")
+@click.option(
+    "--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw among the most probable that add up to P."
+)
+@click.option("--seed", type=click.IntRange(0), help="Draw the same tokens each time; text i uses the seed + i.")
+@click.option("--chat", is_flag=True, help='Texts are messages of a user; a line may have "messages" instead.')
 @provider_option
 @click.option(
     "--expect-sha256",

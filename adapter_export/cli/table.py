@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Prints tables."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from collections.abc import Iterable, Sequence
 
 from adapter_export.terminal import console, visible
 
-# Width of tables in files and pipes, which have none of their own.
+# Width of tables in files and pipes, in characters.
 _FILE_COLUMNS = 140
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a titled table on stdout; all but the first column are aligned right when they hold numbers."""
+    """Prints a table with a title on stdout.
+
+    Columns of numbers are aligned right, except the first column.
+
+    Args:
+        title: The title.
+        columns: Names of the columns.
+        rows: Cells of each row.
+    """
     from rich.table import Table
 
     table = Table()

@@ -28,19 +28,19 @@ Examples:
   adapter-export train --model SmolLM2 --method bottleneck --task causal-lm \\
       --train chats.jsonl --max-length 512 --output adapters/support
 
-What a language model learns, by the columns of the data:
-  text                 all of it
+What a causal-lm learns to write, by the columns of the data:
+  text                 the complete text
   prompt, completion   the completion
-  messages             what the assistant says; prompt and completion may hold messages, too
-seq2seq-lm reads text and learns label, or prompt and completion.
+  messages             the assistant's messages; prompt and completion may contain messages, too
+A seq2seq-lm reads text and learns to write label, or reads prompt and learns to write completion.
 
-On two processes (or GPUs), with the same result:
+With two processes (or GPUs), with the same result:
   torchrun --nproc-per-node 2 -m adapter_export train ...
 """
 
 
 def _method_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with an option for every setting of every method."""
+    """Adds an option to the command for every setting of every method."""
     found: dict[str, tuple[Any, str, list[str]]] = {}
     for method in registry.names():
         options = registry.get(method).Options
@@ -57,13 +57,13 @@ def _method_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("train", cls=Command, epilog=EXAMPLE)
-@model_option("Folder of the base model; its weights stay as they are.")
+@model_option("Folder of the base model; its weights are not changed.")
 @click.option("--method", required=True, help=f"Kind of adapter: {' or '.join(registry.names())}.")
 @click.option("--task", required=True, help="text-classification, causal-lm or seq2seq-lm.")
 @click.option("--train", required=True, type=PATH, help="Training data: csv, tsv, jsonl or parquet.")
-@click.option("--eval", type=PATH, help="Evaluation data, likewise; reported after each epoch.")
+@click.option("--eval", type=PATH, help="Evaluation data in one of these formats; reported after each epoch.")
 @output_option("Folder for the adapter.")
-@click.option("--text-column", metavar="NAME", help="Column with what is read.  [default: text, prompt or messages]")
+@click.option("--text-column", metavar="NAME", help="Column with the input text.  [default: text, prompt or messages]")
 @click.option(
     "--label-column",
     metavar="NAME",
@@ -76,22 +76,28 @@ def _method_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=int,
     default=32,
     show_default=True,
-    help="Examples an update, over all processes and accumulation steps together.",
+    help="Examples per update, over all processes and accumulation steps together.",
 )
-@click.option("--gradient-accumulation", type=int, default=1, show_default=True, help="Parts an update is run in.")
-@click.option("--learning-rate", type=float, help="Its peak.  [default: the method's own]")
-@click.option("--max-length", type=int, help="Tokens to cut texts to.  [default: 128, or the model's limit]")
-@click.option("--early-stopping", type=int, metavar="EPOCHS", help="End after so many without a lower --eval loss.")
+@click.option(
+    "--gradient-accumulation", type=int, default=1, show_default=True, help="Split each update into this many steps."
+)
+@click.option("--learning-rate", type=float, help="Largest learning rate.  [default: the method's]")
+@click.option(
+    "--max-length", type=int, help="Number of tokens at which texts are cut.  [default: 128, or the model's limit]"
+)
+@click.option(
+    "--early-stopping", type=int, metavar="EPOCHS", help="End after this many epochs without a lower --eval loss."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--target", metavar="REGEX", help="Modules to adapt, by full path, instead of the method's own choice.")
+@click.option("--target", metavar="REGEX", help="Modules to adapt, by full path, instead of the method's choice.")
 @_method_options
-@click.option("--resume", is_flag=True, help="Continue a killed run from OUTPUT.partial, where there is one.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run from OUTPUT.partial, if it exists.")
 @follow_links_option
 @force_option
 @json_option
 @debug_option
 def command(as_json: bool, **arguments: Any) -> None:
-    """Train an adapter, and a task head where the task has one, on a frozen base model."""
+    """Train an adapter, and a task head if the task has one, for a frozen base model."""
     from adapter_export.training import processes
     from adapter_export.training.train import train
 

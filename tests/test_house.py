@@ -102,3 +102,14 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     # Raises an error with the modules of a circle.
     order = list(graphlib.TopologicalSorter(imports).static_order())
     assert len(order) == len(graph.modules)
+
+
+def test_every_pass_and_every_package_has_tests() -> None:
+    tests = Path(__file__).parent
+    passes = [file.stem for file in (PACKAGE / "export/passes").glob("*.py") if file.stem != "__init__"]
+    assert len(passes) >= 10
+    assert [name for name in passes if not (tests / f"export/passes/test_{name}.py").is_file()] == []
+    packages = {file.parent.relative_to(PACKAGE) for file in PACKAGE.rglob("*.py")}
+    # Records of architectures are data, which the tests of architectures read.
+    packages -= {Path("architectures/families")}
+    assert [str(package) for package in sorted(packages) if not list((tests / package).glob("test_*.py"))] == []

@@ -41,7 +41,7 @@ def tensors_by_operator(adapter: Adapter) -> dict[str, dict[str, np.ndarray]]:
     for site, site_adapter in adapter.sites.items():
         op_name = site_adapter.operator.op_name
         tensors = found.setdefault(op_name, {})
-        tensors |= {tensor_name(site.name, op_name, name): value for name, value in site_adapter.tensors.items()}
+        tensors |= {tensor_name(site.name, op_name, name): value for name, value in site_adapter.effective.items()}
     for module, layer in adapter.head.items():
         if module != LM_HEAD:
             bias = np.zeros(layer.weight.shape[0], layer.weight.dtype) if layer.bias is None else layer.bias

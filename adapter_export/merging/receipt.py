@@ -51,7 +51,7 @@ def identify(folder: Path, adapter: Adapter) -> Identity:
         raise InputError(f"adapter {folder}: expected a tensor file, found none")
     digest = hashlib.sha256()
     for site, site_adapter in sorted(adapter.sites.items()):
-        for name, tensor in sorted(site_adapter.tensors.items()):
+        for name, tensor in sorted(site_adapter.effective.items()):
             digest.update(f"{site.name}.{site_adapter.operator.op_name}.{name}{tensor.shape}\n".encode())
             digest.update(np.ascontiguousarray(tensor, "<f8").tobytes())
     return Identity(folder.resolve().name, sha256(path), digest.hexdigest())

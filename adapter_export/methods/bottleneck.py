@@ -160,6 +160,9 @@ class BottleneckOperator:
             out = total(self.plus) + out
         return out.where(tensors["active"] > 0.5, values["y"]) if self._gated else out
 
+    def strengthened(self, tensors: Mapping[str, Any], factor: float) -> dict[str, Any]:
+        raise InputError(f"strength {factor}: the effect of a bottleneck with norms and residuals has no multiple")
+
     def unmergeable(self, port: Port) -> str | None:
         return (
             f"a bottleneck adapter is not linear ({self.activation} between its two layers), so no weights of the base "

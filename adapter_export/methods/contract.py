@@ -116,6 +116,17 @@ class Operator(Protocol):
             CannotMerge: `unmergeable` returns a reason, which is the message.
         """
 
+    def strengthened(self, tensors: Mapping[str, Any], factor: float) -> dict[str, Any]:
+        """Returns tensors whose effect is `factor` times that of the given ones: 0 is the identity, 1 no change.
+
+        Args:
+            tensors: Arrays or PyTorch tensors by name.
+            factor: The strength.
+
+        Raises:
+            InputError: The maths has no such tensors.
+        """
+
 
 @dataclass(frozen=True)
 class SiteAdapter:
@@ -123,11 +134,18 @@ class SiteAdapter:
 
     Attributes:
         operator: The operator.
-        tensors: Arrays by name, with the shapes of `specs`.
+        tensors: Arrays by name, with the shapes of `specs`, as a checkpoint has them.
+        strength: What the checkpoint multiplies the effect of these tensors by.
     """
 
     operator: Operator
     tensors: Mapping[str, np.ndarray]
+    strength: float = 1.0
+
+    @property
+    def effective(self) -> Mapping[str, np.ndarray]:
+        """The tensors with the strength in them, as the operator takes them."""
+        return self.tensors if self.strength == 1 else self.operator.strengthened(self.tensors, self.strength)
 
 
 def setting(value: str, help: str, default: Any = None) -> Any:  # noqa: A002

@@ -55,6 +55,11 @@ class IA3Operator:
     def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return values["y"] * tensors["l"]
 
+    def strengthened(self, tensors: Mapping[str, Any], factor: float) -> dict[str, Any]:
+        if (tensors["l"] < 0).any():
+            raise InputError(f"strength {factor}: a vector of IA3 has negative values, of which there are no powers")
+        return {"l": tensors["l"] ** factor}
+
     def unmergeable(self, port: Port) -> str | None:
         return "a vector before a norm cannot be folded into the norm's weights" if port is Port.NORM else None
 

@@ -142,6 +142,7 @@ class Injection:
         self.operators: dict[Site, Operator] = {
             site: site_adapter.operator for site, site_adapter in site_adapters.items()
         }
+        self.strengths = {site: site_adapter.strength for site, site_adapter in site_adapters.items()}
         self.parameters: dict[Site, nn.ParameterDict] = {}
         reference = next(model.parameters())
         for site, site_adapter in site_adapters.items():
@@ -159,10 +160,13 @@ class Injection:
         return attach(self.model, site, self.operators[site].reads, self._act(site))
 
     def _act(self, site: Site) -> SiteFunction:
-        operator, parameters = self.operators[site], self.parameters[site]
+        operator, parameters, strength = self.operators[site], self.parameters[site], self.strengths[site]
 
         def act(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-            return _forward(operator, values, dict(parameters.items())) if self.enabled else values["y"]
+            if not self.enabled:
+                return values["y"]
+            tensors = dict(parameters.items())
+            return _forward(operator, values, tensors if strength == 1 else operator.strengthened(tensors, strength))
 
         return act
 
@@ -178,7 +182,11 @@ class Injection:
     def site_adapters(self) -> dict[Site, SiteAdapter]:
         """Returns copies of the current parameters as numpy arrays, float32 or float64."""
         return {
-            site: SiteAdapter(self.operators[site], {name: to_numpy(value) for name, value in parameters.items()})
+            site: SiteAdapter(
+                self.operators[site],
+                {name: to_numpy(value) for name, value in parameters.items()},
+                self.strengths[site],
+            )
             for site, parameters in self.parameters.items()
         }
 

@@ -28,7 +28,13 @@ def or_default(
 
 
 def check_targets(
-    checkpoint: Checkpoint, config: PeftConfig, targets: Patterns, info: ModelInfo, named: Collection[str], suffix: str
+    checkpoint: Checkpoint,
+    config: PeftConfig,
+    targets: Patterns,
+    info: ModelInfo,
+    named: Collection[str],
+    suffix: str,
+    chosen: Callable[[str], bool] | None = None,
 ) -> None:
     """Checks that the modules with tensors are those that the config names.
 
@@ -42,11 +48,12 @@ def check_targets(
         info: Description of the base model.
         named: Modules that have tensors.
         suffix: End of the name of a module's tensor.
+        chosen: Whether a target is in one of the layers that the config chooses; None if it chooses none.
 
     Raises:
         InputError: The modules are not the same.
     """
-    expected = _targets(checkpoint, config, targets, info, named)
+    expected = set(filter(chosen, _targets(checkpoint, config, targets, info, named)))
     idle = {name for name in expected if path_of(name, info) in info.unread}
     expected -= idle - set(named)
     if surplus := sorted(set(named) - expected):

@@ -68,7 +68,7 @@ def decoding(base: BaseModel) -> Stage:
         base.module(**step(0, _PAST), past_key_values=cache, use_cache=True)
     if not cache.layers or any(getattr(layer, "keys", None) is None for layer in cache.layers):
         raise InputError(
-            f"model {base.folder}: {base.info.architecture} keeps something else than keys and values between steps; "
+            f"model {base.folder}: {base.info.architecture} has a cache of other tensors than keys and values; "
             "--no-cache exports a scoring graph"
         )
     inputs: dict[str, Any] = {**step(_PAST, total), "past_key_values": cache}

@@ -48,7 +48,7 @@ def lower(
     head_defaults: Mapping[str, np.ndarray] | None = None,
     last_head: str | None = None,
 ) -> Lowered:
-    """Replaces the markers of a trace by functions and tensors. The trace stays as it is.
+    """Replaces the markers of a trace by functions and tensors. The trace is not changed.
 
     Args:
         trace: The trace.

@@ -77,7 +77,7 @@ class _Tracer:
         return trace(self.base, sites, head, self.opset, stage=self.stages[file], target=self.target)
 
     def with_head_of(self, adapter: Adapter) -> _Tracer:
-        """The same, after the base model's task head was replaced by the adapter's."""
+        """Replaces the base model's task head by the adapter's, if it has one, and returns a tracer for the result."""
         if not adapter.head or not self.base.info.head:
             return self
         load_head(self.base.module, adapter)

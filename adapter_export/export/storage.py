@@ -44,7 +44,7 @@ class Storage(Protocol):
 
 
 class _OneForAll:
-    """Every row of a batch reads the same tensors, so the function of the operator is used as it is."""
+    """Every row of a batch reads the same tensors, so the function of the operator is used unchanged."""
 
     def place(self, graph: ir.Graph, place: BoundSite, values: Sequence[ir.Value]) -> tuple[BoundSite, list[ir.Value]]:
         return place, []

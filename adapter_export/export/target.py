@@ -46,8 +46,8 @@ class Target:
     def __post_init__(self) -> None:
         if self.quantize.used and self.dtype is not Precision.FP32:
             raise InputError(
-                f"--quantize {self.quantize} with --dtype {self.dtype}: expected fp32, which the 8-bit operators "
-                "compute beside; choose one of the two"
+                f"--quantize {self.quantize} with --dtype {self.dtype}: expected fp32, because the 8-bit operators "
+                "compute with float32; use only one of the two options"
             )
         if self.fuse is Fusion.CPU and self.dtype is Precision.BF16:
             raise InputError(

@@ -65,7 +65,7 @@ def check_digest(expected: str, verify: bool) -> None:
     if re.fullmatch("[0-9a-f]{64}", expected) is None:
         raise InputError(f"expect_sha256: expected 64 hexadecimal digits in lower case, found {shortened(expected)}")
     if not verify:
-        raise InputError("expect_sha256: expected verify=True with it, found False: unread files are not pinned")
+        raise InputError("expect_sha256: expected verify=True with it, found False, so that files would not be checked")
 
 
 def check_nothing_else(bundle: Path, manifest: Manifest) -> None:

@@ -82,7 +82,7 @@ def check_ends(ids: np.ndarray, end: int) -> None:
     if (counts != counts[0]).any():
         raise InputError(
             f"input 'input_ids': rows with {counts.min()} and with {counts.max()} end tokens ({end}); this model needs "
-            "as many in each row of a batch"
+            "equal numbers in all rows of a batch"
         )
 
 

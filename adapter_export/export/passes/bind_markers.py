@@ -1,4 +1,4 @@
-"""Turn markers into nodes of functions, with tensors of their own."""
+"""Replace markers by nodes that call functions and read their own tensors."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class BindMarkers(ir.passes.InPlacePass):
         assert y.dtype is not None
         u = node.inputs[operator.reads.index("u")] if "u" in operator.reads else y
         features = Features(_size(u, operator.axis), _size(y, operator.axis))
-        # Each operator has free dims of its own: those that are not active keep their default beside the one that is.
+        # Each operator has its own named dims, because an inactive operator keeps its default next to an active one.
         slots = {
             name: TensorSlot(
                 tensor_name(site.name, operator.slug, name),

@@ -1,4 +1,4 @@
-"""Say that the number of labels depends on the adapter."""
+"""Make the number of labels a dynamic axis, because it depends on the adapter."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class BankPool:
         wanted = list(dict.fromkeys(name for name in rows if name is not None))
         if len(wanted) > self._slots:
             raise InputError(f"adapters: {len(wanted)} different ones in a batch, but the bank has {self._slots} slots")
-        # Files are read without the lock: another thread may put or evict the name meanwhile.
+        # Files are read without the lock, so another thread may put or evict the name during the read.
         read: dict[str, LoadedAdapter] = {}
         changes: dict[str, int] = {}
         while True:
@@ -188,7 +188,7 @@ class BankPool:
             )
 
     def _fit(self, wanted: Sequence[str]) -> bool:
-        """Whether there is room for those of the adapters that are not in memory yet."""
+        """Returns whether there is room for those of the adapters that are not in memory yet."""
         missing = sum(name not in self._occupied for name in wanted)
         idle = sum(occupied.leases == 0 and name not in wanted for name, occupied in self._occupied.items())
         return missing <= len(self._free) + idle

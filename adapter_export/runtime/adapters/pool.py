@@ -124,8 +124,8 @@ class FixedAdapter:
 class SwappedPool:
     """Adapters of mode swappable. A run is fed the tensors of one of them, which override the graph's defaults.
 
-    Only the dictionary is under a lock. Tensors are never changed: a run that holds an adapter keeps its tensors,
-    whatever happens to the name meanwhile.
+    Only the dictionary is under a lock. Tensors are never changed: a run that holds an adapter keeps its tensors, even
+    if the name is removed or gets another adapter during the run.
     """
 
     def __init__(self, defaults: Mapping[str, np.ndarray]) -> None:

@@ -94,8 +94,8 @@ class Rows:
     def make_room(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Makes every row large enough for these tensors.
 
-        A tensor larger than any before moves its whole array to a larger one. Runs that hold the previous array go on
-        reading it.
+        If a tensor is larger than all before, its array is copied to a larger one. Runs that hold the previous array
+        continue to read it.
 
         Raises:
             InputError: There is not enough memory. Nothing has changed then.

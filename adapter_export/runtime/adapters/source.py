@@ -98,7 +98,7 @@ class BundleAdapters:
         stamp = stamp_of(self.bundle)
         manifest = self.manifest if stamp == self._stamp else read_manifest(self.bundle, self._expected)
         if graphs_of(manifest) != graphs_of(self.manifest):
-            raise InputError(f"bundle {self.bundle}: holds another graph than when it was opened; open it anew")
+            raise InputError(f"bundle {self.bundle}: holds another graph than when it was opened; open it again")
         self.manifest, self._stamp = manifest, stamp
         return manifest
 

@@ -31,8 +31,8 @@ def check_generates(bundle: object, manifest: Manifest) -> None:
     """Raises InputError if the bundle, which the message names, cannot generate."""
     if not generates(manifest):
         raise InputError(
-            f"bundle {bundle}: its graph has no key-value cache ({PAST}0.key, ...), which generating needs; export a "
-            "causal-lm or a seq2seq-lm without --no-cache"
+            f"bundle {bundle}: its graph has no key-value cache ({PAST}0.key, ...), which is needed to generate; "
+            "export a causal-lm or a seq2seq-lm without --no-cache"
         )
 
 

@@ -132,7 +132,7 @@ def penalized(scores: np.ndarray, seen: Sequence[int], penalty: float) -> np.nda
 
 
 def favoured(read: Sequence[int], penalty: float) -> Processor:
-    """The reverse of `penalized`: raises the scores of tokens that the model reads."""
+    """Raises the scores of tokens that the model reads, by the reverse of `penalized`."""
     seen = sorted(set(read))
     return lambda tokens, scores: penalized(scores, seen, 1 / penalty)
 

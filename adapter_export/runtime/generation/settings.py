@@ -43,7 +43,7 @@ class GenerationSettings:
         if self.temperature == 0:
             for name in ("top_k", "top_p", "seed"):
                 if getattr(self, name) is not None:
-                    raise InputError(f"{name}: expected a temperature above 0 with it; without, decoding is greedy")
+                    raise InputError(f"{name}: expected a temperature above 0 with it; without one, decoding is greedy")
         for name in ("stop_tokens", "prefix"):
             if any(not _whole(token) for token in getattr(self, name)):
                 raise InputError(f"{name}: expected token ids, found {getattr(self, name)!r}")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import GraphInfo, Manifest, TensorInfo, read_manifest
 from adapter_export.dtypes import DType
@@ -65,7 +66,8 @@ def test_the_same_as_transformers_on_a_real_tokenizer(minilm: Path, manifest: Ma
     from transformers import AutoTokenizer
 
     texts = ["Hello, wörld! 你好", "", "tokens " * 700, "naïve café #1"]
-    encoded = TextEncoder(minilm, takes(manifest, "input_ids", "attention_mask", "token_type_ids")).encode(texts)
+    taken = replace(takes(manifest, "input_ids", "attention_mask", "token_type_ids"), longest_text=512)
+    encoded = TextEncoder(minilm, taken).encode(texts)
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     wanted = tokenizer(texts, padding=True, truncation=True, max_length=512, return_tensors="np")
     for name in encoded.inputs:
@@ -77,7 +79,8 @@ def test_the_same_as_transformers_on_a_real_tokenizer(minilm: Path, manifest: Ma
 @pytest.mark.parametrize("limits", [True, False])
 def test_what_the_tokenizer_file_asks_for_does_not_count(folder: Path, manifest: Manifest, limits: bool) -> None:
     if not limits:
-        change(folder / "config.json", pad_token_id=None, max_position_embeddings=None)
+        change(folder / "config.json", pad_token_id=None)
+        manifest = replace(manifest, longest_text=None)
         change(folder / "tokenizer_config.json", pad_token=None, model_max_length=None)
     plain = TextEncoder(folder, manifest).encode(TEXTS[:1])
     padding = {"strategy": {"Fixed": 20}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 9,
@@ -112,7 +115,9 @@ def test_truncation_is_at_the_longest_the_model_takes(
 ) -> None:
     change(folder / "tokenizer_config.json", model_max_length=limit)
     change(folder / "config.json", **config)
-    encoder = TextEncoder(folder, manifest)
+    # What an export records of this config.
+    longest_text = longest_text_of(json.loads((folder / "config.json").read_text()))
+    encoder = TextEncoder(folder, replace(manifest, longest_text=longest_text))
     assert encoder.max_length == longest
     encoded = encoder.encode(["good " * 200, "bad"])
     assert encoded.inputs["input_ids"].shape == (2, longest or 202)

@@ -31,8 +31,8 @@ from adapter_export.reading.hashes import sha256
 from adapter_export.reading.json_files import optional_json, read_json
 
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", CONFIG
-# The settings that are shown, of PEFT's config and of AdapterHub's.
-_PEFT_SETTINGS = ("task_type", "target_modules", "feedforward_modules", "modules_to_save", "r", "lora_alpha")
+# The settings that are shown, of PEFT's config besides those of the method, and of AdapterHub's.
+_PEFT_SETTINGS = ("task_type", "target_modules", "modules_to_save")
 _HUB_SETTINGS = ("mh_adapter", "output_adapter", "original_ln_before", "non_linearity", "reduction_factor", "scaling")
 _MODEL_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "dtype", "problem_type")
 
@@ -49,7 +49,7 @@ def describe_adapter(folder: Path) -> AdapterDescription:
             "task": sidecar.get("task") or tasks.of_peft(config.get("task_type")),
             "labels": sidecar.get("labels"),
             "problem_type": sidecar.get("problem_type"),
-            "settings": _settings(config, _PEFT_SETTINGS),
+            "settings": _settings(config, (*_PEFT_SETTINGS, *_own_settings(config["peft_type"]))),
             "notes": tuple(peft.notes(config, folder / ADAPTER_CONFIG)) if _is_known(config["peft_type"]) else (),
         }
         files = [folder / name for name in ("adapter_model.bin", "adapter_model.safetensors") if present(folder / name)]
@@ -98,6 +98,12 @@ def describe_adapter(folder: Path) -> AdapterDescription:
 
 def _beside(model: ModelDescription) -> ModelBeside:
     return ModelBeside(model.model_type, model.architectures, model.task, model.weights_sha256)
+
+
+def _own_settings(peft_type: object) -> list[str]:
+    """Returns the fields of the method's own settings; none of a method that is not known."""
+    known = (module.FIELDS for module in codecs(peft.FORMAT).values() if peft_type == module.PEFT_TYPE)
+    return sorted(next(known, ()))
 
 
 def _is_known(peft_type: object) -> bool:

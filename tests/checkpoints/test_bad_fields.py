@@ -92,8 +92,8 @@ ROWS: Mapping[str, Row] = {
     # PEFT
     "peft: another method": (
         P,
-        edit_json(CONFIG, peft_type="LORA"),
-        (CONFIG, "'peft_type': expected 'IA3', found 'LORA'"),
+        edit_json(CONFIG, peft_type="VERA"),
+        (CONFIG, "'peft_type': expected 'IA3' or 'LORA', found 'VERA'"),
     ),
     "peft: no method": (P, edit_json(CONFIG, peft_type=7), (CONFIG, "'peft_type': expected str, found 7")),
     "peft: targets of no kind": (

@@ -71,14 +71,14 @@ class TestCheckpoints:
     def test_a_method_this_project_cannot_load(self, tmp_path: Path) -> None:
         from safetensors.numpy import save_file
 
-        config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+        config = {"peft_type": "VERA", "r": 8, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
         (tmp_path / "adapter_config.json").write_text(json.dumps(config))
         save_file(
-            {f"m.{i}.lora_A.weight": np.ones((8, 4), "f2") for i in range(3)}, tmp_path / "adapter_model.safetensors"
+            {f"m.{i}.vera_A.weight": np.ones((8, 4), "f2") for i in range(3)}, tmp_path / "adapter_model.safetensors"
         )
         found = described(tmp_path)
-        assert (found["method"], found["task"], found["parameters"]) == ("lora", "causal-lm", 96)
-        assert found["tensors"][0]["name"] == "m.{0-2}.lora_A.weight"
+        assert (found["method"], found["task"], found["parameters"]) == ("vera", "causal-lm", 96)
+        assert found["tensors"][0]["name"] == "m.{0-2}.vera_A.weight"
 
     def test_bin_files_are_not_opened(self, tmp_path: Path) -> None:
         (tmp_path / "adapter_config.json").write_text(json.dumps({"config": {"output_adapter": True}}))

@@ -99,7 +99,7 @@ def test_rows_with_nothing_left_are_told(
     [
         ((), {"train": "no.csv"}, "error: no.csv: no such file"),
         ((), {"model": "none"}, "error: model none: expected a folder, found nothing"),
-        ((), {"method": "lora"}, "error: method 'lora': expected one of bottleneck, ia3"),
+        ((), {"method": "vera"}, "error: method 'vera': expected one of bottleneck, ia3, lora"),
         (("--epochs", "3"), {}, "error: --epochs and --max-steps: expected one of them, found both"),
         (("--text-column", "body"), {}, "column 'body' is missing; its columns are 'text', 'label'"),
         (("--batch-size", "many"), {}, "'many' is not a valid integer"),

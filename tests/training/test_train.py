@@ -176,7 +176,7 @@ def test_a_custom_placement(trained: Trained, tiny_model: TinyModel) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "lora"}, "method 'lora': expected one of "),
+        ({"method": "vera"}, "method 'vera': expected one of "),
         ({"task": "features"}, "task 'features': expected one of text-classification, causal-lm, seq2seq-lm"),
         ({"placement": "pfeiffer"}, "--placement: method 'ia3' has no such setting, only: feedforward"),
         ({"method": "bottleneck", "reduction_factor": 0}, "reduction factor 0"),

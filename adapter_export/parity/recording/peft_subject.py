@@ -33,6 +33,8 @@ PEFT_CLASSES: Mapping[str, tuple[str, ...]] = {
 FEATURES = "FEATURE_EXTRACTION"
 _PREFIX = "base_model.model."
 _SAVED = ".modules_to_save"
+# Parts of names that belong to an adapter: those of IA3 and of LoRA.
+_OWN_PARTS = (".ia3_l", ".lora_")
 # Names of the output layers of language models. They are not task heads.
 _OUTPUT_LAYERS = ("lm_head", "embed_out", "proj_out")
 
@@ -95,7 +97,7 @@ class PeftSubject(Subject):
                 layer.enable_adapters(active)
 
     def is_adapter(self, module: str) -> bool:
-        return ".ia3_l" in module
+        return any(part in module for part in _OWN_PARTS)
 
 
 def tensor_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
@@ -116,8 +118,10 @@ def tensor_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
 
 def _module_of(key: str) -> str:
     """Returns the path of the module that a checkpoint's tensor belongs to, without the parts that PEFT adds."""
-    path = key.rpartition(".")[0] if not key.endswith(".ia3_l") else key.removesuffix(".ia3_l")
-    return path.partition(_SAVED)[0].partition(".ia3_l")[0]
+    path = key if key.endswith(_OWN_PARTS) else key.rpartition(".")[0]
+    for part in (_SAVED, *_OWN_PARTS):
+        path = path.partition(part)[0]
+    return path
 
 
 def _class_of(config: Any, task_type: str, shapes: Mapping[str, Any], task: str | None) -> tuple[Any, bool]:

@@ -309,7 +309,7 @@ class TestOwnFormat:
         [
             (lambda a: a.update(format_version=2), "field 'format_version': expected 1, found 2"),
             (lambda a: a.update(format_version=True), "field 'format_version': expected 1, found True"),
-            (lambda a: a.update(method="nope"), "method 'nope': expected one of bottleneck, ia3, mix"),
+            (lambda a: a.update(method="nope"), "method 'nope': expected one of bottleneck, ia3, lora, mix"),
             (lambda a: a.update(method="ia3"), "field 'method': 'ia3' is not kept in this format, but as peft"),
             (lambda a: a.update(method="bottleneck"), "'bottleneck' is not kept in this format, but as adapterhub"),
             (

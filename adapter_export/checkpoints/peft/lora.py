@@ -69,6 +69,7 @@ _REFUSED: Mapping[str, str] = {
 }
 # What `init_lora_weights` may be: each of these starts leaves the base model's weights as they are.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "lora_ga")
+_NO_BIAS = "none"
 _WORD = re.compile(r"\w+")
 
 
@@ -77,7 +78,7 @@ def check(config: Mapping[str, Any], path: Path) -> None:
     for name, reason in _REFUSED.items():
         if config.get(name):
             raise InputError(f"{path}: field {name!r}: {reason}")
-    if (bias := field(config, path, "bias", str, "none")) != "none":
+    if (bias := field(config, path, "bias", str, _NO_BIAS)) != _NO_BIAS:
         raise InputError(
             f"{path}: field 'bias': expected 'none', found {shortened(bias)}: biases of the base model that were "
             "trained with the adapter are not supported"

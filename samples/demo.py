@@ -22,12 +22,19 @@ from typing import Any
 import numpy as np
 
 from adapter_export import (
+    AdapterSession,
     ParityReport,
     TextEncoder,
+    check_parity,
+    export_onnx,
     load_pytorch,
+    merge,
+    print_report,
     read_manifest,
+    train,
 )
 from samples.assets import AssetError, minilm, prompt_injection, sentiment
+from samples.table import print_table
 
 OUT = Path(__file__).resolve().parent.parent / "out" / "demo"
 # Enough to beat the head alone by far, few enough for some minutes on two cores.
@@ -206,15 +213,6 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    from adapter_export.bundle.manifest import read_manifest
-    from adapter_export.cli.table import print_table
-    from adapter_export.export.export import export_onnx
-    from adapter_export.merging.merge import merge
-    from adapter_export.parity.report import print_report
-    from adapter_export.parity.run import check_parity
-    from adapter_export.runtime.session import AdapterSession
-    from adapter_export.training.train import train
-
     started = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)

@@ -23,9 +23,15 @@ import onnxruntime
 from adapter_export import (
     AdapterSession,
     PromptTexts,
+    check_parity,
+    export_onnx,
     load_pytorch,
+    print_report,
+    read_manifest,
+    train,
 )
 from samples.assets import smollm2
+from samples.table import print_table
 
 OUT = Path(__file__).resolve().parent.parent / "out" / "demo-llm"
 # Enough to take on the style, few enough for two or three minutes of training on two cores.
@@ -211,13 +217,6 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Raises SystemExit, with exit code 1, when a check fails."""
-    from adapter_export.bundle.manifest import read_manifest
-    from adapter_export.cli.table import print_table
-    from adapter_export.export.export import export_onnx
-    from adapter_export.parity.report import print_report
-    from adapter_export.parity.run import check_parity
-    from adapter_export.training.train import train
-
     started = time.monotonic()
     model = smollm2()
     shutil.rmtree(OUT, ignore_errors=True)

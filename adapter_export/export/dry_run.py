@@ -124,7 +124,9 @@ def plan_export(
         if request.mode.in_graph:
             with_own(prepared.base, loaded, request.mode)
     target = request.target
-    stored = [] if request.mode is Mode.MERGED else loaded.values()
+    # A bank has its adapters in the graph and in files.
+    copies = 0 if request.mode is Mode.MERGED else 2 if request.mode.per_row else 1
+    values = copies * sum(adapter.parameters for adapter in loaded.values())
     return ExportPlan(
         Path(output),
         request.mode,
@@ -140,6 +142,6 @@ def plan_export(
         prepared.tokenizer is not None,
         tuple(plan_of(name, adapter) for name, adapter in loaded.items()),
         len(sites),
-        least_bytes(request.folder, target) + sum(adapter.parameters * target.dtype.value_bytes for adapter in stored),
+        least_bytes(request.folder, target) + values * target.dtype.value_bytes,
         tuple(notes),
     )

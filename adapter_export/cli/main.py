@@ -21,7 +21,7 @@ from adapter_export.terminal import written
 # imported when it is invoked, so that help texts do not wait for the frameworks of other commands.
 COMMANDS = {
     "train": "Train an adapter on a frozen base model.",
-    "merge": "Fold an IA3 adapter into the weights of its base model.",
+    "merge": "Fold an IA3 or LoRA adapter into the weights of its base model.",
     "onnx": "Export a model with its adapters to an ONNX bundle.",
     "add": "Add adapters to an existing bundle, without tracing.",
     "remove": "Remove adapters from a bundle.",

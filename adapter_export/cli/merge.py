@@ -40,7 +40,7 @@ Examples:
     required=True,
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Folder with an IA3 adapter (PEFT or AdapterHub); several multiply.",
+    help="Folder with an IA3 or LoRA adapter (PEFT or AdapterHub); several apply in the order given.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @click.option(
@@ -66,11 +66,11 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Fold IA3 adapters and a task head into a copy of the model, without loading the model.
+    """Fold adapters (IA3, LoRA) and a task head into a copy of the model, without loading the model.
 
-    Weights and biases become round(float64(W) * float64(l)) in their own dtype. All other tensors and files are copied,
-    except other forms of the weights (.bin, .onnx, ...) and, without --follow-links, files that links outside of the
-    folder lead to. OUTPUT/adapter_export.json says what was merged; 'inspect' shows it.
+    Weights and biases are computed in float64 and rounded once, to their own dtype. All other tensors and files are
+    copied, except other forms of the weights (.bin, .onnx, ...) and, without --follow-links, files that links outside
+    of the folder lead to. OUTPUT/adapter_export.json says what was merged; 'inspect' shows it.
     """
     from adapter_export import merge
     from adapter_export.checkpoints.labels import parse_labels

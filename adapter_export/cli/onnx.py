@@ -46,8 +46,8 @@ Examples:
     "--mode",
     required=True,
     type=click.Choice(Mode.words()),
-    help="merged: folded into the weights (IA3), or no adapter at all. embedded: one adapter, constant. swappable: "
-    "many, chosen per run. bank: many, chosen per row of a batch.",
+    help="merged: folded into the weights (IA3, LoRA), or no adapter at all. embedded: one adapter, constant. "
+    "swappable: many, chosen per run. bank: many, chosen per row of a batch.",
 )
 @output_option("Bundle folder to write.")
 @task_option("auto takes the adapters' task, else the model's; features leaves task heads out.")

@@ -78,7 +78,7 @@ def plan_merge(
 
     Args:
         model: Folder of the base model.
-        adapter: Folder of an IA3 adapter, or several.
+        adapter: Folder of an adapter, or several.
         output: Folder that the merge would write.
         task: As for `merge`.
         labels: As for `merge`.

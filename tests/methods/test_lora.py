@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from adapter_export import AdapterSession, check_parity, export_onnx, merge
+from adapter_export import AdapterSession, check_parity, export_onnx, merge, train
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
 from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.models.injection import inject
@@ -178,3 +179,46 @@ def test_merged_and_exported(trained: Trained, tmp_path: Path) -> None:
         with torch.no_grad():
             merged = model(**{name: torch.from_numpy(value) for name, value in as_float64(trained.inputs).items()})
         assert error(trained, merged.logits.numpy()) < TOLERANCE
+
+
+def test_mixed_with_ia3_the_order_counts(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    """W' = diag(l) (W + (A B)^T) or diag(l) W + (A B)^T."""
+    from safetensors.numpy import save_file
+
+    base = tiny_model("llama", "causal-lm")
+    name = "model.layers.0.self_attn.q_proj"
+    weight = load_file(base / "model.safetensors")[f"{name}.weight"]
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, weight.shape[1])), rng.standard_normal((weight.shape[0], 2))
+    scale = rng.standard_normal((weight.shape[0], 1))
+    for folder, config, tensors in (
+        ("lora", {"r": 2, "lora_alpha": 2, "peft_type": "LORA"}, {"lora_A.weight": a, "lora_B.weight": b}),
+        ("ia3", {"feedforward_modules": [], "peft_type": "IA3"}, {"ia3_l": scale}),
+    ):
+        (tmp_path / folder).mkdir()
+        named = {f"base_model.model.{name}.{part}": value.astype(np.float32) for part, value in tensors.items()}
+        save_file(named, tmp_path / folder / WEIGHTS)
+        config |= {"task_type": "CAUSAL_LM", "target_modules": ["layers.0.self_attn.q_proj"]}
+        (tmp_path / folder / "adapter_config.json").write_text(json.dumps(config))
+    a, b, scale = (array.astype(np.float32).astype(np.float64) for array in (a, b, scale))
+    for order, expected in ((("lora", "ia3"), scale * (weight + b @ a)), (("ia3", "lora"), scale * weight + b @ a)):
+        output = tmp_path / "-".join(order)
+        merge(base, [tmp_path / one for one in order], output)
+        merged = load_file(output / "model.safetensors")[f"{name}.weight"]
+        np.testing.assert_array_equal(merged, expected.astype(np.float32))
+
+
+def test_trained_it_starts_at_the_base_model_and_is_pefts(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    base = tiny_model("bert", "text-classification")
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\n" + "a good movie,LABEL_0\na bad movie,LABEL_1\nthe house,LABEL_2\n" * 4)
+    train(base, "lora", "text-classification", data, tmp_path / "lora", max_steps=3, rank=5, seed=1)
+    info = load_base(base, "text-classification").info
+    adapter = load_adapter(tmp_path / "lora", info)
+    assert {site_adapter.tensors["a"].shape[1] for site_adapter in adapter.sites.values()} == {5}
+    assert {site.name.rpartition(".")[2] for site in adapter.sites} == {"query", "value"}
+    assert all(site_adapter.tensors["b"].any() for site_adapter in adapter.sites.values())
+    from peft import PeftModel
+
+    wrapped = PeftModel.from_pretrained(load_base(base, "text-classification").module, str(tmp_path / "lora"))
+    assert wrapped.peft_config["default"].r == 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,8 @@ def scales(checkpoint: Checkpoint, names: list[str]) -> dict[str, Callable[[int]
         def scale(rank: int) -> float:
             if rank != ranks[name]:
                 raise InputError(
-                    f"{checkpoint.folder}: tensor '{name}.lora_A.weight': expected rank {ranks[name]}, as the config says, "
-                    f"found {rank}"
+                    f"{checkpoint.folder}: tensor '{name}.lora_A.weight': expected rank {ranks[name]}, as the config "
+                    f"says, found {rank}"
                 )
             return float(alphas[name]) / (math.sqrt(rank) if rslora else rank)
 

@@ -220,7 +220,7 @@ class TestNotes:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "peft_type": ("ia3", "expected 'IA3', found 'ia3'"),
+    "peft_type": ("ia3", "expected 'IA3' or 'LORA', found 'ia3'"),
     "task_type": ("FOO", "expected one of CAUSAL_LM, FEATURE_EXTRACTION, "),
     "target_modules": (["key", 3], "expected a list of strings, found 3 in it"),
     "feedforward_modules": ({"output.dense": 1}, "expected list or str, found {'output.dense': 1}"),

@@ -127,6 +127,7 @@ def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
         source=adapter.source,
         problem_type=adapter.problem_type if labels else None,
         source_sha256=adapter.source_sha256,
+        license=adapter.license,
     )
 
 

@@ -24,7 +24,7 @@ from adapter_export.checkpoints.stated_task import StatedTask
 from adapter_export.errors import InputError, OutputBusy, OutputExists
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.models.base_model import load_base
-from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.outputs.ownership import CARD, MANIFEST
 from adapter_export.outputs.record import record_of
 from adapter_export.outputs.workspace import Workspace, workspace
 from adapter_export.reading.hashes import sha256
@@ -59,7 +59,7 @@ def assert_whole(folder: Path) -> Manifest:
 def assert_tidy(folder: Path) -> None:
     """Besides what the manifest names there is nothing."""
     manifest = assert_whole(folder)
-    assert set(content(folder)) == {MANIFEST, *manifest.files}
+    assert set(content(folder)) == {MANIFEST, CARD, *manifest.files}
     assert [info.file for info in manifest.adapters] == [adapter_path(info.name) for info in manifest.adapters]
     assert not list(folder.glob(".*"))
 

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 README = "README.md"
 # Bytes at the beginning of README.md that are searched. The longest blocks in use, with results, have a third of it.
 _MAX_README_BYTES = 1 << 20
-_MAX_LICENSE_BYTES = 1 << 20
+MAX_LICENSE_BYTES = 1 << 20
 _MAX_LICENSE_FILES = 32
 _MAX_TEXT = 100
 # What the hub calls a license that is not in its list; the name then stands in a field of its own.
@@ -79,7 +79,7 @@ def license_files(folder: Path) -> Mapping[str, bytes]:
             reason = "its name is not valid on every system"
         else:
             try:
-                data = read_bytes(path, _MAX_LICENSE_BYTES, folder)
+                data = read_bytes(path, MAX_LICENSE_BYTES, folder)
             except InputError as error:
                 reason = str(error)[:300]
             else:
@@ -135,7 +135,7 @@ def license_fields(base: str | None, adapters: Iterable[str | None]) -> dict[str
     if all(map(_HUB_LICENSE.fullmatch, names)):
         return {"license": names[0] if len(names) == 1 else names}
     named = text.removeprefix(f"{OTHER} (").removesuffix(")") if text.startswith(f"{OTHER} (") else text
-    return {"license": OTHER, "license_name": re.sub(r"[^a-z0-9.]+", "-", named).strip("-.") or OTHER}
+    return {"license": OTHER, "license_name": re.sub(r"[^a-z0-9.]+", "-", named)[:_MAX_TEXT].strip("-.") or OTHER}
 
 
 def _license(path: Path, fields: Mapping[str, Value]) -> str | None:

@@ -278,9 +278,9 @@ def _beside_the_old(info: AdapterInfo, before: Manifest) -> AdapterInfo:
     return replace(info, file=adapter_path(info.name, info.sha256))
 
 
-def _write_licenses(folder: Path, name: str, checkpoint: Path) -> dict[str, str]:
+def _write_licenses(folder: Path, name: str, checkpoint: str | Path) -> dict[str, str]:
     """Writes the license files of an adapter into `folder`. Returns their sha256 by their paths."""
-    files = license_files(checkpoint)
+    files = license_files(Path(checkpoint))
     write_license_files(files, folder / ADAPTER_LICENSES / name)
     return {path: sha256(folder / path) for path in (license_path(name, file) for file in files)}
 

@@ -233,9 +233,10 @@ def test_where_tidying_fails_the_licenses_are_in(
     for _ in range(2):
         manifest = add_adapter(licensed_copy, {"ia3_two": other}, force=True)
         assert manifest == assert_whole(licensed_copy)
-        assert {"houlsby_two/LICENSE", f"ia3_two@{digest}/LICENSE"} >= set(licenses(licensed_copy)) - {
-            "ia3_two/LICENSE"
-        }
+        assert set(licenses(licensed_copy)) in (
+            {"houlsby_two/LICENSE", f"ia3_two@{digest}/LICENSE"},
+            {"houlsby_two/LICENSE", "ia3_two/LICENSE"},
+        )
     monkeypatch.undo()
     add_adapter(licensed_copy, {"later": given["ia3_two"]})
     assert licenses(licensed_copy)["ia3_two/LICENSE"] == "other"

@@ -12,21 +12,22 @@ _ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revisi
 # The folder of one commit of a repository in the hub's own cache.
 _SNAPSHOT = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# Weights as safetensors, settings, tokenizers; and the pickles of adapters, which are read without running them.
+# Weights as safetensors, settings, tokenizers; the pickles of adapters, which are read without running them; the model
+# card and license files.
 _FILES = (
     "*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "adapter_model.bin", "pytorch_adapter.bin",
-    "pytorch_model_head.bin",
+    "pytorch_model_head.bin", "README.md", "LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "license*", "License*",
 )  # fmt: skip
 # Subfolders hold other forms of the weights. The others are files that trainers leave.
-_SKIPPED = ("*/*", "training_args*", "optimizer*", "README*")
+_SKIPPED = ("*/*", "training_args*", "optimizer*")
 _SECONDS = 10.0
 
 
 def local(path: str | Path, what: str) -> Path:
     """Returns the folder at `path`. If there is none and `path` is `org/name[@revision]`, it is fetched from the hub.
 
-    Weights as safetensors, settings, tokenizers and the .bin files of adapters are fetched into the hub's own cache
-    (HF_HOME). HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN have their usual meaning.
+    Weights as safetensors, settings, tokenizers, the .bin files of adapters, README.md and license files are fetched
+    into the hub's own cache (HF_HOME). HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN have their usual meaning.
 
     Args:
         path: A folder or a name.

@@ -8,6 +8,7 @@ swappable_bundle: text classification on a tiny BERT without a head of its own; 
 bank_bundle: mode bank, same base, same five checkpoints.
 embedded_bundle: houlsby_four alone; merged_bundle: ia3_three alone; same base, same checkpoints.
 features_bundle: swappable, task features; adapters `ia3` and `pfeiffer`.
+licensed_bundle: swappable; base model and adapters `ia3_two`, `houlsby_two` state licenses and have license files.
 headed_bundle: swappable, on a base model with its own head of 3 labels; adapter `ia3` (IA3, 2 labels).
 Each gives .bundle (Path), .base (Path) and .adapters (checkpoint folders by name); `export` makes others, and
 `exported_once` shares what is made.
@@ -16,6 +17,7 @@ Each gives .bundle (Path), .base (Path) and .adapters (checkpoint folders by nam
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +184,36 @@ def features_bundle(
         return export(tiny_model("bert"), adapters, task="features")
 
     return exported_once("features", make)
+
+
+def licensed(source: Path, target: Path, front_matter: str, **files: str) -> Path:
+    """A copy of a model or an adapter, with this block in README.md, and with these files (`LICENSE="text"`)."""
+    shutil.copytree(source, target)
+    (target / "README.md").write_text(f"---\n{front_matter}\n---\n# Their card\n")
+    for name, text in files.items():
+        (target / name).write_bytes(text.encode())
+    return target
+
+
+@pytest.fixture(scope="session")
+def licensed_bundle(
+    exported_once: Callable[..., Exported],
+    export: Callable[..., Exported],
+    tiny_model: Callable[..., Path],
+    classifier_checkpoints: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Exported:
+    def make() -> Exported:
+        folder = tmp_path_factory.mktemp("licensed")
+        given = classifier_checkpoints
+        base = licensed(tiny_model("bert"), folder / "base", "license: apache-2.0", LICENSE="of base\r\n", NOTICE="n")
+        stated = {"ia3_two": "license: mit\nbase_model: org/name", "houlsby_two": "base_model: org/name"}
+        adapters = {
+            name: licensed(given[name], folder / name, block, LICENSE=f"of {name}\n") for name, block in stated.items()
+        }
+        return export(base, adapters)
+
+    return exported_once("licensed", make)
 
 
 @pytest.fixture(scope="session")

@@ -121,11 +121,12 @@ def test_merge_and_export_by_name(hub: dict[str, str], merged_bundle: Exported, 
     assert "Traceback" not in merged.stderr + exported.stderr
 
 
-def test_only_weights_settings_and_tokenizers_are_fetched(hub: dict[str, str], tmp_path: Path) -> None:
+def test_only_weights_settings_tokenizers_and_licenses_are_fetched(hub: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "whole"
     for name in (
         "config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "pytorch_model.bin", "model.onnx", "code.py",
         "training_args.bin", "onnx/config.json", "adapter_model.bin", "README.md",
+        "README.txt", "LICENSE", "LICENCE.md", "NOTICE.txt", "COPYING", "license-two",
     ):  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
@@ -136,7 +137,8 @@ def test_only_weights_settings_and_tokenizers_are_fetched(hub: dict[str, str], t
     environ = {**os.environ, **hub, "PYTHONPATH": str(Path(__file__).parents[1])}
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True)
     assert found.stdout.split() == [
-        "adapter_model.bin", "config.json", "model.safetensors", "tokenizer.json", "vocab.txt"
+        "COPYING", "LICENCE.md", "LICENSE", "NOTICE.txt", "README.md", "README.txt", "adapter_model.bin", "config.json",
+        "license-two", "model.safetensors", "tokenizer.json", "vocab.txt",
     ]  # fmt: skip
 
 

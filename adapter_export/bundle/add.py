@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,16 @@ from adapter_export.bundle.adapter_file import (
     check_adapter,
     write_adapter_file,
 )
+from adapter_export.bundle.card import write_card
 from adapter_export.bundle.manifest import (
+    ADAPTER_LICENSES,
     ADAPTER_SUFFIX,
     ADAPTERS,
     AdapterInfo,
     Manifest,
     adapter_path,
+    license_owner,
+    license_path,
     read_manifest,
     write_manifest,
 )
@@ -30,6 +35,7 @@ from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter
 from adapter_export.checkpoints.folder import load_adapter, read_checkpoint
 from adapter_export.checkpoints.labels import check_given
+from adapter_export.checkpoints.licenses import MAX_LICENSE_BYTES, license_files, write_license_files
 from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.checkpoints.stated_task import AUTO, StatedTask, refuse_contradiction, refuse_unserved, stated_task
 from adapter_export.errors import InputError, OutputExists
@@ -37,7 +43,7 @@ from adapter_export.hub import local
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.files import sync
 from adapter_export.outputs.lock import LOCK_TIMEOUT
-from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.outputs.ownership import CARD, MANIFEST
 from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
 from adapter_export.outputs.workspace import Workspace, workspace
 from adapter_export.reading.files import present, read_bytes
@@ -45,6 +51,10 @@ from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.hashes import sha256
 from adapter_export.reading.json_files import read_json
 from adapter_export.reading.links import check_writable, follows_links
+
+_log = logging.getLogger(__name__)
+# What `add` and `remove` write or delete in a bundle, besides the card.
+WRITTEN = (MANIFEST, ADAPTERS, ADAPTER_LICENSES)
 
 
 def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -127,6 +137,7 @@ def describe_adapter(name: str, adapter: Adapter) -> AdapterInfo:
         source=adapter.source,
         problem_type=adapter.problem_type if labels else None,
         source_sha256=adapter.source_sha256,
+        license=adapter.license,
     )
 
 
@@ -166,7 +177,7 @@ def add_adapter(
     """
     folder = existing_folder(bundle, "bundle")
     adapters = {name: local(path, "adapter") for name, path in adapters.items()}
-    for place in (MANIFEST, ADAPTERS):
+    for place in WRITTEN:
         check_writable(folder / place, folder)
     read_manifest(folder)
     with workspace(folder.resolve(), inside=True, wait=lock_timeout) as own:
@@ -179,7 +190,7 @@ def add_adapter(
         config = _config(folder, before)
         # Complete files are written to the workspace, then moved into the bundle.
         own.new.mkdir()
-        after = before
+        after = replace(before, card=may_have_card(folder, before))
         for name, path in adapters.items():
             _check_task(name, stated_task(read_checkpoint(path), config), task, before)
             adapter = load_adapter(
@@ -202,7 +213,8 @@ def add_adapter(
                 )
             _check_padding(name, adapter, config, before)
             info = write_adapter(own.new, name, adapter, before)
-            after = after.with_adapter(_beside_the_old(info, before))
+            licenses = _write_licenses(own.new, name, path)
+            after = after.with_adapter(_beside_the_old(info, before), _licenses_beside_the_old(licenses, before))
         raise_if_received()
         with deferred():
             _commit(own, before, after)
@@ -266,6 +278,27 @@ def _beside_the_old(info: AdapterInfo, before: Manifest) -> AdapterInfo:
     return replace(info, file=adapter_path(info.name, info.sha256))
 
 
+def _write_licenses(folder: Path, name: str, checkpoint: str | Path) -> dict[str, str]:
+    """Writes the license files of an adapter into `folder`. Returns their sha256 by their paths."""
+    files = license_files(Path(checkpoint))
+    write_license_files(files, folder / ADAPTER_LICENSES / name)
+    return {path: sha256(folder / path) for path in (license_path(name, file) for file in files)}
+
+
+def _licenses_beside_the_old(licenses: Mapping[str, str], before: Manifest) -> dict[str, str]:
+    """Returns license files with other paths for those that replace a file of another content. Others stay as they
+    are.
+    """
+    return {
+        path if before.files.get(path, digest) == digest else _versioned(path, digest): digest
+        for path, digest in licenses.items()
+    }
+
+
+def _versioned(path: str, digest: str) -> str:
+    return license_path(license_owner(path) or "", path.rpartition("/")[2], digest)
+
+
 def _commit(own: Workspace, before: Manifest, after: Manifest) -> None:
     """Moves the new files into the bundle, then replaces the manifest. That single step makes the adapters valid."""
     added = [info for info in after.adapters if info not in before.adapters]
@@ -274,6 +307,9 @@ def _commit(own: Workspace, before: Manifest, after: Manifest) -> None:
     try:
         for info in added:
             _move_in(own, f"{info.name}{ADAPTER_SUFFIX}", _file(info))
+        for path in sorted({*after.files} - {*before.files}):
+            if license_owner(path) is not None:
+                _move_in(own, _versioned(path, ""), path)
         replace_manifest(own, after)
     except BaseException:
         own.withdraw()
@@ -288,11 +324,12 @@ def _at_their_places(own: Workspace, before: Manifest, after: Manifest) -> Manif
     moved = after
     try:
         for info in after.adapters:
-            if info.file is not None and info.file != adapter_path(info.name):
-                data = read_bytes(own.target / info.file, MAX_ADAPTER_BYTES, own.target)
-                (own.new / f"{info.name}{ADAPTER_SUFFIX}").write_bytes(data)
-                _move_in(own, f"{info.name}{ADAPTER_SUFFIX}", adapter_path(info.name))
-                moved = moved.with_adapter(replace(info, file=adapter_path(info.name)))
+            licenses = after.licenses(info.name)
+            if info.file in (None, adapter_path(info.name)) and all(path == _versioned(path, "") for path in licenses):
+                continue
+            file = _file_at_its_place(own, info)
+            licenses = {_license_at_its_place(own, path): digest for path, digest in licenses.items()}
+            moved = moved.with_adapter(replace(info, file=file), licenses)
         if moved != after:
             own.note_placed({*after.files} - {*moved.files})
             replace_manifest(own, moved)
@@ -303,19 +340,56 @@ def _at_their_places(own: Workspace, before: Manifest, after: Manifest) -> Manif
     return moved
 
 
+def _file_at_its_place(own: Workspace, info: AdapterInfo) -> str | None:
+    """Puts the file of an adapter at its usual path too, which is returned."""
+    if info.file in (None, usual := adapter_path(info.name)):
+        return info.file
+    data = read_bytes(own.target / _file(info), MAX_ADAPTER_BYTES, own.target)
+    (own.new / f"{info.name}{ADAPTER_SUFFIX}").write_bytes(data)
+    _move_in(own, f"{info.name}{ADAPTER_SUFFIX}", usual)
+    return usual
+
+
+def _license_at_its_place(own: Workspace, path: str) -> str:
+    """Puts a license file at its usual path too, which is returned."""
+    if path == (usual := _versioned(path, "")):
+        return path
+    data = read_bytes(own.target / path, MAX_LICENSE_BYTES, own.target)
+    (own.new / usual).parent.mkdir(parents=True, exist_ok=True)
+    (own.new / usual).write_bytes(data)
+    _move_in(own, usual, usual)
+    return usual
+
+
 def _move_in(own: Workspace, name: str, path: str) -> None:
     """Moves a complete file of the workspace to its path in the bundle."""
     check_writable(own.target / path, own.target)
-    (own.target / path).parent.mkdir(exist_ok=True)
+    (own.target / path).parent.mkdir(parents=True, exist_ok=True)
     sync(own.new / name)
     (own.new / name).replace(own.target / path)
     sync((own.target / path).parent)
 
 
+def may_have_card(folder: Path, manifest: Manifest) -> bool:
+    """Returns whether README.md in a bundle is the model card, or there is none. Bundles of older versions have no
+    card, so a README.md in them is the user's.
+    """
+    return manifest.card or not present(folder / CARD)
+
+
 def replace_manifest(own: Workspace, manifest: Manifest) -> None:
-    """Writes the manifest in the workspace, and replaces that of the bundle in one step."""
+    """Writes the manifest in the workspace, and replaces that of the bundle in one step. Then the model card follows.
+
+    If the card cannot be written, this is a note: the bundle is complete with the new manifest.
+    """
     write_manifest(own.new, manifest)
     _move_in(own, MANIFEST, MANIFEST)
+    if manifest.card:
+        try:
+            write_card(own.new, manifest)
+            _move_in(own, CARD, CARD)
+        except (OSError, InputError) as error:
+            _log.warning("bundle %s: %s is not up to date, as it could not be written: %s", own.target, CARD, error)
 
 
 def _file(info: AdapterInfo) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from adapter_export.bundle.graphs import ADAPTER_IDS, DECODER, ENCODER, MODEL
@@ -37,6 +38,9 @@ VERSION_MARK, VERSION_DIGITS = "@", 12
 # The file with tensors of no adapter: for a bank, those that are not one repeated value (the base model's own task
 # head); for a graph whose adapter tensors are required inputs, all of them.
 NO_ADAPTER_FILE = f"no_adapter{ADAPTER_SUFFIX}"
+# Folders with license files of the base model, and of each adapter in a folder of its name.
+LICENSES = "licenses"
+BASE_LICENSES, ADAPTER_LICENSES = f"{LICENSES}/base", f"{LICENSES}/adapters"
 # How many adapters a bank holds at once, by default and at most.
 SLOTS, MOST_SLOTS = 64, 1 << 16
 # How a site is attached, see `sites.Port`. A task head replaces that of the base model.
@@ -140,6 +144,7 @@ class AdapterInfo:
         source_sha256: Hex digest of its checkpoint, see `checkpoints.weights.checkpoint_sha256`; None in older bundles,
             which did not record it.
         labels_given: Whether the class names are from the user and not from the checkpoint.
+        license: The license that its README.md states, see `checkpoints.licenses.Stated`; None if it states none.
     """
 
     name: str
@@ -154,6 +159,7 @@ class AdapterInfo:
     problem_type: str | None = None
     source_sha256: Sha256 | None = None
     labels_given: bool = False
+    license: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +189,12 @@ class Manifest:
         problem_type: What the outputs of the base model's own head mean, see `checkpoints.problem_types`.
         task_asked: Whether the user chose the task. If not, it is from the checkpoints or the base model.
         base_source: `org/name@commit` of a base model from the Hugging Face hub; None for a folder.
+        base_name: `org/name` of the base model, from its source or, if all that state one agree, from the adapters'
+            README.md; None if it is not known.
+        base_license: The license that README.md of the base model states, see `checkpoints.licenses.Stated`; None if it
+            states none.
+        card: Whether README.md in the folder is the model card that this package writes. It is not among `files`, as it
+            cannot change in one step with the manifest. Nothing reads it.
         rotary_border: Number of tokens of the longest text with the short factors of LongRoPE; None without LongRoPE.
         reread_at: Number of tokens of a text beyond which its cache is not valid any more; None if it is always valid.
         positions: Number of positions in the model's table of positions; 0 without a table; None in older bundles,
@@ -210,6 +222,9 @@ class Manifest:
     problem_type: str | None = None
     task_asked: bool = False
     base_source: str | None = None
+    base_name: str | None = None
+    base_license: str | None = None
+    card: bool = False
     rotary_border: Size | None = None
     reread_at: Size | None = None
     positions: Size | None = None
@@ -266,14 +281,49 @@ class Manifest:
         known = ", ".join(info.name for info in self.adapters) or "none"
         raise InputError(f"adapter {name!r}: not in the bundle (it has: {known})")
 
-    def with_adapter(self, adapter: AdapterInfo) -> Manifest:
-        """Returns the manifest with this adapter added, or replaced if there is one of its name."""
+    def with_adapter(self, adapter: AdapterInfo, licenses: Mapping[str, str] = MappingProxyType({})) -> Manifest:
+        """Returns the manifest with this adapter added, or replaced if there is one of its name.
+
+        Args:
+            adapter: The adapter.
+            licenses: The sha256 of its license files, by their paths in the bundle.
+        """
         old = next((info for info in self.adapters if info.name == adapter.name), None)
-        files = {path: digest for path, digest in self.files.items() if old is None or path != old.file}
+        files = dict(self.files) if old is None else self.without_files(old)
         if adapter.file is not None:
             files[adapter.file] = adapter.sha256
+        files |= licenses
         kept = self.adapters if old is not None else (*self.adapters, adapter)
         return replace(self, adapters=tuple(adapter if info is old else info for info in kept), files=files)
+
+    def licenses(self, name: str) -> dict[str, str]:
+        """Returns the sha256 of the license files of an adapter, by their paths."""
+        return {path: digest for path, digest in self.files.items() if license_owner(path) == name}
+
+    def without_files(self, *adapters: AdapterInfo) -> dict[str, str]:
+        """Returns `files` without those of the adapters."""
+        names = {info.name for info in adapters}
+        gone = {info.file for info in adapters}
+        return {
+            path: digest for path, digest in self.files.items() if path not in gone and license_owner(path) not in names
+        }
+
+
+def license_path(name: str, file: str, digest: str = "") -> str:
+    """Returns the path of a license file of an adapter in a bundle.
+
+    Args:
+        name: Name of the adapter.
+        file: Name of the file.
+        digest: The sha256 of the file, if it must have another path than the file that it replaces.
+    """
+    return f"{ADAPTER_LICENSES}/{name}{VERSION_MARK if digest else ''}{digest[:VERSION_DIGITS]}/{file}"
+
+
+def license_owner(path: str) -> str | None:
+    """Returns the name of the adapter whose license file is at `path` in a bundle; None for any other file."""
+    folder, _, rest = path.removeprefix(f"{ADAPTER_LICENSES}/").partition("/")
+    return folder.partition(VERSION_MARK)[0] if path.startswith(f"{ADAPTER_LICENSES}/") and rest else None
 
 
 def adapter_path(name: str, digest: str = "") -> str:

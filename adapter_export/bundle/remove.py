@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from adapter_export.bundle.add import refuse_in_graph, replace_manifest
-from adapter_export.bundle.manifest import ADAPTERS, Manifest, read_manifest
+from adapter_export.bundle.add import WRITTEN, may_have_card, refuse_in_graph, replace_manifest
+from adapter_export.bundle.manifest import Manifest, read_manifest
 from adapter_export.errors import InputError
 from adapter_export.outputs.lock import LOCK_TIMEOUT
-from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.outputs.signals import deferred, raise_if_received, work_is_done
 from adapter_export.outputs.workspace import workspace
 from adapter_export.reading.folders import existing_folder
@@ -40,7 +39,7 @@ def remove_adapter(bundle: str | Path, adapters: Iterable[str], *, lock_timeout:
     names = tuple(dict.fromkeys(adapters))
     if not names:
         raise InputError("expected at least one adapter to remove, found none")
-    for place in (MANIFEST, ADAPTERS):
+    for place in WRITTEN:
         check_writable(folder / place, folder)
     read_manifest(folder)
     with workspace(folder.resolve(), inside=True, wait=lock_timeout) as own:
@@ -51,7 +50,8 @@ def remove_adapter(bundle: str | Path, adapters: Iterable[str], *, lock_timeout:
         after = replace(
             before,
             adapters=tuple(info for info in before.adapters if info not in gone),
-            files={path: digest for path, digest in before.files.items() if path not in {info.file for info in gone}},
+            files=before.without_files(*gone),
+            card=may_have_card(folder, before),
         )
         own.new.mkdir()
         raise_if_received()

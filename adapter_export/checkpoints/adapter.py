@@ -60,6 +60,8 @@ class Adapter:
         repeated: Weights of the base model that the checkpoint holds too, by module path. They must equal the model's
             (see `injection.complete_head`).
         pad_token_id: The padding token of the training, if it was chosen for a base model that names none.
+        license: The license that README.md of the checkpoint states, see `licenses.Stated`; None if it states none.
+        base_model: `org/name` of the base model that README.md states; None if it states none.
     """
 
     method: str
@@ -77,6 +79,8 @@ class Adapter:
     labels_given: bool = False
     repeated: Mapping[str, np.ndarray] = field(default_factory=dict)
     pad_token_id: int | None = None
+    license: str | None = None
+    base_model: str | None = None
 
     @property
     def num_labels(self) -> int | None:

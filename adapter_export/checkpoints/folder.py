@@ -14,6 +14,7 @@ from adapter_export.checkpoints import own
 from adapter_export.checkpoints.adapter import LM_HEAD, Adapter, Checkpoint
 from adapter_export.checkpoints.adapterhub import reading as adapterhub
 from adapter_export.checkpoints.labels import named
+from adapter_export.checkpoints.licenses import stated
 from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.checkpoints.stated_task import head_modules
@@ -137,7 +138,7 @@ def load_adapter(
     adapter = _FORMATS[checkpoint.format].resolve(checkpoint, info)
     if task in tasks.TASKS and not tasks.is_labelled(task) and (surplus := set(adapter.head) - {LM_HEAD}):
         raise _no_place(checkpoint, surplus, str(task))
-    said = checkpoint_task(checkpoint)
+    said, readme = checkpoint_task(checkpoint), stated(checkpoint.folder)
     adapter = replace(
         adapter,
         task=said if said in tasks.TASKS else None,
@@ -145,6 +146,8 @@ def load_adapter(
         source_sha256=checkpoint_sha256(checkpoint.folder),
         notes=(*adapter.notes, *notes),
         pad_token_id=checkpoint.sidecar.get("pad_token_id"),
+        license=readme.license,
+        base_model=readme.base_model,
     )
     adapter = replace(adapter, problem_type=checkpoint.sidecar.get("problem_type") or adapter.problem_type)
     check_base(checkpoint.folder, adapter, info.sha256)

@@ -40,6 +40,7 @@ class AdapterPlan:
         problem_type: What the numbers of its task head mean; None without one.
         head: Modules of its task head.
         sites: Its sites.
+        license: The license that its README.md states; None if it states none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class AdapterPlan:
     problem_type: str | None
     head: tuple[str, ...]
     sites: tuple[SitePlan, ...]
+    license: str | None
 
 
 def plan_of(name: str, adapter: Adapter) -> AdapterPlan:
@@ -73,4 +75,5 @@ def plan_of(name: str, adapter: Adapter) -> AdapterPlan:
             )
             for site, site_adapter in adapter.sites.items()
         ),
+        adapter.license,
     )

@@ -21,7 +21,7 @@ from adapter_export.cli.options import (
     json_option,
     labels_option,
 )
-from adapter_export.cli.plans import megabytes, print_adapters, print_notes, print_tensors
+from adapter_export.cli.plans import license_of, megabytes, print_adapters, print_notes, print_tensors
 from adapter_export.terminal import console
 
 EXAMPLE = """\
@@ -116,6 +116,7 @@ def _bar() -> Iterator[Callable[[int, int], None] | None]:
 
 def _print_plan(plan: Mapping[str, Any]) -> None:
     click.echo(f"{plan['output']}: would be written, {plan['architecture']}, {megabytes(plan['bytes'])}")
+    click.echo(f"base model: {license_of(plan['base_license'])}")
     click.echo(f"of them {megabytes(plan['new_bytes'])} of changed and new tensors")
     print_adapters(plan["adapters"])
     print_tensors("tensors that would be scaled", plan["changed"])

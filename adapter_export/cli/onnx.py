@@ -26,7 +26,7 @@ from adapter_export.cli.options import (
     output_option,
     task_option,
 )
-from adapter_export.cli.plans import megabytes, print_adapters, print_notes
+from adapter_export.cli.plans import license_of, megabytes, print_adapters, print_notes
 from adapter_export.cli.progress import stages
 from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
@@ -172,6 +172,7 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
         f"{plan['sites']} sites, at least {megabytes(plan['bytes'])}"
     )
     click.echo(f"{', '.join(plan['graphs'])} of {plan['architecture']}, opset {plan['opset']}, {tokenizer}")
+    click.echo(f"base model: {license_of(plan['base_license'])}")
     print_adapters(plan["adapters"])
     print_notes(plan["notes"])
 

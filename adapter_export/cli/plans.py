@@ -24,7 +24,7 @@ def print_adapters(adapters: Iterable[Mapping[str, Any]]) -> None:
         labels = f", labels {', '.join(adapter['labels'])}" if adapter["labels"] else ""
         print_table(
             f"{adapter['name']}: {adapter['method']} ({adapter['source_format']}), {adapter['parameters']:,} values"
-            f"{head}{labels}",
+            f"{head}{labels}, {license_of(adapter['license'])}",
             ("sites", "count", "port", "operator", "tensors", "values each"),
             [
                 (
@@ -49,6 +49,11 @@ def print_tensors(title: str, tensors: Iterable[Mapping[str, Any]]) -> None:
             ("tensors", "count", "dtype", "shape"),
             [(one.name, str(one.count), one.dtype, " x ".join(map(str, one.shape))) for one in grouped(given)],
         )
+
+
+def license_of(stated: str | None) -> str:
+    """What the README.md of a model or an adapter states about its license."""
+    return f"license {stated}" if stated else "license not stated"
 
 
 def print_notes(notes: Iterable[str]) -> None:

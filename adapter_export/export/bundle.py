@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bundle.adapter_file import write_adapter_file
 from adapter_export.bundle.add import describe_adapter, write_adapter
+from adapter_export.bundle.card import write_card
 from adapter_export.bundle.companions import copy_companions
 from adapter_export.bundle.graphs import is_past
 from adapter_export.bundle.manifest import (
+    ADAPTER_LICENSES,
     ADAPTERS,
+    BASE_LICENSES,
     NO_ADAPTER_FILE,
     SLOTS,
     GraphInfo,
@@ -25,7 +29,8 @@ from adapter_export.bundle.manifest import (
 from adapter_export.bundle.modes import Binding, Mode
 from adapter_export.bundle.no_adapter import stored_tensors
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.checkpoints.problem_types import stated
+from adapter_export.checkpoints.licenses import base_model_name, license_files, stated, write_license_files
+from adapter_export.checkpoints.problem_types import stated as stated_problem
 from adapter_export.export.genai import write_genai_config
 from adapter_export.export.head import head_defaults
 from adapter_export.export.lower import Lowered, all_sites
@@ -52,8 +57,9 @@ def write_bundle(
     bind: Binding = Binding.INITIALIZER,
     tokenizer: Any = None,
     task_asked: bool = False,
+    checkpoints: Mapping[str, Path] = MappingProxyType({}),
 ) -> Manifest:
-    """Writes the graphs, the adapters, the other files that a runtime needs, and last the manifest.
+    """Writes the graphs, the adapters, the other files that a runtime needs, the licenses, and last the manifest.
 
     Args:
         folder: An empty folder.
@@ -66,6 +72,7 @@ def write_bundle(
         bind: How the graphs take adapter tensors.
         tokenizer: See `tokenizer.exportable_tokenizer`; None for a bundle that takes token ids only.
         task_asked: Whether the caller chose the task, instead of `auto`.
+        checkpoints: Folders of the checkpoints by the names of the adapters, whose license files are copied.
 
     Returns:
         The manifest.
@@ -88,13 +95,16 @@ def write_bundle(
         adapters=(),
         files={},
         labels=own_labels(base),
-        problem_type=stated(base.module.config.to_dict()) if own_labels(base) else None,
+        problem_type=stated_problem(base.module.config.to_dict()) if own_labels(base) else None,
         quantize=target.quantize,
         fuse=target.fuse,
         slots=slots,
         bind=bind,
         task_asked=task_asked,
-        base_source=source_of(base.folder),
+        base_source=(source := source_of(base.folder)),
+        base_name=base_model_name(source, [adapter.base_model for adapter in adapters.values()]),
+        base_license=stated(base.folder).license,
+        card=True,
         rotary_border=rotary_border(base.module),
         positions=position_table(base),
         longest_text=longest_text_of(base.module.config.to_dict()),
@@ -111,8 +121,12 @@ def write_bundle(
             infos = [replace(info, slot=slot) for slot, info in enumerate(infos, start=1)]
         if tensors := stored_tensors(manifest, head_defaults(base)):
             write_adapter_file(folder / NO_ADAPTER_FILE, tensors, base.info.sha256)
+    write_license_files(license_files(base.folder), folder / BASE_LICENSES)
+    for name, checkpoint in checkpoints.items():
+        write_license_files(license_files(checkpoint), folder / ADAPTER_LICENSES / name)
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     manifest = replace(manifest, adapters=tuple(infos), files=files)
+    write_card(folder, manifest)
     write_manifest(folder, manifest)
     return manifest
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from adapter_export.bundle.adapter_file import adapter_tensors
 from adapter_export.bundle.manifest import SLOTS
 from adapter_export.bundle.modes import Mode
+from adapter_export.checkpoints.licenses import license_files, stated
 from adapter_export.checkpoints.planned import AdapterPlan, plan_of
 from adapter_export.export.modes import union_of_sites, with_own
 from adapter_export.export.prepare import least_bytes, prepare
@@ -37,6 +38,7 @@ class ExportPlan:
         opset: Version of the ONNX operators.
         graphs: Files of the graphs.
         tokenizer: Whether the bundle would have a tokenizer.
+        base_license: The license that README.md of the base model states; None if it states none.
         adapters: The adapters, with their sites. Sites that no output reads are known only after tracing.
         sites: Number of different sites of all adapters.
         bytes: Size of the weights and of the adapters, at least.
@@ -55,6 +57,7 @@ class ExportPlan:
     opset: int
     graphs: tuple[str, ...]
     tokenizer: bool
+    base_license: str | None
     adapters: tuple[AdapterPlan, ...]
     sites: int
     bytes: int
@@ -123,6 +126,9 @@ def plan_export(
             adapter_tensors(adapter)
         if request.mode.in_graph:
             with_own(prepared.base, loaded, request.mode)
+        base_license = stated(request.folder).license
+        for folder in request.folders:
+            license_files(folder)
     target = request.target
     # A bank has its adapters in the graph and in files.
     copies = 0 if request.mode is Mode.MERGED else 2 if request.mode.per_row else 1
@@ -140,6 +146,7 @@ def plan_export(
         opset,
         tuple(prepared.stages),
         prepared.tokenizer is not None,
+        base_license,
         tuple(plan_of(name, adapter) for name, adapter in loaded.items()),
         len(sites),
         least_bytes(request.folder, target) + values * target.dtype.value_bytes,

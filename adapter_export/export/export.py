@@ -107,6 +107,7 @@ def export_onnx(
             request.binding,
             prepared.tokenizer,
             request.task_asked,
+            request.adapters,
         )
         written.commit()
         return manifest

@@ -43,7 +43,14 @@ def describe_bundle(folder: Path) -> BundleDescription:
         labels=manifest.labels,
         problem_type=manifest.problem_type,
         project_version=manifest.project_version,
-        base=BaseSummary(base.model_type, base.architecture, base.hidden_size, base.sha256),
+        base=BaseSummary(
+            base.model_type,
+            base.architecture,
+            base.hidden_size,
+            base.sha256,
+            manifest.base_source,
+            manifest.base_license,
+        ),
         sites_total=len(manifest.sites),
         inputs=tuple(_boundary(name, info) for name, info in manifest.inputs.items()),
         outputs=tuple(_boundary(name, info) for name, info in manifest.outputs.items()),
@@ -57,6 +64,8 @@ def describe_bundle(folder: Path) -> BundleDescription:
                 problem_type=info.problem_type,
                 file=info.file,
                 sha256=info.sha256 or None,
+                source=info.source,
+                license=info.license,
             )
             for info in manifest.adapters
         ),

@@ -99,12 +99,19 @@ class OperatorCount:
 
 @dataclass(frozen=True)
 class BaseSummary:
-    """The base model of a bundle; `sha256` is that of its weights."""
+    """The base model of a bundle; `sha256` is that of its weights.
+
+    Attributes:
+        source: `org/name@commit` on the Hugging Face hub; None for a folder.
+        license: The license that its README.md states; None if it states none.
+    """
 
     model_type: str
     architecture: str
     hidden_size: int
     sha256: str
+    source: str | None
+    license: str | None
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,8 @@ class AdapterSummary:
         problem_type: What the numbers of its task head mean; None without one.
         file: Its path in the bundle; None for an adapter inside the graph.
         sha256: Of that file; None without one.
+        source: `org/name@commit` on the Hugging Face hub; None for a folder.
+        license: The license that its README.md states; None if it states none.
     """
 
     name: str
@@ -130,6 +139,8 @@ class AdapterSummary:
     problem_type: str | None
     file: str | None
     sha256: str | None
+    source: str | None
+    license: str | None
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,8 @@ class MergedAdapter:
         source_format: Format of its checkpoint.
         adapter_sha256: Of its tensor file.
         base_sha256: Of the weights it was merged into.
+        adapter_license: The license that its README.md stated.
+        base_license: The license that README.md of the base model stated.
         dtype: Dtypes of the tensors it changed.
         head: Names of the tensors of its task head.
         project_version: Version of this package that merged it.
@@ -153,6 +166,8 @@ class MergedAdapter:
     source_format: Any
     adapter_sha256: Any
     base_sha256: Any
+    adapter_license: Any
+    base_license: Any
     dtype: Any
     head: Any
     project_version: Any
@@ -241,6 +256,7 @@ class AdapterDescription(Description):
         tensors: Its tensors; None for .bin files.
         note: Why there are no tensors.
         model_beside: A base model in the same folder.
+        license: The license that its README.md states; None if it states none.
     """
 
     format: str
@@ -257,6 +273,7 @@ class AdapterDescription(Description):
     tensors: tuple[TensorGroup, ...] | None = None
     note: str | None = None
     model_beside: ModelBeside | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +286,7 @@ class ModelDescription(Description):
         task: What its task head is for.
         settings: Settings of its config that are worth a line.
         weights_sha256: Digest of its weights; None where they are of a kind that is not read.
+        license: The license that its README.md states; None if it states none.
         note: What keeps it from an export, or why there are no tensors.
         merged: The receipt of what was merged; None for a base model.
         parameters: Number of its values; None for .bin files.
@@ -281,6 +299,7 @@ class ModelDescription(Description):
     task: str | None
     settings: Mapping[str, Any]
     weights_sha256: str | None = None
+    license: str | None = None
     note: str | None = None
     merged: tuple[MergedAdapter, ...] | None = None
     parameters: int | None = None

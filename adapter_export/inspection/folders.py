@@ -13,6 +13,7 @@ from adapter_export import tasks
 from adapter_export.checkpoints import own
 from adapter_export.checkpoints.adapterhub import reading as adapterhub
 from adapter_export.checkpoints.codecs import codecs
+from adapter_export.checkpoints.licenses import stated
 from adapter_export.checkpoints.peft import reading as peft
 from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.checkpoints.weights import CHOICES, CONFIG, adapter_beside, weight_files, weights_sha256
@@ -92,6 +93,7 @@ def describe_adapter(folder: Path) -> AdapterDescription:
         base_sha256=sidecar.get("base_sha256") or None,
         **_weights(files),
         # The two are apart everywhere else: `--model` of this folder is the model without the adapter.
+        license=stated(folder).license,
         model_beside=_beside(describe_model(folder)) if adapter_beside(folder) else None,
     )
 
@@ -127,6 +129,7 @@ def describe_model(folder: Path) -> ModelDescription:
         task=tasks.of_config(config),
         settings=_settings(config, _MODEL_SETTINGS),
         weights_sha256=weights_sha256(folder) if files else None,
+        license=stated(folder).license,
         merged=entries,
         **weights,
     )

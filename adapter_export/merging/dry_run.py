@@ -35,6 +35,7 @@ class MergePlan:
     Attributes:
         output: Folder that it would write.
         architecture: Class of the merged model.
+        base_license: The license that the base model states; None if it states none.
         adapters: The adapters that it would fold in, with their sites.
         changed: Tensors that would be scaled.
         added: Tensors of the task head that would come along.
@@ -49,6 +50,7 @@ class MergePlan:
 
     output: Path
     architecture: str
+    base_license: str | None
     adapters: tuple[AdapterPlan, ...]
     changed: tuple[TensorPlan, ...]
     added: tuple[TensorPlan, ...]
@@ -111,6 +113,7 @@ def plan_merge(
     return MergePlan(
         Path(output),
         prepared.architecture,
+        prepared.origin.base_license,
         tuple(plan_of(name, one) for name, one in zip(names_of(paths), prepared.adapters, strict=True)),
         _tensors((part.name, part.entry) for part in changed),
         _tensors((part.name, part.entry) for part in parts if part.content is not None),

@@ -26,6 +26,7 @@ from adapter_export.checkpoints.weights import (
 )
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.hub import local, source_of
+from adapter_export.merging.card import OWN_CARD, Origin, has_own_card, origin_of, write_origin
 from adapter_export.merging.copying import Tick, can_share
 from adapter_export.merging.folder_files import companions
 from adapter_export.merging.heads import HeadChange, check_language_head, check_repeated, head_change
@@ -38,7 +39,7 @@ from adapter_export.merging.stream import copy_file, write_file
 from adapter_export.merging.weights import WeightHeaders, read_weight_headers
 from adapter_export.outputs.files import sync, write_json
 from adapter_export.outputs.folder import output_folder, require_space
-from adapter_export.outputs.ownership import SIDECAR, listing
+from adapter_export.outputs.ownership import CARD, SIDECAR, listing
 from adapter_export.reading.files import size_of
 from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.links import follows_links
@@ -85,8 +86,8 @@ def merge(
 
     Weights keep their dtype: W' = round(float64(W) * float64(l1) * float64(l2) ...), rounded once. An adapter's task
     head becomes the model's. All other files are copied. A receipt (`adapter_export.json`) lists what was merged into
-    what. The memory that this takes does not depend on the size of the model. Neither torch nor transformers is
-    imported.
+    what. README.md is a new model card, and the base model's own one becomes README.base.md. The memory that this takes
+    does not depend on the size of the model. Neither torch nor transformers is imported.
 
     Args:
         model: Folder of the base model, or `org/name@revision` on the Hugging Face hub.
@@ -122,7 +123,7 @@ def inputs_of(model: str | Path, adapter: str | Path | Sequence[str | Path]) -> 
 @dataclass(frozen=True)
 class Prepared:
     """A merge that was read and checked, before anything is written. changes: by the name on disk. kept, left: files of
-    the model's folder that come along, and those that do not."""
+    the model's folder that come along, and those that do not. origin: where its parts come from, and their licenses."""
 
     layout: ModelFolder
     receipt: list[dict[str, Any]]
@@ -133,6 +134,7 @@ class Prepared:
     plans: list[FilePlan]
     kept: list[str]
     left: list[str]
+    origin: Origin
 
     @property
     def architecture(self) -> str:
@@ -156,8 +158,10 @@ def prepare(
     changes = plan_changes(layout, adapters)
     head = _head(layout, loaded)
     plans = plan_files(layout, changes, head)
-    kept, left = companions(folder, frozenset({*layout.weights.files, INDEX, SIDECAR, *([_CONFIG] if head else [])}))
-    return Prepared(layout, receipt, adapters, identities, changes, head, plans, kept, left)
+    replaced = {INDEX, SIDECAR, *([_CONFIG] if head else []), *([CARD] if has_own_card(folder) else [])}
+    kept, left = companions(folder, frozenset({*layout.weights.files, *replaced}))
+    origin = origin_of(folder, kept, receipt, zip(paths, adapters, strict=True))
+    return Prepared(layout, receipt, adapters, identities, changes, head, plans, kept, left, origin)
 
 
 def _merge(
@@ -175,14 +179,16 @@ def _merge(
     shared = can_share(layout.folder / prepared.plans[0].source.path.name, temporary)
     require_space(temporary, new if shared else total, output)
     digest = _Digest(folder)
-    _write(layout, prepared.plans, head, prepared.kept, temporary, progress)
+    _write(layout, prepared.plans, head, prepared.kept, prepared.origin.renamed, temporary, progress)
     sha256 = digest.result()
     entries = []
     for path, one, identity in zip(paths, prepared.adapters, prepared.identities, strict=True):
         check_base(path, one, sha256)
         named = _named(plan_changes(layout, [one]), head)
-        entries.append(entry(identity, one, sha256, named, source_of(folder)))
-    write_json(temporary / SIDECAR, {"merged": [*prepared.receipt, *entries], "files": listing(temporary)})
+        entries.append(entry(identity, one, sha256, named, source_of(folder), prepared.origin.base_license))
+    entries = [*prepared.receipt, *entries]
+    write_origin(temporary, prepared.origin, entries, prepared.architecture)
+    write_json(temporary / SIDECAR, {"merged": entries, OWN_CARD: True, "files": listing(temporary)})
     return MergeResult(
         output,
         tuple(_named(prepared.changes, head)),
@@ -271,6 +277,7 @@ def _write(
     plans: Sequence[FilePlan],
     head: HeadChange | None,
     kept: Sequence[str],
+    renamed: Mapping[str, str],
     target: Path,
     progress: Progress | None,
 ) -> None:
@@ -286,8 +293,9 @@ def _write(
             meter.stop()
             raise
     for name in kept:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        copy_file(layout.folder / name, layout.folder, target / name, meter.tick)
+        copy = target / renamed.get(name, name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy_file(layout.folder / name, layout.folder, copy, meter.tick)
     if layout.weights.index is not None:
         write_json(target / INDEX, _index(layout.weights, plans))
     if head is not None:

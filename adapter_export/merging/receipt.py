@@ -2,7 +2,10 @@
 
 {"merged": [{"name": "topics", "method": "ia3", "source_format": "peft", "adapter_sha256": ..., "tensors_sha256": ...,
              "base_sha256": ..., "dtype": ["float16"], "changed": [...], "head": ["classifier"],
-             "project_version": "0.1.0"}, ...]}
+             "adapter_license": "mit", "base_license": null, "project_version": "0.1.0"}, ...],
+ "card": true, "files": [...]}
+
+`card`: README.md is the model card that the merge wrote. `files`: all other files of the folder.
 """
 
 from __future__ import annotations
@@ -89,6 +92,7 @@ def entry(
     base_sha256: str,
     changes: Mapping[str, TensorChange],
     base_source: str | None = None,
+    base_license: str | None = None,
 ) -> dict[str, Any]:
     """Returns the receipt's entry of one adapter.
 
@@ -98,6 +102,7 @@ def entry(
         base_sha256: Digest of the base model's weights.
         changes: The changes that the adapter is part of, by their names in the output.
         base_source: `org/name@commit` of a base model from the Hugging Face hub, or None.
+        base_license: The license that the base model states; None if it states none.
     """
     return {
         "name": identity.name,
@@ -109,6 +114,9 @@ def entry(
         "dtype": sorted({NAMES[change.dtype] for change in changes.values()}),
         "changed": list(changes),
         "head": list(adapter.head),
+        # As README.md states them; null for none.
+        "adapter_license": adapter.license,
+        "base_license": base_license,
         "project_version": version("adapter-export"),
         # `org/name@commit` of a base model and an adapter from the Hugging Face hub.
         **({"adapter_source": adapter.source} if adapter.source else {}),

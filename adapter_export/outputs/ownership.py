@@ -12,6 +12,8 @@ from pathlib import Path
 from adapter_export.reading.json_files import json_or_empty
 
 MANIFEST = "manifest.json"
+# The model card. A manifest that says `"card": true` does not list it, as it cannot change in one step with it.
+CARD = "README.md"
 SIDECAR = "adapter_export.json"
 _MAX_BYTES = 64 << 20
 
@@ -33,7 +35,7 @@ def listed(folder: Path) -> frozenset[str]:
     manifest = json_or_empty(folder / MANIFEST, _MAX_BYTES)
     files = manifest.get("files")
     if type(manifest.get("format_version")) is int and isinstance(files, dict) and files:
-        return frozenset({MANIFEST, *files})
+        return frozenset({MANIFEST, *([CARD] if manifest.get("card") is True else []), *files})
     files = json_or_empty(folder / SIDECAR, _MAX_BYTES).get("files")
     if isinstance(files, list) and files and all(isinstance(name, str) for name in files):
         return frozenset({SIDECAR, *files})

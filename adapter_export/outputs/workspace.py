@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 
 INSIDE = ".adapter-export"
 _LOCK, _RECORD, _NEW, _OLD = "lock", "record.json", "new", "old"
-_ADAPTER = re.compile(r"adapters/[^/]+\.onnx_adapter")
+# Files of adapters in a bundle, and license files that came with them.
+_ADAPTER = re.compile(r"adapters/[^/]+\.onnx_adapter|licenses/adapters/[^/]+/[^/]+")
 # Seconds between two tries to get a lock that another process has.
 _PAUSE = 0.1
 # The most bytes of an output's name within the name of its workspace; file systems allow 255 bytes for the latter.
@@ -273,8 +274,8 @@ def _remove_unlisted(target: Path, names: Iterable[str]) -> None:
         if name in kept or not path.parent.resolve().is_relative_to(root):
             continue
         if kept and not _ADAPTER.fullmatch(name):
-            # In a complete bundle, only adapters are added and removed. Other files are kept, as the record may be a
-            # stranger's.
+            # In a complete bundle, only adapters and their licenses are added and removed. Other files are kept, as the
+            # record may be a stranger's.
             continue
         path.unlink(missing_ok=True)
         _remove_empty(map(str, path.parents[: len(path.relative_to(root).parts) - 1]))

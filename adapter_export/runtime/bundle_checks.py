@@ -10,7 +10,7 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import check_tensors, read_adapter_file
 from adapter_export.bundle.bank import rows_table
-from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest, TensorInfo
+from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest, TensorInfo, license_owner
 from adapter_export.bundle.unlisted import unlisted
 from adapter_export.errors import InputError, ProviderError
 from adapter_export.outputs.ownership import MANIFEST
@@ -39,7 +39,8 @@ def check_files(bundle: Path, manifest: Manifest) -> None:
     """Checks that the bundle's files are those that the manifest lists.
 
     Adapters are checked when they are loaded. Files that the runtime does not require, such as a tokenizer, may be
-    missing but not changed.
+    missing but not changed. License files of adapters are not checked: nothing reads them, and `add` may replace them
+    at this moment.
 
     Raises:
         InputError: A file has another sha256, or a file of a graph is missing.
@@ -47,7 +48,7 @@ def check_files(bundle: Path, manifest: Manifest) -> None:
     adapters = {info.file for info in manifest.adapters}
     for name, digest in manifest.files.items():
         path = bundle / name
-        if name in adapters:
+        if name in adapters or license_owner(name) is not None:
             continue
         if present(path):
             if (found := sha256(path, bundle)) != digest:
@@ -78,6 +79,9 @@ def check_nothing_else(bundle: Path, manifest: Manifest) -> None:
     """
     if missing := [name for name in manifest.files if not present(bundle / name)]:
         raise InputError(f"{bundle / missing[0]}: no such file, though the bundle's manifest lists it")
+    for name, digest in manifest.files.items():
+        if license_owner(name) is not None and sha256(bundle / name, bundle) != digest:
+            raise InputError(f"{bundle / name}: expected the file that the bundle's manifest lists, found another one")
     if others := unlisted(bundle, manifest):
         raise InputError(f"{bundle / others[0]}: expected only files that the bundle's manifest lists, found this one")
 

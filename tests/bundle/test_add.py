@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -17,19 +18,21 @@ import pytest
 
 from adapter_export.bundle import add as module
 from adapter_export.bundle.add import add_adapter
+from adapter_export.bundle.card import card
 from adapter_export.bundle.graphs import MODEL
-from adapter_export.bundle.manifest import ADAPTERS, Manifest, adapter_path, read_manifest
+from adapter_export.bundle.manifest import ADAPTERS, Manifest, adapter_path, read_manifest, write_manifest
+from adapter_export.bundle.remove import remove_adapter
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.stated_task import StatedTask
 from adapter_export.errors import InputError, OutputBusy, OutputExists
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.models.base_model import load_base
-from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.outputs.ownership import CARD, MANIFEST, first_foreign
 from adapter_export.outputs.record import record_of
 from adapter_export.outputs.workspace import Workspace, workspace
 from adapter_export.reading.hashes import sha256
 from adapter_export.runtime.session import AdapterSession
-from tests.bundles import Exported
+from tests.bundles import Exported, licensed
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def assert_whole(folder: Path) -> Manifest:
 def assert_tidy(folder: Path) -> None:
     """Besides what the manifest names there is nothing."""
     manifest = assert_whole(folder)
-    assert set(content(folder)) == {MANIFEST, *manifest.files}
+    assert set(content(folder)) == {MANIFEST, CARD, *manifest.files}
     assert [info.file for info in manifest.adapters] == [adapter_path(info.name) for info in manifest.adapters]
     assert not list(folder.glob(".*"))
 
@@ -171,6 +174,160 @@ def test_where_tidying_fails_the_adapters_are_in(
     assert_tidy(bundle)
 
 
+def adding(folder: Path, source: Path, **files: str) -> Path:
+    """A copy of an adapter's folder whose README.md states the license gpl-3.0, with these files."""
+    return licensed(source, folder, "license: gpl-3.0", **files)
+
+
+def licenses(folder: Path) -> dict[str, str]:
+    root = folder / "licenses" / "adapters"
+    return {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def licensed_copy(licensed_bundle: Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(licensed_bundle.bundle, tmp_path / "licensed"))
+
+
+def test_licenses_of_added_and_replaced_adapters(
+    licensed_copy: Path, licensed_bundle: Exported, swappable_bundle: Exported, tmp_path: Path
+) -> None:
+    before = licenses(licensed_copy)
+    given = swappable_bundle.adapters
+    new = adding(tmp_path / "new", given["ia3_three"], LICENSE="of new", NOTICE="of new")
+    old = adding(tmp_path / "old", given["ia3_three"], LICENSE="other", COPYING="more")
+    manifest = add_adapter(licensed_copy, {"new": new, "ia3_two": old}, force=True)
+    assert [info.license for info in manifest.adapters] == ["gpl-3.0", None, "gpl-3.0"]
+    assert licenses(licensed_copy) == {
+        "houlsby_two/LICENSE": "of houlsby_two\n",
+        "ia3_two/LICENSE": "other",
+        "ia3_two/COPYING": "more",
+        "new/LICENSE": "of new",
+        "new/NOTICE": "of new",
+    }
+    assert_tidy(licensed_copy)
+    assert (licensed_copy / CARD).read_text() == card(manifest)
+    assert "| new | ia3 |" in card(manifest)
+    # One with the same license file, one without any, and back: the bundle is the first one again.
+    add_adapter(licensed_copy, {"new": adding(tmp_path / "same", given["ia3_two"], LICENSE="of new")}, force=True)
+    assert "new/NOTICE" not in licenses(licensed_copy)
+    add_adapter(licensed_copy, {"new": given["ia3_two"], **licensed_bundle.adapters}, force=True)
+    assert licenses(licensed_copy) == before
+    assert_tidy(licensed_copy)
+    assert remove_adapter(licensed_copy, ["new"]) == read_manifest(licensed_bundle.bundle)
+    after, first = content(licensed_copy), content(licensed_bundle.bundle)
+    # The order of the files in the manifest is another.
+    assert {**after, MANIFEST: b""} == {**first, MANIFEST: b""}
+
+
+def test_where_tidying_fails_the_licenses_are_in(
+    licensed_copy: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    given = swappable_bundle.adapters
+    other = adding(tmp_path / "other", given["ia3_three"], LICENSE="other")
+    monkeypatch.setattr(module, "read_bytes", fail)
+    digest = hashlib.sha256(b"other").hexdigest()[:12]
+    for _ in range(2):
+        manifest = add_adapter(licensed_copy, {"ia3_two": other}, force=True)
+        assert manifest == assert_whole(licensed_copy)
+        assert set(licenses(licensed_copy)) in (
+            {"houlsby_two/LICENSE", f"ia3_two@{digest}/LICENSE"},
+            {"houlsby_two/LICENSE", "ia3_two/LICENSE"},
+        )
+    monkeypatch.undo()
+    add_adapter(licensed_copy, {"later": given["ia3_two"]})
+    assert licenses(licensed_copy)["ia3_two/LICENSE"] == "other"
+    assert_tidy(licensed_copy)
+
+
+@pytest.mark.parametrize("failing", ["write_manifest", "write_license_files"])
+def test_no_license_changes_when_a_write_fails(
+    licensed_copy: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = content(licensed_copy)
+    other = adding(tmp_path / "other", swappable_bundle.adapters["ia3_three"], LICENSE="other")
+    monkeypatch.setattr(module, failing, fail)
+    with pytest.raises(OSError, match="No space left"):
+        add_adapter(licensed_copy, {"a": other, "ia3_two": other}, force=True)
+    assert content(licensed_copy) == before
+    assert not (licensed_copy / "licenses" / "adapters" / "a").exists()
+
+
+def test_a_card_that_cannot_be_written_is_a_note(
+    bundle: Path, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_card", fail)
+    manifest = add_adapter(bundle, {"x": swappable_bundle.adapters["ia3_two"]})
+    assert manifest == assert_whole(bundle)
+    assert "README.md is not up to date, as it could not be written" in caplog.text
+    assert "| x |" not in (bundle / CARD).read_text()
+    monkeypatch.undo()
+    remove_adapter(bundle, ["ia3_two"])
+    assert (bundle / CARD).read_text() == card(read_manifest(bundle))
+
+
+def test_a_readme_of_the_users(bundle: Path, swappable_bundle: Exported) -> None:
+    """A bundle that an older version made has no card, so a README.md in it is somebody's own."""
+    write_manifest(bundle, replace(read_manifest(bundle), card=False))
+    (bundle / CARD).write_text("mine")
+    assert add_adapter(bundle, {"x": swappable_bundle.adapters["ia3_two"]}).card is False
+    assert remove_adapter(bundle, ["x"]).card is False
+    assert (bundle / CARD).read_text() == "mine"
+    assert first_foreign(bundle) == CARD
+    (bundle / CARD).unlink()
+    manifest = add_adapter(bundle, {"x": swappable_bundle.adapters["ia3_two"]})
+    assert (bundle / CARD).read_text() == card(manifest)
+    assert first_foreign(bundle) is None
+    assert_tidy(bundle)
+
+
+@pytest.mark.skipif(not hasattr(sys, "addaudithook") or sys.platform == "win32", reason="kills forked processes")
+@pytest.mark.slow
+def test_killed_at_any_moment_the_licenses_are_the_old_or_the_new_ones(
+    licensed_bundle: Exported, swappable_bundle: Exported, tmp_path: Path
+) -> None:
+    before = read_manifest(licensed_bundle.bundle)
+    shutil.copytree(licensed_bundle.bundle, tmp_path / "given" / "bundle")
+    given = swappable_bundle.adapters
+    new = adding(tmp_path / "new", given["ia3_three"], LICENSE="of new")
+    old = adding(tmp_path / "old", given["ia3_three"], LICENSE="other", COPYING="more")
+    script = Path(__file__).parents[1] / "outputs" / "killed.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "add", str(tmp_path), f"new={new}", f"ia3_two={old}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    last = int(done.stdout)
+    assert last > 20
+    outcomes = []
+    for count in range(1, last + 1):
+        folder = tmp_path / f"after-{count}" / "bundle"
+        manifest = assert_whole(folder)
+        old_one = manifest == before
+        digests = set(manifest.licenses("ia3_two").values())
+        texts = ("of ia3_two\n",) if old_one else ("other", "more")
+        assert digests == {hashlib.sha256(text.encode()).hexdigest() for text in texts}
+        assert len(manifest.licenses("new")) == (0 if old_one else 1)
+        outcomes.append(old_one)
+        add_adapter(folder, {"later": given["ia3_three"]})
+        assert_tidy(folder)
+        assert (folder / CARD).read_text() == card(read_manifest(folder))
+    assert outcomes == sorted(outcomes, reverse=True)
+    assert outcomes[0]
+    assert not outcomes[-1]
+
+
 @pytest.mark.skipif(not hasattr(sys, "addaudithook") or sys.platform == "win32", reason="kills forked processes")
 @pytest.mark.slow
 def test_killed_at_any_moment_the_bundle_is_the_old_or_the_new_one(swappable_bundle: Exported, tmp_path: Path) -> None:
@@ -226,8 +383,11 @@ def test_a_strangers_record_removes_nothing_out_of_its_bundle(bundle: Path, swap
     (bundle.parent / "precious").touch()
     (bundle / "linked").symlink_to(bundle.parent)
     (bundle / "notes.txt").touch()
+    (bundle / "licenses" / "base").mkdir(parents=True)
+    (bundle / "licenses" / "base" / "LICENSE").touch()
     outside = str(bundle.parent / "precious")
-    for path in ("../precious", outside, "linked/precious", "adapters/../../precious", "notes.txt", MODEL):
+    for path in ("../precious", outside, "linked/precious", "adapters/../../precious", "notes.txt", MODEL, CARD,
+                 "licenses/adapters/../../notes.txt", "licenses/base/LICENSE"):  # fmt: skip
         folder = bundle / ".adapter-export"
         folder.mkdir()
         record = asdict(record_of(bundle, ()))
@@ -238,6 +398,8 @@ def test_a_strangers_record_removes_nothing_out_of_its_bundle(bundle: Path, swap
         shutil.rmtree(folder, ignore_errors=True)
         assert (bundle.parent / "precious").exists()
         assert (bundle / "notes.txt").exists()
+        assert (bundle / "licenses" / "base" / "LICENSE").exists()
+        assert (bundle / CARD).exists()
         assert content(bundle)[MODEL] == before[MODEL]
 
 

@@ -12,11 +12,13 @@ from click.testing import CliRunner
 
 from adapter_export import AdapterSession, InputError, add_adapter, remove_adapter
 from adapter_export.bundle import remove
+from adapter_export.bundle.card import card
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.cli import main
 from adapter_export.errors import OutputBusy
-from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.outputs.ownership import CARD, MANIFEST
 from adapter_export.outputs.workspace import workspace
+from adapter_export.reading.hashes import sha256
 from tests.bundles import Exported
 
 NAMES = ("ia3_two", "ia3_three", "houlsby_four", "houlsby_two", "pfeiffer_five")
@@ -49,7 +51,7 @@ def test_it_is_gone_and_the_others_stay(bundle: Path) -> None:
     gone = {f"adapters/{name}.onnx_adapter" for name in ("ia3_two", "pfeiffer_five")}
     assert set(before) - set(after) == gone
     assert set(after) <= set(before)
-    assert [path for path in after if after[path] != before[path]] == [MANIFEST]
+    assert [path for path in after if after[path] != before[path]] == [CARD, MANIFEST]
     assert not gone & set(manifest.files)
     with AdapterSession(bundle) as session:
         assert session.adapters == ("ia3_three", "houlsby_four", "houlsby_two")
@@ -68,6 +70,23 @@ def test_all_of_them(bundle: Path) -> None:
     with AdapterSession(bundle) as session:
         assert session.adapters == ()
     assert not [path for path in files(bundle) if path.startswith("adapters")]
+
+
+def test_licenses_go_with_their_adapter(licensed_bundle: Exported, tmp_path: Path) -> None:
+    bundle = shutil.copytree(licensed_bundle.bundle, tmp_path / "licensed")
+    before = files(bundle)
+    manifest = remove_adapter(bundle, ["ia3_two"])
+    assert set(before) - set(files(bundle)) == {
+        "adapters/ia3_two.onnx_adapter", "licenses/adapters/ia3_two/LICENSE"
+    }  # fmt: skip
+    assert not (bundle / "licenses" / "adapters" / "ia3_two").exists()
+    assert (bundle / CARD).read_text() == card(manifest)
+    assert "license: apache-2.0\n" in card(manifest)
+    remove_adapter(bundle, ["houlsby_two"])
+    assert sorted(path for path in files(bundle) if path.startswith("licenses")) == [
+        "licenses/base/LICENSE", "licenses/base/NOTICE"
+    ]  # fmt: skip
+    AdapterSession(bundle, expect_sha256=sha256(bundle / MANIFEST)).close()
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,21 @@ class TestBundles:
         assert {item["status"] for item in found["files"]} == {"ok"}
         assert {item["file"] for item in found["files"]} == set(manifest.files)
 
+    def test_licenses(self, licensed_bundle: Exported) -> None:
+        found = described(licensed_bundle.bundle)
+        assert (found["base"]["license"], found["base"]["source"]) == ("apache-2.0", None)
+        assert [item["license"] for item in found["adapters"]] == ["mit", None]
+        assert {"licenses/base/LICENSE", "licenses/adapters/ia3_two/LICENSE"} <= {
+            item["file"] for item in found["files"] if item["status"] == "ok"
+        }
+        assert "README.md" not in {item["file"] for item in found["files"]}
+        table = invoke(licensed_bundle.bundle).stdout
+        assert "base.license" in table
+        assert "apache-2.0" in table
+        assert described(licensed_bundle.base)["license"] == "apache-2.0"
+        assert described(licensed_bundle.adapters["ia3_two"])["license"] == "mit"
+        assert "license" not in described(licensed_bundle.adapters["houlsby_two"])
+
     @pytest.mark.parametrize("fixture", ["embedded_bundle", "merged_bundle"])
     def test_an_adapter_in_the_graph(self, request: pytest.FixtureRequest, fixture: str) -> None:
         exported: Exported = request.getfixturevalue(fixture)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from adapter_export import AdapterExportError, export_onnx, plan_export, read_manifest
 from adapter_export.cli import main
-from tests.bundles import Exported
+from tests.bundles import Exported, licensed
 from tests.outputs.look import state
 
 
@@ -38,7 +38,8 @@ def test_the_plan_is_what_the_export_does(mode: str, request: pytest.FixtureRequ
             if site.port != "replace"
         }
         assert planned == made
-    size = sum(path.stat().st_size for path in exported.bundle.rglob("*") if path.is_file())
+    files = [path for path in exported.bundle.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files if path.name not in ("manifest.json", "README.md"))
     assert 0.5 * size < plan.bytes <= size
 
 
@@ -102,3 +103,19 @@ def test_the_command(merged_bundle: Exported, tmp_path: Path) -> None:
     assert (found["dry_run"], found["mode"]) == (True, "embedded")
     assert found["adapters"][0]["sites"][0]["shapes"]
     assert state(tmp_path) == before
+
+
+def test_licenses(licensed_bundle: Exported, tmp_path: Path) -> None:
+    plan = plan_export(licensed_bundle.base, licensed_bundle.adapters, tmp_path / "bundle", mode="swappable")
+    assert plan.base_license == "apache-2.0"
+    assert {one.name: one.license for one in plan.adapters} == {"ia3_two": "mit", "houlsby_two": None}
+    base = licensed(licensed_bundle.base, tmp_path / "base", "license: {", NOTICE="\0")
+    given = ["onnx", "--model", str(base), "--mode", "swappable", "--output", str(tmp_path / "bundle"), "--dry-run"]
+    given += [item for name, path in licensed_bundle.adapters.items() for item in ("--adapter", f"{name}={path}")]
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(main, given)
+    assert shown.exit_code == 0, shown.output
+    assert "base model: license not stated" in shown.stdout
+    assert "labels no, yes, license mit" in shown.stdout
+    assert "labels off, on, license not stated" in shown.stdout
+    assert f"note: {base / 'README.md'}: its license is not read: no YAML" in shown.stdout
+    assert f"note: {base / 'NOTICE'}: this license file is not copied: it is no text" in shown.stdout

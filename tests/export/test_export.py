@@ -169,7 +169,7 @@ def test_bundle_records_what_it_holds(swappable_bundle: Exported) -> None:
         for path in swappable_bundle.bundle.rglob("*")
         if path.is_file()
     }
-    assert present == {*manifest.files, "manifest.json"}
+    assert present == {*manifest.files, "manifest.json", "README.md"}
     assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= present
 
 

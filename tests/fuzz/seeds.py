@@ -47,6 +47,7 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield from (("json", name, text.encode()) for name, text in _JSON.items())
     yield from (("csv", name, text.encode()) for name, text in _CSV.items())
     yield "jsonl", "rows", b'{"text": "a", "label": 1}\n\n{"text": "\\u00fc", "label": null}\n'
+    yield from (("front_matter", name, text.encode()) for name, text in _FRONT_MATTER.items())
     yield "labels", "names", b"\xef\xbb\xbfno\nyes\n\n"
     yield "requests", "lines", b'{"text": "a"}\n{"messages": [{"role": "user", "content": "b"}], "adapter": "x"}\n'
 
@@ -56,6 +57,10 @@ _JSON = {
     "twice": '{"a": 1, "a": 2}',
     "long": "1" * 301,
     "deep": "[" * 300 + "]" * 300,
+}
+_FRONT_MATTER = {
+    "fields": "---\nlicense: other\nlicense_name: a b\nbase_model: [org/name]\nlanguage: en\n---\n# Title\n",
+    "lists": '---\r\nlicense:\r\n- mit\r\n- "\\u0041"\r\nwidget:\r\n  - text: &a b\r\n---\r\n',
 }
 _CSV = {"rows": 'text,label\n"a, ""b""\nc",1\n\nd,2\n', "ragged": "a,b\n1\n"}
 

@@ -20,6 +20,7 @@ from adapter_export.bundle.adapter_format import BrokenAdapter, parse_adapter
 from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.checkpoints.labels import class_names, parse_labels
+from adapter_export.checkpoints.licenses import stated
 from adapter_export.checkpoints.pickles import BadPickle, read_pickle
 from adapter_export.checkpoints.safetensors_file import read_safetensors
 from adapter_export.checkpoints.safetensors_header import read_header
@@ -235,6 +236,7 @@ TARGETS: Mapping[str, Target] = {
     "adapter_format": Target(_adapter_bytes, (BrokenAdapter,)),
     "adapter_file": Target(_file("a.onnx_adapter", describe_adapter_file)),
     "onnx": Target(_file("a.onnx", _graph)),
+    "front_matter": Target(_in_folder("README.md", stated), ()),
     "manifest": Target(_in_folder("manifest.json", read_manifest), mutate=mutators.of_json),
     "peft_config": Target(_in_folder("adapter_config.json", _adapter, _peft), mutate=mutators.of_json),
     "hub_config": Target(_in_folder("adapter_config.json", _adapter, hub), mutate=mutators.of_json),

@@ -33,10 +33,11 @@ def test_all_other_files_come_along_and_other_weights_do_not(tmp_path: Path) -> 
     put(model, *kept, *left, *unseen)
     result = merge(model, write_adapter(tmp_path / "adapter"), tmp_path / "out")
     own = {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors", "adapter_export.json"}
-    assert files(tmp_path / "out") == own | set(kept)
+    assert files(tmp_path / "out") == own | set(kept) | {"README.base.md"}
     assert set(result.left_out) == set(left)
     for name in kept:
-        assert (tmp_path / "out" / name).read_text() == name
+        # The name of the base model's card is that of the new one.
+        assert (tmp_path / "out" / name.replace("README.md", "README.base.md")).read_text() == name
 
 
 def test_a_stale_index_stays_behind(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_output_inside_the_model_folder(tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter")
     for name in ("first", "second"):
         merge(model, adapter, model / name)
-        assert files(model / name) == before | {"adapter_export.json"}
+        assert files(model / name) == before | {"adapter_export.json", "README.md"}
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
@@ -102,5 +103,5 @@ def test_a_snapshot_of_the_hub_cache_is_all_links(tmp_path: Path) -> None:
     (snapshot / "refs").symlink_to(repository / "blobs")
     result = merge(snapshot, write_adapter(tmp_path / "adapter"), tmp_path / "out")
     assert set(result.left_out) == {"passwd", "refs"}
-    assert files(tmp_path / "out") == files(snapshot) - {"passwd", "refs"} | {"adapter_export.json"}
+    assert files(tmp_path / "out") == files(snapshot) - {"passwd", "refs"} | {"adapter_export.json", "README.md"}
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tests.test_tokenizer import bert, raw
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
@@ -23,6 +22,7 @@ from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.models.injection import inject
 from adapter_export.models.tokenizer import SAMPLES
 from adapter_export.sites import Port
+from tests.models.test_tokenizer import bert, raw
 
 # Each has what another lacks: biases, none, Conv1D with a fused projection, shared layers, q/k norms after the
 # projection, an encoder and a decoder, images.

@@ -50,6 +50,7 @@ def test_the_product_rounded_once(tmp_path: Path, dtype: Any, shards: int) -> No
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *(path.name for path in model.iterdir()),
         "adapter_export.json",
+        "README.md",
     }
     assert sorted(result.changed) == sorted(f"{name}.weight" for name in models.vectors())
 
@@ -215,7 +216,8 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
     done = [step[0] for step in seen]
     assert done == sorted(done)
     assert len({step[1] for step in seen}) == 1
-    files = [path for path in (tmp_path / "out").iterdir() if path.name not in ("adapter_export.json", models.INDEX)]
+    others = ("adapter_export.json", "README.md", models.INDEX)
+    files = [path for path in (tmp_path / "out").iterdir() if path.name not in others]
     assert seen[-1] == (seen[-1][1], sum(path.stat().st_size for path in files))
 
 

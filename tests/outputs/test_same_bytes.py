@@ -55,12 +55,16 @@ def inputs(
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
 ) -> Callable[..., tuple[Path, list[Path]]]:
-    """Called as (model_type, task) -> a model and three adapters: IA3, a bottleneck, another IA3."""
+    """Called as (model_type, task) -> a model and three adapters: IA3, a bottleneck, another IA3; with licenses."""
 
     def make(model_type: str, task: str) -> tuple[Path, list[Path]]:
         info = tiny_info(model_type, task)
         methods = ("ia3", "bottleneck", "ia3")
         made = [save_checkpoint(random_adapter(info, method, seed), info) for seed, method in enumerate(methods)]
+        for number, folder in enumerate(made):
+            (folder / "README.md").write_text(f"---\nlicense: [mit, cc-by-{number}.0]\n---\n")
+            for name in ("LICENSE", "NOTICE", "COPYING"):
+                (folder / name).write_text(f"{name} {number}")
         return tiny_model(model_type, task), made
 
     return make

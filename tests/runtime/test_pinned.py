@@ -132,3 +132,22 @@ def test_the_command_and_inspect(bundle: Path) -> None:
     refused = CliRunner().invoke(main, [*run, "0" * 64])
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert refused.stderr == f"error: {bundle / MANIFEST}: expected the file with sha256 {'0' * 64}, found {pin}\n"
+
+
+def test_licenses_and_the_card(licensed_bundle: Exported, tmp_path: Path) -> None:
+    """The card is not pinned, as nothing reads it. Nothing reads license files either, but the manifest lists them."""
+    bundle = Path(shutil.copytree(licensed_bundle.bundle, tmp_path / "licensed"))
+    pin = digest(bundle / MANIFEST)
+    (bundle / "README.md").write_text("another one")
+    AdapterSession(bundle, expect_sha256=pin).close()
+    (bundle / "README.md").unlink()
+    AdapterSession(bundle, expect_sha256=pin).close()
+    license_file = bundle / "licenses" / "adapters" / "ia3_two" / "LICENSE"
+    license_file.write_text("another one")
+    # `add` may replace it at this moment.
+    AdapterSession(bundle).close()
+    with pytest.raises(InputError, match=r"ia3_two/LICENSE: expected the file that the bundle's manifest lists"):
+        AdapterSession(bundle, expect_sha256=pin)
+    (bundle / "licenses" / "base" / "LICENSE").write_text("another one")
+    with pytest.raises(InputError, match=r"base/LICENSE: expected a file with sha256"):
+        AdapterSession(bundle)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_tokenizer import bert, byte_level
 
 from adapter_export.bundle.manifest import GraphInfo, Manifest, TensorInfo, read_manifest
 from adapter_export.dtypes import DType
@@ -17,6 +16,7 @@ from adapter_export.models.tokenizer import SAMPLES, exportable_tokenizer, write
 from adapter_export.parity.checks.tokens import check_tokens
 from adapter_export.parity.criteria.judge import Verdict
 from tests.bundles import Exported
+from tests.models.test_tokenizer import bert, byte_level
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}{{ bos_token }}me"
 

@@ -58,7 +58,7 @@ def _method_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("train", cls=Command, epilog=EXAMPLE)
 @model_option("Folder of the base model; its weights are not changed.")
-@click.option("--method", required=True, help=f"Kind of adapter: {' or '.join(registry.names())}.")
+@click.option("--method", required=True, help=f"Kind of adapter: {', '.join(registry.names())}.")
 @click.option("--task", required=True, help="text-classification, causal-lm or seq2seq-lm.")
 @click.option("--train", required=True, type=PATH, help="Training data: csv, tsv, jsonl or parquet.")
 @click.option("--eval", type=PATH, help="Evaluation data in one of these formats; reported after each epoch.")

@@ -70,7 +70,7 @@ def _block(data: bytes) -> list[str]:
     for number, line in enumerate(rest):
         if line.rstrip() == _MARK.encode():
             try:
-                return b"\n".join(rest[:number]).decode("utf-8").replace("\r", "").split("\n")
+                return b"\n".join(rest[:number]).decode("utf-8").split("\n")
             except UnicodeDecodeError as error:
                 raise BrokenFrontMatter(f"expected UTF-8, found: {error.reason}") from None
     raise BrokenFrontMatter(f"expected a second line {_MARK!r} at its end, found none")

@@ -113,6 +113,11 @@ def test_a_second_merge_keeps_what_the_first_one_wrote(model: Path, adapter: Pat
     assert not list(out.glob("README.base.*.md"))
     assert result.left_out == ()
     assert first_foreign(out) is None
+    # The base model is still that of the first merge, whatever the folder says since.
+    (out / "LICENSE").write_text("another one")
+    merge(out, write_adapter(tmp_path / "three", seed=3), tmp_path / "third")
+    assert [one["base_license"] for one in receipt(tmp_path / "third")["merged"]] == ["apache-2.0"] * 3
+    assert licenses(tmp_path / "third") == licenses(out)
 
 
 def test_two_adapters_of_one_name(tmp_path: Path) -> None:

@@ -241,6 +241,13 @@ def test_where_tidying_fails_the_licenses_are_in(
     add_adapter(licensed_copy, {"later": given["ia3_two"]})
     assert licenses(licensed_copy)["ia3_two/LICENSE"] == "other"
     assert_tidy(licensed_copy)
+    # The file of the adapter has its usual path afterwards, and only its license has another one at first.
+    monkeypatch.setattr(module, "read_bytes", fail)
+    add_adapter(licensed_copy, {"ia3_two": other}, force=True)
+    monkeypatch.undo()
+    add_adapter(licensed_copy, {"ia3_two": adding(tmp_path / "last", given["ia3_two"], LICENSE="last")}, force=True)
+    assert licenses(licensed_copy)["ia3_two/LICENSE"] == "last"
+    assert_tidy(licensed_copy)
 
 
 @pytest.mark.parametrize("failing", ["write_manifest", "write_license_files"])

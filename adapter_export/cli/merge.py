@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import click
 
 from adapter_export.cli.options import (
+    PATH,
     Command,
     debug_option,
     dry_run_option,
@@ -20,9 +19,12 @@ from adapter_export.cli.options import (
     force_option,
     json_option,
     labels_option,
+    model_option,
+    output_option,
+    task_option,
 )
 from adapter_export.cli.plans import license_of, megabytes, print_adapters, print_notes, print_tensors
-from adapter_export.terminal import console
+from adapter_export.cli.progress import bar
 
 EXAMPLE = """\
 Examples:
@@ -33,22 +35,17 @@ Examples:
 
 
 @click.command("merge", cls=Command, epilog=EXAMPLE)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Base model folder, of safetensors.")
+@model_option("Folder of the base model, with safetensors files.")
 @click.option(
     "--adapter",
     "adapters",
     required=True,
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder with an IA3 or LoRA adapter (PEFT or AdapterHub); several apply in the order given.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
-@click.option(
-    "--task",
-    default="auto",
-    show_default=True,
-    help="What a task head is for, where the adapter does not say; features leaves it out.",
-)
+@output_option("Model folder to write.")
+@task_option("Task of the task head, if the adapter does not state it; features leaves the head out.")
 @labels_option
 @dry_run_option
 @follow_links_option
@@ -83,7 +80,7 @@ def command(
         plan = plan_merge(model, adapters, output, task=task, labels=given, force=force, follow_links=follow_links)
         emit({"dry_run": True, **asdict(plan)}, as_json, _print_plan)
         return
-    with _bar() as progress:
+    with bar("merge", of_bytes=True) as progress:
         result = merge(
             model, adapters, output, task=task, labels=given, force=force, progress=progress, follow_links=follow_links
         )
@@ -100,26 +97,12 @@ def command(
     )
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None] | None]:
-    """Shows a progress bar that counts bytes, if stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("merge", total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
-
-
 def _print_plan(plan: Mapping[str, Any]) -> None:
     click.echo(f"{plan['output']}: would be written, {plan['architecture']}, {megabytes(plan['bytes'])}")
     click.echo(f"base model: {license_of(plan['base_license'])}")
     click.echo(f"of them {megabytes(plan['new_bytes'])} of changed and new tensors")
     print_adapters(plan["adapters"])
-    print_tensors("tensors that would be scaled", plan["changed"])
+    print_tensors("tensors that would be changed", plan["changed"])
     print_tensors("tensors of the task head that would come along", plan["added"])
     for title, name in (("tensors that would go", "dropped"), ("copied", "copied"), ("not copied", "left_out")):
         if plan[name]:
@@ -129,6 +112,6 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
 
 def _print(result: Mapping[str, Any]) -> None:
     head = " and its task head" if result["head"] else ""
-    click.echo(f"{result['output']}: {result['architecture']}, {len(result['changed'])} tensors scaled{head}")
+    click.echo(f"{result['output']}: {result['architecture']}, {len(result['changed'])} tensors changed{head}")
     if result["left_out"]:
         click.echo(f"not copied: {', '.join(result['left_out'])}")

@@ -12,13 +12,14 @@ import click
 
 from adapter_export.terminal import console, visible
 
-# Seconds before a command that nobody watches on a terminal says what it is doing: logs of short ones stay empty.
+# Seconds after which a command without a terminal writes what it is doing. Logs of short commands stay empty.
 PATIENCE = 15.0
 
 
 @contextmanager
 def stages(command: str) -> Iterator[Callable[[str], None]]:
-    """Shows which stage of a command runs: on a terminal a line that changes, elsewhere one a stage if it takes long.
+    """Shows which step of a command runs. A terminal has one line, which changes. Other output has a line for each
+    step, once the command takes long.
 
     Args:
         command: The name of the command.
@@ -51,11 +52,12 @@ def stages(command: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows a bar where stderr is a terminal, and nothing elsewhere.
+def bar(title: str, *, of_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar if stderr is a terminal, and nothing otherwise.
 
     Args:
         title: What is counted, to the left of the bar.
+        of_bytes: Whether bytes are counted, which are shown with their speed.
 
     Yields:
         A function to call with how many are done, and how many there are.
@@ -63,8 +65,10 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
-    from rich.progress import Progress
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    with Progress(console=console(stderr=True), transient=True) as shown:
+    bytes_columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = bytes_columns if of_bytes else Progress.get_default_columns()
+    with Progress(*columns, console=console(stderr=True), transient=True) as shown:
         task = shown.add_task(title, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

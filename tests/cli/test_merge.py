@@ -45,7 +45,7 @@ def test_for_people(given: list[Any], tmp_path: Path) -> None:
     result = invoke(*given)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
-        f"{tmp_path / 'out'}: LlamaForCausalLM, 6 tensors scaled",
+        f"{tmp_path / 'out'}: LlamaForCausalLM, 6 tensors changed",
         "not copied: pytorch_model.bin",
     ]
     assert result.stderr == ""

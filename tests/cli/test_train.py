@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 from adapter_export.cli import main
 from adapter_export.cli.options import ExitCode
 from adapter_export.cli.train import command
+from adapter_export.methods import registry
 from adapter_export.training.train import train
 
 ROWS = "".join(f'{{"text": "{word} movie", "label": {number}}}\n' for number, word in enumerate(("good", "bad")))
@@ -51,7 +53,8 @@ def test_every_setting_of_the_function_is_an_option_with_the_same_default() -> N
     context = command.make_context("train", [text for name in required for text in (f"--{name}", "x")])
     parameters = signature(train).parameters.values()
     settings = {p.name: p.default for p in parameters if p.name not in [*required, "progress", "options"]}
-    of_methods = dict.fromkeys(("reduction_factor", "placement", "activation", "feedforward"))
+    of_methods = {field.name: None for name in registry.names() for field in fields(registry.get(name).Options)}
+    assert {"reduction_factor", "placement", "activation", "feedforward", "rank"} <= set(of_methods)
     given = {name: value for name, value in context.params.items() if name not in [*required, "as_json"]}
     assert given == settings | of_methods
 

@@ -28,8 +28,8 @@ def text_inputs(manifest: Manifest, *names: str) -> Manifest:
 
 @pytest.fixture
 def manifest(swappable_bundle: Exported) -> Manifest:
-    """Returns the manifest of a graph that takes texts with token types."""
-    found = read_manifest(swappable_bundle.bundle)
+    """Returns the manifest of a graph that takes texts with token types, of up to 512 tokens as those of `bert`."""
+    found = replace(read_manifest(swappable_bundle.bundle), longest_text=512)
     return text_inputs(found, "input_ids", "attention_mask", "token_type_ids")
 
 
@@ -57,7 +57,7 @@ def test_the_tokenizer_of_training_passes(tmp_path: Path, manifest: Manifest, li
 
 
 def test_a_file_that_lowercases_fails(tmp_path: Path, manifest: Manifest) -> None:
-    """Finding 5: a bundle with an unchanged copy of tokenizer.json had this mistake."""
+    """A bundle with an unchanged copy of tokenizer.json would have this mistake."""
     model = bert(tmp_path / "model", {"do_lower_case": False})
     bundle = bundle_of(model, tmp_path)
     content = json.loads((bundle / "tokenizer.json").read_text())
@@ -76,8 +76,8 @@ def test_a_file_that_lowercases_fails(tmp_path: Path, manifest: Manifest) -> Non
         ("tokenizer.json", {"post_processor": None}, "''"),
         ("tokenizer_config.json", {"split_special_tokens": True}, "[CLS] [SEP]"),
         ("tokenizer_config.json", {"truncation_side": "left"}, "3.14159"),
-        ("config.json", {"max_position_embeddings": 300}, None),
-        ("config.json", {"max_position_embeddings": 30}, "expected texts to be cut at 50 tokens, found 30"),
+        ("manifest.json", {"longest_text": 300}, None),
+        ("manifest.json", {"longest_text": 30}, "expected texts to be cut at 50 tokens, found 30"),
         ("tokenizer_config.json", {"model_max_length": 40}, "expected texts to be cut at 50 tokens, found 40"),
     ],
 )
@@ -86,8 +86,11 @@ def test_other_differences(
 ) -> None:
     model = bert(tmp_path / "model", {"model_max_length": 50})
     bundle = bundle_of(model, tmp_path)
-    content = {**json.loads((bundle / file).read_text()), **change}
-    (bundle / file).write_text(json.dumps(content))
+    if file == "manifest.json":
+        manifest = replace(manifest, **change)
+    else:
+        content = {**json.loads((bundle / file).read_text()), **change}
+        (bundle / file).write_text(json.dumps(content))
     check = check_tokens(model, bundle, manifest)
     assert check.verdict is (Verdict.PASS if reported is None else Verdict.FAIL)
     if reported is not None:

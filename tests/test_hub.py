@@ -1,4 +1,4 @@
-"""Finding 23: models and adapters by their names on the hub, against a stand-in for it on the loopback."""
+"""Models and adapters by their names on the hub, against a stand-in for it on the loopback."""
 
 from __future__ import annotations
 

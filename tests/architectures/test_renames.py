@@ -103,7 +103,7 @@ def test_names_on_disk_become_those_of_the_model(
 
 @pytest.mark.parametrize("model_type", UNTABLED)
 def test_names_on_disk_of_models_without_a_table(model_type: str, tmp_path: Path) -> None:
-    """Finding 17: transformers 5 saves BEiT, Swin and others with the names of transformers 4."""
+    """Transformers 5 saves BEiT, Swin and others with the names of transformers 4."""
     import transformers
     from safetensors.torch import load_file
 
@@ -122,7 +122,7 @@ def test_names_on_disk_of_models_without_a_table(model_type: str, tmp_path: Path
 
 
 def test_a_language_model_within_another() -> None:
-    """Finding 17: Gemma 3, as the names changed in transformers 4.52."""
+    """Gemma 3, as the names changed in transformers 4.52."""
     now = "model.language_model.layers.3.self_attn.k_proj"
     assert canonical("gemma3", "language_model.model.layers.3.self_attn.k_proj") == now.removeprefix("model.")
     assert canonical("gemma3", now) == now

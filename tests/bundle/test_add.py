@@ -508,7 +508,7 @@ def test_a_head_is_left_out_on_request_where_the_graph_has_none(
     save_checkpoint: Callable[..., Path],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Finding 1: never without the user's consent, and then with a note and without class names."""
+    """Never without the user's consent, and then with a note and without class names."""
     bundle = Path(shutil.copytree(features_bundle.bundle, tmp_path / "bundle"))
     info = load_base(features_bundle.base, "text-classification").info
     adapter = random_adapter(info, "ia3", labels=("a", "b"))

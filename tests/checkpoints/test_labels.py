@@ -1,4 +1,4 @@
-"""Finding 9: whose names the classes have."""
+"""Whose names the classes have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding 1: what a checkpoint tells of its task, on adapters that PEFT saved; heads are served or refused, never
+"""What a checkpoint tells of its task, on adapters that PEFT saved; heads are served or refused, never
 dropped and never taken for another task's."""
 
 from __future__ import annotations

@@ -409,7 +409,7 @@ def meanings(
 
 
 class TestMeanings:
-    """finding 8: softmax was shown whatever the numbers mean."""
+    """Softmax was shown whatever the numbers mean."""
 
     TEXT = "a good movie"
 
@@ -524,7 +524,7 @@ def test_an_older_manifest_opens(swappable_bundle: Exported, tmp_path: Path) -> 
 
 
 def test_lines_end_where_json_lines_do(swappable_bundle: Exported, tmp_path: Path) -> None:
-    """Finding 21: characters that other readers end a line at may stand in a JSON string."""
+    """Characters that other readers end a line at may stand in a JSON string."""
     texts = ["good\u2028day", "bad\u0085day", "a\u2029b\x1c\x1dc\x0bd\x0c", "fine"]
     path = tmp_path / "texts.jsonl"
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]

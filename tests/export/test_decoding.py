@@ -82,7 +82,7 @@ class Decoder:
         return float(np.abs(self.run(adapter, chunks) - expected)[self.mask.astype(bool)].max())
 
 
-# Grouped-query attention; a sliding window shorter than the batch; fused projections and learned positions; finding 18:
+# Grouped-query attention; a sliding window shorter than the batch; fused projections and learned positions;
 # a causal mask that is cut from a table (GPT-Neo).
 @pytest.fixture(scope="module", params=["llama", "gemma2", "gpt2", "gpt_neo"])
 def decoder(request: pytest.FixtureRequest, export_cached: Callable[..., Exported]) -> Decoder:

@@ -1,4 +1,4 @@
-"""Findings 1 and 9: heads and their class names from PEFT's checkpoints to bundles and merged models."""
+"""Heads and their class names from PEFT's checkpoints to bundles and merged models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding 4: rotary factors that change with the length of a text.
+"""Rotary factors that change with the length of a text.
 
 The oracle is transformers on each row alone, without padding.
 """
@@ -188,7 +188,7 @@ def test_frequencies_that_change_with_every_length_are_refused(
     save_checkpoint: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    """Finding 18: rope_type dynamic, in one short line, before anything is traced."""
+    """Rope_type dynamic, in one short line, before anything is traced."""
     config = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}, "num_hidden_layers": 1}
     info = tiny_info("llama", "causal-lm", **config)
     adapter = save_checkpoint(random_adapter(info, "ia3"), info)

@@ -1,4 +1,4 @@
-"""Models exported without an adapter, merged ones above all (finding 23): the graph is the model, as parity proves."""
+"""Models exported without an adapter, merged ones above all: the graph is the model, as parity proves."""
 
 from __future__ import annotations
 

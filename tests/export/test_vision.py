@@ -1,8 +1,7 @@
 """Models for images without a placement table, with IA3 where PEFT is told to put it: exported and merged, against PEFT
 in float64.
 
-Finding 16: ConvNeXt, ResNet and SegFormer have no hidden size. Finding 17: Swin, SegFormer and Gemma 3 have other names
-on disk than in memory.
+ConvNeXt, ResNet and SegFormer have no hidden size. Swin, SegFormer and Gemma 3 have other names on disk than in memory.
 """
 
 from __future__ import annotations
@@ -155,7 +154,7 @@ def test_inputs_of_a_convolution_in_groups_are_not_merged(tmp_path: Path) -> Non
 
 
 def test_gemma_3_with_images(tmp_path: Path) -> None:
-    """Finding 17: its language model's adapter is exported and merged, with the names of any version."""
+    """Its language model's adapter is exported and merged, with the names of any version."""
     import peft
     import torch
     import transformers

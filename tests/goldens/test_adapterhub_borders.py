@@ -89,7 +89,7 @@ def difference(case: str, found: np.ndarray, which: str) -> float:
 
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_equal_those_of_the_library(case: str) -> None:
-    """Findings 3, 8, 14, 15 and 20: these were refused, computed otherwise, or without a word on what they mean."""
+    """These were refused, computed otherwise, or without a word on what they mean."""
     import torch
 
     base = base_of(case)
@@ -202,7 +202,7 @@ def mixed(
 
 @pytest.mark.parametrize("mode", ["swappable", "bank"])
 def test_a_pooler_in_one_head_changes_no_other(mode: str, mixed: Mixed, tmp_path: Path) -> None:
-    """Finding 15: the pooler of a default head is swapped with it; who brings none goes on with the base model's."""
+    """The pooler of a default head is swapped with it; who brings none goes on with the base model's."""
     bundle = tmp_path / "bundle"
     manifest = export_onnx(mixed.base, mixed.adapters, bundle, mode=mode)
     assert manifest.base.head == ("bert.pooler.dense", "classifier")

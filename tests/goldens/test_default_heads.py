@@ -90,7 +90,7 @@ def logits(base: BaseModel, case: str) -> np.ndarray:
 
 @pytest.mark.parametrize("case", COMPUTED)
 def test_a_head_that_transformers_has_too(case: str, tmp_path: Path) -> None:
-    """Findings 8, 15 and 19: default heads were refused, what their numbers mean was read nowhere, and the file of a
+    """Default heads were refused, what their numbers mean was read nowhere, and the file of a
     T5 classifier's head, which holds the whole model, too."""
     base = base_of(case, tmp_path / "base")
     adapter = load_adapter(checkpoint(case, tmp_path / "adapter"), base.info)
@@ -106,7 +106,7 @@ def test_a_head_that_transformers_has_too(case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_any_other_head_is_refused_and_the_body_works_without_it(case: str, tmp_path: Path) -> None:
-    """Finding 15: where a head cannot be expressed, the message says what can be done, and that is so."""
+    """Where a head cannot be expressed, the message says what can be done, and that is so."""
     folder = checkpoint(case, tmp_path / "adapter")
     base = base_of(case, tmp_path / "base")
     with pytest.raises(InputError) as error:
@@ -163,7 +163,6 @@ def test_heads_of_other_names_in_the_file_are_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_model_around_a_head_must_be_the_base_model(change: str, message: str, tmp_path: Path) -> None:
-    """Finding 19."""
     base = base_of("t5-static", tmp_path / "base")
     folder = checkpoint("t5-static", tmp_path / "adapter")
     head = load_file(folder / "model_head.safetensors")

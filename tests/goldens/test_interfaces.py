@@ -105,7 +105,7 @@ ALL = [(file.stem, case) for file in FILES for case in golden(file.stem)[0]["cas
 
 @pytest.mark.parametrize(("model_type", "case"), ALL, ids=lambda value: value)
 def test_what_the_library_computes_we_compute(model_type: str, case: str, base_of: Any, tmp_path: Path) -> None:
-    """Finding 3: the description beside a checkpoint was never opened."""
+    """The description beside a checkpoint was never opened."""
     about, arrays = golden(model_type)
     base = base_of(model_type)
     folder = checkpoint(model_type, case, tmp_path)

@@ -125,7 +125,7 @@ def test_tokenizer_and_receipt_come_along(
 def test_the_merged_folder_has_the_same_tokenizer(
     tmp_path: Path, tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path]
 ) -> None:
-    """Finding 5: of vocab.txt alone, and of a config that says otherwise than tokenizer.json."""
+    """Of vocab.txt alone, and of a config that says otherwise than tokenizer.json."""
     base = Path(shutil.copytree(tiny_model("bert"), tmp_path / "base"))
     for number, config in enumerate([None, {"do_lower_case": False}]):
         for name in ("tokenizer.json", "tokenizer_config.json"):

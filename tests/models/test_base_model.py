@@ -243,7 +243,7 @@ class TestLayersThatTheConfigDoesNotHave:
 
 
 class TestWeightsThatNothingReads:
-    """Finding 14: features of a base model saved without a pooler."""
+    """Features of a base model saved without a pooler."""
 
     @pytest.mark.parametrize("model_type", ["bert", "roberta", "albert", "vit"])
     def test_a_pooler_is_left_out_with_its_output(
@@ -277,7 +277,7 @@ class TestWeightsThatNothingReads:
 
 
 class TestAnAdapterBesideTheBase:
-    """Finding 2: transformers attaches an adapter that lies in the model's folder."""
+    """Transformers attaches an adapter that lies in the model's folder."""
 
     def test_it_is_neither_loaded_nor_hashed(
         self,
@@ -307,7 +307,7 @@ class TestAnAdapterBesideTheBase:
 
 
 class TestOtherHeads:
-    """Finding 1: the head of another task is not taken for this one's, whatever its names and sizes."""
+    """The head of another task is not taken for this one's, whatever its names and sizes."""
 
     def test_a_token_classifier_is_refused(self, copy_of: Callable[..., Path]) -> None:
         folder = copy_of("distilbert", "text-classification")

@@ -79,7 +79,7 @@ def assert_written_as_loaded(model: Path, target: Path) -> Any:
 @pytest.mark.parametrize("lowercase", [True, False])
 @pytest.mark.parametrize("with_json", [True, False])
 def test_the_config_counts_over_the_file(tmp_path: Path, lowercase: bool, with_json: bool) -> None:
-    """Finding 5: tokenizer.json lowercases and tokenizer_config.json does not, or the reverse; vocab.txt alone."""
+    """Tokenizer.json lowercases and tokenizer_config.json does not, or the reverse; vocab.txt alone."""
     model = bert(tmp_path / "model", {"do_lower_case": lowercase, "strip_accents": False})
     if with_json:
         raw(model, lowercase=not lowercase)
@@ -91,7 +91,7 @@ def test_the_config_counts_over_the_file(tmp_path: Path, lowercase: bool, with_j
 
 
 def test_vocab_txt_alone(tmp_path: Path) -> None:
-    """Finding 5: such a folder trains; its bundle had no tokenizer."""
+    """Such a folder trains; its bundle had no tokenizer."""
     wanted = assert_written_as_loaded(bert(tmp_path / "model"), tmp_path / "bundle")
     assert wanted("fox")["input_ids"] == wanted("FOX")["input_ids"]
 
@@ -209,7 +209,7 @@ def test_training_and_serving_read_the_same(
     save_checkpoint: Callable[..., Path],
     export: Callable[..., Any],
 ) -> None:
-    """Finding 5: tokenizer.json lowercases, tokenizer_config.json says not to; by train, export, parity and run."""
+    """Tokenizer.json lowercases, tokenizer_config.json says not to; by train, export, parity and run."""
     from adapter_export.bundle.manifest import read_manifest
     from adapter_export.export.export import export_onnx
     from adapter_export.models.base_model import load_base

@@ -146,7 +146,7 @@ def test_a_failure_leaves_what_was_there(ours: Path, tmp_path: Path, error: Base
 
 
 def test_a_failure_leaves_what_others_put_into_the_same_parent(tmp_path: Path) -> None:
-    """Finding 24: a parent that was made for an output may be used by another command by then."""
+    """A parent that was made for an output may be used by another command by then."""
     with output_folder(tmp_path / "runs" / "deep" / "a"):
         write(tmp_path / "runs" / "b")
     assert tree(tmp_path) == below("runs", below("b", filled("new")))
@@ -214,7 +214,7 @@ FOREIGN: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("force", [False, True])
 def test_what_is_no_output_of_ours_is_never_replaced(ours: Path, tmp_path: Path, kind: str, force: bool) -> None:
-    """Finding 25: ours is what lists its files, and holds nothing else."""
+    """Ours is what lists its files, and holds nothing else."""
     FOREIGN[kind](ours)
     before = tree(tmp_path)
     with pytest.raises(OutputExists, match="which this tool did not write" if force else "already holds something"):

@@ -27,7 +27,7 @@ HEAD = {"modules_to_save": ["classifier"]}
     [
         # Two texts and three images are all judged.
         ("features", "features", {}, [ParityCase(2, 5, "left"), ParityCase(1, 3)]),
-        # Finding 1: the head determines the task; the base model has no head.
+        # The head determines the task; the base model has no head.
         ("image-classification", "features", HEAD, [ParityCase(1), ParityCase(2)]),
         # The base model has a head with as many classes; T must not use it.
         ("image-classification", "image-classification", HEAD, [ParityCase(1), ParityCase(2)]),

@@ -1,4 +1,4 @@
-"""Finding 6: mistakes in our reading affect the export and our own reference alike; a witness detects them."""
+"""Mistakes in our reading affect the export and our own reference alike; a witness detects them."""
 
 from __future__ import annotations
 

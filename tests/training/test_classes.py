@@ -154,7 +154,7 @@ def adapter(unpadded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestPadding:
-    """Finding 10: the padding token that training chooses is recorded, and used by what serves the adapter."""
+    """The padding token that training chooses is recorded, and used by what serves the adapter."""
 
     def test_it_is_recorded(self, adapter: Path) -> None:
         # The tokenizer's end of a text stands for it.

@@ -1,4 +1,4 @@
-"""Lines of data files end where their formats say (finding 21)."""
+"""Lines of data files end where their formats say."""
 
 from __future__ import annotations
 

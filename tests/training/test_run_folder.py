@@ -106,7 +106,7 @@ def test_a_folder_with_something_else_in_it_is_never_removed(
 
 @pytest.mark.parametrize(("resume", "force"), [(False, True), (True, False)])
 def test_settings_of_another_program(run_folder: RunFolder, resume: bool, force: bool) -> None:
-    """Finding 25: any folder with a settings.json was taken for a run of ours."""
+    """Any folder with a settings.json was taken for a run of ours."""
     run_folder.path.mkdir(parents=True)
     (run_folder.path / "settings.json").write_text('{"seed": 1, "columns": ["text", "label"]}')
     with pytest.raises(InputError, match=r"found no settings\.json of such a run"):

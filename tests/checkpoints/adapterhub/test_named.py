@@ -23,7 +23,7 @@ EXPECTED = json.loads(Path(__file__).with_name("named.json").read_text())
 
 @pytest.mark.parametrize("text", EXPECTED)
 def test_a_name_stands_for_what_the_library_makes_of_it(text: str) -> None:
-    """Finding 20: a name in place of the settings was taken for no adapter at all."""
+    """A name in place of the settings was taken for no adapter at all."""
     assert expand(text, Path("x")) == EXPECTED[text]
 
 
@@ -84,7 +84,7 @@ def test_what_a_name_cannot_be(config: str, message: str, good: Good, refused: R
 
 @pytest.mark.parametrize("name", ["MH_Adapter", "Output_Adapter", "LN_after"])
 def test_settings_from_before_version_1_are_refused_by_name(name: str, good: Good, refused: Refused) -> None:
-    """Finding 20: the message named tensors at a place that the settings, not read, did not have."""
+    """The message named tensors at a place that the settings, not read, did not have."""
     old = {name: True, "non_linearity": "gelu", "reduction_factor": 16, "attention_type": "sent-lvl-dynamic"}
     message = refused(rename(good("adapterhub"), old))
     assert f"field '{name}': a configuration from before version 1.0 of the library" in message

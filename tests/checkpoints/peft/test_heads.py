@@ -176,7 +176,7 @@ def test_the_order_of_layers_without_the_models_word(tiny_base: TinyBase, tmp_pa
 def test_features_have_no_place_for_a_head(
     tiny_base: TinyBase, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Finding 1: where it is left out, a note says so, and no class names are left of it."""
+    """Where it is left out, a note says so, and no class names are left of it."""
     train(tiny_base("distilbert", TEXT, 2), tmp_path, **{**ALL, **SEQ})
     (tmp_path / "adapter_export.json").write_text(json.dumps({"labels": ["no", "yes"]}))
     adapter = load_adapter(tmp_path, tiny_base("distilbert").info)

@@ -147,7 +147,7 @@ class Mixing:
 
 
 def test_a_row_that_depends_on_other_rows_fails(swappable_bundle: Exported) -> None:
-    """A graph whose rows depend on the length of the longest row fails, as that of LongRoPE did (finding 4)."""
+    """A graph whose rows depend on the length of the longest row fails, as that of LongRoPE did."""
     inputs = {
         "input_ids": np.array([[5, 6, 7], [8, 9, 0]], np.int64),
         "attention_mask": np.array([[1, 1, 1], [1, 1, 0]], np.int64),

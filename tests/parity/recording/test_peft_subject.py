@@ -81,7 +81,7 @@ def test_requested_features_are_those_of_the_body(
 def test_an_adapter_in_the_folder_of_the_base_model_is_ignored(
     adapter: Path, tiny_model: Callable[..., Path], inputs_for: Callable[..., Inputs], tmp_path: Path
 ) -> None:
-    """Finding 2: transformers would attach it without being asked to."""
+    """Transformers would attach it without being asked to."""
     inputs, beside = inputs_for("bert"), Path(shutil.copytree(tiny_model("bert"), tmp_path / "beside"))
     for path in adapter.iterdir():
         shutil.copyfile(path, beside / path.name)
@@ -92,7 +92,7 @@ def test_an_adapter_in_the_folder_of_the_base_model_is_ignored(
 def test_the_head_determines_the_class_if_the_checkpoint_has_no_task(
     tiny_base: Callable[..., BaseModel], tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Finding 1: task_type null and modules_to_save, the only form in which PEFT stores vision models."""
+    """Task_type null and modules_to_save, the only form in which PEFT stores vision models."""
     oracle.train(
         tiny_base("vit", "image-classification", num_labels=2),
         tmp_path / "adapter",

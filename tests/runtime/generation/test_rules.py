@@ -1,4 +1,4 @@
-"""generation_config.json's rules, against transformers' own `generate` on each row alone, unpadded (finding 11)."""
+"""generation_config.json's rules, against transformers' own `generate` on each row alone, unpadded."""
 
 from __future__ import annotations
 

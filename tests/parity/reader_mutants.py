@@ -16,7 +16,7 @@ import pytest
 from adapter_export import tasks
 from adapter_export.checkpoints import folder
 from adapter_export.checkpoints.adapter import Adapter, Checkpoint, HeadLayer
-from adapter_export.export import export
+from adapter_export.export import prepare
 from adapter_export.methods.contract import SiteAdapter
 from adapter_export.sites import Port, Site
 
@@ -55,8 +55,8 @@ def taken_for(task: str) -> Patch:
         def load(*args: Any, **options: Any) -> Adapter:
             return folder.load_adapter(*args, **{**options, "leave_head": True})
 
-        monkeypatch.setattr(export, "choose_task", lambda *_: task)
-        monkeypatch.setattr(export, "load_adapter", load)
+        monkeypatch.setattr(prepare, "choose_task", lambda *_: task)
+        monkeypatch.setattr(prepare, "load_adapter", load)
 
     return patch
 

@@ -15,11 +15,12 @@ import pytest
 
 from adapter_export import AdapterSession, DynamicBatcher, add_adapter, export_onnx, merge
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.errors import CannotMerge
+from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging import piecewise
 from adapter_export.methods import registry
 from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.models.injection import inject
+from adapter_export.training.train import _initial_tensors
 
 # Of float32 graphs and weights, relative to the size of the outputs.
 TOLERANCE = 2e-5
@@ -137,3 +138,11 @@ def test_merged_in_small_pieces_or_refused(subject: Subject, tmp_path: Path, mon
     export_onnx(tmp_path / "merged", {}, tmp_path / "bundle", mode="merged", task="features", tokenizer=False)
     with AdapterSession(tmp_path / "bundle") as session:
         assert_close(session.run(given(session, subject.inputs))[OUTPUT], subject.expected("a"))
+
+
+@every_method
+def test_no_method_is_trained_on_a_convolution_yet(method: str, tiny_base: Callable[..., BaseModel]) -> None:
+    """IA3 of convolutions is read from PEFT (`tests/checkpoints/peft/test_convolutions.py`); all else is refused."""
+    one = registry.get(method)
+    with pytest.raises(InputError, match="is a convolution, where no adapter is trained yet"):
+        _initial_tensors(tiny_base("vit"), one, one.Options(), r".*projection", 0)

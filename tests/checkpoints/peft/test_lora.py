@@ -124,3 +124,19 @@ def test_the_defaults_are_pefts_of_today() -> None:
     assert {
         name: targets if isinstance(targets, str) else list(targets) for name, targets in LORA_DEFAULTS.items()
     } == theirs
+
+
+def test_a_convolution_is_refused(tmp_path: Path, tiny_info: Callable[..., ModelInfo]) -> None:
+    info = tiny_info("vit")
+    (module,) = info.convolutions
+    tensors = {
+        f"base_model.model.{module}.lora_A.weight": np.ones((2, 3, 4, 4), np.float32),
+        f"base_model.model.{module}.lora_B.weight": np.ones((info.modules[module], 2, 1, 1), np.float32),
+    }
+    save_file(tensors, tmp_path / WEIGHTS)
+    config = {"peft_type": "LORA", "r": 2, "target_modules": [module.rpartition(".")[2]]}
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(
+        InputError, match="expected a linear layer; LoRA of convolutions and embeddings is not supported"
+    ):
+        load_adapter(tmp_path, info)

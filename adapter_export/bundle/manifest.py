@@ -15,6 +15,7 @@ from adapter_export.bundle.precision import Fusion, Quantization
 from adapter_export.bundle.versions import upgraded
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
 from adapter_export.choices import Choice
+from adapter_export.composition import CompositionRule
 from adapter_export.dtypes import WEIGHT_DTYPES, DType
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
@@ -76,9 +77,12 @@ class AdapterTensorInfo(TensorInfo):
     Attributes:
         default: The value that fills the tensor if there is no adapter; None if it is not one repeated value (the base
             model's own task head).
+        composition: How the tensors of several adapters, each with a strength, become one; None if there is no rule,
+            and in older bundles, which did not record it.
     """
 
     default: Real | None
+    composition: CompositionRule | None = None
 
 
 @dataclass(frozen=True)
@@ -383,6 +387,12 @@ def _check(manifest: Manifest) -> None:
             raise WrongField(f"field 'problem_type': expected one of {', '.join(PROBLEM_TYPES)}, found {problem!r}")
     if len({info.name for info in manifest.adapters}) != len(manifest.adapters):
         raise WrongField("field 'adapters': a name is there twice")
+    for name, tensor in manifest.tensors.items():
+        free = sum(isinstance(dim, str) for dim in tensor.shape)
+        if tensor.composition is not None and (free != int(tensor.composition.joins) or tensor.default is None):
+            raise WrongField(
+                f"tensor {name!r}: field 'composition': found {tensor.composition!r} with dims {tensor.shape}"
+            )
     for info in manifest.adapters:
         check_adapter_name(info.name)
         # `add` replaces and deletes files of adapters, so only these paths are allowed.

@@ -9,6 +9,7 @@ import numpy as np
 
 from adapter_export.bundle.graphs import NUM_LABELS
 from adapter_export.bundle.manifest import SiteRole
+from adapter_export.composition import CompositionRule
 from adapter_export.export.function import Function
 
 
@@ -21,12 +22,14 @@ class TensorSlot:
         dims: Its sizes; names for sizes that adapters may differ in.
         default: Its values where there is no adapter.
         identity: The one number that all of these values are; None where they differ (the base model's own task head).
+        composition: How the tensors of several adapters become one; None where they cannot.
     """
 
     name: str
     dims: tuple[int | str, ...]
     default: np.ndarray
     identity: float | None
+    composition: CompositionRule | None = None
 
 
 @dataclass(frozen=True)

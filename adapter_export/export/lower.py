@@ -126,7 +126,7 @@ def _site_info(place: BoundSite, reads: Mapping[str, str]) -> SiteInfo:
         op_name=place.op_name,
         method=place.method,
         tensors={
-            slot.name: AdapterTensorInfo(DType(slot.default.dtype.name), slot.dims, slot.identity)
+            slot.name: AdapterTensorInfo(DType(slot.default.dtype.name), slot.dims, slot.identity, slot.composition)
             for slot in place.slots.values()
         },
         reads=reads,

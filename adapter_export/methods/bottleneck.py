@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from adapter_export.architectures.layers import Layer
+from adapter_export.composition import CompositionRule
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.methods.activations import ACTIVATIONS, activation
 from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec, setting
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 INITIAL_STD = 0.02
 # The value of `torch.nn.LayerNorm`, which the library uses inside its adapters.
 _EPSILON = 1e-5
+_LINEAR = (CompositionRule.JOINED, CompositionRule.JOINED_SCALED, CompositionRule.ADDED)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class BottleneckOperator:
 
     With all tensors 0, out = y. If p is not y itself, or something is added within A, no values of these tensors give
     y. Then there is a further tensor `active` (1,), with which 0 gives y.
+
+    Composed, if p = y and there is no w, L and A: out = y + sum of s D(a).
 
     Attributes:
         activation: The activation.
@@ -121,11 +125,15 @@ class BottleneckOperator:
     def specs(self) -> dict[str, TensorSpec]:
         read = IN if self.source == ("u",) else OUT
         norms = (("before", read, self.norm_before), ("after", OUT, self.norm_after))
+        # Without norms, out - y is linear in up and up_bias, and the sum of several is one bottleneck of all widths.
+        # Norms, and a gate, belong to one adapter.
+        plain = not (self._gated or self.norm_before or self.norm_after)
+        joined, scaled, added = _LINEAR if plain else (None, None, None)
         return {
-            "down": TensorSpec((read, "width"), 0.0),
-            "down_bias": TensorSpec(("width",), 0.0),
-            "up": TensorSpec(("width", OUT), 0.0),
-            "up_bias": TensorSpec((OUT,), 0.0),
+            "down": TensorSpec((read, "width"), 0.0, joined),
+            "down_bias": TensorSpec(("width",), 0.0, joined),
+            "up": TensorSpec(("width", OUT), 0.0, scaled),
+            "up_bias": TensorSpec((OUT,), 0.0, added),
             **{
                 f"{name}_{kind}": TensorSpec((dim,), 0.0)
                 for name, dim, present in norms
@@ -159,9 +167,6 @@ class BottleneckOperator:
         if self.plus:
             out = total(self.plus) + out
         return out.where(tensors["active"] > 0.5, values["y"]) if self._gated else out
-
-    def strengthened(self, tensors: Mapping[str, Any], factor: float) -> dict[str, Any]:
-        raise InputError(f"strength {factor}: the effect of a bottleneck with norms and residuals has no multiple")
 
     def unmergeable(self, port: Port) -> str | None:
         return (

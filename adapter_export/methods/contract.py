@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from adapter_export import composition
 from adapter_export.architectures.layers import Layer
+from adapter_export.composition import CompositionRule
+from adapter_export.errors import InputError
 from adapter_export.sites import Features, Port, Site
 
 if TYPE_CHECKING:
@@ -33,10 +36,12 @@ class TensorSpec:
         dims: IN and OUT are the features of u and of y at a site. Any other name is a free dim, in which adapters of
             one bundle may differ (the width of a bottleneck). An int is a fixed size.
         identity: If all tensors are filled with their values (free dims taken as 1), the operator returns y unchanged.
+        composition: How the tensors of several adapters become one; None if the maths has no rule.
     """
 
     dims: tuple[int | str, ...]
     identity: float
+    composition: CompositionRule | None = None
 
     def at(self, features: Features) -> tuple[int | str, ...]:
         """Returns the dims at a site with these features. Only free dims are still names."""
@@ -116,16 +121,26 @@ class Operator(Protocol):
             CannotMerge: `unmergeable` returns a reason, which is the message.
         """
 
-    def strengthened(self, tensors: Mapping[str, Any], factor: float) -> dict[str, Any]:
-        """Returns tensors whose effect is `factor` times that of the given ones: 0 is the identity, 1 no change.
 
-        Args:
-            tensors: Arrays or PyTorch tensors by name.
-            factor: The strength.
+def strengthened(operator: Operator, tensors: Mapping[str, Any], strength: float) -> dict[str, Any]:
+    """Returns tensors with which the effect of an operator has another strength: 0 is the identity, 1 no change.
 
-        Raises:
-            InputError: The maths has no such tensors.
-        """
+    Args:
+        operator: The operator.
+        tensors: Arrays or PyTorch tensors by name.
+        strength: The strength.
+
+    Raises:
+        InputError: The maths has no such tensors.
+    """
+    if strength == 1:
+        return dict(tensors)
+    changed = {}
+    for name, spec in operator.specs.items():
+        if spec.composition is None:
+            raise InputError(f"strength {strength:g}: {operator.op_type} has no rule for its tensor {name!r}")
+        changed[name] = composition.strengthened(tensors[name], spec.composition, spec.identity, strength)
+    return changed
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,7 @@ class SiteAdapter:
     @property
     def effective(self) -> Mapping[str, np.ndarray]:
         """The tensors with the strength in them, as the operator takes them."""
-        return self.tensors if self.strength == 1 else self.operator.strengthened(self.tensors, self.strength)
+        return strengthened(self.operator, self.tensors, self.strength)
 
 
 def setting(value: str, help: str, default: Any = None) -> Any:  # noqa: A002

@@ -10,6 +10,7 @@ import numpy as np
 
 from adapter_export.architectures.layers import Layer, expression
 from adapter_export.architectures.record import Role
+from adapter_export.composition import CompositionRule
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.methods.contract import OUT, Operator, TensorSpec, setting
 from adapter_export.methods.registry import register
@@ -28,6 +29,7 @@ class IA3Operator:
     Shapes: y (B, T, d), l (d,). A convolution has channels in place of features, and `spatial` axes after them: y
     (B, d, H, W), l (d, 1, 1). With g groups, the output channels of group i read only the inputs i d/g to (i + 1) d/g.
     Identity: l = 1.
+    Composed: out = y times the product of l ** s. With strengths of 1 that is one adapter after the other.
     """
 
     spatial: int = 0
@@ -50,15 +52,10 @@ class IA3Operator:
 
     @property
     def specs(self) -> dict[str, TensorSpec]:
-        return {"l": TensorSpec((OUT, *(1,) * self.spatial), 1.0)}
+        return {"l": TensorSpec((OUT, *(1,) * self.spatial), 1.0, CompositionRule.MULTIPLIED)}
 
     def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return values["y"] * tensors["l"]
-
-    def strengthened(self, tensors: Mapping[str, Any], factor: float) -> dict[str, Any]:
-        if (tensors["l"] < 0).any():
-            raise InputError(f"strength {factor}: a vector of IA3 has negative values, of which there are no powers")
-        return {"l": tensors["l"] ** factor}
 
     def unmergeable(self, port: Port) -> str | None:
         return "a vector before a norm cannot be folded into the norm's weights" if port is Port.NORM else None

@@ -10,6 +10,7 @@ import numpy as np
 
 from adapter_export.architectures.layers import Layer
 from adapter_export.architectures.record import Role
+from adapter_export.composition import CompositionRule
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec, setting
 from adapter_export.methods.registry import register
@@ -25,6 +26,7 @@ class LoRAOperator:
 
     Merged: W' = W + (A B)^T, b' = b. Shapes: u (B, T, in), y (B, T, out), A (in, rank), B (rank, out), W (out, in).
     Identity: A = 0, B = 0. PEFT's scale (alpha / rank) is the strength of a checkpoint; here it is part of B.
+    Composed: out = y + sum of s (u A) B, which one A and one B compute: all ranks next to each other.
     """
 
     method: ClassVar[str] = "lora"
@@ -33,8 +35,8 @@ class LoRAOperator:
     reads: ClassVar[tuple[str, ...]] = ("u", "y")
     axis: ClassVar[int] = -1
     specs: ClassVar[Mapping[str, TensorSpec]] = {
-        "a": TensorSpec((IN, "rank"), 0.0),
-        "b": TensorSpec(("rank", OUT), 0.0),
+        "a": TensorSpec((IN, "rank"), 0.0, CompositionRule.JOINED),
+        "b": TensorSpec(("rank", OUT), 0.0, CompositionRule.JOINED_SCALED),
     }
     body: ClassVar[str] = """
         narrow = MatMul (u, a)
@@ -44,9 +46,6 @@ class LoRAOperator:
 
     def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return values["y"] + values["u"] @ tensors["a"] @ tensors["b"]
-
-    def strengthened(self, tensors: Mapping[str, Any], factor: float) -> dict[str, Any]:
-        return {"a": tensors["a"], "b": tensors["b"] * factor}
 
     def unmergeable(self, port: Port) -> str | None:
         return None if port is Port.BRANCH else "LoRA reads the input of a linear layer and changes its output"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
-from adapter_export.methods.contract import WEIGHT, Operator, SiteAdapter
+from adapter_export.methods.contract import WEIGHT, Operator, SiteAdapter, strengthened
 from adapter_export.models.heads import load_head, to_numpy
 from adapter_export.sites import Port, Site
 
@@ -165,8 +165,7 @@ class Injection:
         def act(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
             if not self.enabled:
                 return values["y"]
-            tensors = dict(parameters.items())
-            return _forward(operator, values, tensors if strength == 1 else operator.strengthened(tensors, strength))
+            return _forward(operator, values, strengthened(operator, dict(parameters.items()), strength))
 
         return act
 

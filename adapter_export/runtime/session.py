@@ -13,16 +13,15 @@ import numpy as np
 
 from adapter_export.bundle.graphs import ADAPTER_IDS, NUM_LABELS
 from adapter_export.bundle.manifest import Manifest
-from adapter_export.bundle.modes import Mode
 from adapter_export.bundle.ort_values import needs_ort_value, ort_value
-from adapter_export.checkpoints.problem_types import meaning
 from adapter_export.errors import InputError
 from adapter_export.providers import Provider
 from adapter_export.reading.json_files import optional_json
-from adapter_export.runtime.adapters.loaded import Lease, LoadedAdapter
-from adapter_export.runtime.adapters.pool import open_pool
+from adapter_export.runtime.adapters.choice import AdapterChoice, AdapterKey, chosen, is_composed
+from adapter_export.runtime.adapters.loaded import Lease
+from adapter_export.runtime.adapters.session_adapters import SessionAdapters
 from adapter_export.runtime.adapters.source import BundleAdapters
-from adapter_export.runtime.adapters.usage import AdapterStatistics, Usage
+from adapter_export.runtime.adapters.usage import AdapterStatistics
 from adapter_export.runtime.bundle_checks import (
     check_digest,
     check_dtype,
@@ -107,8 +106,8 @@ class AdapterSession:
         self.provider = Provider.parse(provider, "provider")
         if expect_sha256 is not None:
             check_digest(expect_sha256, verify)
-        self._bundle_adapters = BundleAdapters(self.bundle, expect_sha256)
-        manifest = self._bundle_adapters.manifest
+        source = BundleAdapters(self.bundle, expect_sha256)
+        manifest = source.manifest
         if verify:
             check_files(self.bundle, manifest)
         if expect_sha256 is not None:
@@ -120,84 +119,67 @@ class AdapterSession:
         self._fed = {graph: _fed_names(session, manifest) for graph, session in self._sessions.items()}
         self._inputs = manifest.graphs[manifest.model].given
         self._end = shared_end(manifest, optional_json(self.bundle / "config.json"))
-        self._pool = open_pool(manifest, read_no_adapter(self.bundle, manifest), self.provider, slots)
-        # Files from outside of the bundle. A bank may have to read one again.
-        self._foreign: dict[str, Path] = {}
-        self._usage = Usage()
+        self._adapters = SessionAdapters(source, read_no_adapter(self.bundle, manifest), self.provider, slots)
         self._noted: set[tuple[str, ...]] = set()
         if verify:
-            self._bundle_adapters.verify()
+            source.verify()
 
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest as it was last read."""
-        return self._bundle_adapters.manifest
+        return self._adapters.manifest
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names that `run` accepts: the bundle's adapters, then the adapters loaded from other files."""
-        own = tuple(info.name for info in self.manifest.adapters)
-        return (*own, *(name for name in self._foreign if name not in own))
+        return self._adapters.names
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Names of the adapters in memory. In modes merged and embedded, the name of the adapter in the graph."""
+        """Names of the adapters in memory, alone or in a composition. In modes merged and embedded, the name of the
+        adapter in the graph.
+        """
         self._home.check()
-        return self._pool.names
+        return self._adapters.loaded
 
     @property
     def slots(self) -> int | None:
         """How many different adapters fit in a bank, and in one batch; None in other modes."""
-        return self._pool.slots
+        return self._adapters.slots
 
-    def labels(self, adapter: str | None = None) -> tuple[str, ...] | None:
+    def labels(self, adapter: AdapterChoice = None, *, head: str | None = None) -> tuple[str, ...] | None:
         """Returns the class names of the outputs of a run with this adapter; None if the outputs are not classes.
 
         A file from outside of the bundle contains no class names. Its classes get the placeholders of transformers
         (`LABEL_0`, ...).
 
         Args:
-            adapter: Name of the adapter; None for the base model.
+            adapter: The adapter or adapters, as for `run`; None for the base model.
+            head: As for `run`.
 
         Raises:
-            InputError: The adapter is unknown.
+            InputError: An adapter is unknown, or it is not clear whose task head a composition has.
         """
         self._home.check()
-        if self.manifest.in_graph:
-            (loaded,) = self._pool.lease([adapter], self._load).adapters
-        elif adapter is None:
-            return self.manifest.labels
-        else:
-            loaded = self._pool.get(adapter)
-            if loaded is None and adapter in self._foreign:
-                loaded = self._load(adapter)
-        own = loaded.labels if loaded is not None else self.manifest.adapter(str(adapter)).labels
-        return own or self.manifest.labels
+        return self._adapters.labels(chosen(adapter, head))
 
-    def problem_type(self, adapter: str | None = None) -> str | None:
+    def problem_type(self, adapter: AdapterChoice = None, *, head: str | None = None) -> str | None:
         """Returns what the outputs of a run with this adapter mean; None if they are not labels.
 
         For a file from outside of the bundle, the answer depends on the number of labels alone.
 
         Args:
-            adapter: Name of the adapter; None for the base model.
+            adapter: The adapter or adapters, as for `run`; None for the base model.
+            head: As for `run`.
 
         Returns:
             One of the constants in `checkpoints.problem_types`, or None.
 
         Raises:
-            InputError: The adapter is unknown.
+            InputError: As for `labels`.
         """
-        labels = self.labels(adapter)
-        if labels is None:
-            return None
-        manifest = self.manifest
-        name = manifest.in_graph.name if manifest.in_graph else adapter
-        info = next((info for info in manifest.adapters if info.name == name), None)
-        # The outputs of an adapter without a head are those of the base model's head.
-        if info is not None and info.labels is not None:
-            return meaning(info.problem_type, len(labels))
-        return meaning(None if name in self._foreign else manifest.problem_type, len(labels))
+        self._home.check()
+        return self._adapters.problem_type(chosen(adapter, head))
 
     def load(self, name: str, path: str | Path | None = None) -> None:
         """Loads an adapter into memory. It replaces a loaded adapter of the same name for all runs that begin later.
@@ -211,12 +193,8 @@ class AdapterSession:
         Raises:
             InputError: The adapter is unknown or does not fit. Nothing has changed then.
         """
-        self._refuse_in_graph()
-        if path is None:
-            self._pool.put(self._bundle_adapters.read(name))
-            return
-        self._pool.put(self._bundle_adapters.read_foreign(name, Path(path)))
-        self._foreign[name] = Path(path)
+        self._home.check()
+        self._adapters.load(name, None if path is None else Path(path))
 
     def reread(self) -> Manifest:
         """Reads the bundle's manifest again if it has changed, and returns it.
@@ -225,12 +203,12 @@ class AdapterSession:
             InputError: The manifest is missing, or describes another graph than when the session was opened; or the
                 adapter is in the graph (modes merged and embedded), where it cannot change.
         """
-        self._refuse_in_graph()
-        return self._bundle_adapters.reread()
+        self._home.check()
+        return self._adapters.reread()
 
     def unload(self, name: str) -> None:
-        """Removes an adapter from memory. Runs that have begun keep it. An adapter of the bundle is loaded again when
-        it is next used.
+        """Removes an adapter, and compositions that contain it, from memory. Runs that have begun keep it. An adapter
+        of the bundle is loaded again when it is next used.
 
         Args:
             name: Name of the adapter.
@@ -238,39 +216,49 @@ class AdapterSession:
         Raises:
             InputError: No adapter of this name is loaded.
         """
-        self._refuse_in_graph()
-        self._foreign.pop(name, None)
-        if not self._pool.remove(name):
-            raise InputError(f"adapter {name!r}: not loaded (loaded: {', '.join(self._pool.names) or 'none'})")
+        self._home.check()
+        self._adapters.unload(name)
 
     def run(
         self,
         inputs: Mapping[str, np.ndarray],
-        adapter: str | None = None,
+        adapter: AdapterChoice = None,
         *,
-        adapters: Sequence[str | None] | None = None,
+        adapters: Sequence[AdapterChoice] | None = None,
+        head: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Runs the graph on one batch, and returns its outputs by name.
 
+        Several adapters can act at once, each with a strength: `adapter={"style": 0.7, "domain": 0.3}`. A strength
+        multiplies what the adapter does: 0 is no adapter, 1 the adapter as it was trained. Tensors of each method have
+        a rule for this (`composition.CompositionRule`); without one, and for adapters that act on one module by
+        different operators, a composition is refused.
+
         Args:
             inputs: The inputs of the graph by name, with their batch axis.
-            adapter: Name of the adapter for all rows; None for the base model.
+            adapter: The adapter for all rows: a name, or the strengths of several by their names; None for the base
+                model.
             adapters: In mode bank, the adapter of each row, in place of `adapter`; None for the base model. The logits
                 then have as many columns as the row with the most labels. Columns that a row has no labels for are
                 -inf.
+            head: Which of several adapters' task heads is used. None if at most one of them has a task head.
 
         Raises:
-            InputError: An adapter is unknown, or the names, dtypes or shapes of the inputs are not those of the graph.
+            InputError: An adapter is unknown, adapters cannot be composed, or the names, dtypes or shapes of the inputs
+                are not those of the graph.
         """
-        outputs, labels = self._run(inputs, adapter, adapters)
+        outputs, labels = self._run(inputs, adapter, adapters, head)
         return {name: self._cut(name, value, max(labels)) for name, value in outputs.items()}
 
-    def run_rows(self, inputs: Mapping[str, np.ndarray], adapters: Sequence[str | None]) -> list[dict[str, np.ndarray]]:
+    def run_rows(
+        self, inputs: Mapping[str, np.ndarray], adapters: Sequence[AdapterChoice], *, head: str | None = None
+    ) -> list[dict[str, np.ndarray]]:
         """Runs the graph on one batch like `run`, and returns the outputs of each row separately.
 
         Args:
             inputs: The inputs of the graph by name, with their batch axis.
-            adapters: The adapter of each row; None for the base model.
+            adapters: The adapter or adapters of each row, as for `run`; None for the base model.
+            head: As for `run`.
 
         Returns:
             For each row its outputs by name, without the batch axis. The logits have exactly the labels of the row.
@@ -278,25 +266,27 @@ class AdapterSession:
         Raises:
             InputError: As for `run`.
         """
-        outputs, labels = self._run(inputs, None, adapters)
+        outputs, labels = self._run(inputs, None, adapters, head)
         return [
             {name: self._cut(name, value[row], count) for name, value in outputs.items()}
             for row, count in enumerate(labels)
         ]
 
-    def bound(self, adapters: Sequence[str | None]) -> dict[str, BoundGraph]:
+    def bound(self, adapters: Sequence[AdapterChoice], *, head: str | None = None) -> dict[str, BoundGraph]:
         """Returns the bundle's graphs by file name, with the tensors of the adapters bound to them.
 
         Such a graph can be run step by step, without copying its cache between steps. Its inputs are checked by ONNX
         Runtime alone.
 
         Args:
-            adapters: The adapter of each row; None for the base model.
+            adapters: The adapter or adapters of each row, as for `run`; None for the base model.
+            head: As for `run`.
 
         Raises:
             InputError: An adapter is unknown, or there are several in a mode that runs one adapter per batch.
         """
-        lease = self._lease(adapters)
+        self._home.check()
+        lease = self._adapters.lease(self._rows(len(adapters), None, adapters, head))
         return {
             graph: BoundGraph(session, self.provider, self._feeds(graph, lease), lease)
             for graph, session in self._opened().items()
@@ -305,9 +295,10 @@ class AdapterSession:
     def generate(
         self,
         prompts: Sequence[Prompt],
-        adapter: str | None = None,
+        adapter: AdapterChoice = None,
         *,
-        adapters: Sequence[str | None] | None = None,
+        adapters: Sequence[AdapterChoice] | None = None,
+        head: str | None = None,
         max_new_tokens: int,
         temperature: float = 0.0,
         top_k: int | None = None,
@@ -329,8 +320,10 @@ class AdapterSession:
         Args:
             prompts: For each prompt, a list of token ids, of any length. If the encoder does not read text, one array
                 for each prompt, without the batch axis (for Whisper: input_features).
-            adapter: Name of the adapter for all prompts; None for the base model.
+            adapter: The adapter for all prompts: a name, or the strengths of several by their names, as for `run`; None
+                for the base model.
             adapters: In mode bank, the adapter of each prompt, in place of `adapter`; None for the base model.
+            head: As for `run`.
             max_new_tokens: Largest number of new tokens per prompt.
             temperature: 0 chooses the most probable token (greedy). Above 0, a token is drawn with probability
                 softmax(logits / temperature).
@@ -360,19 +353,19 @@ class AdapterSession:
             max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop_tokens, ignore_eos, prefix
         )
         self._note_unread(settings)
-        graphs = self.bound(self._rows(len(prompts), adapter, adapters))
+        graphs = self.bound(self._rows(len(prompts), adapter, adapters, head))
         return start(graphs, self.manifest, self.generation_config, prompts, settings)
 
     def statistics(self) -> dict[str | None, AdapterStatistics]:
         """Returns how often each adapter was used and loaded since the session was opened; None is the base model."""
         self._home.check()
-        return self._usage.statistics(self._pool.loads, self._pool.evictions)
+        return self._adapters.statistics()
 
     @property
     def adapter_bytes(self) -> int:
         """Bytes of the loaded adapters, besides those of the graph. In mode bank, bytes of the rows in use."""
         self._home.check()
-        return self._pool.nbytes
+        return self._adapters.nbytes
 
     @cached_property
     def generation_config(self) -> GenerationConfig:
@@ -384,7 +377,7 @@ class AdapterSession:
         self._sessions = {}
         if not self._home.here:
             return
-        self._pool.clear()
+        self._adapters.clear()
 
     def __enter__(self) -> AdapterSession:
         return self
@@ -413,28 +406,24 @@ class AdapterSession:
         """Names of the adapter tensors. Callers must not pass these; they choose an adapter by its name."""
         return self._fed[self.manifest.model]
 
-    def _rows(self, rows: int, adapter: str | None, adapters: Sequence[str | None] | None) -> Sequence[str | None]:
-        """Returns the adapter of each row, from the two arguments by which a caller can choose adapters."""
+    def _rows(
+        self, rows: int, adapter: AdapterChoice, adapters: Sequence[AdapterChoice] | None, head: str | None
+    ) -> Sequence[AdapterKey | None]:
+        """Returns the adapter of each row, from the arguments by which a caller can choose adapters."""
         if adapters is None:
-            return [adapter] * rows
+            return [chosen(adapter, head)] * rows
         if adapter is not None:
             raise InputError("adapters: expected either these, one a row, or one adapter for all; found both")
         if len(adapters) != rows:
             raise InputError(f"adapters: expected {rows}, one for each row of the batch, found {len(adapters)}")
-        return adapters
-
-    def _lease(self, rows: Sequence[str | None]) -> Lease:
-        self._home.check()
-        lease = self._pool.lease(rows, self._load)
-        self._usage.count(rows)
-        return lease
-
-    def _load(self, name: str) -> LoadedAdapter:
-        path = self._foreign.get(name)
-        return self._bundle_adapters.read(name) if path is None else self._bundle_adapters.read_foreign(name, path)
+        return [chosen(row, head if is_composed(row) else None) for row in adapters]
 
     def _run(
-        self, inputs: Mapping[str, np.ndarray], adapter: str | None, adapters: Sequence[str | None] | None
+        self,
+        inputs: Mapping[str, np.ndarray],
+        adapter: AdapterChoice,
+        adapters: Sequence[AdapterChoice] | None,
+        head: str | None,
     ) -> tuple[dict[str, np.ndarray], list[int]]:
         """Returns the graph's outputs unchanged, and the number of labels of each row."""
         sessions = self._opened()
@@ -443,8 +432,8 @@ class AdapterSession:
         if self._end is not None:
             check_ends(inputs["input_ids"], self._end)
         manifest = self.manifest
-        batch = next(len(value) for value in inputs.values())
-        with self._lease(self._rows(batch, adapter, adapters)) as lease:
+        rows = self._rows(next(len(value) for value in inputs.values()), adapter, adapters, head)
+        with self._adapters.lease(rows) as lease:
             # The dictionary holds every array until the run is over.
             feeds = {name: _fed(value) for name, value in {**inputs, **self._feeds(manifest.model, lease)}.items()}
             with run_errors():
@@ -458,15 +447,6 @@ class AdapterSession:
 
     def _feeds(self, graph: str, lease: Lease) -> dict[str, np.ndarray | ort.OrtValue]:
         return {name: value for name, value in lease.feeds.items() if name in self._fed[graph]}
-
-    def _refuse_in_graph(self) -> None:
-        self._home.check()
-        if self.manifest.mode.in_graph:
-            takers = " and ".join(map(repr, Mode.that_take_adapters()))
-            raise InputError(
-                f"bundle {self.bundle}: mode {self.manifest.mode!r} takes no adapter into its graph; only {takers} "
-                "load and unload"
-            )
 
 
 def _fed(value: np.ndarray | ort.OrtValue) -> np.ndarray | ort.OrtValue:

@@ -113,6 +113,7 @@ class BindMarkers(ir.passes.InPlacePass):
                 ),
                 np.full(spec.shape(features), spec.identity, y.dtype.numpy()),
                 spec.identity,
+                spec.composition,
             )
             for name, spec in operator.specs.items()
         }

@@ -1,5 +1,6 @@
 """The adapters of an open session: read from files, kept in memory, and fed to runs.
 
-`source.py` reads them from a bundle, `pool.py` keeps them in memory by name (`bank.py` for bundles of mode bank), and a
-`Lease` holds those of one run.
+`session_adapters.py` puts the parts together: `source.py` reads adapters from a bundle, `pool.py` keeps them in memory
+by name (`bank.py` for bundles of mode bank), `composer.py` computes several at once, and a `Lease` holds those of one
+run. What a caller chooses is described in `choice.py`.
 """

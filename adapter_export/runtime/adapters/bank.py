@@ -16,6 +16,8 @@ from adapter_export.bundle.manifest import Manifest, TensorInfo
 from adapter_export.bundle.no_adapter import no_adapter_tensors
 from adapter_export.errors import InputError
 from adapter_export.providers import Provider
+from adapter_export.runtime.adapters.choice import AdapterKey, Composition, names_of
+from adapter_export.runtime.adapters.composer import Composer
 from adapter_export.runtime.adapters.loaded import Lease, Load, LoadedAdapter
 from adapter_export.runtime.adapters.rows import Rows
 
@@ -28,14 +30,14 @@ WAIT_SECONDS = 60.0
 
 @dataclass(eq=False)
 class _Occupied:
-    """A slot with an adapter.
+    """A slot with an adapter, or with a composition.
 
     Attributes:
         adapter: The adapter, without its tensors, which are in the rows.
         slot: Number of the slot.
         rows: The adapter's row by operator, for those operators that it has tensors of.
         leases: Number of leases that hold the adapter.
-        gone: Whether the name of the adapter now belongs to another adapter, or to none.
+        gone: Whether the key of the adapter now belongs to another adapter, or to none.
     """
 
     adapter: LoadedAdapter
@@ -50,7 +52,8 @@ class BankPool:
 
     When all slots are taken, the adapter that no lease has used for the longest time is evicted. When leases hold all
     of them, the next lease waits, up to WAIT_SECONDS. An adapter that replaces another of its name gets a slot of its
-    own: leases keep the previous version, and the next lease gets the new one.
+    own: leases keep the previous version, and the next lease gets the new one. A composition has a slot like any other
+    adapter, and is made anew when one of its adapters is replaced.
     """
 
     def __init__(
@@ -74,10 +77,11 @@ class BankPool:
         # Reentrant: the garbage collector may release a lease while this thread holds the lock. That only adds free
         # slots.
         self._changed = threading.Condition(threading.RLock())
-        self._occupied: OrderedDict[str, _Occupied] = OrderedDict()  # least recently used first
+        self._occupied: OrderedDict[AdapterKey, _Occupied] = OrderedDict()  # least recently used first
         self._free = list(range(slots, 0, -1))
         self.loads: Counter[str] = Counter()
         self.evictions: Counter[str] = Counter()
+        self._composer = Composer(manifest)
         defaults = no_adapter_tensors(manifest, no_adapter)
         padding = {
             name: padding_of(site.role, info.shape) for site in manifest.sites for name, info in site.tensors.items()
@@ -95,9 +99,9 @@ class BankPool:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the adapters in memory, least recently used first."""
+        """Names of the adapters in memory, alone or in a composition, least recently used first."""
         with self._changed:
-            return tuple(self._occupied)
+            return tuple(dict.fromkeys(name for key in self._occupied for name in names_of(key)))
 
     @property
     def nbytes(self) -> int:
@@ -113,14 +117,16 @@ class BankPool:
     def put(self, adapter: LoadedAdapter) -> None:
         with self._changed:
             self._wait(lambda: bool(self._free) or self._idle() is not None)
-            self._changes[adapter.name] += 1
+            self._changes[str(adapter.key)] += 1
+            self._retire_compositions(str(adapter.key))
             self._place(adapter)
 
     def remove(self, name: str) -> bool:
         with self._changed:
             self._changes[name] += 1
+            known = self._retire_compositions(name)
             if (found := self._occupied.pop(name, None)) is None:
-                return False
+                return known
             self._retire(found)
             return True
 
@@ -128,47 +134,55 @@ class BankPool:
         for name in self.names:
             self.remove(name)
 
-    def lease(self, rows: Sequence[str | None], load: Load) -> Lease:
-        wanted = list(dict.fromkeys(name for name in rows if name is not None))
+    def lease(self, rows: Sequence[AdapterKey | None], load: Load) -> Lease:
+        wanted = list(dict.fromkeys(key for key in rows if key is not None))
         if len(wanted) > self._slots:
             raise InputError(f"adapters: {len(wanted)} different ones in a batch, but the bank has {self._slots} slots")
         # Files are read without the lock, so another thread may put or evict the name during the read.
-        read: dict[str, LoadedAdapter] = {}
-        changes: dict[str, int] = {}
+        read: dict[AdapterKey, LoadedAdapter] = {}
+        changes: dict[AdapterKey, int] = {}
         while True:
             with self._changed:
                 self._wait(lambda: self._fit(wanted))
-                fresh = {name for name in read if changes[name] == self._changes[name]}
-                unread = [name for name in wanted if name not in self._occupied and name not in fresh]
+                fresh = {key for key in read if changes[key] == self._version(key)}
+                unread = [key for key in wanted if key not in self._occupied and key not in fresh]
                 if not unread:
                     return self._leased(rows, self._hold(wanted, read))
-                changes |= {name: self._changes[name] for name in unread}
-            read |= {name: load(name) for name in unread}
+                changes |= {key: self._version(key) for key in unread}
+            read |= {key: self._read(key, load) for key in unread}
 
-    def _hold(self, wanted: Sequence[str], read: Mapping[str, LoadedAdapter]) -> list[_Occupied]:
+    def _read(self, key: AdapterKey, load: Load) -> LoadedAdapter:
+        parts = [load(name) for name in names_of(key)]
+        return self._composer.compose(key, parts) if isinstance(key, Composition) else parts[0]
+
+    def _version(self, key: AdapterKey) -> int:
+        """Returns a number that grows whenever the adapter, or one of a composition, is put or removed."""
+        return sum(self._changes[name] for name in names_of(key))
+
+    def _hold(self, wanted: Sequence[AdapterKey], read: Mapping[AdapterKey, LoadedAdapter]) -> list[_Occupied]:
         """Takes leases of the adapters, first of those in memory, so that none of them is evicted for another."""
         held: list[_Occupied] = []
         try:
-            for name in sorted(wanted, key=lambda name: name not in self._occupied):
-                occupied = self._occupied.get(name) or self._place(read[name])
+            for key in sorted(wanted, key=lambda key: key not in self._occupied):
+                occupied = self._occupied.get(key) or self._place(read[key])
                 occupied.leases += 1
                 held.append(occupied)
-                self._occupied.move_to_end(name)
+                self._occupied.move_to_end(key)
         except BaseException:
             self._release(held)
             raise
         return held
 
-    def _leased(self, names: Sequence[str | None], held: Sequence[_Occupied]) -> Lease:
-        by_name = {occupied.adapter.name: occupied for occupied in held}
-        slots = [NO_ADAPTER if name is None else by_name[name].slot for name in names]
+    def _leased(self, keys: Sequence[AdapterKey | None], held: Sequence[_Occupied]) -> Lease:
+        by_key = {occupied.adapter.key: occupied for occupied in held}
+        slots = [NO_ADAPTER if key is None else by_key[key].slot for key in keys]
         feeds: dict[str, np.ndarray | ort.OrtValue] = {ADAPTER_IDS: np.array(slots, np.int64)}
         for op_name, rows in self._rows.items():
             # An operator that no row uses gets row 0 alone: no matrices are copied and multiplied to add zeros.
             used = any(op_name in occupied.rows for occupied in held)
             feeds |= rows.values if used else rows.row_zero
             feeds[rows_table(op_name)] = self._tables[op_name] if used else self._no_rows
-        adapters = [None if name is None else by_name[name].adapter for name in names]
+        adapters = [None if key is None else by_key[key].adapter for key in keys]
         return Lease(feeds, adapters, lambda: self._release(held))
 
     def _release(self, held: Sequence[_Occupied]) -> None:
@@ -187,14 +201,14 @@ class BankPool:
                 "generations that are not needed any more, or open the session with more slots"
             )
 
-    def _fit(self, wanted: Sequence[str]) -> bool:
+    def _fit(self, wanted: Sequence[AdapterKey]) -> bool:
         """Returns whether there is room for those of the adapters that are not in memory yet."""
-        missing = sum(name not in self._occupied for name in wanted)
-        idle = sum(occupied.leases == 0 and name not in wanted for name, occupied in self._occupied.items())
+        missing = sum(key not in self._occupied for key in wanted)
+        idle = sum(occupied.leases == 0 and key not in wanted for key, occupied in self._occupied.items())
         return missing <= len(self._free) + idle
 
-    def _idle(self) -> str | None:
-        return next((name for name, occupied in self._occupied.items() if occupied.leases == 0), None)
+    def _idle(self) -> AdapterKey | None:
+        return next((key for key, occupied in self._occupied.items() if occupied.leases == 0), None)
 
     def _place(self, adapter: LoadedAdapter) -> _Occupied:
         """Puts the adapter into a free slot, or into that of the adapter used least recently. There is one of both."""
@@ -203,12 +217,12 @@ class BankPool:
             by_operator.setdefault(self._op_names[name], {})[name] = tensor
         for op_name, tensors in by_operator.items():
             self._rows[op_name].make_room(tensors)  # may fail; nothing below does
-        if (old := self._occupied.pop(adapter.name, None)) is not None:
+        if (old := self._occupied.pop(adapter.key, None)) is not None:
             self._retire(old)
         if not self._free:
             oldest = self._idle()
             assert oldest is not None
-            self.evictions[oldest] += 1
+            self.evictions.update(names_of(oldest))
             self._retire(self._occupied.pop(oldest))
         rows = {op_name: self._rows[op_name].claim(tensors) for op_name, tensors in by_operator.items()}
         slot = self._free.pop()
@@ -216,9 +230,16 @@ class BankPool:
             table[slot] = rows.get(op_name, 0)
         # The rows hold the numbers now.
         occupied = _Occupied(replace(adapter, tensors={}), slot, rows)
-        self._occupied[adapter.name] = occupied
-        self.loads[adapter.name] += 1
+        self._occupied[adapter.key] = occupied
+        self.loads.update(names_of(adapter.key))
         return occupied
+
+    def _retire_compositions(self, name: str) -> bool:
+        """Hides the compositions that contain this adapter. Returns whether there was one."""
+        found = [key for key in self._occupied if isinstance(key, Composition) and name in key.names]
+        for key in found:
+            self._retire(self._occupied.pop(key))
+        return bool(found)
 
     def _retire(self, occupied: _Occupied) -> None:
         """Hides the adapter from new leases. Its slot is free when the last lease is released."""

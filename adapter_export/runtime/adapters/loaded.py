@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adapter_export.runtime.adapters.choice import AdapterKey
 from adapter_export.runtime.process import Home
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ class LoadedAdapter:
     """One adapter, never changed.
 
     Attributes:
-        name: Its name in the session.
+        key: Its name in the session, or the composition that it is.
         tensors: Read-only arrays by their names in the graph.
         labels: Class names of its task head; None without one.
     """
 
-    name: str
+    key: AdapterKey
     tensors: Mapping[str, np.ndarray]
     labels: tuple[str, ...] | None
 
@@ -64,8 +65,12 @@ class Lease:
         Args:
             base: Class names of the base model's own head; None without one.
         """
-        own = [None if adapter is None else adapter.labels for adapter in self.adapters]
-        return [len(labels or base or ()) for labels in own]
+        return [len(self.labels_of(row) or base or ()) for row in range(len(self.adapters))]
+
+    def labels_of(self, row: int) -> tuple[str, ...] | None:
+        """Returns the class names of the task head of a row's adapter; None without one."""
+        adapter = self.adapters[row]
+        return None if adapter is None else adapter.labels
 
     def __enter__(self) -> Lease:
         return self

@@ -14,6 +14,8 @@ from adapter_export.bundle.modes import Mode
 from adapter_export.errors import InputError
 from adapter_export.providers import Provider
 from adapter_export.runtime.adapters.bank import BankPool
+from adapter_export.runtime.adapters.choice import AdapterKey, Composition, names_of
+from adapter_export.runtime.adapters.composer import Composer
 from adapter_export.runtime.adapters.loaded import Lease, Load, LoadedAdapter
 
 
@@ -32,7 +34,7 @@ class AdapterPool(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the adapters in memory."""
+        """Names of the adapters in memory, alone or in a composition."""
 
     @property
     def nbytes(self) -> int:
@@ -42,23 +44,23 @@ class AdapterPool(Protocol):
         """Returns the adapter of this name; None if it is not in memory."""
 
     def put(self, adapter: LoadedAdapter) -> None:
-        """Adds the adapter. Leases taken afterwards get it in place of the previous one of its name."""
+        """Adds an adapter. Leases taken afterwards get it in place of the previous one of its name."""
 
     def remove(self, name: str) -> bool:
-        """Removes the adapter and returns whether there was one. Leases that hold it keep it."""
+        """Removes the adapter and its compositions, and returns whether there was one. Leases that hold it keep it."""
 
     def clear(self) -> None:
         """Removes all adapters."""
 
-    def lease(self, rows: Sequence[str | None], load: Load) -> Lease:
+    def lease(self, rows: Sequence[AdapterKey | None], load: Load) -> Lease:
         """Returns the adapters of a batch.
 
         Args:
-            rows: The name of each row's adapter; None for the base model.
+            rows: The adapter of each row, or its composition; None for the base model.
             load: Reads an adapter that is not in memory.
 
         Raises:
-            InputError: The adapters cannot be in one batch, or `load` raised it.
+            InputError: The adapters cannot be in one batch, or not be composed; or `load` raised it.
         """
 
 
@@ -80,14 +82,15 @@ def open_pool(
         return FixedAdapter(manifest.mode, info)
     if manifest.mode.per_row:
         return BankPool(manifest, no_adapter, manifest.slots if slots is None else slots, provider)
-    return SwappedPool(no_adapter)
+    return SwappedPool(manifest, no_adapter)
 
 
 class FixedAdapter:
     """The one adapter of a graph that holds it, modes merged and embedded. Every row has it."""
 
     def __init__(self, mode: Mode, info: AdapterInfo) -> None:
-        self._mode, self._adapter = mode, LoadedAdapter(info.name, {}, info.labels)
+        self._mode, self._name = mode, info.name
+        self._adapter = LoadedAdapter(info.name, {}, info.labels)
         self.loads: Counter[str] = Counter()
         self.evictions: Counter[str] = Counter()
         self.slots: int | None = None
@@ -95,10 +98,10 @@ class FixedAdapter:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self._adapter.name,)
+        return (self._name,)
 
     def get(self, name: str) -> LoadedAdapter | None:
-        return self._adapter if name == self._adapter.name else None
+        return self._adapter if name == self._name else None
 
     def put(self, adapter: LoadedAdapter) -> None:
         self._refuse()
@@ -109,10 +112,10 @@ class FixedAdapter:
 
     def clear(self) -> None: ...
 
-    def lease(self, rows: Sequence[str | None], load: Load) -> Lease:
-        if others := [name for name in rows if name not in (None, self._adapter.name)]:
+    def lease(self, rows: Sequence[AdapterKey | None], load: Load) -> Lease:
+        if others := [key for key in rows if key not in (None, self._name)]:
             raise InputError(
-                f"adapter {others[0]!r}: mode {self._mode!r} holds one adapter in the graph: {self._adapter.name!r}"
+                f"adapter {str(others[0])!r}: mode {self._mode!r} holds one adapter in the graph: {self._name!r}"
             )
         return Lease({}, [self._adapter for _ in rows])
 
@@ -128,13 +131,14 @@ class SwappedPool:
     if the name is removed or gets another adapter during the run.
     """
 
-    def __init__(self, defaults: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, manifest: Manifest, defaults: Mapping[str, np.ndarray]) -> None:
         """Makes an empty pool.
 
         Args:
+            manifest: The manifest of the bundle.
             defaults: Tensors fed when no adapter is active, and for sites that the active adapter does not have.
         """
-        self._defaults = defaults
+        self._defaults, self._composer = defaults, Composer(manifest)
         self._lock = threading.Lock()
         self._adapters: dict[str, LoadedAdapter] = {}
         self.loads: Counter[str] = Counter()
@@ -150,7 +154,7 @@ class SwappedPool:
     @property
     def nbytes(self) -> int:
         with self._lock:
-            return sum(adapter.nbytes for adapter in self._adapters.values())
+            return sum(adapter.nbytes for adapter in self._adapters.values()) + self._composer.nbytes
 
     def get(self, name: str) -> LoadedAdapter | None:
         with self._lock:
@@ -158,25 +162,33 @@ class SwappedPool:
 
     def put(self, adapter: LoadedAdapter) -> None:
         with self._lock:
-            self._adapters[adapter.name] = adapter
-            self.loads[adapter.name] += 1
+            self._adapters[str(adapter.key)] = adapter
+            self.loads[str(adapter.key)] += 1
 
     def remove(self, name: str) -> bool:
         with self._lock:
-            return self._adapters.pop(name, None) is not None
+            known = self._adapters.pop(name, None) is not None
+        self._composer.forget(name)
+        return known
 
     def clear(self) -> None:
         with self._lock:
             self._adapters.clear()
+        self._composer.clear()
 
-    def lease(self, rows: Sequence[str | None], load: Load) -> Lease:
-        names = set(rows)
-        if len(names) > 1:
-            found = ", ".join(sorted(map(repr, names)))
+    def lease(self, rows: Sequence[AdapterKey | None], load: Load) -> Lease:
+        keys = set(rows)
+        if len(keys) > 1:
+            found = ", ".join(sorted("None" if key is None else repr(str(key)) for key in keys))
             raise InputError(f"adapters {found}: mode 'swappable' runs one adapter a batch; export with --mode bank")
-        if (name := next(iter(names), None)) is None:
+        if (key := next(iter(keys), None)) is None:
             return Lease(self._defaults, [None for _ in rows])
+        parts = [self._loaded(name, load) for name in names_of(key)]
+        adapter = self._composer.kept(key, parts) if isinstance(key, Composition) else parts[0]
+        return Lease({**self._defaults, **adapter.tensors}, [adapter for _ in rows])
+
+    def _loaded(self, name: str, load: Load) -> LoadedAdapter:
         if (adapter := self.get(name)) is None:
             adapter = load(name)
             self.put(adapter)
-        return Lease({**self._defaults, **adapter.tensors}, [adapter for _ in rows])
+        return adapter

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from adapter_export.runtime.adapters.choice import AdapterKey, names_of
+
 
 @dataclass(frozen=True)
 class AdapterStatistics:
-    """How often an adapter was used and loaded.
+    """How often an adapter was used and loaded, alone or in a composition.
 
     Attributes:
         batches: Number of batches with at least one row of the adapter.
@@ -33,15 +35,16 @@ class Usage:
         self._batches: Counter[str | None] = Counter()
         self._rows: Counter[str | None] = Counter()
 
-    def count(self, rows: Sequence[str | None]) -> None:
+    def count(self, rows: Sequence[AdapterKey | None]) -> None:
         """Counts a batch.
 
         Args:
-            rows: The adapter of each row; None for the base model.
+            rows: The adapter of each row; None for the base model. A composition counts for each of its adapters.
         """
+        names = [name for row in rows for name in ((None,) if row is None else names_of(row))]
         with self._lock:
-            self._batches.update(set(rows))
-            self._rows.update(rows)
+            self._batches.update(set(names))
+            self._rows.update(names)
 
     def statistics(self, loads: Mapping[str, int], evictions: Mapping[str, int]) -> dict[str | None, AdapterStatistics]:
         """Returns the statistics by adapter; None is the base model.

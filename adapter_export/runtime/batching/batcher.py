@@ -14,6 +14,7 @@ from types import TracebackType
 import numpy as np
 
 from adapter_export.errors import InputError, Unavailable
+from adapter_export.runtime.adapters.choice import AdapterChoice, AdapterKey, Composition, chosen, names_of
 from adapter_export.runtime.batching.grouping import Limits
 from adapter_export.runtime.batching.padding import Padding
 from adapter_export.runtime.batching.queue import RequestQueue, closed
@@ -98,13 +99,20 @@ class DynamicBatcher:
         atexit.register(self.close, drain=False)
 
     def submit(
-        self, inputs: Mapping[str, np.ndarray], adapter: str | None = None, *, timeout: float | None = None
+        self,
+        inputs: Mapping[str, np.ndarray],
+        adapter: AdapterChoice = None,
+        *,
+        head: str | None = None,
+        timeout: float | None = None,
     ) -> futures.Future[Outputs]:
         """Queues one row. Waits for a place if the queue is full.
 
         Args:
             inputs: The inputs of the graph by name, without their batch axis.
-            adapter: Name of the adapter; None for the base model.
+            adapter: The adapter: a name, or the strengths of several by their names, as for `AdapterSession.run`; None
+                for the base model.
+            head: As for `AdapterSession.run`.
             timeout: How long to wait for a place, in seconds; None for no limit.
 
         Returns:
@@ -114,9 +122,9 @@ class DynamicBatcher:
             InputError: The inputs do not fit the graph, or the adapter is unknown.
             Unavailable: No place became free within `timeout`, or the batcher is closed.
         """
-        request = self._request(inputs, adapter)
-        if not self._knows(adapter):
-            self._session.load(str(adapter))
+        request = self._request(inputs, chosen(adapter, head))
+        for name in self._unknown(request.adapter):
+            self._session.load(name)
         self._queue.put(request)
         try:
             admitted = request.admitted.result(timeout)
@@ -133,7 +141,12 @@ class DynamicBatcher:
         return request.future
 
     async def run(
-        self, inputs: Mapping[str, np.ndarray], adapter: str | None = None, *, timeout: float | None = None
+        self,
+        inputs: Mapping[str, np.ndarray],
+        adapter: AdapterChoice = None,
+        *,
+        head: str | None = None,
+        timeout: float | None = None,
     ) -> Outputs:
         """Queues one row like `submit`, and returns its outputs. The event loop is not blocked meanwhile.
 
@@ -141,7 +154,9 @@ class DynamicBatcher:
 
         Args:
             inputs: The inputs of the graph by name, without their batch axis.
-            adapter: Name of the adapter; None for the base model.
+            adapter: The adapter: a name, or the strengths of several by their names, as for `AdapterSession.run`; None
+                for the base model.
+            head: As for `AdapterSession.run`.
             timeout: How long to wait for a place, in seconds; None for no limit.
 
         Returns:
@@ -151,9 +166,9 @@ class DynamicBatcher:
             InputError: The inputs do not fit the graph, or the adapter is unknown.
             Unavailable: No place became free within `timeout`, or the batcher is closed.
         """
-        request = self._request(inputs, adapter)
-        if not self._knows(adapter):
-            await asyncio.to_thread(self._session.load, str(adapter))
+        request = self._request(inputs, chosen(adapter, head))
+        for name in self._unknown(request.adapter):
+            await asyncio.to_thread(self._session.load, name)
         self._queue.put(request)
         try:
             if not request.admitted.done():
@@ -198,14 +213,14 @@ class DynamicBatcher:
     ) -> None:
         self.close(drain=kind is None)
 
-    def _request(self, inputs: Mapping[str, np.ndarray], adapter: str | None) -> Request:
+    def _request(self, inputs: Mapping[str, np.ndarray], adapter: AdapterKey | None) -> Request:
         self._home.check()
         self._padding.check(inputs)
         group = self._padding.group(inputs), None if self._session.manifest.mode.per_row else adapter
         return Request(dict(inputs), adapter, self._padding.length(inputs), group)
 
-    def _knows(self, adapter: str | None) -> bool:
-        """Returns whether the session knows the adapter. If not, it may have been added to the bundle since.
+    def _unknown(self, adapter: AdapterKey | None) -> list[str]:
+        """Returns the names that the session does not know. They may have been added to the bundle since.
 
         Raises:
             InputError: No run can ever use this adapter.
@@ -213,10 +228,11 @@ class DynamicBatcher:
         try:
             self._session.labels(adapter)
         except InputError:
-            if self._session.manifest.mode.in_graph:
+            unknown = [name for name in names_of(adapter) if name not in self._session.adapters] if adapter else []
+            if self._session.manifest.mode.in_graph or (not unknown and isinstance(adapter, Composition)):
                 raise
-            return adapter in self._session.adapters
-        return True
+            return unknown
+        return []
 
     def _work(self) -> None:
         try:

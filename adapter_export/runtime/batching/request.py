@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from adapter_export.runtime.adapters.choice import AdapterKey
 from adapter_export.runtime.process import Home
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Request:
 
     Attributes:
         inputs: Arrays of one row by name, without the batch axis.
-        adapter: Name of the adapter; None for the base model.
+        adapter: The adapter, or several with strengths; None for the base model.
         length: Number of tokens of the row.
         group: Rows of different groups cannot be in one batch.
         future: The outputs.
@@ -71,7 +72,7 @@ class Request:
     """
 
     inputs: Mapping[str, np.ndarray]
-    adapter: str | None
+    adapter: AdapterKey | None
     length: int
     group: Hashable
     future: Future[Outputs] = field(default_factory=RowFuture)

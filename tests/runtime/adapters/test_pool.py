@@ -8,6 +8,7 @@ import numpy as np
 
 from adapter_export.runtime.adapters.loaded import LoadedAdapter
 from adapter_export.runtime.adapters.pool import SwappedPool
+from tests.runtime.batching.fake import manifest_of
 
 
 def adapter(name: str, value: int) -> LoadedAdapter:
@@ -15,7 +16,7 @@ def adapter(name: str, value: int) -> LoadedAdapter:
 
 
 def test_put_get_and_remove() -> None:
-    store = SwappedPool({})
+    store = SwappedPool(manifest_of(), {})
     assert store.get("a") is None
     assert not store.remove("a")
     first, second = adapter("a", 1), adapter("a", 2)
@@ -34,7 +35,7 @@ def test_put_get_and_remove() -> None:
 
 
 def test_threads_see_whole_adapters() -> None:
-    store = SwappedPool({})
+    store = SwappedPool(manifest_of(), {})
     stop = threading.Event()
     wrong: list[object] = []
 

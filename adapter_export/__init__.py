@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from adapter_export.bundle.precision import Fusion, Quantization
     from adapter_export.bundle.remove import remove_adapter
     from adapter_export.checkpoints.planned import AdapterPlan, SitePlan
+    from adapter_export.composition import CompositionRule
     from adapter_export.dtypes import DType
     from adapter_export.errors import (
         AdapterExportError,
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from adapter_export.parity.criteria.measure import Deviation, TokenAgreement
     from adapter_export.parity.report import ParityCheck, ParityReport, ParityResult, print_report
     from adapter_export.parity.run import check_parity
+    from adapter_export.runtime.adapters.choice import Composition
     from adapter_export.runtime.adapters.usage import AdapterStatistics
     from adapter_export.runtime.adapters.watching import BundleWatch
     from adapter_export.runtime.batching.batcher import DynamicBatcher
@@ -129,6 +131,8 @@ __all__ = [
     "BundleWatch",
     "CannotMerge",
     "Completion",
+    "Composition",
+    "CompositionRule",
     "DType",
     "Description",
     "Deviation",
@@ -224,6 +228,8 @@ _HOMES = {
     "BundleWatch": "runtime.adapters.watching",
     "CannotMerge": "errors",
     "Completion": "runtime.generation.stream",
+    "Composition": "runtime.adapters.choice",
+    "CompositionRule": "composition",
     "DType": "dtypes",
     "Description": "inspection.descriptions",
     "Deviation": "parity.criteria.measure",

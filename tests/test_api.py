@@ -43,6 +43,8 @@ NAMES = [
     "BundleWatch",
     "CannotMerge",
     "Completion",
+    "Composition",
+    "CompositionRule",
     "DType",
     "Description",
     "Deviation",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adapter_export.runtime.adapters.choice import AdapterKey
     from adapter_export.runtime.session import AdapterSession
 
 # Largest number of requests in a batch.
 BATCH = 16
 
 
-def batches(session: AdapterSession, adapters: Sequence[str | None], size: int = BATCH) -> Iterator[list[int]]:
+def batches(session: AdapterSession, adapters: Sequence[AdapterKey | None], size: int = BATCH) -> Iterator[list[int]]:
     """Yields the indices of the requests of each batch.
 
     In mode bank, a batch has any requests, at most as many as there are slots. In other modes, it has requests of one
@@ -34,7 +35,26 @@ def batches(session: AdapterSession, adapters: Sequence[str | None], size: int =
             yield group[start : start + size]
 
 
-def ran_with(session: AdapterSession, adapter: str | None) -> str | None:
-    """Returns the adapter that a run uses for a request. In modes merged and embedded, it is the one in the graph."""
-    own = session.manifest.in_graph
-    return adapter or (own.name if own else None)
+def ran_with(session: AdapterSession, adapter: AdapterKey | None) -> dict[str, Any]:
+    """Returns what a result says about its adapter.
+
+    Args:
+        session: The session.
+        adapter: The adapter or composition; None for the base model.
+
+    Returns:
+        `adapter`: its name, or the strengths of a composition by name; None for the base model. In modes merged and
+        embedded, it is the adapter in the graph. `head`, if a composition names one.
+    """
+    if isinstance(adapter, str) or adapter is None:
+        own = session.manifest.in_graph
+        return {"adapter": adapter or (own.name if own else None)}
+    return {"adapter": dict(adapter.parts)} | ({} if adapter.head is None else {"head": adapter.head})
+
+
+def named(result: Mapping[str, Any]) -> str:
+    """Returns the adapter of a result as text, empty for the base model. See `ran_with`."""
+    adapter = result["adapter"]
+    if isinstance(adapter, dict):
+        return ",".join(f"{name}={strength:g}" for name, strength in adapter.items())
+    return adapter or ""

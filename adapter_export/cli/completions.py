@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapter_export.cli.batches import batches, ran_with
+from adapter_export.cli.batches import batches, named, ran_with
+from adapter_export.cli.text_requests import TextRequest
 from adapter_export.errors import InputError
 from adapter_export.terminal import console, visible
 
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
 
 # New tokens where nothing was asked for; fewer where the model has no room.
 _NEW_TOKENS = 128
-
-
-@dataclass(frozen=True)
-class TextRequest:
-    """where: how errors name it. given: what its result repeats, `text`, or in a chat `messages`."""
-
-    where: str
-    given: Mapping[str, Any]
-    adapter: str | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,9 @@ def _show(
         stream, text = texts.stream(_before(session, prompt)), ""
         generation = session.generate([prompt.tokens], prompt.request.adapter, **{**settings, "seed": prompt.seed})
         if len(prompts) > 1:
-            title = f"{ran_with(session, prompt.request.adapter) or 'no adapter'}: {_heading(prompt.request.given)}"
+            title = (
+                f"{named(ran_with(session, prompt.request.adapter)) or 'no adapter'}: {_heading(prompt.request.given)}"
+            )
             console().print(("\n" if index else "") + visible(title, lines=False), style="bold", highlight=False)
         for step in generation:
             (token,), (finish,) = step.tokens, step.finish
@@ -146,7 +140,7 @@ def _result(
 ) -> dict[str, Any]:
     return {
         **prompt.request.given,
-        "adapter": ran_with(session, prompt.request.adapter),
+        **ran_with(session, prompt.request.adapter),
         "tokens": len(prompt.tokens),
         "completion": text,
         "new_tokens": tokens,

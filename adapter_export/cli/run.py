@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,8 @@ import click
 
 from adapter_export import tasks
 from adapter_export.checkpoints.problem_types import MULTI, REGRESSION
-from adapter_export.cli.batches import BATCH, batches, ran_with
-from adapter_export.cli.completions import TextRequest, write
+from adapter_export.cli.batches import BATCH, batches, named, ran_with
+from adapter_export.cli.completions import write
 from adapter_export.cli.options import (
     PATH,
     Command,
@@ -24,25 +24,23 @@ from adapter_export.cli.options import (
     quiet_unless_debug,
 )
 from adapter_export.cli.table import print_table
+from adapter_export.cli.text_requests import text_requests
 from adapter_export.errors import InputError
-from adapter_export.reading.files import decoded, read_given
-from adapter_export.reading.json_text import NotJson, parse
-from adapter_export.reading.shown import shortened
 from adapter_export.terminal import visible
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from adapter_export.runtime.adapters.choice import AdapterKey
     from adapter_export.runtime.session import AdapterSession
     from adapter_export.runtime.text import TextEncoder
 
 EXAMPLE = """\
 Examples:
   adapter-export run --bundle bundle --adapter sentiment --adapter topic --text "what a lovely day"
+  adapter-export run --bundle bundle --adapter style=0.7,domain=0.3 --text "what a lovely day"
   adapter-export run --bundle writer --adapter poems --text "the night" --temperature 0.8 --top-p 0.95 --seed 1
 """
-# Texts are read into memory.
-_MAX_BYTES = 1 << 30
 # Next tokens shown for a language model.
 _NEXT = 5
 # Of independent classes, those above this probability hold.
@@ -53,13 +51,18 @@ _SHOWN = 48
 
 @click.command("run", cls=Command, epilog=EXAMPLE)
 @bundle_option()
-@adapters_option("Name of an adapter; repeatable.", metavar="NAME")
+@adapters_option(
+    "Name of an adapter, or several at once, each with a strength (1: as it was trained); repeatable.",
+    metavar="NAME | NAME=STRENGTH,...",
+)
+@click.option("--head", metavar="NAME", help="Which of several adapters' task heads is used.")
 @click.option("--text", "texts", multiple=True, help="Text to run; repeatable.")
 @click.option(
     "--input",
     "file",
     type=PATH,
-    help='File with one {"text": ...} per line; an "adapter" in a line replaces --adapter for this line.',
+    help='File with one {"text": ...} per line; an "adapter" in a line replaces --adapter for this line '
+    '(a name, or {"NAME": STRENGTH, ...} and a "head").',
 )
 @click.option(
     "--max-new-tokens",
@@ -84,6 +87,7 @@ _SHOWN = 48
 def command(
     bundle: Path,
     adapters: tuple[str, ...],
+    head: str | None,
     texts: tuple[str, ...],
     file: Path | None,
     provider: str,
@@ -103,7 +107,7 @@ def command(
 
     if bool(texts) == (file is not None):
         raise click.UsageError("expected --text TEXT or --input FILE, one of the two")
-    requests = list(_requests(texts, file, adapters or (None,), chat))
+    requests = list(text_requests(texts, file, adapters, head, chat=chat))
     if not requests:
         raise InputError(f"{file}: expected lines with texts, found none")
     quiet_unless_debug()
@@ -125,42 +129,7 @@ def command(
         emit({**result, "results": results}, as_json, _print)
 
 
-def _requests(
-    texts: Sequence[str], file: Path | None, adapters: Sequence[str | None], chat: bool
-) -> Iterator[TextRequest]:
-    if file is None:
-        yield from (TextRequest("--text", {"text": text}, adapter) for text in texts for adapter in adapters)
-        return
-    # `splitlines` would cut at characters (U+2028, U+0085) that JSON lets strings hold.
-    lines = decoded(file, read_given(file, _MAX_BYTES), "utf-8-sig").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{file}: line {number}"
-        try:
-            value = parse(line)
-        except NotJson as error:
-            raise InputError(f"{where}: expected a JSON object, found: {error}") from None
-        given = _given(where, value, chat)
-        own = value.get("adapter")
-        if own is not None and not isinstance(own, str):
-            raise InputError(f"{where}: field 'adapter': expected a string, found {shortened(own)}")
-        yield from (TextRequest(where, given, adapter) for adapter in (adapters if own is None else (own,)))
-
-
-def _given(where: str, value: Any, chat: bool) -> dict[str, Any]:
-    """The line's text, or in a chat its messages."""
-    if isinstance(value, dict) and isinstance(value.get("text"), str):
-        return {"text": value["text"]}
-    if not chat:
-        raise InputError(f"{where}: expected an object with a field 'text' that is a string")
-    messages = value.get("messages") if isinstance(value, dict) else None
-    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
-        raise InputError(f"{where}: expected a field 'text' that is a string, or 'messages', a list of objects")
-    return {"messages": messages}
-
-
-def _check_answerable(session: AdapterSession, adapter: str | None) -> None:
+def _check_answerable(session: AdapterSession, adapter: AdapterKey | None) -> None:
     labels = session.labels(adapter)  # raises for an adapter that is not there
     if tasks.get(session.manifest.task).labelled and labels is None:
         raise InputError(
@@ -170,7 +139,7 @@ def _check_answerable(session: AdapterSession, adapter: str | None) -> None:
 
 
 def _run(
-    session: AdapterSession, encoder: TextEncoder, requests: Sequence[tuple[str, str | None]]
+    session: AdapterSession, encoder: TextEncoder, requests: Sequence[tuple[str, AdapterKey | None]]
 ) -> list[dict[str, Any]]:
     """One result a request, in their order."""
     from adapter_export.runtime.text import at_last_token, mean_pooled
@@ -192,7 +161,7 @@ def _run(
                 answer = _next(encoder, at_last_token(output, mask))
             results[index] = {
                 "text": requests[index][0],
-                "adapter": ran_with(session, adapters[index]),
+                **ran_with(session, adapters[index]),
                 "tokens": int(mask.sum()),
                 "truncated": encoded.truncated[row],
                 **answer,
@@ -230,7 +199,7 @@ def _next(encoder: TextEncoder, logits: np.ndarray) -> dict[str, Any]:
 
 
 def _print(result: Mapping[str, Any]) -> None:
-    rows = [(_shortened(item["text"]), item["adapter"] or "-", *(_cells(item))) for item in result["results"]]
+    rows = [(_shortened(item["text"]), named(item) or "-", *(_cells(item))) for item in result["results"]]
     columns = {"features": ("mean over tokens", "norm"), "causal-lm": ("next", "probability")}
     numbers = dict.fromkeys("value" if "values" in item else "probability" for item in result["results"])
     print_table(

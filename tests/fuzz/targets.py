@@ -26,7 +26,7 @@ from adapter_export.checkpoints.safetensors_file import read_safetensors
 from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.checkpoints.torch_file import NotTensors, read_torch_file
 from adapter_export.checkpoints.weights import model_config, refuse_quantized, weight_files
-from adapter_export.cli import run as run_command
+from adapter_export.cli.text_requests import text_requests
 from adapter_export.errors import InputError
 from adapter_export.inspection.folders import describe_adapter, describe_model
 from adapter_export.inspection.onnx_files import describe_adapter_file, describe_onnx
@@ -225,7 +225,7 @@ def _rows(path: Path) -> None:
 
 
 def _requests(path: Path) -> None:
-    list(run_command._requests((), path, ("a", None), chat=True))
+    list(text_requests((), path, ("a",), None, chat=True))
 
 
 TARGETS: Mapping[str, Target] = {

@@ -15,11 +15,12 @@ import pytest
 from adapter_export.architectures.layers import layers_of
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
-from adapter_export.errors import CannotMerge
+from adapter_export.composition import CompositionRule, composed
+from adapter_export.errors import CannotMerge, InputError
 from adapter_export.methods import registry
 from adapter_export.methods.activations import ACTIVATIONS
 from adapter_export.methods.bottleneck import BottleneckOperator
-from adapter_export.methods.contract import Operator
+from adapter_export.methods.contract import Operator, strengthened
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.models.base_model import BaseModel
 from adapter_export.models.injection import inject
@@ -311,6 +312,45 @@ class TestOperators:
         np.testing.assert_array_equal(weight, before[0])
         if bias is not None:
             np.testing.assert_array_equal(bias, before[1])
+
+    @every_case
+    def test_composing_adds_or_multiplies_the_effects_or_has_no_rule(self, case: Case) -> None:
+        """Out = y + sum of s (out_i - y), or y times the product of (out_i / y)^s."""
+        rng, specs = np.random.default_rng(4), case.operator.specs
+        rules = {spec.composition for spec in specs.values()}
+        strengths = (0.7, -1.5, 2.0)
+        tensors = [random_tensors(case.operator, width, rng) for width in (1, 5, 2)]
+        if None in rules:
+            assert rules == {None}, "a rule for some of the tensors is a rule for none"
+            with pytest.raises(InputError, match=rf"strength 0\.5: {case.operator.op_type} has no rule for its tensor"):
+                strengthened(case.operator, tensors[0], 0.5)
+            return
+        multiplies = rules == {CompositionRule.MULTIPLIED}
+        if multiplies:  # there are no powers of negative numbers
+            tensors = [{name: np.abs(array) for name, array in one.items()} for one in tensors]
+        values = random_values(case.operator, rng)
+        y, single = values["y"], [forward(case.operator, values, one) for one in tensors]
+        together = {
+            name: composed(
+                [one[name] for one in tensors],
+                strengths,
+                spec.composition,
+                spec.at(Features(FEATURES, FEATURES)),
+                spec.identity,
+            )
+            for name, spec in specs.items()
+            if spec.composition is not None
+        }
+        if multiplies:
+            expected = y * np.prod([(out / y) ** s for out, s in zip(single, strengths, strict=True)], axis=0)
+        else:
+            expected = y + sum(s * (out - y) for out, s in zip(single, strengths, strict=True))
+        actual = forward(case.operator, values, together)
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+        for strength in (0.0, 0.5, 1.0):
+            alone = forward(case.operator, values, strengthened(case.operator, tensors[0], strength))
+            wanted = y * (single[0] / y) ** strength if multiplies else y + strength * (single[0] - y)
+            np.testing.assert_allclose(alone, wanted, rtol=1e-10, atol=1e-10)
 
 
 def one_case_per_settings() -> list[Case]:

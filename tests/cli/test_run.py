@@ -79,13 +79,63 @@ def test_lines_of_a_file(swappable_bundle: Exported, tmp_path: Path) -> None:
     assert np.allclose(list(found[-1]["probabilities"].values()), one(swappable_bundle.bundle, "bad day", "ia3_two"))
 
 
+MIXED, MIXED_NAME = {"houlsby_four": 0.5, "houlsby_two": 2.0}, "houlsby_four=0.5,houlsby_two=2"
+
+
+@pytest.mark.parametrize("bundle", ["swappable_bundle", "bank_bundle"])
+def test_several_adapters_with_strengths(bundle: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    folder: Path = request.getfixturevalue(bundle).bundle
+    options = ("--adapter", "houlsby_two=2,houlsby_four=0.5", "--head", "houlsby_two", "--adapter", "ia3_two")
+    found = results("--bundle", folder, "--text", "good", *options)
+    assert [item["adapter"] for item in found] == [MIXED, "ia3_two"]
+    assert (found[0]["head"], "head" in found[1]) == ("houlsby_two", False)
+    with AdapterSession(folder) as session:
+        encoded = TextEncoder(folder, session.manifest).encode(["good"])
+        logits = session.run(encoded.inputs, MIXED, head="houlsby_two")["logits"]
+    assert np.allclose(list(found[0]["probabilities"].values()), probabilities(logits)[0], atol=1e-6)
+    path = tmp_path / "texts.jsonl"
+    path.write_text(json.dumps({"text": "good", "adapter": MIXED, "head": "houlsby_two"}) + '\n{"text": "good"}')
+    for again, item in zip(results("--bundle", folder, "--input", path, "--adapter", "ia3_two"), found, strict=True):
+        assert again.pop("probabilities") == pytest.approx(item.pop("probabilities"))
+        assert {**again, "probability": 0} == {**item, "probability": 0}
+    assert f"│ {MIXED_NAME} │" in invoke("--bundle", folder, "--text", "good", *options).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--adapter", MIXED_NAME), "adapters houlsby_four, houlsby_two: each has a task head; choose one"),
+        (("--adapter", "a=1,b"), "--adapter 'a=1,b': expected NAME, or NAME=STRENGTH,..., found 'b'"),
+        (("--adapter", "a=x"), "--adapter 'a=x': expected NAME, or NAME=STRENGTH,..., found 'a=x'"),
+        (("--adapter", "=1"), "--adapter '=1': expected NAME, or NAME=STRENGTH,..., found '=1'"),
+        (("--adapter", "a=inf"), "adapter 'a': expected a finite number as its strength, found inf"),
+        (("--adapter", "a=1,a=2"), "--adapter 'a=1,a=2': 'a' is given twice"),
+        (("--adapter", "ia3_two", "--head", "ia3_two"), "--head ia3_two: expected with it --adapter NAME=STRENGTH,..."),
+        (("--adapter", MIXED_NAME, "--head", "x"), "head 'x': expected one of houlsby_four, houlsby_two"),
+        (("--adapter", "ia3_two=2,nope=1"), "adapter 'nope': not in the bundle (it has: ia3_two"),
+    ],
+)
+def test_strengths_that_are_refused(swappable_bundle: Exported, options: tuple[str, ...], message: str) -> None:
+    result = invoke("--bundle", swappable_bundle.bundle, "--text", "good", *options)
+    assert result.exit_code == 2
+    assert f"error: {message}" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b'{"text": "a"}\nno json\n', "line 2: expected a JSON object, found: Expecting value"),
         (b'["a"]\n', "line 1: expected an object with a field 'text' that is a string"),
         (b'{"text": 3}\n', "line 1: expected an object with a field 'text'"),
-        (b'{"text": "a", "adapter": 3}\n', "line 1: field 'adapter': expected a string, found 3"),
+        (b'{"text": "a", "adapter": 3}\n', "line 1: field 'adapter': expected a string, or an object of strengths by"),
+        (b'{"text": "a", "adapter": {}}\n', "line 1: field 'adapter': adapter: expected at least one name"),
+        (b'{"text": "a", "adapter": {"a": "1"}}\n', "line 1: field 'adapter': adapter 'a': expected a finite number"),
+        (b'{"text": "a", "adapter": {"a": 2}, "head": "b"}\n', "line 1: field 'adapter': head 'b': expected one of a"),
+        (
+            b'{"text": "a", "adapter": "a", "head": "a"}\n',
+            "line 1: field 'head': expected a string beside an 'adapter'",
+        ),
         (b"\xff\xfe", "expected UTF-8, found"),
         (b"\n", "expected lines with texts, found none"),
     ],

@@ -28,7 +28,7 @@ VOCABULARY = 400
 @dataclass(frozen=True)
 class Shared:
     """Made once. folder: holds `MiniLM`, `llama`, their adapters by PEFT (`mood`, `one`, `two`) and by ours (`topics`,
-    `sentiment`, `news`, `poems`), and the bundles `swappable`, `bank` and `writer`.
+    `sentiment`, `news`, `poems`, `style`, `domain`), and the bundles `swappable`, `bank` and `writer`.
     """
 
     folder: Path
@@ -52,17 +52,20 @@ def make_shared(folder: Path) -> Shared:
         "news": tiny.random_adapter(classifier, "ia3", 2, labels=("home", "work", "you")),
         "sentiment": tiny.random_adapter(classifier, "bottleneck", 3, labels=("bad", "good"), reduction_factor=8),
         "poems": tiny.random_adapter(decoder, "bottleneck", 4, reduction_factor=8),
+        "style": tiny.random_adapter(decoder, "lora", 8, rank=4),
+        "domain": tiny.random_adapter(decoder, "lora", 9, rank=8),
     }
+    writers = ("poems", "style", "domain")
     for name, adapter in ours.items():
         (folder / name).mkdir()
-        save_adapter(folder / name, adapter, decoder if name == "poems" else classifier, name)
+        save_adapter(folder / name, adapter, decoder if name in writers else classifier, name)
     _by_peft(folder / "MiniLM", folder / "mood", "AutoModelForSequenceClassification", "SEQ_CLS", 5)
     _by_peft(folder / "llama", folder / "one", "AutoModelForCausalLM", "CAUSAL_LM", 6)
     _by_peft(folder / "llama", folder / "two", "AutoModelForCausalLM", "CAUSAL_LM", 7)
     three = {name: folder / name for name in ("topics", "mood", "sentiment")}
     for mode in ("swappable", "bank"):
         export_onnx(folder / "MiniLM", three, folder / mode, mode=mode)
-    export_onnx(folder / "llama", {"poems": folder / "poems"}, folder / "writer", mode="swappable")
+    export_onnx(folder / "llama", {name: folder / name for name in writers}, folder / "writer", mode="swappable")
     return Shared(folder)
 
 
@@ -146,7 +149,7 @@ def _parity(folder: Path, shared: Shared) -> None:
 
 
 def _serving(folder: Path, shared: Shared) -> None:
-    shared.copy(folder, MiniLM="MiniLM", adapters__topics="topics", bundle="swappable", bank="bank")
+    shared.copy(folder, MiniLM="MiniLM", adapters__topics="topics", bundle="swappable", bank="bank", writer="writer")
 
 
 _PAGES: Mapping[str, Callable[[Path, Shared], None]] = {

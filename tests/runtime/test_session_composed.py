@@ -17,7 +17,7 @@ from adapter_export import AdapterSession, Composition, DynamicBatcher, InputErr
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.methods.contract import SiteAdapter
-from adapter_export.models.base_model import BaseModel
+from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.models.injection import inject
 from adapter_export.runtime.adapters.choice import AdapterChoice
 from tests.bundles import Exported
@@ -318,3 +318,20 @@ class TestHeads:
     ) -> None:
         with AdapterSession(headed_bundle.bundle) as session:
             assert session.labels({"ia3": 2}) == session.labels("ia3")
+
+
+@pytest.mark.parametrize("mode", ["swappable", "bank"])
+def test_generating(mode: str, export_cached: Callable[..., Exported], logits_of: Callable[[Any], np.ndarray]) -> None:
+    import torch
+
+    exported = export_cached("llama", mode=mode)
+    base = load_base(exported.base, "causal-lm", dtype=torch.float64)
+    houlsby = load_adapter(exported.adapters["houlsby"], base.info)
+    half = replace(houlsby, sites={site: replace(one, strength=0.5) for site, one in houlsby.sites.items()})
+    prompt = [5, 9, 7, 11]
+    with AdapterSession(exported.bundle) as session:
+        generation = session.generate([prompt], {"houlsby": 0.5}, max_new_tokens=5)
+        found = logits_of(generation)[0]
+        (row,) = generation.completions()
+    text = {"input_ids": np.array([[*prompt, *row.tokens[:-1]]])}
+    assert_close(found, injected(base, text, half)[0, len(prompt) - 1 :])

@@ -167,6 +167,21 @@ class AdapterInfo:
 
 
 @dataclass(frozen=True)
+class GraftInfo:
+    """The graph of another tool, into which the adapters of the bundle were put.
+
+    Attributes:
+        dialect: How its nodes are named, see `grafting.dialects`.
+        sha256: Digest of its file.
+        verified: Whether the weights at the places of the adapters were compared with those of a model folder.
+    """
+
+    dialect: str
+    sha256: Sha256
+    verified: bool
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of a manifest.
 
@@ -233,6 +248,7 @@ class Manifest:
     reread_at: Size | None = None
     positions: Size | None = None
     longest_text: Size | None = None
+    graft: GraftInfo | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bundle.adapter_file import write_adapter_file
@@ -44,6 +44,9 @@ from adapter_export.hub import source_of
 from adapter_export.models.base_model import BaseModel
 from adapter_export.models.tokenizer import write_tokenizer
 from adapter_export.reading.hashes import sha256
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def write_bundle(
@@ -112,6 +115,31 @@ def write_bundle(
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )
     write_genai_config(folder, base, manifest)
+    return finish_bundle(folder, manifest, adapters, head_defaults(base), base.folder, checkpoints)
+
+
+def finish_bundle(
+    folder: Path,
+    manifest: Manifest,
+    adapters: Mapping[str, Adapter],
+    head_tensors: Mapping[str, np.ndarray],
+    base_folder: Path | None,
+    checkpoints: Mapping[str, Path],
+) -> Manifest:
+    """Writes the adapters, the licenses, the card and the manifest of a bundle.
+
+    Args:
+        folder: The folder, which has all other files.
+        manifest: The manifest without adapters and files.
+        adapters: The adapters by name.
+        head_tensors: Tensors of the base model's own task head, by full name.
+        base_folder: Folder of the base model, whose license files are copied; None if it is not known.
+        checkpoints: Folders of the checkpoints by the names of the adapters, whose license files are copied.
+
+    Returns:
+        The manifest as written.
+    """
+    mode = manifest.mode
     if mode.in_graph:
         infos = [describe_adapter(name, adapter) for name, adapter in adapters.items()]
     else:
@@ -119,9 +147,10 @@ def write_bundle(
         infos = [write_adapter(folder / ADAPTERS, name, adapter, manifest) for name, adapter in adapters.items()]
         if mode.per_row:
             infos = [replace(info, slot=slot) for slot, info in enumerate(infos, start=1)]
-        if tensors := stored_tensors(manifest, head_defaults(base)):
-            write_adapter_file(folder / NO_ADAPTER_FILE, tensors, base.info.sha256)
-    write_license_files(license_files(base.folder), folder / BASE_LICENSES)
+        if tensors := stored_tensors(manifest, head_tensors):
+            write_adapter_file(folder / NO_ADAPTER_FILE, tensors, manifest.base.sha256)
+    if base_folder is not None:
+        write_license_files(license_files(base_folder), folder / BASE_LICENSES)
     for name, checkpoint in checkpoints.items():
         write_license_files(license_files(checkpoint), folder / ADAPTER_LICENSES / name)
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}

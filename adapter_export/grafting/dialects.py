@@ -1,0 +1,53 @@
+"""How the tools that make graphs name the modules of a model. A new dialect is one record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The names of one tool's graphs. A node is named by its module: `/model/layers.0/mlp/down_proj/MatMul`.
+
+    Attributes:
+        name: Its name for users.
+        producer: What the graph's producer name begins with.
+        renames: Parts of a module path as this tool names them, and as transformers does.
+        packed: Modules that are parts of one linear layer, by the name of that layer, in the order of their outputs.
+        elsewhere: Parts of paths of modules that are not where their path says.
+    """
+
+    name: str
+    producer: str
+    renames: Mapping[str, str] = field(default_factory=dict)
+    packed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    elsewhere: tuple[str, ...] = ()
+
+    def path_of(self, node: ir.Node) -> str:
+        """Returns the path of the module that a node belongs to; empty if its name tells none."""
+        parts = (node.name or "").strip("/").split("/")[:-1]
+        if not set(parts).isdisjoint(self.elsewhere):
+            return ""
+        return ".".join(self.renames.get(part, part) for part in parts)
+
+
+DIALECTS = (
+    Dialect(
+        "ONNX Runtime GenAI's model builder",
+        producer="onnxruntime-genai",
+        renames={"attn": "self_attn"},
+        packed={"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")},
+        elsewhere=("final_norm_layernorm",),
+    ),
+    Dialect("TorchScript (optimum)", producer="pytorch"),
+)
+
+
+def dialect_of(producer: str | None) -> Dialect | None:
+    """Returns the dialect of graphs of this producer; None if there is no record of it."""
+    return next((one for one in DIALECTS if (producer or "").startswith(one.producer)), None)

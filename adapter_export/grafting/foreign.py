@@ -1,0 +1,139 @@
+"""Opens a graph that another tool made, with what its folder says about the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapter_export import tasks
+from adapter_export.errors import InputError
+from adapter_export.grafting.dialects import DIALECTS, Dialect, dialect_of
+from adapter_export.modelinfo import ModelInfo
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.json_files import optional_json
+from adapter_export.reading.onnx_files import external_files, read_model
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from adapter_export.grafting.modules import Modules
+    from adapter_export.grafting.packed import PackedLinear
+
+# Names of the hidden size in configs.
+_HIDDEN_SIZES = ("hidden_size", "d_model", "dim", "n_embd")
+CONFIG, GENAI_CONFIG = "config.json", "genai_config.json"
+
+
+@dataclass(frozen=True)
+class ForeignGraph:
+    """A graph of another tool.
+
+    Attributes:
+        path: Its file.
+        data: The files with its weights, if they are not in the graph.
+        dialect: How its nodes are named.
+        model: The graph.
+        modules: The modules of the graph.
+        packed: Modules that are parts of one linear layer, by their paths.
+        info: Names and sizes of the model.
+        task: The task that the graph is for.
+        config: config.json of the model; empty without one.
+    """
+
+    path: Path
+    data: tuple[Path, ...]
+    dialect: Dialect
+    model: ir.Model
+    modules: Modules
+    packed: Mapping[str, PackedLinear]
+    info: ModelInfo
+    task: str
+    config: Mapping[str, Any]
+
+
+def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
+    """Reads a graph and recognises its modules.
+
+    Args:
+        path: The file of the graph, or a folder with one.
+        model: Folder of the base model, whose config.json is read if the graph's folder has none.
+        sha256: Digest of the base model's weights; empty if it is not known.
+
+    Raises:
+        InputError: There is no graph, its tool is not known, or nothing says which architecture it is.
+    """
+    import onnx_ir as ir
+
+    from adapter_export.grafting.modules import Modules
+    from adapter_export.grafting.packed import packed_in
+
+    file = _file(path)
+    proto = read_model(file)
+    if (dialect := dialect_of(proto.producer_name)) is None:
+        known = ", ".join(one.name for one in DIALECTS)
+        raise InputError(f"{file}: expected a graph of one of {known}, found producer {proto.producer_name[:100]!r}")
+    data = external_files(file, proto)
+    if missing := [external.location for external in data if external.path is None]:
+        raise InputError(f"{file.parent / missing[0]}: no such file, though {file.name} has weights there")
+    config = optional_json(file.parent / CONFIG) or (optional_json(model / CONFIG) if model is not None else {})
+    genai = optional_json(file.parent / GENAI_CONFIG).get("model", {})
+    model_type = str(config.get("model_type") or genai.get("type") or "")
+    if not model_type:
+        raise InputError(f"{file.parent}: expected {CONFIG} or {GENAI_CONFIG} with the architecture, found neither")
+    graph = ir.serde.deserialize_model(proto)
+    ir.external_data.set_base_dir(graph.graph, file.parent)
+    modules = Modules(graph.graph, dialect, model_type)
+    packed = packed_in(modules)
+    # The builder's folder does not name the class. All of its models are language models.
+    architecture = str(next(iter(config.get("architectures") or ()), f"{model_type.title()}ForCausalLM"))
+    task = "causal-lm" if genai else tasks.of_architecture(architecture)
+    if "last_hidden_state" in {value.name for value in graph.graph.outputs}:
+        task = "features"
+    if task is None:
+        raise InputError(f"{file}: the task of {architecture} is not known")
+    hidden = _hidden_size(config or genai.get("decoder", {}))
+    info = _describe(modules, packed, architecture, hidden, sha256)
+    paths = tuple(external.path for external in data if external.path is not None)
+    return ForeignGraph(file, paths, dialect, graph, modules, packed, info, task, config)
+
+
+def _file(path: Path) -> Path:
+    if path.suffix == ".onnx":
+        existing_folder(path.parent, "graph")
+        return path
+    folder = existing_folder(path, "graph")
+    found = sorted(folder.glob("*.onnx"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise InputError(f"graph {folder}: expected one file *.onnx, found {names}; name the file itself")
+    return found[0]
+
+
+def _hidden_size(config: Mapping[str, Any]) -> int:
+    found = next((config[name] for name in _HIDDEN_SIZES if isinstance(config.get(name), int)), 0)
+    return int(found)
+
+
+def _describe(
+    modules: Modules, packed: Mapping[str, PackedLinear], architecture: str, hidden: int, sha256: str
+) -> ModelInfo:
+    sizes = dict.fromkeys(modules.all_paths(), hidden)
+    inputs: dict[str, int] = {}
+    for path, norms in modules.norms.items():
+        sizes[path] = norms[0].features or hidden
+    for path, layers in modules.linear.items():
+        inputs[path], sizes[path] = layers[0].features
+    for path, part in packed.items():
+        inputs[path], sizes[path] = part.linear.features[0], part.sizes[path]
+    return ModelInfo(
+        model_type=modules.model_type,
+        architecture=architecture,
+        prefix=modules.prefix,
+        nested=modules.nested,
+        hidden_size=hidden,
+        modules=sizes,
+        inputs=inputs,
+        sha256=sha256,
+    )

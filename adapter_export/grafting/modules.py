@@ -1,0 +1,241 @@
+"""The modules of a model in a graph: its linear layers and norms, with the values that go in and come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adapter_export.architectures.registry import facts
+from adapter_export.architectures.renames import canonical
+from adapter_export.errors import InputError
+from adapter_export.grafting.dialects import Dialect
+from adapter_export.sites import strip_prefix
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# Operators that multiply by a weight, and the position of the weight among their inputs.
+_MULTIPLY = {"MatMul": 1, "Gemm": 1, "FusedMatMul": 1, "MatMulNBits": 1}
+_NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
+# These add their first two inputs, and norm the sum, which is their last output.
+_SKIP_NORMS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+_SUM = 3
+# Operators that may add the bias of the linear layer before them, and the position of the bias among their inputs.
+_ADDS_BIAS = {"SkipLayerNormalization": 4, "BiasGelu": 1, "FastGelu": 1, "MultiHeadAttention": 3, "Attention": 2}
+
+
+@dataclass
+class Linear:
+    """One use of a linear layer.
+
+    Attributes:
+        node: The node that multiplies by the weight.
+        entry: The node and the position of its input that the layer reads.
+        y: The layer's output, with its bias.
+    """
+
+    node: ir.Node
+    entry: tuple[ir.Node, int]
+    y: ir.Value
+
+    @property
+    def u(self) -> ir.Value:
+        """The layer's input."""
+        node, index = self.entry
+        value = node.inputs[index]
+        assert value is not None
+        return value
+
+    @property
+    def weight(self) -> ir.Value:
+        """The weight, as the node takes it."""
+        value = self.node.inputs[_MULTIPLY[self.node.op_type]]
+        assert value is not None
+        return value
+
+    @property
+    def features(self) -> tuple[int, int]:
+        """Features of the input and of the output."""
+        if self.node.op_type == "MatMulNBits":
+            return self.node.attributes["K"].as_int(), self.node.attributes["N"].as_int()
+        shape = self.weight.shape
+        assert shape is not None
+        rows, columns = int(shape[0]), int(shape[1])  # type: ignore[arg-type]
+        transposed = self.node.attributes.get("transB")
+        return (columns, rows) if transposed is not None and transposed.as_int() else (rows, columns)
+
+
+@dataclass
+class Norm:
+    """One use of a norm."""
+
+    node: ir.Node
+
+    @property
+    def features(self) -> int:
+        """Features of the norm's input; 0 if the graph does not show them."""
+        weight = self.node.inputs[2 if self.adds else 1]
+        return int(weight.shape[0]) if weight is not None and weight.shape is not None else 0  # type: ignore[arg-type]
+
+    @property
+    def adds(self) -> bool:
+        """Whether the node adds the residual itself."""
+        return self.node.op_type in _SKIP_NORMS
+
+    @property
+    def z(self) -> ir.Value:
+        """The norm's input. A node that adds the residual gets it as an output, if it had none."""
+        if not self.adds:
+            value = self.node.inputs[0]
+            assert value is not None
+            return value
+        if len(self.node.outputs) <= _SUM:
+            self.node.resize_outputs(_SUM + 1)
+        value, other = self.node.outputs[_SUM], self.node.inputs[0]
+        assert other is not None
+        if not value.name:
+            value.name = f"{self.node.name}/sum"
+        value.type, value.shape = value.type or other.type, value.shape or other.shape
+        return value
+
+
+class Modules:
+    """The modules of a graph, by their paths in today's transformers, without the prefix of a task class."""
+
+    def __init__(self, graph: ir.Graph, dialect: Dialect, model_type: str) -> None:
+        """Finds the modules.
+
+        Args:
+            graph: The graph.
+            dialect: How its nodes are named.
+            model_type: The `model_type` of the model's config.
+
+        Raises:
+            InputError: The graph's nodes are not named by modules.
+        """
+        self.dialect, self.model_type = dialect, model_type
+        self.prefix = facts(model_type).prefix
+        paths = {node: canonical(model_type, dialect.path_of(node)) for node in graph}
+        # Whether the graph is that of a task class.
+        self.nested = any(path.startswith(f"{self.prefix}.") for path in paths.values())
+        self._paths = {
+            node: strip_prefix(path, self.prefix)
+            for node, path in paths.items()
+            if path and (not self.nested or path.startswith(f"{self.prefix}."))
+        }
+        self._order = {node: number for number, node in enumerate(graph)}
+        self.linear: dict[str, list[Linear]] = {}
+        self.norms: dict[str, list[Norm]] = {}
+        for node, path in self._paths.items():
+            if node.op_type in _MULTIPLY and _is_weight(node.inputs[_MULTIPLY[node.op_type]]):
+                self.linear.setdefault(path, []).append(self._linear(node, path))
+            elif node.op_type in _NORMS or node.op_type in _SKIP_NORMS:
+                self.norms.setdefault(path, []).append(Norm(node))
+        if not self.linear:
+            raise InputError(
+                f"graph of {dialect.name}: no node that multiplies by a weight is named by a module, as "
+                "/encoder/layer.0/output/dense/MatMul"
+            )
+
+    def near(self, path: str) -> list[str]:
+        """Returns the names of some nodes of the layer that a module belongs to."""
+        parts = path.split(".")
+        while parts:
+            names = [str(node.name) for node, own in self._paths.items() if _inside(own, ".".join(parts))]
+            if names:
+                return names[:5]
+            parts.pop()
+        return []
+
+    def path_of(self, node: ir.Node) -> str:
+        """Returns the path of the module that a node belongs to; empty for none."""
+        return self._paths.get(node, "")
+
+    def all_paths(self) -> Iterable[str]:
+        """Yields the paths of all modules, containers before what they contain."""
+        found: dict[str, None] = {}
+        for path in self._paths.values():
+            parts = path.split(".")
+            found |= dict.fromkeys(".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        return found
+
+    def reader_of(self, path: str) -> tuple[ir.Node, int] | Norm | None:
+        """Returns the first node of a module that reads a value from outside, with the position of that input.
+
+        A norm that adds the residual itself is returned as such: the module reads the sum.
+        """
+        if path in self.linear:
+            return self.linear[path][0].entry
+        for node in self.within(path):
+            if node.op_type in _SKIP_NORMS:
+                return Norm(node)
+            for index, value in enumerate(node.inputs):
+                if value is not None and not _is_weight(value) and not self._made_in(value, path):
+                    return node, index
+        return None
+
+    def output_of(self, path: str) -> ir.Value | Norm | None:
+        """Returns the value that a module of several nodes gives: the last one that nodes outside of it read.
+
+        If a norm outside adds it to the residual, which comes from inside, too, the output of the module is their sum,
+        and the norm is returned.
+        """
+        for node in reversed(self.within(path)):
+            for value in node.outputs:
+                users = [user for user, _ in value.uses() if not _inside(self.path_of(user), path)]
+                if users and users[0].op_type in _SKIP_NORMS:
+                    return Norm(users[0])
+                if users:
+                    return value
+        return None
+
+    def within(self, path: str) -> list[ir.Node]:
+        """Returns the nodes of a module, and of those inside of it, in the order of the graph."""
+        nodes = [node for node, own in self._paths.items() if _inside(own, path)]
+        return sorted(nodes, key=lambda node: self._order.get(node, len(self._order)))
+
+    def _made_in(self, value: ir.Value, path: str) -> bool:
+        maker = value.producer()
+        if maker is None:
+            return False
+        return maker.op_type == "Constant" or _inside(self.path_of(maker), path)
+
+    def _linear(self, node: ir.Node, path: str) -> Linear:
+        """Follows the values of a layer from its product to where they enter and leave the layer."""
+        first, index = node, 0
+        while (
+            (value := first.inputs[index]) is not None
+            and (maker := value.producer()) is not None
+            and self.path_of(maker) == path
+        ):
+            first, index = maker, 0
+        y = node.outputs[0]
+        while (uses := y.uses()) and all(self.path_of(user) == path for user, _ in uses):
+            following = next(user for user, _ in uses)
+            # A shape that is computed from the value is not the value.
+            if following.op_type == "Shape" or len(following.outputs) != 1:
+                break
+            y = following.outputs[0]
+        return Linear(node, (first, index), y)
+
+
+def unfinished(linear: Linear) -> ir.Node | None:
+    """Returns the node that adds the bias of a linear layer together with something else; None if there is none."""
+    for user, index in linear.y.uses():
+        position = _ADDS_BIAS.get(user.op_type)
+        if position is not None and index < position < len(user.inputs) and user.inputs[position] is not None:
+            return user
+    return None
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    """Whether a value is an initializer, or a constant."""
+    if value is None:
+        return False
+    maker = value.producer()
+    return value.is_initializer() if maker is None else maker.op_type == "Constant"
+
+
+def _inside(path: str, outer: str) -> bool:
+    return path == outer or path.startswith(f"{outer}.")

@@ -3,7 +3,8 @@
     train(model, method, task, train, output)   a checkpoint folder
     merge(model, adapter, output)               a model folder with the adapter folded in
     export_onnx(model, adapters, output, mode=) a bundle
-    plan_merge(...), plan_export(...)           what these two would do, and write nothing
+    graft(graph, adapters, output)              a bundle from a finished graph of another tool
+    plan_merge(...), plan_export(...), plan_graft(...) what these would do, and write nothing
     add_adapter(bundle, adapters)               more adapters in a bundle
     remove_adapter(bundle, names)               fewer
     check_parity(bundle, model, adapters)       a report whether the numbers match
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from adapter_export.bundle.manifest import (
         AdapterInfo,
         AdapterTensorInfo,
+        GraftInfo,
         GraphInfo,
         Manifest,
         SiteInfo,
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
     )
     from adapter_export.export.dry_run import ExportPlan, plan_export
     from adapter_export.export.export import export_onnx
+    from adapter_export.grafting.dry_run import GraftPlan, plan_graft
+    from adapter_export.grafting.graft import graft
     from adapter_export.inspection.describe import inspect
     from adapter_export.inspection.descriptions import (
         AdapterDescription,
@@ -144,6 +148,8 @@ __all__ = [
     "Generation",
     "GenerationConfig",
     "GenerationRules",
+    "GraftInfo",
+    "GraftPlan",
     "GraphInfo",
     "InputError",
     "Judgement",
@@ -189,10 +195,12 @@ __all__ = [
     "bench",
     "check_parity",
     "export_onnx",
+    "graft",
     "inspect",
     "load_pytorch",
     "merge",
     "plan_export",
+    "plan_graft",
     "plan_merge",
     "print_report",
     "probabilities",
@@ -241,6 +249,8 @@ _HOMES = {
     "Generation": "runtime.generation.stream",
     "GenerationConfig": "runtime.generation.config",
     "GenerationRules": "runtime.generation.rules",
+    "GraftInfo": "bundle.manifest",
+    "GraftPlan": "grafting.dry_run",
     "GraphInfo": "bundle.manifest",
     "InputError": "errors",
     "Judgement": "parity.criteria.judge",
@@ -286,10 +296,12 @@ _HOMES = {
     "bench": "benchmarking.report",
     "check_parity": "parity.run",
     "export_onnx": "export.export",
+    "graft": "grafting.graft",
     "inspect": "inspection.describe",
     "load_pytorch": "models.pytorch",
     "merge": "merging.merge",
     "plan_export": "export.dry_run",
+    "plan_graft": "grafting.dry_run",
     "plan_merge": "merging.dry_run",
     "print_report": "parity.report",
     "probabilities": "runtime.text",

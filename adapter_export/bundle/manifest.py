@@ -174,11 +174,14 @@ class GraftInfo:
         dialect: How its nodes are named, see `grafting.dialects`.
         sha256: Digest of its file.
         verified: Whether the weights at the places of the adapters were compared with those of a model folder.
+        right_padded: Whether its attention counts the tokens of a row by the sum of its mask, so that texts of
+            different lengths must be padded on the right.
     """
 
     dialect: str
     sha256: Sha256
     verified: bool
+    right_padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,7 @@ class Manifest:
         positions: Number of positions in the model's table of positions; 0 without a table; None in older bundles,
             which did not record it.
         longest_text: Number of tokens of the longest text by the model's config; None without a limit.
+        graft: The other tool's graph that has got the adapters; None for a graph of this package.
         format_version: Version of the format of the manifest.
     """
 

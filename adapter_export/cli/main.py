@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "Train an adapter on a frozen base model.",
     "merge": "Fold an IA3 or LoRA adapter into the weights of its base model.",
     "onnx": "Export a model with its adapters to an ONNX bundle.",
+    "graft": "Put adapters into a finished ONNX graph of another tool.",
     "add": "Add adapters to an existing bundle, without tracing.",
     "remove": "Remove adapters from a bundle.",
     "parity": "Check that a bundle computes the same as the model.",

@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+_AXES = {
+    "batch_size": "batch",
+    "sequence_length": "sequence",
+    "past_sequence_length": "past_sequence",
+    "total_sequence_length": "past_sequence + sequence",
+    "past_sequence_length + sequence_length": "past_sequence + sequence",
+}
+
+
 @dataclass(frozen=True)
 class Dialect:
     """The names of one tool's graphs. A node is named by its module: `/model/layers.0/mlp/down_proj/MatMul`.
@@ -20,6 +29,7 @@ class Dialect:
         renames: Parts of a module path as this tool names them, and as transformers does.
         packed: Modules that are parts of one linear layer, by the name of that layer, in the order of their outputs.
         elsewhere: Parts of paths of modules that are not where their path says.
+        axes: The names of dynamic axes, and those of this package.
     """
 
     name: str
@@ -27,6 +37,7 @@ class Dialect:
     renames: Mapping[str, str] = field(default_factory=dict)
     packed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     elsewhere: tuple[str, ...] = ()
+    axes: Mapping[str, str] = field(default_factory=lambda: _AXES)
 
     def path_of(self, node: ir.Node) -> str:
         """Returns the path of the module that a node belongs to; empty if its name tells none."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export import tasks
+from adapter_export.bundle.graphs import is_cache
 from adapter_export.errors import InputError
 from adapter_export.grafting.dialects import DIALECTS, Dialect, dialect_of
 from adapter_export.modelinfo import ModelInfo
@@ -84,6 +85,7 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
         raise InputError(f"{file.parent}: expected {CONFIG} or {GENAI_CONFIG} with the architecture, found neither")
     graph = ir.serde.deserialize_model(proto)
     ir.external_data.set_base_dir(graph.graph, file.parent)
+    _size_cache(graph.graph, genai.get("decoder", {}).get("head_size"))
     modules = Modules(graph.graph, dialect, model_type)
     packed = packed_in(modules)
     # The builder's folder does not name the class. All of its models are language models.
@@ -109,6 +111,15 @@ def _file(path: Path) -> Path:
         names = ", ".join(file.name for file in found) or "none"
         raise InputError(f"graph {folder}: expected one file *.onnx, found {names}; name the file itself")
     return found[0]
+
+
+def _size_cache(graph: ir.Graph, head_size: Any) -> None:
+    """Gives the last axis of a cache, which GenAI's graphs leave open, the size that the config says."""
+    import onnx_ir as ir
+
+    for value in (*graph.inputs, *graph.outputs):
+        if is_cache(value.name or "") and value.shape is not None and isinstance(head_size, int):
+            value.shape = ir.Shape([*value.shape[:-1], head_size])
 
 
 def _hidden_size(config: Mapping[str, Any]) -> int:

@@ -235,11 +235,12 @@ def _input(layer: Linear) -> ir.Value:
 
 
 def _describe(value: ir.Value, features: int, graph: ir.Graph) -> None:
-    """Gives a value the dtype and the shape that it must have, if the graph does not say them."""
+    """Gives a value the dtype and the shape [batch, tokens, features], if the graph does not say them."""
     if value.dtype is None:
         value.dtype = _float_of(graph.inputs, graph.outputs)
     if value.shape is None:
-        value.shape = ir.Shape([None, None, features])
+        first = graph.inputs[0].shape
+        value.shape = ir.Shape([None if first is None else first[0], None, features])
 
 
 def _float_of(*values: Iterable[ir.Value]) -> ir.DataType:

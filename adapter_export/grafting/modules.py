@@ -160,6 +160,13 @@ class Modules:
             found |= dict.fromkeys(".".join(parts[:end]) for end in range(1, len(parts) + 1))
         return found
 
+    def linear_in(self, path: str) -> list[str]:
+        """Returns the module itself if it is a linear layer, and otherwise the last linear layer inside of it."""
+        if path in self.linear:
+            return [path]
+        inside = [own for node in self.within(path) if (own := self.path_of(node)) in self.linear]
+        return inside[-1:]
+
     def reader_of(self, path: str) -> tuple[ir.Node, int] | Norm | None:
         """Returns the first node of a module that reads a value from outside, with the position of that input.
 

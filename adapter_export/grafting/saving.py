@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.export.lower import Lowered
 from adapter_export.export.saving import save_graphs
 from adapter_export.grafting.foreign import ForeignGraph
+from adapter_export.merging.stream import copy_file
 from adapter_export.providers import Provider
 from adapter_export.runtime.provider import open_model, quiet_options
-
-# The request of Linux that lets two files share their blocks until one of them is written.
-_FICLONE = 0x40049409
 
 
 def save_graft(lowered: Lowered, foreign: ForeignGraph, folder: Path) -> None:
@@ -37,26 +33,6 @@ def save_graft(lowered: Lowered, foreign: ForeignGraph, folder: Path) -> None:
     for file in foreign.data:
         place = folder / file.relative_to(foreign.path.parent)
         place.parent.mkdir(parents=True, exist_ok=True)
-        copy_blocks(file, place)
+        copy_file(file, foreign.path.parent, place, lambda count: None)
     ir.save(lowered.model, folder / MODEL)
     open_model(folder / MODEL, Provider.CPU, quiet_options())
-
-
-def copy_blocks(source: Path, target: Path) -> None:
-    """Copies a file. Where the file system allows it, no byte is copied before one of the two files changes."""
-    with source.open("rb") as read, target.open("wb") as written:
-        try:
-            import fcntl
-
-            fcntl.ioctl(written.fileno(), _FICLONE, read.fileno())
-            return
-        except (ImportError, OSError):
-            pass
-        left = os.fstat(read.fileno()).st_size
-        while left and hasattr(os, "sendfile"):
-            # Within the kernel.
-            if not (done := os.sendfile(written.fileno(), read.fileno(), None, left)):
-                break
-            left -= done
-        if left:
-            shutil.copyfileobj(read, written)

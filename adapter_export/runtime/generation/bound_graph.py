@@ -120,10 +120,16 @@ class CachedDecoder:
         for name in self._grown.values():
             self._graph.bind(name, _empty(self._info.inputs[name], self._rows, self._graph.device))
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Runs the graph, and returns the logits of the last token, [rows, vocabulary]."""
-        last: np.ndarray = self.logits(feeds)[:, -1].copy()
-        return last
+    def run(self, feeds: Mapping[str, np.ndarray], last: np.ndarray | None = None) -> np.ndarray:
+        """Runs the graph, and returns the logits of each row's last token, [rows, vocabulary].
+
+        Args:
+            feeds: The inputs by name.
+            last: The column of each row's last token; None if it is the last column.
+        """
+        logits = self.logits(feeds)
+        found: np.ndarray = (logits[:, -1] if last is None else logits[np.arange(len(last)), last]).copy()
+        return found
 
     def logits(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
         """Runs the graph, and returns the logits of all tokens fed, [rows, tokens, vocabulary].

@@ -16,9 +16,11 @@ class Feeds(Protocol):
 
     Attributes:
         afresh: Whether the last returned inputs are complete texts again, for an empty cache.
+        last: The column of each row's last token in the inputs returned last; None if it is the last column.
     """
 
     afresh: bool
+    last: np.ndarray | None
 
     def first(self) -> dict[str, np.ndarray]:
         """Returns the inputs of the first run, the prefill."""
@@ -40,6 +42,8 @@ class DecoderFeeds:
 
     Shapes: input_ids and position_ids [rows, new tokens], attention_mask [rows, all tokens].
     """
+
+    last: np.ndarray | None = None
 
     def __init__(
         self, prompts: Sequence[Sequence[int]], pad: int, inputs: Collection[str], reread_at: int | None = None
@@ -80,6 +84,40 @@ class DecoderFeeds:
         return {name: value for name, value in known.items() if name in self._inputs}
 
 
+class RightPaddedFeeds:
+    """Inputs of a graph whose attention counts each row's tokens by the sum of its mask (GroupQueryAttention).
+
+    Prompts are padded on the right. A new token is put behind the tokens of its row, in place of padding, so rows of
+    different lengths stay right while the cache grows by one column in each run.
+
+    Shapes: input_ids [rows, new tokens], attention_mask [rows, all tokens].
+    """
+
+    afresh = False
+
+    def __init__(self, prompts: Sequence[Sequence[int]], pad: int) -> None:
+        """Takes the prompts.
+
+        Args:
+            prompts: Token ids of each row.
+            pad: The padding token.
+        """
+        self._prompts, self._pad = prompts, pad
+        self._lengths = np.array([len(prompt) for prompt in prompts], np.int64)
+        self._width = int(self._lengths.max())
+        self.last: np.ndarray | None = None
+
+    def first(self) -> dict[str, np.ndarray]:
+        self.last = self._lengths - 1
+        return padded_right(self._prompts, self._pad)
+
+    def following(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        self.last = None
+        self._lengths, self._width = self._lengths + 1, self._width + 1
+        mask = (np.arange(self._width) < self._lengths[:, None]).astype(np.int64)
+        return {"input_ids": tokens[:, None], "attention_mask": mask}
+
+
 class CrossFeeds:
     """Inputs of an encoder-decoder. Its encoder reads the prompts once; its decoder reads only its own tokens.
 
@@ -90,6 +128,7 @@ class CrossFeeds:
     """
 
     afresh = False
+    last: np.ndarray | None = None
 
     def __init__(
         self,

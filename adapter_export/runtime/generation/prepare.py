@@ -12,7 +12,13 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.bound_graph import BoundGraph, CachedDecoder
 from adapter_export.runtime.generation.config import GenerationConfig
-from adapter_export.runtime.generation.decoder_inputs import CrossFeeds, DecoderFeeds, Feeds, padded_right
+from adapter_export.runtime.generation.decoder_inputs import (
+    CrossFeeds,
+    DecoderFeeds,
+    Feeds,
+    RightPaddedFeeds,
+    padded_right,
+)
 from adapter_export.runtime.generation.processors import Processor, Row, processors_for
 from adapter_export.runtime.generation.sampling import RowChooser
 from adapter_export.runtime.generation.settings import GenerationSettings
@@ -77,7 +83,10 @@ def start(
             raise InputError("prefix: expected none, as this model continues the prompt itself")
         written = [_tokens(row, prompt, vocabulary) for row, prompt in enumerate(prompts)]
         read = written
-        feeds = DecoderFeeds(written, config.pad, manifest.inputs, manifest.reread_at)
+        if manifest.graft is not None and manifest.graft.right_padded:
+            feeds = RightPaddedFeeds(written, config.pad)
+        else:
+            feeds = DecoderFeeds(written, config.pad, manifest.inputs, manifest.reread_at)
     for row, tokens in enumerate(written):
         check_room(f"prompt {row}", len(tokens), settings.max_new_tokens, manifest.longest_text)
     if isinstance(vocabulary, int):

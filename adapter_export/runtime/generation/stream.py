@@ -95,7 +95,8 @@ class Generation:
             raise StopIteration
         self._home.check()
         try:
-            step = self._step(self._decoder.run(self._inputs or self._feeds.first()))
+            inputs = self._inputs or self._feeds.first()
+            step = self._step(self._decoder.run(inputs, self._feeds.last))
         except BaseException:
             self.close()
             raise

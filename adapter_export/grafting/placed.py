@@ -1,0 +1,139 @@
+"""Reads a graph and adapters, and puts the adapters into the graph: all of a graft but writing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter_export.bundle.adapter_file import adapter_tensors, tensors_by_operator
+from adapter_export.bundle.modes import Mode
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.weights import weights_sha256
+from adapter_export.errors import InputError
+from adapter_export.export.bank import Bank
+from adapter_export.export.lower import Lowered, lower
+from adapter_export.export.modes import union_of_sites
+from adapter_export.export.storage import Constants, Overridable, Storage
+from adapter_export.export.trace import Trace
+from adapter_export.grafting.foreign import ForeignGraph, open_graph
+from adapter_export.grafting.verify import verify
+from adapter_export.merging.model_folder import read_model_folder
+from adapter_export.merging.weights import read_weight_headers
+from adapter_export.naming import check_adapter_name
+from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.json_files import read_json
+
+# A graft changes no weights, so no adapter can be merged.
+_MODES = (Mode.SWAPPABLE, Mode.EMBEDDED, Mode.BANK)
+
+
+@dataclass(frozen=True)
+class GraftRequest:
+    """What a caller wants, checked as far as that is possible without reading files.
+
+    Attributes:
+        graph: The file of the graph, or its folder.
+        adapters: Folders of the checkpoints by the names of the adapters.
+        mode: How the graph holds them.
+        model: Folder of the base model, whose weights are compared; None for no comparison.
+    """
+
+    graph: Path
+    adapters: Mapping[str, Path]
+    mode: Mode
+    model: Path | None
+
+    @classmethod
+    def parse(
+        cls, graph: str | Path, adapters: Mapping[str, str | Path], *, mode: str, model: str | Path | None
+    ) -> GraftRequest:
+        """Returns the request. Raises InputError if the mode or the number of adapters is wrong."""
+        wanted = Mode.parse(mode, "mode")
+        if wanted not in _MODES:
+            raise InputError(f"--mode {mode}: expected one of {', '.join(_MODES)}: a graft leaves weights as they are")
+        if not adapters or (wanted is Mode.EMBEDDED and len(adapters) != 1):
+            expected = "one adapter" if wanted is Mode.EMBEDDED else "at least one adapter"
+            raise InputError(f"--adapter: expected {expected} in mode {wanted}, found {len(adapters)}")
+        folders = {check_adapter_name(name): Path(folder) for name, folder in adapters.items()}
+        return cls(Path(graph), folders, wanted, None if model is None else Path(model))
+
+    @property
+    def folders(self) -> list[Path]:
+        """All paths that are read."""
+        return [self.graph, *self.adapters.values(), *([] if self.model is None else [self.model])]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A graph with adapters.
+
+    Attributes:
+        foreign: The graph as it was. Its nodes have been changed.
+        adapters: The adapters by name.
+        lowered: The graph with adapters.
+        verified: Whether the weights at the places were compared with those of a model folder.
+    """
+
+    foreign: ForeignGraph
+    adapters: Mapping[str, Adapter]
+    lowered: Lowered
+    verified: bool
+
+
+def place(request: GraftRequest, progress: Callable[[str], None]) -> Placed:
+    """Reads the graph and the adapters, compares weights if there is a model folder, and places the adapters.
+
+    Args:
+        request: What is wanted.
+        progress: Called with a description of each step when it begins.
+
+    Raises:
+        InputError: The graph or an adapter is wrong, or an adapter acts at a place that the graph does not show.
+    """
+    from adapter_export.export.passes import run
+    from adapter_export.grafting.insert_markers import InsertMarkers
+
+    progress("reading the graph")
+    model = None if request.model is None else existing_folder(request.model, "model")
+    foreign = open_graph(request.graph, model, "" if model is None else weights_sha256(model))
+    adapters = {name: _loaded(name, folder, foreign) for name, folder in request.adapters.items()}
+    sites = union_of_sites(adapters.values())
+    if model is not None:
+        progress("comparing weights")
+        config = read_json(model / "config.json")
+        folder = read_model_folder(model, config, read_weight_headers(model, config))
+        verify(sites, foreign.modules, foreign.packed, folder)
+    progress("placing the adapters")
+    run(foreign.model, InsertMarkers(sites, foreign.modules, foreign.packed, foreign.info))
+    lowered = lower(Trace(foreign.model, _axes(foreign)), sites, _storage(adapters, request.mode))
+    return Placed(foreign, adapters, lowered, model is not None)
+
+
+def _axes(foreign: ForeignGraph) -> dict[str, dict[int, str]]:
+    """Returns this package's names of the dynamic axes of the graph's inputs."""
+    names = foreign.dialect.axes
+    return {
+        str(value.name): {axis: names[str(dim)] for axis, dim in enumerate(value.shape or ()) if str(dim) in names}
+        for value in foreign.model.graph.inputs
+    }
+
+
+def _loaded(name: str, folder: Path, foreign: ForeignGraph) -> Adapter:
+    adapter = load_adapter(folder, foreign.info, task=foreign.task)
+    if adapter.head:
+        raise InputError(
+            f"adapter {name}: has a task head ({', '.join(adapter.head)}), and a graft leaves the head of the graph as "
+            "it is; give a graph without a head (features), or export the model with `adapter-export onnx`"
+        )
+    return adapter
+
+
+def _storage(adapters: Mapping[str, Adapter], mode: Mode) -> Storage:
+    if mode is Mode.EMBEDDED:
+        (adapter,) = adapters.values()
+        return Constants(adapter_tensors(adapter))
+    if mode is Mode.BANK:
+        return Bank([tensors_by_operator(adapter) for adapter in adapters.values()])
+    return Overridable()

@@ -23,18 +23,38 @@ _CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 @dataclass(frozen=True)
 class Environment:
     """packages: as pip takes them; the first gives the folder its name. module: what it is for. shares: whether it also
-    sees this project's packages, so that what both can use, PyTorch above all, is not installed twice.
+    sees this project's packages, so that what both can use, PyTorch above all, is not installed twice. complete:
+    whether `packages` are all that is installed, and pip does not look for what they need.
     """
 
     packages: tuple[str, ...]
     module: str
     shares: bool = False
+    complete: bool = False
 
 
 # The newest release, and the transformers it was made for.
 ADAPTERHUB = Environment(("adapters==1.3.0", "transformers==4.57.6"), "adapters", shares=True)
-# It brings plain ONNX Runtime, whose import name is that of the GPU build.
-GENAI = Environment(("onnxruntime-genai==0.18.0", "onnxruntime", "numpy"), "onnxruntime_genai")
+# It brings plain ONNX Runtime, whose import name is that of the GPU build. Its model builder uses PyTorch.
+GENAI = Environment(("onnxruntime-genai==0.18.0", "onnxruntime", "numpy"), "onnxruntime_genai", shares=True)
+# By itself pip would install PyTorch for CUDA, several GB.
+OPTIMUM = Environment(
+    (
+        "optimum-onnx==0.1.0",
+        "optimum==2.3.0",
+        "transformers==4.57.6",
+        "huggingface-hub==0.36.2",
+        "tokenizers==0.22.2",
+        "requests==2.34.2",
+        "urllib3",
+        "idna",
+        "charset-normalizer",
+        "certifi",
+    ),
+    "optimum.exporters.onnx",
+    shares=True,
+    complete=True,
+)
 
 
 def python(environment: Environment) -> Path:
@@ -59,6 +79,8 @@ def _install(environment: Environment, executable: Path) -> None:
         (own / "shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
     else:
         command.append(f"--constraint={_CONSTRAINTS}")
+    if environment.complete:
+        command.append("--no-deps")
     _output(environment, Path(sys.executable), *command, *environment.packages)
     _output(environment, executable, "-c", f"import {environment.module}")
 

@@ -1,0 +1,146 @@
+"""Finished graphs, made by other tools in environments of their own, and adapters for their models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.models.base_model import BaseModel, load_base
+from adapter_export.models.injection import inject
+from samples import environments
+from samples.assets import AssetError
+from tests import tiny
+
+# Every method and placement, by name of the adapter. All tensors are random.
+ADAPTERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "ia3": ("ia3", {}),
+    "lora": ("lora", {"rank": 3}),
+    "houlsby": ("bottleneck", {"reduction_factor": 8}),
+    "pfeiffer": ("bottleneck", {"reduction_factor": 16, "placement": "pfeiffer"}),
+    "parallel": ("bottleneck", {"reduction_factor": 8, "placement": "parallel"}),
+}
+# GroupQueryAttention takes heads of 16 features and more.
+GENAI_CONFIG = {"hidden_size": 64, "head_dim": 16}
+GENAI_COMMAND = ("-m", "onnxruntime_genai.models.builder", "-e", "cpu")
+OPTIMUM_COMMAND = ("-m", "optimum.exporters.onnx")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """graph: the folder of another tool. model: the folder that it was made from. adapters: checkpoints by name."""
+
+    graph: Path
+    model: Path
+    task: str
+    adapters: Mapping[str, Path]
+
+    @property
+    def base(self) -> BaseModel:
+        import torch
+
+        return load_base(self.model, self.task, dtype=torch.float64)
+
+    def expected(self, adapter: str | None, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The model's first output in float64, the adapter injected."""
+        import torch
+
+        base = self.base
+        if adapter is not None:
+            inject(base.module, load_adapter(self.adapters[adapter], base.info))
+        given = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        with torch.no_grad():
+            outputs = base.module(**{name: t.double() if t.is_floating_point() else t for name, t in given.items()})
+        found: np.ndarray = (outputs.logits if self.task == "causal-lm" else outputs.last_hidden_state).numpy()
+        return found
+
+
+@pytest.fixture(scope="session")
+def finished(
+    shared_folder: Path,
+    tiny_model: Callable[..., Path],
+    random_adapter: Callable[..., Adapter],
+    save_checkpoint: Callable[..., Path],
+) -> Callable[..., Finished]:
+    """Called as (tool, model_type) -> Finished, each once a run. tool: GenAI's builder ("fp32", "int4"), "optimum"."""
+
+    def make(tool: str, model_type: str, folder: Path) -> Finished:
+        task = "features" if tool == "optimum" else "causal-lm"
+        model = tiny_model(model_type, task, **({} if tool == "optimum" else _config(model_type)))
+        _run(tool, model, folder, "image-feature-extraction" if model_type == "vit" else "feature-extraction")
+        base = load_base(model, task)
+        adapters = {
+            name: save_checkpoint(random_adapter(base.info, method, seed, **options), base.info)
+            for seed, (name, (method, options)) in enumerate(ADAPTERS.items())
+        }
+        return Finished(folder, model, task, adapters)
+
+    def once(tool: str, model_type: str) -> Finished:
+        record = shared_folder / f"finished-{tool}-{model_type}.json"
+        with FileLock(record.with_suffix(".lock")):
+            if not record.exists():
+                made = make(tool, model_type, shared_folder / f"finished-{tool}-{model_type}")
+                adapters = {name: str(path) for name, path in made.adapters.items()}
+                record.write_text(json.dumps([str(made.graph), str(made.model), made.task, adapters]))
+        graph, model, task, adapters = json.loads(record.read_text())
+        return Finished(Path(graph), Path(model), task, {name: Path(path) for name, path in adapters.items()})
+
+    return once
+
+
+def _config(model_type: str) -> dict[str, Any]:
+    return {name: value for name, value in GENAI_CONFIG.items() if name == "hidden_size" or model_type != "qwen2"}
+
+
+def _run(tool: str, model: Path, output: Path, task: str) -> None:
+    try:
+        python = environments.python(environments.OPTIMUM if tool == "optimum" else environments.GENAI)
+    except AssetError as error:
+        pytest.skip(str(error))
+    if tool == "optimum":
+        command = [*OPTIMUM_COMMAND, "-m", str(model), "--task", task, str(output)]
+    else:
+        command = [
+            *GENAI_COMMAND,
+            "-i",
+            str(model),
+            "-o",
+            str(output),
+            "-p",
+            tool,
+            "-c",
+            str(output.with_suffix(".cache")),
+        ]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([str(python), *command], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def given(made: Finished, model_type: str, rows: int = 3) -> dict[str, np.ndarray]:
+    """Inputs of the model. Those of language models are one complete text, as they are padded on another side."""
+    inputs = tiny.inputs_for(model_type, rows=rows)
+    return {name: value[:1] for name, value in inputs.items()} if made.task == "causal-lm" else inputs
+
+
+def session_inputs(names: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a graph takes: an empty cache, types of tokens, and the inputs."""
+    found: dict[str, np.ndarray] = {}
+    for name, info in names.items():
+        if name in inputs:
+            found[name] = inputs[name]
+        elif name.startswith("past_key_values"):
+            _, heads, _, size = info.shape
+            found[name] = np.zeros((len(inputs["input_ids"]), heads, 0, size), np.float32)
+        elif name == "token_type_ids":
+            found[name] = np.zeros_like(inputs["input_ids"])
+    return found

@@ -1,7 +1,7 @@
 """AdapterHub's LoRA: `architecture: "lora"` with `composition_mode: "add"`. y = W x + b + alpha / r * B A x.
 
-Tensors are `lora_A` (r, in) and `lora_B` (out, r). A fused projection has one pair for each chosen third (q, k, v) of its
-outputs, all in two tensors: `lora_A` (n r, in) and `lora_B` (n out / 3, r) for n thirds.
+Tensors are `lora_A` (r, in) and `lora_B` (out, r). A fused projection has such a pair for each chosen third (q, k, v)
+of its outputs, all n pairs in two tensors: `lora_A` (n r, in) and `lora_B` (n out / 3, r).
 """
 
 from __future__ import annotations

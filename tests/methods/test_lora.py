@@ -258,7 +258,7 @@ def test_training_with_alpha(
 
 
 def test_the_scale_acts_in_training(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    """The first step changes nothing but B, and the gradient of B is proportional to the scale."""
+    """The same steps with another scale lead elsewhere."""
     base = tiny_model("bert", "text-classification")
     data = tmp_path / "data.csv"
     data.write_text("text,label\na good movie,LABEL_0\na bad movie,LABEL_1\nthe house,LABEL_2\n")

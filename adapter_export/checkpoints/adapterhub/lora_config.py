@@ -39,8 +39,7 @@ _REFUSED: Mapping[str, str] = {
 }
 # PyTorch's names of the dtypes that the trained tensors may have. The file has its tensors in this dtype.
 _DTYPES = ("bfloat16", "double", "float", "float16", "float32", "float64", "half")
-# Versions before this one trained with a factor of 1, whatever alpha was. The library corrects this when it loads their
-# checkpoints.
+# Versions before this one took another factor by mistake. The library reads their checkpoints with a factor of 1.
 _FAULTY_BEFORE = (1, 1)
 _VERSION = re.compile(r"adapters\.(\d+)\.(\d+)")
 

@@ -73,7 +73,7 @@ def test_settings_that_are_absent_have_their_defaults(folder: Path, info: ModelI
     [
         ("adapters.1.3.0", 2.0),
         ("adapters.1.1.0", 2.0),
-        # Older versions of the library trained with a factor of 1, and its newer ones read them so.
+        # Older versions of the library got the factor wrong, and its newer ones read their checkpoints so.
         ("adapters.1.0.1", 1.0),
         # The library before that one never had the mistake.
         ("3.2.1", 2.0),

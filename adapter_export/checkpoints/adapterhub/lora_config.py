@@ -39,6 +39,8 @@ _REFUSED: Mapping[str, str] = {
 }
 # PyTorch's names of the dtypes that the trained tensors may have. The file has its tensors in this dtype.
 _DTYPES = ("bfloat16", "double", "float", "float16", "float32", "float64", "half")
+# No layer is wider.
+_MAX_RANK = 1 << 31
 # Versions before this one took another factor by mistake. The library reads their checkpoints with a factor of 1.
 _FAULTY_BEFORE = (1, 1)
 _VERSION = re.compile(r"adapters\.(\d+)\.(\d+)")
@@ -94,8 +96,8 @@ def parse(config: Mapping[str, Any], checkpoint: Checkpoint, path: Path) -> LoRA
     if not field(config, path, "selfattn_lora", bool, True):
         matrices = []
     rank = field(config, path, "r", int, 8)
-    if isinstance(rank, bool) or rank < 1:
-        raise InputError(f"{path}: field 'r': expected at least 1, found {shortened(rank)}")
+    if isinstance(rank, bool) or not 1 <= rank <= _MAX_RANK:
+        raise InputError(f"{path}: field 'r': expected 1 to {_MAX_RANK:,}, found {shortened(rank)}")
     alpha = field(config, path, "alpha", (int, float), 8)
     if isinstance(alpha, bool) or not abs(alpha) < MAX_FACTOR:
         raise InputError(f"{path}: field 'alpha': expected a number, found {shortened(alpha)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 from adapter_export import tasks
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.methods import registry
-from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.placement import placed
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.models.quiet import quiet
@@ -150,11 +150,10 @@ def random_adapter(
     settings = chosen.Options(**options)
     sites = {}
     for site, operator in placed(chosen, info, settings, target).items():
-        shapes = chosen.initial(operator, info.features(site), settings, rng)
+        initial = chosen.initial(operator, info.features(site), settings, rng)
         specs = operator.specs
-        sites[site] = SiteAdapter(
-            operator, {name: _random(rng, tensor.shape, specs[name].identity) for name, tensor in shapes.items()}
-        )
+        tensors = {name: _random(rng, tensor.shape, specs[name].identity) for name, tensor in initial.tensors.items()}
+        sites[site] = replace(initial, tensors=tensors)
     head = {}
     for name in info.head:
         rows = (len(labels) if labels else LABELS) if name == info.head[-1] else info.hidden_size

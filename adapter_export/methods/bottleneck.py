@@ -14,7 +14,7 @@ from adapter_export.architectures.layers import Layer
 from adapter_export.composition import CompositionRule
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.methods.activations import ACTIVATIONS, activation
-from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec, setting
+from adapter_export.methods.contract import IN, OUT, Operator, SiteAdapter, TensorSpec, setting
 from adapter_export.methods.registry import register
 from adapter_export.sites import Features, Port, Site
 
@@ -267,17 +267,16 @@ class Bottleneck:
             raise InputError("placement 'parallel': needs to know each layer's residual, which --target does not tell")
         return {Site(path, Port.OUTPUT): _operator(options) for path in modules}
 
-    def initial(
-        self, operator: Operator, features: Features, options: Any, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    def initial(self, operator: Operator, features: Features, options: Any, rng: np.random.Generator) -> SiteAdapter:
         factor = options.reduction_factor or PLACEMENTS[options.placement].reduction_factor
         width = max(1, int(features.inputs // factor))
-        return {
+        tensors = {
             "down": rng.normal(0.0, INITIAL_STD, (features.inputs, width)).astype(np.float32),
             "down_bias": np.zeros(width, np.float32),
             "up": np.zeros((width, features.outputs), np.float32),
             "up_bias": np.zeros(features.outputs, np.float32),
         }
+        return SiteAdapter(operator, tensors)
 
 
 def placement_sites(layers: Iterable[Layer], placement: str) -> list[Site]:

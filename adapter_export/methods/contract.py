@@ -200,7 +200,5 @@ class Method(Protocol):
             InputError: The options need more than the modules' paths.
         """
 
-    def initial(
-        self, operator: Operator, features: Features, options: Any, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
-        """Returns float32 tensors to start training with. Together they are the identity."""
+    def initial(self, operator: Operator, features: Features, options: Any, rng: np.random.Generator) -> SiteAdapter:
+        """Returns the adapter to start training with. Its float32 tensors together are the identity."""

@@ -12,7 +12,7 @@ from adapter_export.architectures.layers import Layer, expression
 from adapter_export.architectures.record import Role
 from adapter_export.composition import CompositionRule
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.methods.contract import OUT, Operator, TensorSpec, setting
+from adapter_export.methods.contract import OUT, Operator, SiteAdapter, TensorSpec, setting
 from adapter_export.methods.registry import register
 from adapter_export.sites import Features, Port, Site
 
@@ -109,10 +109,8 @@ class IA3:
         at_input = {path for path in modules if options.feedforward and inner.fullmatch(path)}
         return {Site(path, Port.INPUT if path in at_input else Port.OUTPUT): IA3Operator() for path in modules}
 
-    def initial(
-        self, operator: Operator, features: Features, options: Any, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
-        return {"l": np.ones(features.outputs, np.float32)}
+    def initial(self, operator: Operator, features: Features, options: Any, rng: np.random.Generator) -> SiteAdapter:
+        return SiteAdapter(operator, {"l": np.ones(features.outputs, np.float32)})
 
 
 register(IA3())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +13,7 @@ from adapter_export.architectures.layers import Layer
 from adapter_export.architectures.record import Role
 from adapter_export.composition import CompositionRule
 from adapter_export.errors import CannotMerge, InputError
-from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec, setting
+from adapter_export.methods.contract import IN, OUT, Operator, SiteAdapter, TensorSpec, setting
 from adapter_export.methods.registry import register
 from adapter_export.sites import Features, Port, Site
 
@@ -64,10 +65,18 @@ class LoRAOptions:
     """Settings of a new LoRA adapter."""
 
     rank: int = setting("N", "inner size of the two matrices of a layer", 8)
+    alpha: float | None = setting("N", "the change of a layer is multiplied by N / rank; without it by 1")
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InputError(f"--rank {self.rank}: expected at least 1")
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
+            raise InputError(f"--alpha {self.alpha:g}: expected a number above 0")
+
+    @property
+    def scale(self) -> float:
+        """The factor of the change: alpha / rank."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
 
 
 class LoRA:
@@ -86,15 +95,14 @@ class LoRA:
     def place_at(self, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
         return {Site(path, Port.BRANCH): LoRAOperator() for path in modules}
 
-    def initial(
-        self, operator: Operator, features: Features, options: Any, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    def initial(self, operator: Operator, features: Features, options: Any, rng: np.random.Generator) -> SiteAdapter:
         # PEFT's start: the change is zero, and A is what torch.nn.Linear begins with.
         bound = 1 / np.sqrt(features.inputs)
-        return {
+        tensors = {
             "a": rng.uniform(-bound, bound, (features.inputs, options.rank)).astype(np.float32),
             "b": np.zeros((options.rank, features.outputs), np.float32),
         }
+        return SiteAdapter(operator, tensors, strength=options.scale)
 
 
 register(LoRA())

@@ -253,7 +253,4 @@ def _initial_tensors(
     if convolutions := [site.module for site in operators if site.module in info.convolutions]:
         raise InputError(f"--target {target!r}: {convolutions[0]} is a convolution, where no adapter is trained yet")
     rng = np.random.default_rng(seed)
-    return {
-        site: SiteAdapter(operator, method.initial(operator, info.features(site), options, rng))
-        for site, operator in operators.items()
-    }
+    return {site: method.initial(operator, info.features(site), options, rng) for site, operator in operators.items()}

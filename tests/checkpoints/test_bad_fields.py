@@ -240,7 +240,7 @@ ROWS: Mapping[str, Row] = {
             ("encoder.layer.0.output.adapter_fusion_layer", "AdapterFusion"),
             ("invertible_adapters", "an invertible adapter"),
             ("invertible_lang_adapters", "an invertible adapter"),
-            ("encoder.layer.0.output.dense.loras", "LoRA"),
+            ("encoder.layer.0.output.dense.loras", "LoRA or IA3"),
         )
     },
     "hub: shared tensor": (

@@ -162,6 +162,13 @@ def _objects() -> dict[str, Any]:
     phm = {**HUB_CONFIG, "config": {**settings, "phm_layer": True, "reduction_factor": {"0": 2, "default": 4}}}
     union = {**HUB_CONFIG, "config": {"architecture": "union", "configs": [settings]}}
     named = {**HUB_CONFIG, "config": "pfeiffer"}
+    lora = {
+        **HUB_CONFIG, "version": "adapters.1.3.0",
+        "config": {
+            "architecture": "lora", "composition_mode": "add", "r": 2, "alpha": 3, "attn_matrices": ["q", "v"],
+            "leave_out": [1], "selfattn_lora": True, "output_lora": False, "dtype": "float32", "vera_d": None,
+        },
+    }  # fmt: skip
     interface = {
         "adapter_methods": ["bottleneck"], "model_embeddings": "embed_tokens", "model_layers": "layers",
         "layer_self_attn": "self_attn", "layer_cross_attn": None, "attn_o_proj": "o_proj", "attn_q_proj": "q_proj",
@@ -170,7 +177,7 @@ def _objects() -> dict[str, Any]:
     }  # fmt: skip
     return {
         "peft_config": [peft, {**peft, "target_modules": ".*(k_proj|v_proj|down_proj)"}],
-        "hub_config": [HUB_CONFIG, phm, union, named],
+        "hub_config": [HUB_CONFIG, phm, union, named, lora],
         "hub_head": [
             {"config": None, "hidden_size": 8, "label2id": {"no": 0, "yes": 1}, "num_labels": 2, "name": None,
              "model_class": "LlamaForSequenceClassification", "model_type": "llama"},

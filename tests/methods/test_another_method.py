@@ -24,7 +24,7 @@ from adapter_export.checkpoints.own import write
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging import piecewise
 from adapter_export.methods import registry
-from adapter_export.methods.contract import IN, OUT, Operator, TensorSpec, setting
+from adapter_export.methods.contract import IN, OUT, Operator, SiteAdapter, TensorSpec, setting
 from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.models.injection import inject
 from adapter_export.parity.criteria.judge import Verdict
@@ -109,14 +109,12 @@ class Mix:
     def place_at(self, modules: Iterable[str], options: Any) -> dict[Site, Operator]:
         return {Site(path, Port.BRANCH): MixOperator() for path in modules}
 
-    def initial(
-        self, operator: Operator, features: Features, options: Any, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    def initial(self, operator: Operator, features: Features, options: Any, rng: np.random.Generator) -> SiteAdapter:
         tensors = {
             name: np.full(spec.shape(features, options.rank), spec.identity, np.float32)
             for name, spec in operator.specs.items()
         }
-        return {**tensors, "a": rng.normal(0, 0.1, tensors["a"].shape).astype(np.float32)}
+        return SiteAdapter(operator, {**tensors, "a": rng.normal(0, 0.1, tensors["a"].shape).astype(np.float32)})
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -78,8 +78,10 @@ def test_an_unknown_activation_is_refused_with_the_known_ones() -> None:
 )
 def test_width_follows_the_reduction_factor(features: int, factor: float, width: int) -> None:
     options = BottleneckOptions(reduction_factor=factor)
-    tensors = Bottleneck().initial(
-        BottleneckOperator("relu"), Features(features, features), options, np.random.default_rng(0)
+    tensors = (
+        Bottleneck()
+        .initial(BottleneckOperator("relu"), Features(features, features), options, np.random.default_rng(0))
+        .tensors
     )
     assert {name: tensor.shape for name, tensor in tensors.items()} == {
         "down": (features, width),

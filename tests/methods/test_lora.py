@@ -14,10 +14,13 @@ from safetensors.numpy import load_file
 
 from adapter_export import AdapterSession, check_parity, export_onnx, merge, train
 from adapter_export.checkpoints.folder import load_adapter, save_adapter
+from adapter_export.errors import InputError
+from adapter_export.methods.lora import LoRAOptions
 from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.models.injection import inject
 from adapter_export.models.quiet import quiet
 from adapter_export.parity.criteria.judge import Verdict
+from tests.checkpoints.oracle import by_ours, by_peft
 from tests.tiny import inputs_for
 
 WEIGHTS = "adapter_model.safetensors"
@@ -222,3 +225,61 @@ def test_trained_it_starts_at_the_base_model_and_is_pefts(tiny_model: Callable[.
 
     wrapped = PeftModel.from_pretrained(load_base(base, "text-classification").module, str(tmp_path / "lora"))
     assert wrapped.peft_config["default"].r == 5
+
+
+@pytest.mark.parametrize(("alpha", "written", "scale"), [(None, 5, 1.0), (15, 15, 3.0), (0.7, 0.7, 0.7 / 5)])
+def test_training_with_alpha(
+    alpha: float | None, written: float, scale: float, tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The checkpoint has the scale, PEFT computes the same with it, and it is what the loss was measured with."""
+    import torch
+    from transformers import AutoTokenizer
+
+    folder = tiny_model("bert", "text-classification")
+    texts = ["a good movie", "a bad movie", "the house"]
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\n" + "".join(f"{text},LABEL_{label}\n" for label, text in enumerate(texts)))
+    how: dict[str, Any] = {"max_steps": 3, "rank": 5, "alpha": alpha, "eval": data, "learning_rate": 0.1}
+    result = train(folder, "lora", "text-classification", data, tmp_path / "lora", **how)
+
+    config = json.loads((tmp_path / "lora/adapter_config.json").read_text())
+    assert (config["lora_alpha"], config["r"]) == (written, 5)
+    base = load_base(folder, "text-classification")
+    adapter = load_adapter(tmp_path / "lora", base.info)
+    strengths = [site_adapter.strength for site_adapter in adapter.sites.values()]
+    assert strengths == pytest.approx([scale] * len(strengths), rel=1e-12)
+
+    tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="np")
+    inputs = {name: np.asarray(value) for name, value in tokens.items()}
+    by_library = by_peft(base, tmp_path / "lora", inputs)
+    np.testing.assert_allclose(by_ours(base, tmp_path / "lora", inputs), by_library, rtol=0, atol=1e-9)
+    loss = torch.nn.functional.cross_entropy(torch.from_numpy(by_library), torch.arange(3))
+    assert result.metrics["loss"] == pytest.approx(float(loss), abs=1e-5)
+
+
+def test_the_scale_acts_in_training(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    """The same steps with another scale lead elsewhere."""
+    base = tiny_model("bert", "text-classification")
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\na good movie,LABEL_0\na bad movie,LABEL_1\nthe house,LABEL_2\n")
+    losses = []
+    for alpha in (5, 50):
+        result = train(
+            base,
+            "lora",
+            "text-classification",
+            data,
+            tmp_path / str(alpha),
+            max_steps=2,
+            rank=5,
+            alpha=alpha,
+            eval=data,
+        )
+        losses.append(result.metrics["loss"])
+    assert abs(losses[0] - losses[1]) > 1e-4
+
+
+@pytest.mark.parametrize("alpha", [0, -1, float("inf"), float("nan")])
+def test_a_scale_that_is_none_is_refused(alpha: float) -> None:
+    with pytest.raises(InputError, match=r"--alpha \S+: expected a number above 0"):
+        LoRAOptions(alpha=alpha)

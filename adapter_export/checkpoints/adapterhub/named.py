@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export.checkpoints.adapterhub.config import DEFAULTS
-from adapter_export.checkpoints.adapterhub.ia3 import SETTINGS as LORA_SETTINGS
+from adapter_export.checkpoints.adapterhub.lora_config import SETTINGS as LORA_SETTINGS
 from adapter_export.errors import InputError
 from adapter_export.reading.shown import shortened
 

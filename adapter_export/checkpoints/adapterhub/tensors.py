@@ -25,7 +25,7 @@ _OTHERS = {
     "adapter_fusion_layer": "AdapterFusion",
     "invertible_adapters": "an invertible adapter",
     "invertible_lang_adapters": "an invertible adapter",
-    "loras": "LoRA",
+    "loras": "LoRA or IA3",
     "prefix_gates": "gated prefix tuning",
     "prefix_tunings": "prefix tuning",
     "prompt_tunings": "prompt tuning",
@@ -53,7 +53,11 @@ def by_place(checkpoint: Checkpoint, info: ModelInfo) -> tuple[dict[str, Parts],
             shared[match["part"]] = tensor
         else:
             kinds = [kind for piece, kind in _OTHERS.items() if piece in name.split(".")]
-            what = f"of {kinds[0]}, which is not supported" if kinds else "not a tensor of a bottleneck adapter"
+            what = (
+                f"of {kinds[0]}, which is not supported beside bottlenecks"
+                if kinds
+                else "not a tensor of a bottleneck adapter"
+            )
             raise InputError(f"{checkpoint.folder}: tensor {name!r}: {what}")
         names.add(match["name"])
         if len(names) > 1:

@@ -60,8 +60,10 @@ def test_an_adapter_with_a_name_for_its_settings(info: ModelInfo, good: Good) ->
     [
         ("pfeiffer", "no such place for this config"),
         ("seq_bn_inv", "field 'inv_adapter': 'nice' is not supported: an invertible adapter acts on the embeddings"),
-        ("lora", "field 'composition_mode': 'add' (LoRA) is not supported, expected 'scale' (IA3) (in config 'lora')"),
-        ("dora", "field 'composition_mode': 'add' (LoRA) is not supported"),
+        ("lora", "not a tensor of LoRA"),
+        ("lora[r=0]", "field 'r': expected 1 to 2,147,483,648, found 0 (in config 'lora[r=0]')"),
+        ("dora", "field 'use_dora': True is not supported: DoRA divides by norms"),
+        ("vera", "field 'vera_d': 0.1 is not supported: VeRA multiplies random matrices"),
         ("prefix_tuning", "field 'architecture': 'prefix_tuning' is not supported"),
         ("mam", "field 'configs': a union with 'prefix_tuning' is not supported"),
         ("unipelt", "field 'configs': a union with 'prefix_tuning' is not supported"),

@@ -155,13 +155,11 @@ def test_ia3_stands_where_its_config_says(info: ModelInfo, ia3: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"composition_mode": "add"},
-            "field 'composition_mode': 'add' (LoRA) is not supported, expected 'scale' (IA3)",
-        ),
+        ({"composition_mode": "add"}, "tensor 'encoder.layer.0.attention.self.key.loras.*.lora_A' is missing"),
+        ({"composition_mode": "mul"}, "field 'composition_mode': expected 'add' (LoRA) or 'scale' (IA3), found 'mul'"),
         ({"use_gating": True}, "field 'use_gating': True is not supported: the library averages the gate over all"),
-        ({"use_dora": True}, "field 'use_dora': True is not supported: DoRA is no IA3"),
-        ({"vera_d": 0.1}, "field 'vera_d': 0.1 is not supported: VeRA is no IA3"),
+        ({"use_dora": True}, "field 'use_dora': True is not supported: DoRA divides by norms"),
+        ({"vera_d": 0.1}, "field 'vera_d': 0.1 is not supported: VeRA multiplies random"),
         ({"r": 2}, "field 'r': expected 1 with composition_mode 'scale', found 2"),
         ({"attn_matrices": ["k", "o"]}, "field 'attn_matrices': expected of q, k and v, found 'o'"),
         ({"alpha": "one"}, "field 'alpha': expected int or float, found 'one'"),

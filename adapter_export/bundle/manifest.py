@@ -281,6 +281,11 @@ class Manifest:
         return {name: info for site in self.sites for name, info in site.tensors.items()}
 
     @property
+    def right_padded(self) -> bool:
+        """Whether texts of different lengths must be padded on the right, see `GraftInfo`."""
+        return self.graft is not None and self.graft.right_padded
+
+    @property
     def heads(self) -> tuple[SiteInfo, ...]:
         """The layers of the task head that adapters may replace."""
         return tuple(site for site in self.sites if site.role is SiteRole.HEAD)

@@ -92,6 +92,7 @@ class TextLimits:
         parameters: Number of parameters of the model.
         unbounded: Whether the model accepts texts of any length.
         generation_limit: Longest text for which generation is checked, in tokens; None for no limit.
+        sides: The sides on which the graph takes padding.
     """
 
     vocabulary: int
@@ -105,6 +106,7 @@ class TextLimits:
     parameters: int = 0
     unbounded: bool = False
     generation_limit: int | None = None
+    sides: tuple[str, ...] = ("left", "right")
 
     @property
     def standard_length(self) -> int:
@@ -149,12 +151,12 @@ def text_cases(limits: TextLimits) -> list[ParityCase]:
     """
     lengths = [n for n in (SEQUENCE - 1, SEQUENCE, SEQUENCE + 1, PRIME) if n < limits.standard_length]
     cases = [ParityCase(batch, 1) for batch in BATCHES]
-    cases += [ParityCase(batch, n, side) for n in lengths for batch in BATCHES for side in ("left", "right")]
+    cases += [ParityCase(batch, n, side) for n in lengths for batch in BATCHES for side in limits.sides]
     cases += [ParityCase(batch, SEQUENCE) for batch in BATCHES if SEQUENCE in lengths]
     standard = limits.standard_length
     is_checked_border = standard == limits.positions and limits.positions in limits.checked_borders
     if standard > 1 and not is_checked_border:
-        cases += [ParityCase(1, standard, "left"), ParityCase(2, standard, "right")]
+        cases += [ParityCase(1, standard, limits.sides[0]), ParityCase(2, standard, limits.sides[-1])]
     return [*cases, *border_cases(limits)]
 
 
@@ -165,7 +167,7 @@ def border_cases(limits: TextLimits) -> list[ParityCase]:
         BorderCase(size - max(border - 1, 1) + 1, size, side)
         for border, size in sizes.items()
         if size > 1
-        for side in ("left", "right")
+        for side in limits.sides
     ]
 
 

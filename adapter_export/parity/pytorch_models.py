@@ -186,6 +186,7 @@ def _text_limits(base: BaseModel, inputs: Mapping[str, TensorInfo], manifest: Ma
         unbounded=not limited(config),
         # Beyond this border, no forward over the full text computes what `generate` of transformers writes.
         generation_limit=manifest.rotary_border if generates(manifest) and manifest.reread_at is None else None,
+        sides=("right",) if manifest.right_padded else ("left", "right"),
     )
 
 

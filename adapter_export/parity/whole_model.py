@@ -70,7 +70,10 @@ class WholeModel:
             # text computes. So a text beyond the border is run in a single step.
             border = manifest.rotary_border
             single_step = border is not None and inputs["input_ids"].shape[1] > border
-            return {"logits": decoder.logits(inputs).copy() if single_step else _logits_in_steps(decoder, inputs)}
+            if single_step:
+                return {"logits": decoder.logits(inputs).copy()}
+            sizes = single_last_steps if manifest.right_padded else step_sizes
+            return {"logits": _logits_in_steps(decoder, inputs, sizes(inputs["input_ids"].shape[1]))}
         encoder, info = graphs[ENCODER], manifest.graphs[ENCODER]
         encoder.feed({name: inputs[name] for name in info.inputs if name in inputs})
         encoded = encoder.run(list(info.outputs), host=(_HIDDEN,))
@@ -79,22 +82,24 @@ class WholeModel:
             graphs[DECODER].bind(past_of(name), states)
         if "encoder_attention_mask" in manifest.inputs:
             graphs[DECODER].feed({"encoder_attention_mask": inputs["attention_mask"]})
-        logits = _logits_in_steps(decoder, {"input_ids": inputs["decoder_input_ids"]})
+        ids = inputs["decoder_input_ids"]
+        logits = _logits_in_steps(decoder, {"input_ids": ids}, step_sizes(ids.shape[1]))
         return {"logits": logits, _ENCODER_HIDDEN: hidden}
 
 
-def _logits_in_steps(decoder: CachedDecoder, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+def _logits_in_steps(decoder: CachedDecoder, inputs: Mapping[str, np.ndarray], sizes: Sequence[int]) -> np.ndarray:
     """Computes the logits of a text with a KV cache, step by step, as generation does.
 
     Args:
         decoder: The decoder's graph with an empty cache.
         inputs: Arrays [rows, tokens] by name. The attention mask of a step covers all tokens up to its end.
+        sizes: Number of tokens of each step.
 
     Returns:
         Logits [rows, tokens, vocabulary].
     """
     logits, start = [], 0
-    for size in step_sizes(inputs["input_ids"].shape[1]):
+    for size in sizes:
         end = start + size
         step_inputs = {
             name: value[:, :end] if name == "attention_mask" else value[:, start:end] for name, value in inputs.items()
@@ -110,3 +115,9 @@ def step_sizes(length: int) -> list[int]:
     single_steps = min(_SINGLE_STEPS, length - first)
     rest = length - first - single_steps
     return [first, *[1] * single_steps, *([rest] if rest else [])]
+
+
+def single_last_steps(length: int) -> list[int]:
+    """Returns the sizes of the steps for a graph that takes several rows of several tokens with an empty cache only."""
+    single_steps = min(_SINGLE_STEPS, length - 1)
+    return [length - single_steps, *[1] * single_steps]

@@ -83,7 +83,7 @@ def start(
             raise InputError("prefix: expected none, as this model continues the prompt itself")
         written = [_tokens(row, prompt, vocabulary) for row, prompt in enumerate(prompts)]
         read = written
-        if manifest.graft is not None and manifest.graft.right_padded:
+        if manifest.right_padded:
             feeds = RightPaddedFeeds(written, config.pad)
         else:
             feeds = DecoderFeeds(written, config.pad, manifest.inputs, manifest.reread_at)

@@ -91,6 +91,8 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
         adapters=(),
         files={},
         slots=slots,
+        # The graph decides it, whatever the adapters state.
+        task_asked=True,
         card=True,
         longest_text=longest_text_of(foreign.config) if foreign.config else None,
         contrib=contrib_operators(model),

@@ -14,6 +14,7 @@ from adapter_export.export.export import export_onnx
 from adapter_export.models.base_model import load_base
 from adapter_export.models.quiet import quiet
 from tests import tiny
+from tests.finished import make_graph
 
 TOPICS = {
     "sport": ["the man was fast", "a good fast woman", "he was weak to the end", "she was fine and fast"],
@@ -137,6 +138,12 @@ def _generation(folder: Path, shared: Shared) -> None:
     shared.copy(folder, bundle="writer")
 
 
+def _graft(folder: Path, shared: Shared) -> None:
+    shared.copy(folder, MiniLM="MiniLM")
+    shutil.copytree(shared.folder / "mood", folder / "peft-folder")
+    make_graph("optimum", folder / "MiniLM", folder / "finished")
+
+
 def _merge(folder: Path, shared: Shared) -> None:
     shared.copy(folder, llama="llama", one="one", two="two")
     shutil.copytree(shared.folder / "one", folder / "peft-folder")
@@ -157,6 +164,7 @@ _PAGES: Mapping[str, Callable[[Path, Shared], None]] = {
     "docs/benchmarks.md": _benchmarks,
     "docs/generation.md": _generation,
     "docs/getting-started.md": _getting_started,
+    "docs/graft.md": _graft,
     "docs/merge.md": _merge,
     "docs/parity.md": _parity,
     "docs/serving.md": _serving,

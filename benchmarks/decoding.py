@@ -76,7 +76,7 @@ def make_graphs(base: BaseModel, adapters: Mapping[str, Adapter], folder: Path) 
     """The base model's own graph; one for each adapter, one for both, and that in 8 bits."""
     traced = trace(base, union_of_sites(adapters.values()), stage=decoding)
     quantized = replace(traced, model=traced.model.clone())
-    run(quantized.model, QuantizeWeights())
+    run(quantized.model, QuantizeWeights(8))
     chosen: dict[str, tuple[Trace, Mapping[str, Adapter]]] = {
         BASE: (traced, {}),
         **{title: (traced, {title: adapter}) for title, adapter in adapters.items()},

@@ -35,15 +35,22 @@ class Quantization(Choice):
 
     NONE  in the graph's dtype.
     INT8  as 8-bit integers in blocks, each with a scale.
+    INT4  the same with 4 bits.
     """
 
     NONE = "none"
     INT8 = "int8"
+    INT4 = "int4"
 
     @property
     def used(self) -> bool:
         """Whether weights are quantized."""
         return self is not Quantization.NONE
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight; 0 where weights are not quantized."""
+        return {Quantization.NONE: 0, Quantization.INT8: 8, Quantization.INT4: 4}[self]
 
 
 class Fusion(Choice):

@@ -65,7 +65,7 @@ Examples:
     default="none",
     show_default=True,
     type=click.Choice(Quantization.words()),
-    help="int8: the base model's matrices in 8 bits; adapters stay as they are.",
+    help="int8, int4: the base model's matrices in 8 or 4 bits; adapters stay as they are.",
 )
 @click.option(
     "--fuse",

@@ -31,7 +31,7 @@ class ExportPlan:
         task: Task of the bundle.
         architecture: Class of the base model.
         dtype: dtype of weights and adapters.
-        quantize: `none` or `int8`.
+        quantize: `none`, `int8` or `int4`.
         fuse: Provider whose fused operators the graphs would have, or `none`.
         bind: How the graph would take adapter tensors.
         slots: How many adapters a session of a bank would hold at once; None in other modes.
@@ -97,7 +97,7 @@ def plan_export(
         cache: Whether the graphs of a decoder would have a key-value cache.
         opset: Version of the ONNX operators.
         dtype: `fp32`, `fp16` or `bf16`.
-        quantize: `none` or `int8`.
+        quantize: `none`, `int8` or `int4`.
         fuse: `none`, `cpu` or `cuda`.
         bind: `initializer` or `input`.
         slots: In mode bank, how many adapters a session would hold at once.

@@ -56,7 +56,7 @@ def export_onnx(
         cache: Decoders only; False exports a scoring graph without a key-value cache.
         opset: Version of the ONNX standard.
         dtype: `fp32`, `fp16` or `bf16`.
-        quantize: `none` or `int8`.
+        quantize: `none`, `int8` or `int4`.
         fuse: The provider for whose fused operators the graphs are made: `none`, `cpu` or `cuda`.
         bind: In mode swappable, `initializer`, or `input` to make adapter tensors required inputs.
         slots: In mode bank, how many adapters a runtime has in memory at once.

@@ -108,7 +108,7 @@ def least_bytes(folder: Path, target: Target) -> int:
         else:
             # The dtypes of a .bin file are known only after reading it. No value has more than 4 bytes.
             values += path.stat().st_size // 4
-    return values * target.value_bytes
+    return values * target.value_bits // 8
 
 
 def _check_generation(folder: Path, base: BaseModel, cache: bool) -> None:

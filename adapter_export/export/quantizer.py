@@ -9,11 +9,15 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class Int8:
+class BlockQuantizer:
     """A quantizer that `transformers.exporters.OnnxConfig` takes. It runs after the trace and its fusions."""
 
     quantizes_fx_graph: ClassVar[bool] = False
     calibration_dataset: ClassVar[None] = None
+
+    def __init__(self, bits: int) -> None:
+        """Makes a quantizer to 8 or 4 bits."""
+        self._bits = bits
 
     def validate_environment(self, export_format: object) -> None:
         """Requires nothing beyond what the project requires."""
@@ -23,5 +27,5 @@ class Int8:
         from adapter_export.export.passes import run
         from adapter_export.export.passes.quantize_weights import QuantizeWeights
 
-        run(model, QuantizeWeights())
+        run(model, QuantizeWeights(self._bits))
         return model

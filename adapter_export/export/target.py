@@ -33,7 +33,7 @@ class Target:
 
         Args:
             dtype: `fp32`, `fp16` or `bf16`.
-            quantize: `none` or `int8`.
+            quantize: `none`, `int8` or `int4`.
             fuse: `none`, `cpu` or `cuda`.
 
         Raises:
@@ -46,8 +46,8 @@ class Target:
     def __post_init__(self) -> None:
         if self.quantize.used and self.dtype is not Precision.FP32:
             raise InputError(
-                f"--quantize {self.quantize} with --dtype {self.dtype}: expected fp32, because the 8-bit operators "
-                "compute with float32; use only one of the two options"
+                f"--quantize {self.quantize} with --dtype {self.dtype}: expected fp32, because the operators for "
+                "quantized weights compute with float32; use only one of the two options"
             )
         if self.fuse is Fusion.CPU and self.dtype is Precision.BF16:
             raise InputError(
@@ -56,9 +56,9 @@ class Target:
             )
 
     @property
-    def value_bytes(self) -> int:
-        """Bytes that each value of a weight takes at least. Not all weights are quantized."""
-        return 1 if self.quantize.used else self.dtype.value_bytes
+    def value_bits(self) -> int:
+        """Bits that each value of a weight takes at least. Not all weights are quantized."""
+        return self.quantize.bits or 8 * self.dtype.value_bytes
 
     @property
     def torch_dtype(self) -> torch.dtype:

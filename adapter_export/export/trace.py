@@ -15,7 +15,7 @@ from adapter_export.bundle.graphs import is_past
 from adapter_export.errors import InputError
 from adapter_export.export.markers import markers
 from adapter_export.export.passes import run
-from adapter_export.export.quantizer import Int8
+from adapter_export.export.quantizer import BlockQuantizer
 from adapter_export.export.rotary import each_row_alone
 from adapter_export.export.samples import Sample
 from adapter_export.export.stage import StageOf
@@ -119,7 +119,7 @@ def _after_the_trace(target: Target) -> dict[str, Any]:
     if target.fuse.used:
         settings["ort_fusions"] = target.fuse.value
     if target.quantize.used:
-        settings["quantizer"] = Int8()
+        settings["quantizer"] = BlockQuantizer(target.quantize.bits)
     return settings
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from adapter_export.errors import InputError
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -57,6 +59,14 @@ DIALECTS = (
     ),
     Dialect("TorchScript (optimum)", producer="pytorch"),
 )
+
+
+def dialect_named(name: str) -> Dialect:
+    """Returns the dialect of this name. Raises InputError if there is none."""
+    for one in DIALECTS:
+        if one.name == name:
+            return one
+    raise InputError(f"graft: dialect {name[:100]!r} is not known")
 
 
 def dialect_of(producer: str | None) -> Dialect | None:

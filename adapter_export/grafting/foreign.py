@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_export import tasks
 from adapter_export.bundle.graphs import is_cache
+from adapter_export.bundle.precision import Quantization
 from adapter_export.errors import InputError
 from adapter_export.grafting.dialects import DIALECTS, Dialect, dialect_of
 from adapter_export.modelinfo import ModelInfo
@@ -40,6 +41,7 @@ class ForeignGraph:
         packed: Modules that are parts of one linear layer, by their paths.
         info: Names and sizes of the model.
         task: The task that the graph is for.
+        quantize: How the weights are stored.
         config: config.json of the model; empty without one.
     """
 
@@ -51,6 +53,7 @@ class ForeignGraph:
     packed: Mapping[str, PackedLinear]
     info: ModelInfo
     task: str
+    quantize: Quantization
     config: Mapping[str, Any]
 
 
@@ -98,7 +101,7 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     hidden = _hidden_size(config or genai.get("decoder", {}))
     info = _describe(modules, packed, architecture, hidden, sha256)
     paths = tuple(external.path for external in data if external.path is not None)
-    return ForeignGraph(file, paths, dialect, graph, modules, packed, info, task, config)
+    return ForeignGraph(file, paths, dialect, graph, modules, packed, info, task, _quantization(graph.graph), config)
 
 
 def _file(path: Path) -> Path:
@@ -111,6 +114,15 @@ def _file(path: Path) -> Path:
         names = ", ".join(file.name for file in found) or "none"
         raise InputError(f"graph {folder}: expected one file *.onnx, found {names}; name the file itself")
     return found[0]
+
+
+def _quantization(graph: ir.Graph) -> Quantization:
+    """Returns the fewest bits of a weight."""
+    found = {node.attributes["bits"].as_int() for node in graph if node.op_type == "MatMulNBits"}
+    known = {kind.bits: kind for kind in Quantization if kind.used}
+    if found - set(known):
+        raise InputError(f"graph: expected quantized weights of {sorted(known)} bits, found {sorted(found)}")
+    return known[min(found)] if found else Quantization.NONE
 
 
 def _size_cache(graph: ir.Graph, head_size: Any) -> None:

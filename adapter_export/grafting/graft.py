@@ -91,6 +91,7 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
         adapters=(),
         files={},
         slots=slots,
+        quantize=foreign.quantize,
         # The graph decides it, whatever the adapters state.
         task_asked=True,
         card=True,

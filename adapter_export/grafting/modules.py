@@ -126,12 +126,17 @@ class Modules:
         }
         self._order = {node: number for number, node in enumerate(graph)}
         self.linear: dict[str, list[Linear]] = {}
+        # Linear layers outside of the base model, by their whole paths.
+        self.outside: dict[str, list[Linear]] = {}
         self.norms: dict[str, list[Norm]] = {}
         for node, path in self._paths.items():
-            if node.op_type in _MULTIPLY and _is_weight(node.inputs[_MULTIPLY[node.op_type]]):
+            if _multiplies(node):
                 self.linear.setdefault(path, []).append(self._linear(node, path))
             elif node.op_type in _NORMS or node.op_type in _SKIP_NORMS:
                 self.norms.setdefault(path, []).append(Norm(node))
+        for node, path in paths.items():
+            if node not in self._paths and path and _multiplies(node):
+                self.outside.setdefault(path, []).append(Linear(node, (node, 0), node.outputs[0]))
         if not self.linear:
             raise InputError(
                 f"graph of {dialect.name}: no node that multiplies by a weight is named by a module, as "
@@ -234,6 +239,10 @@ def unfinished(linear: Linear) -> ir.Node | None:
         if position is not None and index < position < len(user.inputs) and user.inputs[position] is not None:
             return user
     return None
+
+
+def _multiplies(node: ir.Node) -> bool:
+    return node.op_type in _MULTIPLY and _is_weight(node.inputs[_MULTIPLY[node.op_type]])
 
 
 def _is_weight(value: ir.Value | None) -> bool:

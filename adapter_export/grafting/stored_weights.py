@@ -56,24 +56,44 @@ def bias_of(layer: Linear, followed: list[ir.Node]) -> np.ndarray | None:
     return None
 
 
+def table_rows(node: ir.Node) -> np.ndarray:
+    """Returns the whole table of a GatherBlockQuantized, float64 [rows, features], which it looks up in by rows."""
+    table = node.inputs[0]
+    maker = None if table is None else table.producer()
+    # The table may be that of a product, in another shape.
+    stored = _array(maker.inputs[0] if maker is not None and maker.op_type == "Reshape" else table, node)
+    bits, block = (node.attributes[name].as_int() for name in ("bits", "block_size"))
+    scales = _array(node.inputs[2], node).reshape(len(stored), -1)
+    zeros = _array(node.inputs[3], node) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    return _exact(stored.reshape(len(stored), -1), scales, zeros, bits, block, slice(None))
+
+
 def _dequantized(node: ir.Node, rows: slice) -> np.ndarray:
-    """W = scale * (q - zero). Each block of a row has its scale, and its zero or half of the range."""
     bits, block, inner = (node.attributes[name].as_int() for name in ("bits", "block_size", "K"))
     if bits not in (_NIBBLE, _BYTE):
         raise InputError(f"node {node.name!r}: expected 4 or 8 bits, found {bits}")
     stored = _array(node.inputs[1], node)
-    outputs, blocks = stored.shape[0], stored.shape[1]
-    values = _unpacked(stored[rows].reshape(-1, blocks * stored.shape[2]), bits).reshape(-1, blocks, block)
-    scales = _array(node.inputs[2], node).reshape(outputs, blocks)[rows].astype(np.float64)
-    zeros = np.full((outputs, blocks), 1 << (bits - 1), np.float64)
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
-        given = _array(node.inputs[3], node)
-        if np.issubdtype(given.dtype, np.floating):
-            zeros = given.reshape(outputs, blocks).astype(np.float64)
-        else:
-            zeros = _unpacked(given.reshape(outputs, -1), bits)[:, :blocks].astype(np.float64)
-    exact = (values.astype(np.float64) - zeros[rows][..., None]) * scales[..., None]
-    return exact.reshape(len(exact), blocks * block)[:, :inner]
+    scales = _array(node.inputs[2], node).reshape(len(stored), -1)
+    zeros = _array(node.inputs[3], node) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    return _exact(stored.reshape(len(stored), -1), scales, zeros, bits, block, rows)[:, :inner]
+
+
+def _exact(
+    stored: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, bits: int, block: int, rows: slice
+) -> np.ndarray:
+    """Computes w = scale * (q - zero). Each block of a row has its scale, and its zero or half of the range."""
+    values = _unpacked(stored[rows], bits)
+    outputs, blocks = len(values), scales.shape[1]
+    if zeros is None:
+        centre = np.full((outputs, blocks), 1 << (bits - 1), np.float64)
+    elif np.issubdtype(zeros.dtype, np.floating):
+        centre = zeros.reshape(len(scales), blocks)[rows].astype(np.float64)
+    else:
+        centre = _unpacked(zeros.reshape(len(scales), -1), bits)[rows, :blocks].astype(np.float64)
+    # The last block may be shorter than the others.
+    padded = np.pad(values.astype(np.float64), ((0, 0), (0, blocks * block - values.shape[1])))
+    exact = (padded.reshape(outputs, blocks, block) - centre[..., None]) * scales[rows].astype(np.float64)[..., None]
+    return exact.reshape(outputs, -1)[:, : values.shape[1]]
 
 
 def _unpacked(stored: np.ndarray, bits: int) -> np.ndarray:

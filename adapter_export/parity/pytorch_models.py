@@ -25,7 +25,8 @@ from adapter_export.parity.checks.agreement import check_agreement, check_base
 from adapter_export.parity.checks.bundle import repeat_case
 from adapter_export.parity.checks.generation import GreedyCaseRunner, greedy_case_runners
 from adapter_export.parity.criteria.measure import Measurement
-from adapter_export.parity.recording.eight_bits import STEP, quantize_module
+from adapter_export.parity.graph_weights import use_graph_weights
+from adapter_export.parity.recording.few_bits import STEP, quantize_module
 from adapter_export.parity.references.float64 import Float64Reference
 from adapter_export.parity.references.pytorch import Reference
 from adapter_export.parity.references.witness import Witnesses, open_witnesses
@@ -45,11 +46,12 @@ class PyTorchModels:
         cases: The cases to run; set by `attach`.
     """
 
-    def __init__(self, model: Path, manifest: Manifest, adapters: Mapping[str, str | Path]) -> None:
+    def __init__(self, model: Path, bundle: Path, manifest: Manifest, adapters: Mapping[str, str | Path]) -> None:
         """Loads the models.
 
         Args:
             model: Folder of the base model.
+            bundle: Folder of the bundle.
             manifest: The manifest of the bundle.
             adapters: Checkpoint folders by adapter name.
 
@@ -72,7 +74,7 @@ class PyTorchModels:
             # If the base model defines no padding id, it is that of the adapters. A classifier finds the end of a text
             # by it.
             plain.model.config.pad_token_id = pad
-        self._target = _target(manifest, target)
+        self._target = _target(bundle, manifest, target)
         self._inputs = whole_model_inputs(manifest)
         self.limits = _text_limits(exact, self._inputs, manifest)
         self._shapes = cases_for(self._inputs, self.limits)
@@ -148,11 +150,14 @@ def _load_adapter(path: str | Path, base: BaseModel, manifest: Manifest, name: s
     return with_problem_type(adapter, base.module.config.to_dict())
 
 
-def _target(manifest: Manifest, base: BaseModel) -> Reference:
-    """Returns the model that computes T: PyTorch at the graph's dtype, with 8-bit weights if the graph has them."""
+def _target(bundle: Path, manifest: Manifest, base: BaseModel) -> Reference:
+    """Returns the model that computes T: PyTorch at the graph's dtype, with quantized weights if the graph has them."""
     if not manifest.quantize.used:
         return Reference(base)
-    quantize_module(base.module, () if manifest.mode.in_graph else manifest.base.head)
+    if manifest.graft is not None:
+        use_graph_weights(base.module, bundle, manifest)
+        return Reference(base, step=STEP)
+    quantize_module(base.module, manifest.quantize.bits, () if manifest.mode.in_graph else manifest.base.head)
     return Reference(base, step=STEP)
 
 

@@ -87,7 +87,7 @@ def check_parity(
     if files.verdict is Verdict.FAIL:
         return report
 
-    models = PyTorchModels(model, manifest, adapters) if model is not None else None
+    models = PyTorchModels(model, folder, manifest, adapters) if model is not None else None
     report = replace(report, witnesses=_witness_names(models, records))
     own = models.adapters if models else {}
     checks = [files, check_labels(manifest, own, _witnessed_labels(manifest, models, records))]

@@ -36,7 +36,7 @@ def test_a_bundle_and_its_dry_run(finished: Callable[..., Finished], tmp_path: P
     assert read_manifest(output).slots == 7
     again = invoke(*args)
     assert again.exit_code == 2
-    assert "exists" in again.stderr
+    assert "already holds something" in again.stderr
 
 
 def test_places_by_names_alone_are_told(finished: Callable[..., Finished], tmp_path: Path) -> None:

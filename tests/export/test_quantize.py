@@ -37,26 +37,36 @@ from tests.parity.mutants import ChangeGraph, Mutant, initializer, make
 INT8 = Target.parse(quantize="int8")
 
 
-def dequantized(rows: np.ndarray, scales: np.ndarray, width: int) -> np.ndarray:
-    return ((rows.astype(np.float32) - 128) * scales[..., None]).reshape(len(rows), -1)[:, :width]
+every_size = pytest.mark.parametrize("bits", [8, 4])
 
 
+def codes_of(rows: np.ndarray, bits: int) -> np.ndarray:
+    return rows if bits == 8 else np.stack([rows % 16, rows // 16], axis=-1).reshape(*rows.shape[:2], BLOCK)
+
+
+def dequantized(rows: np.ndarray, scales: np.ndarray, width: int, bits: int) -> np.ndarray:
+    centred = codes_of(rows, bits).astype(np.float32) - 2 ** (bits - 1)
+    return (centred * scales[..., None]).reshape(len(rows), -1)[:, :width]
+
+
+@every_size
 @pytest.mark.parametrize("width", [BLOCK, 2 * BLOCK, BLOCK + 5, 3])
-def test_rows_keep_their_values_within_half_a_step(width: int) -> None:
+def test_rows_keep_their_values_within_half_a_step(width: int, bits: int) -> None:
     matrix = np.random.default_rng(width).normal(size=(7, width)).astype(np.float32)
     matrix[3] = 0
-    rows, scales = quantize_rows(matrix)
-    assert rows.shape == (7, -(-width // BLOCK), BLOCK)
-    restored = dequantized(rows, scales, width)
+    rows, scales = quantize_rows(matrix, bits)
+    assert rows.shape == (7, -(-width // BLOCK), BLOCK * bits // 8)
+    restored = dequantized(rows, scales, width, bits)
     step = np.repeat(np.abs(scales), BLOCK, axis=1)[:, :width]
-    # The value of largest size is exact; of the other sign there are 127 steps and not 128.
-    clipped = rows.reshape(7, -1)[:, :width] == 255
+    # The value of largest size is exact; of the other sign there is one step less.
+    clipped = codes_of(rows, bits).reshape(7, -1)[:, :width] == 2**bits - 1
     assert (np.abs(restored - matrix) <= step * np.where(clipped, 1.0, 0.501)).all()
     assert np.isin(np.abs(matrix).max(1), np.abs(restored).max(1)).all()
     assert not restored[3].any()
 
 
-def test_every_form_of_a_product_and_of_a_look_up() -> None:
+@every_size
+def test_every_form_of_a_product_and_of_a_look_up(bits: int) -> None:
     rng = np.random.default_rng(0)
     table, weight, square = (rng.normal(size=shape).astype(np.float32) for shape in ((50, 64), (64, 48), (48, 48)))
     bias, adapter, wide = (rng.normal(size=shape).astype(np.float32) for shape in (48, (64, 64), (50, 64)))
@@ -84,7 +94,7 @@ def test_every_form_of_a_product_and_of_a_look_up() -> None:
         value.const_value, value.shape = ir.tensor(array, name=name), ir.Shape(array.shape)
         value.type = ir.TensorType(ir.DataType.FLOAT)
         model.graph.register_initializer(value)
-    run(model, QuantizeWeights())
+    run(model, QuantizeWeights(bits))
     counts = Counter(node.op_type for node in model.graph)
     # The adapter is an input, and a scaled product has no 8-bit form.
     assert counts.pop("MatMulNBits") == 5
@@ -97,10 +107,22 @@ def test_every_form_of_a_product_and_of_a_look_up() -> None:
     data = ir.serde.serialize_model(model).SerializeToString()
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
     logits, fused, scaled, other = session.run(None, {"ids": ids, "adapter": adapter})
-    adapted = table[ids] @ adapter
-    third = ((adapted @ weight) @ square + bias) @ square.T + bias
-    exact = (adapted @ table.T, adapted @ table.T, 2 * adapted @ wide.T, 0.5 * third @ square + bias)
+    # What the codes stand for; of a product x W, the blocks are in the columns of W.
+    by_rows = {
+        name: dequantized(*quantize_rows(array, bits), array.shape[1], bits)
+        for name, array in given.items()
+        if array.ndim > 1
+    }
+    columns = {
+        name: dequantized(*quantize_rows(given[name].T, bits), len(given[name]), bits).T
+        for name in ("weight", "square")
+    }
+    adapted = by_rows["table"][ids] @ adapter
+    third = ((adapted @ columns["weight"]) @ columns["square"] + bias) @ by_rows["square"].T + bias
+    products = adapted @ by_rows["table"].T
+    exact = (products, products, 2 * adapted @ wide.T, 0.5 * third @ square + bias)
     for actual, expected in zip((logits, fused, scaled, other), exact, strict=True):
+        # Activations are rounded to 8 bits in any case.
         assert np.abs(actual - expected).max() / np.sqrt(np.square(expected).mean()) < 0.05
 
 
@@ -198,7 +220,7 @@ def test_merged_weights_are_quantized_after_the_merge(
     merge_into(plain.module, adapter)
     stored = [value.const_value.numpy() for value in graphs[MODEL].model.graph.initializers.values()]
     key = plain.module.get_submodule("encoder.layer.1.attention.self.key").weight.detach().numpy()
-    rows, _ = quantize_rows(key)
+    rows, _ = quantize_rows(key, 8)
     assert any(array.shape == rows.shape and np.array_equal(array, rows) for array in stored)
 
 

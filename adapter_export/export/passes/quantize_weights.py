@@ -1,4 +1,4 @@
-"""Replace constant matrices by their 8-bit forms."""
+"""Replace constant matrices by their 8-bit or 4-bit forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from adapter_export.export.quantize import ACCURACY_INT8, BITS, BLOCK, quantize_rows
+from adapter_export.export.quantize import ACCURACY_INT8, BLOCK, quantize_rows
 from adapter_export.naming import CONTRIB
 
 # The last is what ONNX Runtime's fusions make of a product with a transposed matrix, as of a tied table.
@@ -16,7 +16,7 @@ _PRODUCTS = (("", "MatMul"), ("", "Gemm"), (CONTRIB, "FusedMatMul"))
 
 
 class QuantizeWeights(ir.passes.InPlacePass):
-    """Replaces products with constant matrices, and look-ups in constant tables, by their 8-bit forms.
+    """Replaces products with constant matrices, and look-ups in constant tables, by their quantized forms.
 
     Matrices of graph inputs (adapters, swappable heads) and convolutions stay as they are. A constant is removed as
     soon as no node reads it.
@@ -25,8 +25,16 @@ class QuantizeWeights(ir.passes.InPlacePass):
     quantized matrix is left that no node reads.
     """
 
+    def __init__(self, bits: int) -> None:
+        """Makes the pass.
+
+        Args:
+            bits: Bits of a weight, 8 or 4.
+        """
+        self._bits = bits
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        weights = _Weights(model.graph)
+        weights = _Weights(model.graph, self._bits)
         for node in list(model.graph):
             quantized = None
             if (node.domain, node.op_type) in _PRODUCTS:
@@ -46,16 +54,16 @@ class QuantizeWeights(ir.passes.InPlacePass):
         if any(node.domain == CONTRIB for node in graph) and CONTRIB not in graph.opset_imports:
             raise ir.passes.PostconditionError(f"operators of {CONTRIB} without an import of the domain")
         for name, value in graph.initializers.items():
-            if name.endswith((".int8", ".scales")) and not value.uses() and not value.is_graph_input():
+            if name.endswith((".int8", ".int4", ".scales")) and not value.uses() and not value.is_graph_input():
                 raise ir.passes.PostconditionError(f"constant {name!r} is not read")
 
 
 @dataclass(frozen=True)
 class _Quantized:
-    """A matrix [N, K] in 8 bits.
+    """A matrix [N, K] in 8 or 4 bits.
 
     Attributes:
-        rows: uint8 [N, K / BLOCK, BLOCK], K rounded up to a multiple of BLOCK.
+        rows: uint8 [N, K / BLOCK, bytes of a block], K rounded up to a multiple of BLOCK.
         scales: float32 [N, K / BLOCK].
         shape: N and K.
     """
@@ -68,8 +76,8 @@ class _Quantized:
 class _Weights:
     """The quantized matrices of the graph, each stored once, whichever way it is used."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: ir.Graph, bits: int) -> None:
+        self._graph, self.bits = graph, bits
         self.quantized: dict[tuple[str, bool], _Quantized] = {}
 
     def get(self, value: ir.Value | None, *, rows_are_outputs: bool) -> _Quantized | None:
@@ -81,10 +89,10 @@ class _Weights:
         key = (str(value.name), rows_are_outputs)
         if key not in self.quantized:
             matrix = tensor.numpy() if rows_are_outputs else tensor.numpy().T
-            rows, scales = quantize_rows(matrix)
+            rows, scales = quantize_rows(matrix, self.bits)
             name = key[0] if rows_are_outputs else f"{key[0]}.T"
             self.quantized[key] = _Quantized(
-                self.constant(f"{name}.int8", rows), self.constant(f"{name}.scales", scales), matrix.shape
+                self.constant(f"{name}.int{self.bits}", rows), self.constant(f"{name}.scales", scales), matrix.shape
             )
         return self.quantized[key]
 
@@ -132,7 +140,7 @@ def _product(weights: _Weights, node: ir.Node) -> ir.Node | None:
         return None
     outputs, width = quantized.shape
     inputs = [x, quantized.rows, quantized.scales, *((None, None, bias) if bias is not None else ())]
-    attributes = {"K": width, "N": outputs, "bits": BITS, "block_size": BLOCK, "accuracy_level": ACCURACY_INT8}
+    attributes = {"K": width, "N": outputs, "bits": weights.bits, "block_size": BLOCK, "accuracy_level": ACCURACY_INT8}
     return ir.node("MatMulNBits", inputs, attributes, domain=CONTRIB, name=node.name)
 
 
@@ -145,11 +153,12 @@ def _look_up(weights: _Weights, node: ir.Node) -> ir.Node | None:
         return None
     if (quantized := weights.get(table, rows_are_outputs=True)) is None:
         return None
-    shape = weights.constant(f"{table.name}.shape", np.array(quantized.shape, np.int64))
+    stored = (quantized.shape[0], quantized.shape[1] * weights.bits // 8)
+    shape = weights.constant(f"{table.name}.shape", np.array(stored, np.int64))
     flat = ir.node("Reshape", [quantized.rows, shape])
-    flat.outputs[0].dtype, flat.outputs[0].shape = ir.DataType.UINT8, ir.Shape(quantized.shape)
+    flat.outputs[0].dtype, flat.outputs[0].shape = ir.DataType.UINT8, ir.Shape(stored)
     node.graph.insert_before(node, flat)  # type: ignore[union-attr]
-    attributes = {"bits": BITS, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1}
+    attributes = {"bits": weights.bits, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1}
     return ir.node(
         "GatherBlockQuantized", [flat.outputs[0], ids, quantized.scales], attributes, domain=CONTRIB, name=node.name
     )

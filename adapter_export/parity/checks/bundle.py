@@ -15,7 +15,7 @@ from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.checks.generation import GreedyCase
 from adapter_export.parity.criteria.judge import MAX_RETRY_CEILINGS, THRESHOLDS, Verdict, worst
-from adapter_export.parity.criteria.quantized import ERROR
+from adapter_export.parity.criteria.quantized import LIMITS
 from adapter_export.parity.report import ParityCheck, ParityResult
 from adapter_export.reading.files import present
 from adapter_export.reading.hashes import sha256
@@ -120,7 +120,7 @@ def check_rows(
     # exceed a ceiling. The influence of another row is larger.
     limit = min(MAX_RETRY_CEILINGS * THRESHOLDS[manifest.dtype].ceiling, _MAX_ROW_ERROR)
     if manifest.quantize.used:
-        limit = ERROR
+        limit = LIMITS[manifest.quantize].error
     mask = inputs.get("attention_mask")
     largest = 0.0
     for name in names:

@@ -1,6 +1,6 @@
-"""Acceptance criteria for weights in 8 bits.
+"""Acceptance criteria for weights in 8 or 4 bits.
 
-T is PyTorch with the same weights in 8 bits (`recording.eight_bits`); R is the model with its original weights.
+T is PyTorch with the same quantized weights (`recording.few_bits`); R is the model with its original weights.
 
 For each case:
     e(x) = mean|x - R| / rms(R), and e(O) <= 3 e(T) + FLOOR, on and off. At positions where the class of the largest
@@ -10,7 +10,7 @@ Over all cases of an adapter:
     effect: rms(R_on - R_off) / rms(O_on - R_on).
     change: compare O_on - O_off with R_on - R_off by their cosine. Effect and cosine are computed from sums over all
     cases; a case is weighted by 1 / e(T)^2, because cases with large quantization error carry little information.
-    cost of 8 bits: the median over the cases of e(O) and, for logits, of KL(softmax R || softmax O).
+    cost of the bits: the median over the cases of e(O) and, for logits, of KL(softmax R || softmax O).
 
 Means are used because single values carry little information: on SmolLM2-135M the largest error of a logit is 0.35 to
 0.9 rms(R), for tokens that would never be generated. Some random texts carry no information about 8 bits: where the
@@ -21,31 +21,48 @@ PyTorch as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
 import numpy as np
 
+from adapter_export.bundle.precision import Quantization
 from adapter_export.parity.criteria.judge import Judgement, Verdict, rms
 from adapter_export.parity.criteria.measure import OFF, ClassAgreement, ErrorPair, Measurement
 
 # Thresholds. `docs/parity.md` describes their calibration.
 SLACK = 3.0
 FLOOR = 0.01
-EFFECT = 2.0
 COSINE = 0.8
-ERROR = 0.1
-DIVERGENCE = 0.05
 # Lower bound of e(T) in the weights, so that a case in which T has no error does not outweigh all others.
 _MIN_TARGET_ERROR = 1e-6
 
 
-def judge_quantized(measurements: Sequence[Measurement]) -> list[Judgement]:
+@dataclass(frozen=True)
+class QuantizedLimits:
+    """What depends on the number of bits.
+
+    Attributes:
+        effect: The smallest effect, below which a verdict is inconclusive.
+        error: The largest cost as e(O).
+        divergence: The largest cost as KL, in nats.
+    """
+
+    effect: float
+    error: float
+    divergence: float
+
+
+LIMITS = {Quantization.INT8: QuantizedLimits(2.0, 0.1, 0.05), Quantization.INT4: QuantizedLimits(1.0, 0.4, 0.5)}
+
+
+def judge_quantized(measurements: Sequence[Measurement], limits: QuantizedLimits) -> list[Judgement]:
     """Judges the cases of one output of one adapter.
 
     Args:
         measurements: One per case.
+        limits: The limits for the bits of the weights.
 
     Returns:
         One judgement per case. The reasons that concern all cases together are added to the first one.
@@ -53,7 +70,7 @@ def judge_quantized(measurements: Sequence[Measurement]) -> list[Judgement]:
     judgements = judge_each_case(measurements)
     fails, doubts = [], []
     for prefix, pairs in (("", [item.on for item in measurements]), (OFF, [item.off for item in measurements])):
-        fails += _check_cost(prefix, [pair for pair in pairs if pair is not None], rms(pairs))
+        fails += _check_cost(prefix, [pair for pair in pairs if pair is not None], rms(pairs), limits)
     weighted = [
         item.effect_sums * max(item.on.target.mean, _MIN_TARGET_ERROR) ** -2
         for item in measurements
@@ -63,10 +80,10 @@ def judge_quantized(measurements: Sequence[Measurement]) -> list[Judgement]:
     if weighted:
         total = reduce(add, weighted)
         effect, cosine = total.effect, total.cosine
-        if effect < EFFECT:
+        if effect < limits.effect:
             doubts.append(
                 f"over all cases: the adapter changes the output too little to tell: effect = {effect:.2f}, expected "
-                f"{EFFECT:g} or more"
+                f"{limits.effect:g} or more"
             )
         elif cosine is None or cosine < COSINE:
             fails.append(f"over all cases: the change is another one: cosine = {cosine or 0:.4f}, below {COSINE:g}")
@@ -119,14 +136,14 @@ def _check_errors(prefix: str, pair: ErrorPair, rms_reference: float) -> list[st
     return fails
 
 
-def _check_cost(prefix: str, pairs: Sequence[ErrorPair], rms_reference: float) -> list[str]:
-    """Returns what fails in the cost of 8 bits. The median is used because single inputs may exceed every limit."""
+def _check_cost(prefix: str, pairs: Sequence[ErrorPair], rms_reference: float, limits: QuantizedLimits) -> list[str]:
+    """Returns what fails in the cost of the bits. The median is used because single inputs may exceed every limit."""
     fails = []
-    if pairs and not (error := float(np.median([pair.actual.mean for pair in pairs])) / rms_reference) <= ERROR:
-        fails.append(f"{prefix}over all cases: mean error = {error:.2e} is above {ERROR:g}")
+    if pairs and not (error := float(np.median([pair.actual.mean for pair in pairs])) / rms_reference) <= limits.error:
+        fails.append(f"{prefix}over all cases: mean error = {error:.2e} is above {limits.error:g}")
     agreements = [pair.class_agreement for pair in pairs if pair.class_agreement is not None]
-    if agreements and (divergence := median_divergence(agreements)) > DIVERGENCE:
-        fails.append(f"{prefix}over all cases: KL = {divergence:.2e} is above {DIVERGENCE:g}")
+    if agreements and (divergence := median_divergence(agreements)) > limits.divergence:
+        fails.append(f"{prefix}over all cases: KL = {divergence:.2e} is above {limits.divergence:g}")
     return fails
 
 

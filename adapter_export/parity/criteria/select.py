@@ -9,7 +9,7 @@ from functools import partial
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.criteria.judge import THRESHOLDS, Judgement, judge, may_be_sensitive
 from adapter_export.parity.criteria.measure import Measurement
-from adapter_export.parity.criteria.quantized import judge_quantized, may_fail_by_chance
+from adapter_export.parity.criteria.quantized import LIMITS, judge_quantized, may_fail_by_chance
 
 # Takes the measurements of all cases, and returns for each case whether to repeat it.
 CaseFilter = Callable[[Sequence[Measurement]], list[bool]]
@@ -35,7 +35,8 @@ class Criteria:
 def criteria_for(manifest: Manifest) -> Criteria:
     """Returns the criteria for the precision of the bundle's graph."""
     if manifest.quantize.used:
-        return Criteria(judge_quantized, may_fail_by_chance, lambda measurements: [False for _ in measurements])
+        judge_all = partial(judge_quantized, limits=LIMITS[manifest.quantize])
+        return Criteria(judge_all, may_fail_by_chance, lambda measurements: [False for _ in measurements])
     limits = THRESHOLDS[manifest.dtype]
     return Criteria(
         partial(judge, limits=limits),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.parity.recording.eight_bits import STEP, quantize_module
+from adapter_export.parity.recording.few_bits import STEP, quantize_module
 from adapter_export.parity.recording.files import Mismatch, Refused, adapter_sha256, base_sha256, read_object
 from adapter_export.parity.recording.hub_subject import HubSubject
 from adapter_export.parity.recording.inputs import random_inputs, shapes_for
@@ -110,6 +110,10 @@ def _run(subject: Subject, inputs: Mapping[str, np.ndarray], *, on: bool) -> dic
         raise Refused(f"{subject.class_name} cannot run {shapes}: {one_line(error)}{more}") from error
 
 
+# Bits of a weight, by the manifest's word.
+_BITS = {"int8": 8, "int4": 4}
+
+
 def _lower(model: Path, adapter: Path, task: str | None, bundle: Path | None) -> Iterator[tuple[str, Any]]:
     """Yields each lower precision with a function that loads the model in it.
 
@@ -121,9 +125,11 @@ def _lower(model: Path, adapter: Path, task: str | None, bundle: Path | None) ->
 
     yield from ((dtype, plain(dtype)) for dtype in DTYPES)
     manifest = read_object(bundle / "manifest.json") if bundle is not None else {}
-    if manifest.get("quantize") == "int8":
+    bits = _BITS.get(str(manifest.get("quantize")))
+    # What weights a graph of another tool has, only that graph says.
+    if bits is not None and not manifest.get("graft"):
 
-        def eight_bits() -> tuple[Subject, float]:
+        def few_bits() -> tuple[Subject, float]:
             subject = open_subject(model, adapter, task, "float32")
             sites = manifest.get("sites", ())
             # Version 1 of the manifest has the method `head` in place of the role.
@@ -132,10 +138,10 @@ def _lower(model: Path, adapter: Path, task: str | None, bundle: Path | None) ->
             kept = [name for name, _ in subject.model.named_modules() if any(_ends(name, head) for head in heads)]
             if heads:  # AdapterHub stores flexible heads in a module of their own
                 kept += [name for name, _ in subject.model.named_modules() if name.startswith("heads.")]
-            quantize_module(subject.model, {*own, *kept})
+            quantize_module(subject.model, bits, {*own, *kept})
             return subject, STEP
 
-        yield "int8", eight_bits
+        yield manifest["quantize"], few_bits
 
 
 def _ends(name: str, head: str) -> bool:

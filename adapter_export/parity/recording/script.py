@@ -6,7 +6,7 @@ import re
 from importlib import resources
 
 # Each module needs only modules before it.
-PARTS = ("files", "precision", "subject", "peft_subject", "hub_subject", "inputs", "eight_bits", "recorder")
+PARTS = ("files", "precision", "subject", "peft_subject", "hub_subject", "inputs", "few_bits", "recorder")
 _OWN_IMPORT = re.compile(r"^from adapter_export\.[\w.]+ import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 _FUTURE = "from __future__ import annotations\n"
 _HEADER = '''"""Records what a trained adapter computes, by the library that trained it; written by adapter-export.

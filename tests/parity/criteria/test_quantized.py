@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from adapter_export.parity.criteria.judge import Verdict
+from adapter_export.bundle.precision import Quantization
+from adapter_export.parity.criteria.judge import Judgement, Verdict
 from adapter_export.parity.criteria.measure import ClassAgreement, Deviation, EffectSums, ErrorPair, Measurement
 from adapter_export.parity.criteria.quantized import (
     COSINE,
-    DIVERGENCE,
-    EFFECT,
-    ERROR,
     FLOOR,
+    LIMITS,
     judge_quantized,
     may_fail_by_chance,
 )
 
+EIGHT = LIMITS[Quantization.INT8]
+EFFECT, ERROR, DIVERGENCE = EIGHT.effect, EIGHT.error, EIGHT.divergence
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
 AGREEMENT = ClassAgreement(divergence=0.01, positions=10, clear=8, agreed=8, wrong=0)
 
@@ -40,17 +42,21 @@ def case(
     return Measurement(on=pair(mean, target, agreement), off=pair(0.01), change=size, cosine=cosine, effect_sums=sums)
 
 
+def judged(cases: Sequence[Measurement]) -> list[Judgement]:
+    return judge_quantized(cases, EIGHT)
+
+
 def verdicts(*cases: Measurement) -> list[Verdict]:
-    return [judgement.verdict for judgement in judge_quantized(cases)]
+    return [judgement.verdict for judgement in judged(cases)]
 
 
 def test_a_pass_has_its_own_errors_and_the_change_of_all_cases() -> None:
-    first, second = judge_quantized([case(), case(cosine=0.85)])
+    first, second = judged([case(), case(cosine=0.85)])
     assert (first.verdict, first.reasons) == (PASS, ())
     assert first.effect == pytest.approx(10.0)
     assert first.cosine == second.cosine == pytest.approx(0.9)
     assert (first.error, first.target_error) == (Deviation(9.0, 5.0, 0.01), Deviation(8.0, 4.0, 0.01))
-    assert judge_quantized([]) == []
+    assert judged([]) == []
 
 
 @pytest.mark.parametrize("target", [0.0, 0.005, 0.02])
@@ -58,7 +64,7 @@ def test_the_error_of_each_case_against_pytorch_with_the_same_weights(target: fl
     bound = 3 * target + FLOOR
     assert verdicts(case(), case(0.999 * bound, target=target), case()) == [PASS, PASS, PASS]
     assert verdicts(case(), case(1.001 * bound, target=target), case()) == [PASS, FAIL, PASS]
-    (off,) = judge_quantized([replace(case(), off=pair(1.001 * bound, target))])
+    (off,) = judged([replace(case(), off=pair(1.001 * bound, target))])
     assert off.reasons[0].startswith("without the adapter: mean error = ")
     assert verdicts(case(float("nan")))[0] is FAIL
 
@@ -66,7 +72,7 @@ def test_the_error_of_each_case_against_pytorch_with_the_same_weights(target: fl
 def test_a_class_that_pytorch_keeps_with_the_same_weights() -> None:
     kept = replace(AGREEMENT, agreed=7)
     assert verdicts(case(), case(agreement=kept)) == [PASS, PASS]
-    changed = judge_quantized([case(), case(agreement=replace(kept, wrong=1))])
+    changed = judged([case(), case(agreement=replace(kept, wrong=1))])
     assert [item.verdict for item in changed] == [PASS, FAIL]
     assert changed[1].reasons == (
         "another class on top at 1 of 8 clear positions, where PyTorch with the same weights keeps it",
@@ -124,4 +130,14 @@ def test_which_cases_may_have_failed_by_chance() -> None:
         True,
         False,
         False,
+    ]
+
+
+def test_four_bits_may_cost_more() -> None:
+    four = LIMITS[Quantization.INT4]
+    cases = [case(0.3, 5.0, target=0.3)]
+    assert [judgement.verdict for judgement in judge_quantized(cases, four)] == [PASS]
+    assert [judgement.verdict for judgement in judge_quantized(cases, EIGHT)] == [FAIL]
+    assert [judgement.verdict for judgement in judge_quantized([case(1.001 * four.error, 5.0, target=0.3)], four)] == [
+        FAIL
     ]

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapter_export.export.quantize import quantize_rows
 from adapter_export.models.base_model import BaseModel
-from adapter_export.parity.recording.eight_bits import quantize_module
+from adapter_export.parity.recording.few_bits import quantize_module
 
 WIDTH, OUTPUTS = 40, 5
 
@@ -39,7 +39,7 @@ def test_which_weights_are_rounded() -> None:
     torch.manual_seed(0)
     module = Model()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    quantize_module(module, kept=("head",))
+    quantize_module(module, 8, kept=("head",))
     after = module.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"table.weight", "tied.weight", "linear.weight", "conv.weight"}
@@ -57,7 +57,7 @@ def test_which_weights_are_rounded() -> None:
 def test_activations_are_rounded() -> None:
     torch.manual_seed(0)
     module = Model()
-    quantize_module(module, kept=("head",))
+    quantize_module(module, 8, kept=("head",))
     x = torch.randn(2, 3, WIDTH)
     x[0, 0] = 0
     blocks = np.pad(x.numpy(), ((0, 0), (0, 0), (0, 24))).reshape(2, 3, 2, 32)
@@ -74,11 +74,11 @@ def test_the_error_against_the_model_is_that_of_8_bits(model_type: str, tiny_bas
     """The error is somewhat larger than that of a model in which only the weights are rounded."""
     ids = torch.arange(5, 15).reshape(2, 5)
     plain, eighth, weights = (tiny_base(model_type, "features").module for _ in range(3))
-    quantize_module(eighth)
+    quantize_module(eighth, 8)
     for layer in weights.modules():
         if isinstance(layer, (nn.Linear, Conv1D)):
             rows = layer.weight.data.T if isinstance(layer, Conv1D) else layer.weight.data
-            quantized, scales = quantize_rows(rows.numpy())
+            quantized, scales = quantize_rows(rows.numpy(), 8)
             dense = ((quantized.astype(np.float64) - 128) * scales[..., None]).reshape(len(rows), -1)
             rows.copy_(torch.from_numpy(dense[:, : rows.shape[1]]))
     with torch.inference_mode():

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.export.lower import Lowered
-from adapter_export.export.saving import save_graphs
 from adapter_export.grafting.foreign import ForeignGraph
 from adapter_export.merging.stream import copy_file
 from adapter_export.providers import Provider
@@ -15,6 +14,8 @@ from adapter_export.runtime.provider import open_model, quiet_options
 
 def save_graft(lowered: Lowered, foreign: ForeignGraph, folder: Path) -> None:
     """Saves the graph, and checks that ONNX Runtime loads it.
+
+    The checker of ONNX is not asked: it refuses graphs of other tools for what they say about shapes.
 
     Args:
         lowered: The graph with adapters.
@@ -27,9 +28,6 @@ def save_graft(lowered: Lowered, foreign: ForeignGraph, folder: Path) -> None:
     """
     import onnx_ir as ir
 
-    if not foreign.data:
-        save_graphs({MODEL: lowered}, folder)
-        return
     for file in foreign.data:
         place = folder / file.relative_to(foreign.path.parent)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,7 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
         InputError: There is no graph, its tool is not known, or nothing says which architecture it is.
     """
     import onnx_ir as ir
+    from onnx_ir.passes import common
 
     from adapter_export.grafting.modules import Modules
     from adapter_export.grafting.packed import packed_in
@@ -88,6 +89,8 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
         raise InputError(f"{file.parent}: expected {CONFIG} or {GENAI_CONFIG} with the architecture, found neither")
     graph = ir.serde.deserialize_model(proto)
     ir.external_data.set_base_dir(graph.graph, file.parent)
+    # Tracers put them between a weight and its second use.
+    common.IdentityEliminationPass()(graph)
     _size_cache(graph.graph, genai.get("decoder", {}).get("head_size"))
     modules = Modules(graph.graph, dialect, model_type)
     packed = packed_in(modules)

@@ -75,8 +75,8 @@ class InsertMarkers(ir.passes.InPlacePass):
         places = [(site, self._places(model.graph, site)) for site in self._sites]
         for site, uses in sorted(places, key=lambda pair: pair[0].port is Port.INPUT):
             for operator in self._sites[site]:
-                for place in uses:
-                    self._insert(model.graph, site, operator, place)
+                for use, place in enumerate(uses):
+                    self._insert(model.graph, site, operator, place, use)
         model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
         model.graph.sort()
         return ir.passes.PassResult(model, modified=True)
@@ -101,9 +101,11 @@ class InsertMarkers(ir.passes.InPlacePass):
             return [self._behind(graph, site)]
         layers = self._found(site, modules.linear)
         if site.port is Port.INPUT:
+            self._check_uses(site, layers)
             return [_Place(partial(_input, layer), partial(_input, layer), [layer.entry]) for layer in layers]
         for layer in layers:
             self._check_bias(site, layer)
+        self._check_uses(site, layers)
         return [self._at(layer, layer.y, site) for layer in layers]
 
     def _at(self, layer: Linear, y: ir.Value, site: Site) -> _Place:
@@ -131,7 +133,7 @@ class InsertMarkers(ir.passes.InPlacePass):
 
     def _behind(self, graph: ir.Graph, site: Site) -> _Place:
         """Returns the place behind a module of several nodes."""
-        found = self._modules.output_of(site.module)
+        found = None if self._modules.is_shared(site.module) else self._modules.output_of(site.module)
         if found is None:
             raise self._refusal(site, "the graph does not show the output of this module")
         if not isinstance(found, Norm):
@@ -140,6 +142,15 @@ class InsertMarkers(ir.passes.InPlacePass):
         norm = self._set_apart(graph, found)
         now = partial(self._now, found.z)
         return _Place(now, now, [(norm, 0), *(use for use in found.z.uses() if use[0] is not norm)])
+
+    def _check_uses(self, site: Site, layers: Sequence[Linear]) -> None:
+        """Raises InputError if the weight of the layers is used elsewhere, where the adapter would have to act, too."""
+        own = {layer.node for layer in layers}
+        for layer in layers:
+            if others := [user for user, _ in layer.weight.uses() if user not in own and user.op_type != "Gather"]:
+                raise self._refusal(
+                    site, f"its weight is also used by node {others[0].name!r}, which is named otherwise"
+                )
 
     def _at_norm(self, graph: ir.Graph, norm: Norm) -> _Place:
         """Returns the place before a norm. The adapter reads what the norm would give without it."""
@@ -175,13 +186,13 @@ class InsertMarkers(ir.passes.InPlacePass):
         self._apart[node] = apart
         return apart
 
-    def _insert(self, graph: ir.Graph, site: Site, operator: Operator, place: _Place) -> None:
+    def _insert(self, graph: ir.Graph, site: Site, operator: Operator, place: _Place, use: int) -> None:
         y = place.y()
         values: dict[str, Callable[[], ir.Value]] = {
             "u": place.u,
             "y": lambda: y,
-            "x": lambda: self._read_by(site, site.residual),
-            "h": lambda: self._output(site, site.output),
+            "x": lambda: self._read_by(site, site.residual, use),
+            "h": lambda: self._output(site, site.output, use),
         }
         if unknown := [name for name in operator.reads if name not in values]:
             raise self._refusal(site, f"the adapter reads {unknown[0]!r}, which a finished graph does not offer")
@@ -212,8 +223,8 @@ class InsertMarkers(ir.passes.InPlacePass):
             first = next((value for value, now in self._replaced.items() if now is y), y)
             self._replaced[first] = out
 
-    def _read_by(self, site: Site, path: str) -> ir.Value:
-        reader = self._modules.reader_of(path)
+    def _read_by(self, site: Site, path: str, use: int) -> ir.Value:
+        reader = self._modules.reader_of(path, use)
         if reader is None:
             raise self._refusal(site, f"the graph does not show the input of {path!r}, which the adapter reads")
         if isinstance(reader, Norm):
@@ -223,11 +234,11 @@ class InsertMarkers(ir.passes.InPlacePass):
         assert value is not None
         return value
 
-    def _output(self, site: Site, path: str) -> ir.Value:
+    def _output(self, site: Site, path: str, use: int) -> ir.Value:
         layers = self._modules.linear.get(path, [])
-        if len(layers) != 1:
+        if use >= len(layers):
             raise self._refusal(site, f"the graph does not show the output of {path!r}, which the adapter reads")
-        return self._now(layers[0].y)
+        return self._now(layers[use].y)
 
 
 def _input(layer: Linear) -> ir.Value:
@@ -240,7 +251,9 @@ def _describe(value: ir.Value, features: int, graph: ir.Graph) -> None:
         value.dtype = _float_of(graph.inputs, graph.outputs)
     if value.shape is None:
         first = graph.inputs[0].shape
-        value.shape = ir.Shape([None if first is None else first[0], None, features])
+        # Gemm takes the tokens of all rows one after the other.
+        flat = any(node is not None and node.op_type == "Gemm" for node in (value.producer(), *value.consumers()))
+        value.shape = ir.Shape([None, features] if flat else [None if first is None else first[0], None, features])
 
 
 def _float_of(*values: Iterable[ir.Value]) -> ir.DataType:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ _NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalizatio
 # These add their first two inputs, and norm the sum, which is their last output.
 _SKIP_NORMS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
 _SUM = 3
+# The end of the name of a module that is used again.
+_AGAIN = re.compile(r"_\d+$")
 # Operators that may add the bias of the linear layer before them, and the position of the bias among their inputs.
 _ADDS_BIAS = {"SkipLayerNormalization": 4, "BiasGelu": 1, "FastGelu": 1, "MultiHeadAttention": 3, "Attention": 2}
 
@@ -116,7 +119,12 @@ class Modules:
         """
         self.dialect, self.model_type = dialect, model_type
         self.prefix = facts(model_type).prefix
-        paths = {node: canonical(model_type, dialect.path_of(node)) for node in graph}
+        named = {node: dialect.path_of(node) for node in graph}
+        known = set(named.values())
+        first = {path: _first_use(path, known) for path in known}
+        paths = {node: canonical(model_type, first[path]) for node, path in named.items()}
+        # Nodes of modules that are used again.
+        self._again = {node for node, path in named.items() if first[path] != path}
         # Whether the graph is that of a task class.
         self.nested = any(path.startswith(f"{self.prefix}.") for path in paths.values())
         self._paths = {
@@ -172,13 +180,24 @@ class Modules:
         inside = [own for node in self.within(path) if (own := self.path_of(node)) in self.linear]
         return inside[-1:]
 
-    def reader_of(self, path: str) -> tuple[ir.Node, int] | Norm | None:
+    def is_shared(self, path: str) -> bool:
+        """Whether a module is used several times."""
+        return not self._again.isdisjoint(self.within(path))
+
+    def reader_of(self, path: str, use: int) -> tuple[ir.Node, int] | Norm | None:
         """Returns the first node of a module that reads a value from outside, with the position of that input.
 
         A norm that adds the residual itself is returned as such: the module reads the sum.
+
+        Args:
+            path: The module.
+            use: Which of its uses, from 0; None is returned where the graph does not tell them apart.
         """
         if path in self.linear:
-            return self.linear[path][0].entry
+            layers = self.linear[path]
+            return layers[use].entry if use < len(layers) else None
+        if self.is_shared(path):
+            return None
         for node in self.within(path):
             if node.op_type in _SKIP_NORMS:
                 return Norm(node)
@@ -230,6 +249,15 @@ class Modules:
                 break
             y = following.outputs[0]
         return Linear(node, (first, index), y)
+
+
+def _first_use(path: str, known: Container[str]) -> str:
+    """Returns the path of a module that is used again: the tracer adds `_1` to its name, and so on."""
+    parts: list[str] = []
+    for part in path.split("."):
+        first = _AGAIN.sub("", part)
+        parts.append(first if first != part and ".".join([*parts, first]) in known else part)
+    return ".".join(parts)
 
 
 def unfinished(linear: Linear) -> ir.Node | None:

@@ -4,8 +4,8 @@ where several processes run the tests.
 llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions; t5_bundle, whisper_bundle:
 two graphs, Whisper's with LARGE many tokens. All swappable, room for POSITIONS tokens, with adapters random in every
 tensor: `ia3`, and `houlsby` (bottlenecks of width 8); GPT-2 and Gemma 2 have `parallel` besides, of width 4 at places
-that `houlsby` has too; bundles in half precision have `lora` besides. `export_cached` makes others. `logits_of` runs a generation and
-tells what its tokens were chosen from.
+that `houlsby` has too; bundles in half precision have `lora` besides. `export_cached` makes others. `logits_of` runs a
+generation and tells what its tokens were chosen from.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ swappable_bundle: text classification on a tiny BERT without a head of its own; 
 bank_bundle: mode bank, same base, same five checkpoints.
 embedded_bundle: houlsby_four alone; merged_bundle: ia3_three alone; same base, same checkpoints.
 features_bundle: swappable, task features; adapters `ia3` and `pfeiffer`.
+lora_bundle: swappable, task features; adapter `lora` (rank 4, scale 2.5).
 licensed_bundle: swappable; base model and adapters `ia3_two`, `houlsby_two` state licenses and have license files.
 headed_bundle: swappable, on a base model with its own head of 3 labels; adapter `ia3` (IA3, 2 labels).
 Each gives .bundle (Path), .base (Path) and .adapters (checkpoint folders by name); `export` makes others, and
@@ -184,6 +185,23 @@ def features_bundle(
         return export(tiny_model("bert"), adapters, task="features")
 
     return exported_once("features", make)
+
+
+@pytest.fixture(scope="session")
+def lora_bundle(
+    exported_once: Callable[..., Exported],
+    export: Callable[..., Exported],
+    tiny_model: Callable[..., Path],
+    tiny_info: Callable[..., ModelInfo],
+    random_adapter: Callable[..., Adapter],
+    save_checkpoint: Callable[..., Path],
+) -> Exported:
+    def make() -> Exported:
+        info = tiny_info("bert")
+        adapters = {"lora": save_checkpoint(random_adapter(info, "lora", 13, rank=4, alpha=10), info)}
+        return export(tiny_model("bert"), adapters, task="features")
+
+    return exported_once("lora", make)
 
 
 def licensed(source: Path, target: Path, front_matter: str, **files: str) -> Path:

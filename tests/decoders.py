@@ -4,8 +4,8 @@ where several processes run the tests.
 llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions; t5_bundle, whisper_bundle:
 two graphs, Whisper's with LARGE many tokens. All swappable, room for POSITIONS tokens, with adapters random in every
 tensor: `ia3`, and `houlsby` (bottlenecks of width 8); GPT-2 and Gemma 2 have `parallel` besides, of width 4 at places
-that `houlsby` has too. `export_cached` makes others. `logits_of` runs a generation and
-tells what its tokens were chosen from.
+that `houlsby` has too; bundles in half precision have `lora` besides. `export_cached` makes others. `logits_of` runs a
+generation and tells what its tokens were chosen from.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def export_cached(
         }
         if model_type in ("gpt2", "gemma2"):
             adapters["parallel"] = random_adapter(info, "bottleneck", 33, placement="parallel", reduction_factor=8)
+        if dtype != "fp32":
+            adapters["lora"] = random_adapter(info, "lora", 34, rank=4, alpha=6)
         names = {"merged": ["ia3"], "embedded": ["houlsby"]}.get(mode, list(adapters))
         folders = {name: save_checkpoint(adapters[name], info) for name in names}
         base, bundle = tiny_model(model_type, task, **config), tmp_path_factory.mktemp(model_type) / "bundle"

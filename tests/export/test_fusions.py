@@ -36,6 +36,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "ia3": {"method": "ia3"},
     "houlsby": {"method": "bottleneck", "reduction_factor": 4},
     "parallel": {"method": "bottleneck", "placement": "parallel", "reduction_factor": 8},
+    "lora": {"method": "lora", "rank": 4, "alpha": 6},
 }
 PFEIFFER: dict[str, dict[str, Any]] = {"pfeiffer": {"method": "bottleneck", "placement": "pfeiffer"}}
 
@@ -103,7 +104,7 @@ def test_a_decoders_rotary_positions_and_norms_are_fused_with_adapters_between(l
     # 2 layers: keys and values of each are scaled between their projection and the attention.
     assert counts["com.microsoft.RotaryEmbedding"][0] == 4
     assert counts["com.microsoft.SkipSimplifiedLayerNormalization"][0] == 4
-    assert llama.placed() == 2 * (3 + 2 + 1)
+    assert llama.placed() == 2 * (3 + 2 + 1 + 2)
     assert llama.different() == {}
 
 
@@ -112,7 +113,7 @@ def test_an_encoders_gelu_and_norms_are_fused_with_adapters_between(bert: Fused)
     counts = bert.counts()
     assert counts["com.microsoft.BiasGelu"][0] == 2
     assert counts["com.microsoft.SkipLayerNormalization"][0] == 4
-    assert bert.placed() == 2 * (3 + 2 + 1 + 1)
+    assert bert.placed() == 2 * (3 + 2 + 1 + 2 + 1)
     # What cannot be otherwise: Houlsby's adapters read the projection with its bias, which the norm would have added;
     # Pfeiffer's use each layer's norm once more.
     assert bert.different() == {"Add": (10, 14), "LayerNormalization": (1, 3)}

@@ -48,7 +48,7 @@ BATCH, LENGTH = 3, 11
 
 
 class Half:
-    """A tiny model's swappable graph in half precision, the same model in float32, and two adapters."""
+    """A tiny model's swappable graph in half precision, the same model in float32, and its adapters."""
 
     def __init__(self, exact: BaseModel, adapters: dict[str, Adapter], lowered: Lowered, path: Path) -> None:
         self.exact, self.adapters, self.lowered, self.path = exact, adapters, lowered, path
@@ -76,14 +76,15 @@ def session(path: Path) -> ort.InferenceSession:
 def half(
     tiny_base: Callable[..., BaseModel], random_adapter: Callable[..., Adapter], tmp_path: Path
 ) -> Callable[..., Half]:
-    """Called as (model_type, dtype, **config) -> its graph for features."""
+    """Called as (model_type, dtype, target_of_lora=None, **config) -> its graph for features."""
 
-    def make(model_type: str, dtype: str, **config: Any) -> Half:
+    def make(model_type: str, dtype: str, target_of_lora: str | None = None, **config: Any) -> Half:
         target, path = Target.parse(dtype), tmp_path / "model.onnx"
         exact = tiny_base(model_type, **config)
         adapters: dict[str, Adapter] = {
             "ia3": random_adapter(exact.info, "ia3", 1),
             "houlsby": random_adapter(exact.info, "bottleneck", 2, reduction_factor=4),
+            "lora": random_adapter(exact.info, "lora", 3, rank=4, alpha=6, target=target_of_lora),
         }
         rounded = tiny_base(model_type, dtype=target.torch_dtype, **config)
         _, graphs = lower_mode(rounded, adapters, Mode.SWAPPABLE, target=target)
@@ -112,7 +113,7 @@ def test_callers_feed_and_read_float32_and_the_cache_keeps_its_dtype(decoder: Ha
     assert not [tensor for tensor in floats if tensor.dtype == ir.DataType.FLOAT and tensor.size > LENGTH * 8]
 
 
-@pytest.mark.parametrize("adapter", [None, "ia3", "houlsby"])
+@pytest.mark.parametrize("adapter", [None, "ia3", "houlsby", "lora"])
 def test_left_padded_rows_decode_close_to_float32(decoder: Half, adapter: str | None) -> None:
     mask = (np.arange(LENGTH) >= np.arange(0, 3 * BATCH, 3)[:, None]).astype(np.int64)
     ids = np.where(mask, np.random.default_rng(0).integers(4, 90, (BATCH, LENGTH)), 0)
@@ -143,15 +144,22 @@ def test_left_padded_rows_decode_close_to_float32(decoder: Half, adapter: str | 
 
 
 def test_a_classifier_passes_parity_and_takes_more_adapters(
-    tiny_model: Callable[..., Path], classifier_checkpoints: dict[str, Path], tmp_path: Path
+    tiny_model: Callable[..., Path],
+    classifier_checkpoints: dict[str, Path],
+    random_adapter: Callable[..., Adapter],
+    save_checkpoint: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
-    names = ("ia3_three", "houlsby_four", "houlsby_two")
-    adapters = {name: classifier_checkpoints[name] for name in names}
+    names = ("ia3_three", "lora_two", "houlsby_four", "houlsby_two")
+    info = load_base(tiny_model("bert"), "text-classification").info
+    lora = random_adapter(info, "lora", 6, labels=("left", "right"), rank=4, alpha=6)
+    checkpoints = {**classifier_checkpoints, "lora_two": save_checkpoint(lora, info)}
+    adapters = {name: checkpoints[name] for name in names}
     # Task heads swap in the same dtype.
     model, bundle = tiny_model("bert"), tmp_path / "bundle"
-    first = {name: adapters[name] for name in names[:2]}
+    first = {name: adapters[name] for name in names[:3]}
     export_onnx(model, first, bundle, mode="swappable", task="text-classification", dtype="fp16")
-    add_adapter(bundle, {names[2]: adapters[names[2]]})
+    add_adapter(bundle, {names[3]: adapters[names[3]]})
     for name in names:
         stored = read_adapter_file(bundle / "adapters" / f"{name}.onnx_adapter")
         assert {tensor.dtype.name for tensor in stored.values()} == {"float16"}
@@ -202,7 +210,7 @@ def test_bfloat16_graphs_hold_the_rounded_model(
     fed = {value.name: inputs.get(value.name, np.zeros_like(inputs["input_ids"])) for value in running.get_inputs()}
     made.exact.module.to(torch.bfloat16).float()
     kept = inputs["attention_mask"].astype(bool)
-    for name in (None, "ia3", "houlsby"):
+    for name in (None, "ia3", "houlsby", "lora"):
         tensors = {full: array.astype(np.float32) for full, array in (made.tensors(name) if name else {}).items()}
         expected = made.expected(name, inputs)[kept]
         # Constants, such as the attention's scale, and the adapter's own numbers are rounded too: to 8 bits.
@@ -227,24 +235,27 @@ def test_bfloat16_adapters_are_files_and_values_of_onnx_runtime(tmp_path: Path) 
 
 def test_what_a_model_keeps_in_float32_its_adapters_keep_too(half: Callable[..., Half]) -> None:
     # T5's `wo` overflows in float16, so transformers leaves it in float32.
-    made = half("t5", "fp16", num_layers=1)
+    made = half("t5", "fp16", target_of_lora=r".*\.(q|wo)", num_layers=1)
     dtypes = {name: info.dtype for site in made.lowered.sites for name, info in site.tensors.items()}
     wide = {name for name, dtype in dtypes.items() if dtype == "float32"}
     assert wide
     assert all(".wo." in name for name in wide)
+    assert any(name.endswith(".wo.lora.a") for name in wide)
     info = made.exact.info
     manifest = Manifest("", Mode.SWAPPABLE, "features", DType.FLOAT16, 20, info, {}, made.lowered.sites, (), {})
-    fitted = graph_tensors("adapter a", made.adapters["ia3"], manifest)
-    assert {name: tensor.dtype.name for name, tensor in fitted.items()} == {name: dtypes[name] for name in fitted}
     feeds = {
         "input_ids": np.arange(4, 12).reshape(2, 4),
         "attention_mask": np.ones((2, 4), np.int64),
         "decoder_input_ids": np.arange(4, 10).reshape(2, 3),
     }
     fed = {name: feeds[name] for name in made.lowered.inputs}
-    actual = session(made.path).run(None, {**fed, **fitted})[0]
-    expected = made.expected("ia3", fed)
-    assert np.abs(actual - expected).max() / np.sqrt(np.square(expected).mean()) < HALF
+    running = session(made.path)
+    for adapter in ("ia3", "lora"):
+        fitted = graph_tensors("adapter a", made.adapters[adapter], manifest)
+        assert {name: tensor.dtype.name for name, tensor in fitted.items()} == {name: dtypes[name] for name in fitted}
+        actual = running.run(None, {**fed, **fitted})[0]
+        expected = made.expected(adapter, fed)
+        assert np.abs(actual - expected).max() / np.sqrt(np.square(expected).mean()) < HALF
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -133,6 +133,15 @@ def of_another(part: str, seed: int = 0) -> ChangeTensors:
     return changed(part, lambda tensor: rng.permutation(tensor.reshape(-1)).reshape(tensor.shape))
 
 
+def fewer_ranks(tensors: Tensors) -> Tensors:
+    """Removes the last rank of every pair of thin matrices, A (in, rank) and B (rank, out)."""
+    kept = {".lora.a": lambda a: a[:, :-1], ".lora.b": lambda b: b[:-1]}
+    return {
+        name: np.ascontiguousarray(next((cut(tensor) for part, cut in kept.items() if name.endswith(part)), tensor))
+        for name, tensor in tensors.items()
+    }
+
+
 # Graphs, changed by texts in ONNX's text format
 
 

@@ -19,6 +19,7 @@ from tests.parity.mutants import (
     bias_unscaled,
     changed,
     dropped,
+    fewer_ranks,
     function,
     initializer,
     input_through,
@@ -31,8 +32,9 @@ from tests.parity.mutants import (
     without,
 )
 
-SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR, BANK = (
-    f"{name}_bundle" for name in ("swappable", "merged", "embedded", "features", "headed", "llama", "t5", "bank")
+SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR, BANK, LORA = (
+    f"{name}_bundle"
+    for name in ("swappable", "merged", "embedded", "features", "headed", "llama", "t5", "bank", "lora")
 )
 L0, L1 = "encoder.layer.0.", "encoder.layer.1."
 IA3_SITES = [
@@ -76,6 +78,21 @@ MUTANTS = [
     Mutant("stale file: fewer labels", SWAPPABLE, "ia3_three", changed(".head.", lambda tensor: tensor[:2])),
     Mutant("adapter of another base model", SWAPPABLE, "houlsby_four", of_another(".bottleneck")),
     Mutant("labels in another order", SWAPPABLE, "houlsby_four", changed(".head.", lambda tensor: tensor[::-1])),
+    # LoRA
+    Mutant("LoRA absent", LORA, "lora", without(".lora.")),
+    Mutant("LoRA dropped in one layer", LORA, "lora", without(L1, ".lora.")),
+    Mutant("LoRA: scale alpha / rank dropped", LORA, "lora", changed(".lora.b", lambda tensor: tensor / 2.5)),
+    Mutant("LoRA: two layers swapped", LORA, "lora", swapped(L0, L1)),
+    *(
+        Mutant(f"LoRA: {part} of two layers swapped", LORA, "lora",
+               swapped(f"{L0}attention.self.value.lora.{part}", f"{L1}attention.self.value.lora.{part}"))
+        for part in ("a", "b")
+    ),
+    Mutant("LoRA: queries and values swapped", LORA, "lora", swapped("self.query", "self.value")),
+    Mutant("LoRA: the last rank missing", LORA, "lora", fewer_ranks),
+    Mutant("LoRA: one matrix off by 1%", LORA, "lora", changed(f"{L1}attention.self.query.lora.a", one_percent)),
+    Mutant("LoRA without the layer's own output", LORA, "lora",
+           graph=function("LoRA", "Add (y, wide)", "Identity (wide)")),
     # numbers slightly off
     *(
         Mutant(f"one vector off by 1%: {site}", SWAPPABLE, "ia3_three", changed(f"{site}.ia3.", one_percent))
@@ -206,6 +223,7 @@ def report_of(mutant: Mutant, request: pytest.FixtureRequest, folder: Path) -> P
         (CACHED, "ia3"),
         (PAIR, "ia3"),
         (BANK, "houlsby_four"),
+        (LORA, "lora"),
     ],
 )
 def test_unchanged_bundles_pass(bundle: str, adapter: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:

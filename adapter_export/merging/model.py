@@ -75,7 +75,7 @@ def _folded(
     for here, site_adapter in site_adapters:
         if here.port is Port.BRANCH and w64.ndim > _MATRIX:
             raise CannotMerge(f"site {here.name}: a branch around a convolution is not folded into its kernel")
-        w64, b64 = site_adapter.operator.merge(here.port, w64, b64, site_adapter.effective)
+        w64, b64 = site_adapter.operator.merge(here.port, w64, b64, site_adapter.exact)
         if bias is None and b64 is not None:
             raise CannotMerge(f"site {here.name}: the layer has no bias to fold the adapter's into")
     yield "weight", weight, w64.T if transposed else w64

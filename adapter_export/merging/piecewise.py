@@ -78,9 +78,9 @@ class MergeRule:
             IN: ins if self.port in (Port.INPUT, Port.BRANCH) else outs,
             OUT: ins if self.port is Port.INPUT else outs,
         }
-        effective = self.site_adapter.effective
+        exact = self.site_adapter.exact
         tensors = {
-            name: effective[name][tuple(cuts.get(str(dim), slice(None)) for dim in spec.dims)]
+            name: exact[name][tuple(cuts.get(str(dim), slice(None)) for dim in spec.dims)]
             for name, spec in operator.specs.items()
         }
         merged, new_bias = operator.merge(self.port, weight, bias, tensors)

@@ -162,6 +162,12 @@ class SiteAdapter:
         """The tensors with the strength in them, as the operator takes them."""
         return strengthened(self.operator, self.tensors, self.strength)
 
+    @property
+    def exact(self) -> Mapping[str, np.ndarray]:
+        """The same in float64, so that what is computed with them is rounded once."""
+        exact = {name: tensor.astype(np.float64) for name, tensor in self.tensors.items()}
+        return strengthened(self.operator, exact, self.strength)
+
 
 def setting(value: str, help: str, default: Any = None) -> Any:  # noqa: A002
     """Makes a field of a method's options, which `train` offers as an option with the field's name.

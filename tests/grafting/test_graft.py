@@ -30,6 +30,10 @@ FLOAT32 = [
     ("fp32", "qwen3"),
     ("optimum", "bert"),
     ("optimum", "distilbert"),
+    # Its layers share weights.
+    ("optimum", "albert"),
+    # Its feed-forward has the tokens of all rows one after the other.
+    ("optimum", "opt"),
     ("optimum", "vit"),
     ("optimum", "t5"),
 ]

@@ -211,6 +211,29 @@ def test_mixed_with_ia3_the_order_counts(tiny_model: Callable[..., Path], tmp_pa
         np.testing.assert_array_equal(merged, expected.astype(np.float32))
 
 
+def test_a_merge_rounds_once(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    """W' = W + (alpha / r) B A, also where the scale is no power of 2."""
+    from safetensors.numpy import save_file
+
+    base = tiny_model("llama", "causal-lm")
+    name = "model.layers.0.self_attn.q_proj"
+    weight = load_file(base / "model.safetensors")[f"{name}.weight"].astype(np.float64)
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, weight.shape[1]), (weight.shape[0], 3)))
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    save_file(
+        {f"base_model.model.{name}.lora_A.weight": a, f"base_model.model.{name}.lora_B.weight": b}, folder / WEIGHTS
+    )
+    config = {"r": 3, "lora_alpha": 1, "peft_type": "LORA", "task_type": "CAUSAL_LM"}
+    config["target_modules"] = ["layers.0.self_attn.q_proj"]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    merge(base, folder, tmp_path / "merged")
+    merged = load_file(tmp_path / "merged/model.safetensors")[f"{name}.weight"]
+    exact = weight + b.astype(np.float64) @ a.astype(np.float64) / 3
+    np.testing.assert_array_equal(merged, exact.astype(np.float32))
+
+
 def test_trained_it_starts_at_the_base_model_and_is_pefts(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     base = tiny_model("bert", "text-classification")
     data = tmp_path / "data.csv"

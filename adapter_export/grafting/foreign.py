@@ -83,7 +83,7 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     if missing := [external.location for external in data if external.path is None]:
         raise InputError(f"{file.parent / missing[0]}: no such file, though {file.name} has weights there")
     config = optional_json(file.parent / CONFIG) or (optional_json(model / CONFIG) if model is not None else {})
-    genai = optional_json(file.parent / GENAI_CONFIG).get("model", {})
+    genai = _object(optional_json(file.parent / GENAI_CONFIG), "model")
     model_type = str(config.get("model_type") or genai.get("type") or "")
     if not model_type:
         raise InputError(f"{file.parent}: expected {CONFIG} or {GENAI_CONFIG} with the architecture, found neither")
@@ -91,17 +91,18 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     ir.external_data.set_base_dir(graph.graph, file.parent)
     # Tracers put them between a weight and its second use.
     common.IdentityEliminationPass()(graph)
-    _size_cache(graph.graph, genai.get("decoder", {}).get("head_size"))
+    _size_cache(graph.graph, _object(genai, "decoder").get("head_size"))
     modules = Modules(graph.graph, dialect, model_type)
     packed = packed_in(modules)
     # The builder's folder does not name the class. All of its models are language models.
-    architecture = str(next(iter(config.get("architectures") or ()), f"{model_type.title()}ForCausalLM"))
+    stated = config.get("architectures")
+    architecture = str(stated[0]) if isinstance(stated, list) and stated else f"{model_type.title()}ForCausalLM"
     task = "causal-lm" if genai else tasks.of_architecture(architecture)
     if "last_hidden_state" in {value.name for value in graph.graph.outputs}:
         task = "features"
     if task is None:
         raise InputError(f"{file}: the task of {architecture} is not known")
-    hidden = _hidden_size(config or genai.get("decoder", {}))
+    hidden = _hidden_size(config or _object(genai, "decoder"))
     info = _describe(modules, packed, architecture, hidden, sha256)
     paths = tuple(external.path for external in data if external.path is not None)
     return ForeignGraph(file, paths, dialect, graph, modules, packed, info, task, _quantization(graph.graph), config)
@@ -121,11 +122,18 @@ def _file(path: Path) -> Path:
 
 def _quantization(graph: ir.Graph) -> Quantization:
     """Returns the fewest bits of a weight."""
-    found = {node.attributes["bits"].as_int() for node in graph if node.op_type == "MatMulNBits"}
+    from adapter_export.grafting.modules import integer
+
+    found = {integer(node, "bits") for node in graph if node.op_type == "MatMulNBits"}
     known = {kind.bits: kind for kind in Quantization if kind.used}
     if found - set(known):
         raise InputError(f"graph: expected quantized weights of {sorted(known)} bits, found {sorted(found)}")
     return known[min(found)] if found else Quantization.NONE
+
+
+def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = config.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _size_cache(graph: ir.Graph, head_size: Any) -> None:

@@ -61,9 +61,10 @@ class Linear:
     def features(self) -> tuple[int, int]:
         """Features of the input and of the output."""
         if self.node.op_type == "MatMulNBits":
-            return self.node.attributes["K"].as_int(), self.node.attributes["N"].as_int()
+            return integer(self.node, "K"), integer(self.node, "N")
         shape = self.weight.shape
-        assert shape is not None
+        if shape is None or len(shape) != 2 or not shape.is_static():
+            raise InputError(f"node {self.node.name!r}: expected a matrix as its weight, found shape {shape}")
         rows, columns = int(shape[0]), int(shape[1])  # type: ignore[arg-type]
         transposed = self.node.attributes.get("transB")
         return (columns, rows) if transposed is not None and transposed.as_int() else (rows, columns)
@@ -249,6 +250,14 @@ class Modules:
                 break
             y = following.outputs[0]
         return Linear(node, (first, index), y)
+
+
+def integer(node: ir.Node, name: str) -> int:
+    """Returns an attribute of a node. Raises InputError if it is no integer."""
+    attribute = node.attributes.get(name)
+    if attribute is None or not isinstance(attribute.value, int):
+        raise InputError(f"node {node.name!r}: expected an integer attribute {name!r}, found none")
+    return attribute.value
 
 
 def _first_use(path: str, known: Container[str]) -> str:

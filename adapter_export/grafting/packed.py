@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from adapter_export.architectures.registry import facts
 from adapter_export.errors import InputError
-from adapter_export.grafting.modules import Linear, Modules
+from adapter_export.grafting.modules import Linear, Modules, integer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -97,7 +97,9 @@ def _sizes(modules: Modules, layer: Linear, paths: list[str]) -> dict[str, int]:
     parent = paths[0].rpartition(".")[0]
     for node in modules.within(parent):
         if node.op_type == _ATTENTION:
-            heads, shared = node.attributes["num_heads"].as_int(), node.attributes["kv_num_heads"].as_int()
+            heads, shared = integer(node, "num_heads"), integer(node, "kv_num_heads")
+            if heads < 1 or shared < 1 or total % (heads + 2 * shared):
+                raise InputError(f"node {node.name!r}: {heads} and {shared} heads do not fit {total} features")
             size = total // (heads + 2 * shared)
             return dict(zip(paths, (heads * size, shared * size, shared * size), strict=True))
     raise InputError(

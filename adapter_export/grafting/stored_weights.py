@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapter_export.errors import InputError
-from adapter_export.grafting.modules import Linear
+from adapter_export.grafting.modules import Linear, integer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -62,14 +62,14 @@ def table_rows(node: ir.Node) -> np.ndarray:
     maker = None if table is None else table.producer()
     # The table may be that of a product, in another shape.
     stored = _array(maker.inputs[0] if maker is not None and maker.op_type == "Reshape" else table, node)
-    bits, block = (node.attributes[name].as_int() for name in ("bits", "block_size"))
+    bits, block = (integer(node, name) for name in ("bits", "block_size"))
     scales = _array(node.inputs[2], node).reshape(len(stored), -1)
     zeros = _array(node.inputs[3], node) if len(node.inputs) > 3 and node.inputs[3] is not None else None
     return _exact(stored.reshape(len(stored), -1), scales, zeros, bits, block, slice(None))
 
 
 def _dequantized(node: ir.Node, rows: slice) -> np.ndarray:
-    bits, block, inner = (node.attributes[name].as_int() for name in ("bits", "block_size", "K"))
+    bits, block, inner = (integer(node, name) for name in ("bits", "block_size", "K"))
     if bits not in (_NIBBLE, _BYTE):
         raise InputError(f"node {node.name!r}: expected 4 or 8 bits, found {bits}")
     stored = _array(node.inputs[1], node)

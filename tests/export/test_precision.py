@@ -302,7 +302,7 @@ def test_an_embedded_number_beyond_the_dtype_is_refused_by_name() -> None:
     ("fields", "message"),
     [
         ({"dtype": "fp8"}, r"dtype 'fp8': expected one of fp32, fp16, bf16"),
-        ({"quantize": "int4"}, r"quantize 'int4': expected one of none, int8"),
+        ({"quantize": "int2"}, r"quantize 'int2': expected one of none, int8, int4"),
         ({"fuse": "webgpu"}, r"fuse 'webgpu': expected one of none, cpu, cuda"),
         ({"dtype": "bf16", "quantize": "int8"}, r"--quantize int8 with --dtype bf16: expected fp32"),
         ({"dtype": "fp16", "quantize": "int8"}, r"--quantize int8 with --dtype fp16: expected fp32"),

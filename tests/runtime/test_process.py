@@ -180,7 +180,7 @@ before = graph.run(["logits"])["logits"].numpy()
 holding, done = threading.Event(), threading.Event()
 
 def hold():
-    with session._pool._changed:
+    with session._adapters._pool._changed:
         holding.set()
         done.wait()
 

@@ -18,8 +18,6 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.models.injection import inject
-from samples import environments
-from samples.assets import AssetError
 from tests import tiny
 
 # Every method and placement, by name of the adapter. All tensors are random.
@@ -104,6 +102,9 @@ def _config(model_type: str) -> dict[str, Any]:
 
 def make_graph(tool: str, model: Path, output: Path, task: str = "feature-extraction") -> None:
     """Let the tool make a graph of a model; skip the test where the tool cannot be installed. task: optimum's."""
+    from samples import environments
+    from samples.assets import AssetError
+
     try:
         python = environments.python(environments.OPTIMUM if tool == "optimum" else environments.GENAI)
     except AssetError as error:

@@ -143,6 +143,8 @@ def session_inputs(names: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -
         elif name.startswith("past_key_values"):
             _, heads, _, size = info.shape
             found[name] = np.zeros((len(inputs["input_ids"]), heads, 0, size), np.float32)
+        elif name == "position_ids":
+            found[name] = np.maximum(inputs["attention_mask"].cumsum(axis=1) - 1, 0)
         elif name == "token_type_ids":
             found[name] = np.zeros_like(inputs["input_ids"])
     return found

@@ -7,6 +7,7 @@
     plan_merge(...), plan_export(...), plan_graft(...) what these would do, and write nothing
     add_adapter(bundle, adapters)               more adapters in a bundle
     remove_adapter(bundle, names)               fewer
+    extract_adapter(bundle, name, file)         one of them, for another tool's graph
     check_parity(bundle, model, adapters)       a report whether the numbers match
     bench(bundle)                               its latency, swapping and memory
     inspect(path)                               what a path holds
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from adapter_export.benchmarking.summary import Percentiles, Ratio
     from adapter_export.benchmarking.swaps import BenchSwap
     from adapter_export.bundle.add import add_adapter
+    from adapter_export.bundle.foreign_files import extract_adapter
     from adapter_export.bundle.manifest import (
         AdapterInfo,
         AdapterTensorInfo,
@@ -195,6 +197,7 @@ __all__ = [
     "bench",
     "check_parity",
     "export_onnx",
+    "extract_adapter",
     "graft",
     "inspect",
     "load_pytorch",
@@ -296,6 +299,7 @@ _HOMES = {
     "bench": "benchmarking.report",
     "check_parity": "parity.run",
     "export_onnx": "export.export",
+    "extract_adapter": "bundle.foreign_files",
     "graft": "grafting.graft",
     "inspect": "inspection.describe",
     "load_pytorch": "models.pytorch",

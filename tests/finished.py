@@ -100,8 +100,11 @@ def _config(model_type: str) -> dict[str, Any]:
     return {name: value for name, value in GENAI_CONFIG.items() if name == "hidden_size" or model_type != "qwen2"}
 
 
-def make_graph(tool: str, model: Path, output: Path, task: str = "feature-extraction") -> None:
-    """Let the tool make a graph of a model; skip the test where the tool cannot be installed. task: optimum's."""
+def make_graph(
+    tool: str, model: Path, output: Path, task: str = "feature-extraction", adapter: Path | None = None
+) -> None:
+    """Let the tool make a graph of a model; skip the test where the tool cannot be installed. task: optimum's. adapter:
+    a LoRA of PEFT that GenAI's builder puts into the graph."""
     from samples import environments
     from samples.assets import AssetError
 
@@ -122,6 +125,7 @@ def make_graph(tool: str, model: Path, output: Path, task: str = "feature-extrac
             tool,
             "-c",
             str(output.with_suffix(".cache")),
+            *(["--extra_options", f"adapter_path={adapter}"] if adapter else []),
         ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([str(python), *command], capture_output=True, text=True, env=environment, check=False)

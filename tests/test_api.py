@@ -103,6 +103,7 @@ NAMES = [
     "bench",
     "check_parity",
     "export_onnx",
+    "extract_adapter",
     "graft",
     "inspect",
     "load_pytorch",

@@ -22,7 +22,14 @@ from adapter_export.providers import Provider
 PACKAGE = Path(adapter_export.__file__).parent
 # Where a method may be named: its own file, and its modules in the formats of other libraries. The command line names
 # some in help texts. The recorder runs where the library that trained an adapter is, by that library's names.
-OF_METHODS = ("methods", "checkpoints/peft", "checkpoints/adapterhub", "cli", "parity/recording")
+OF_METHODS = (
+    "methods",
+    "checkpoints/peft",
+    "checkpoints/adapterhub",
+    "checkpoints/onnx_adapter",
+    "cli",
+    "parity/recording",
+)
 OF_ARCHITECTURES = ("architectures", "checkpoints/peft/defaults.py")
 
 

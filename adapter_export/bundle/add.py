@@ -19,6 +19,7 @@ from adapter_export.bundle.adapter_file import (
     write_adapter_file,
 )
 from adapter_export.bundle.card import write_card
+from adapter_export.bundle.foreign_files import describe_outside, is_adapter_file, read_outside_file
 from adapter_export.bundle.manifest import (
     ADAPTER_LICENSES,
     ADAPTER_SUFFIX,
@@ -71,16 +72,20 @@ def graph_tensors(what: str, adapter: Adapter, manifest: Manifest) -> dict[str, 
         InputError: The adapter does not fit the graph.
     """
     _check_reads(what, adapter, manifest)
-    tensors = adapter_tensors(adapter if manifest.heads else replace(adapter, head={}))
+    return fitting(what, adapter_tensors(adapter if manifest.heads else replace(adapter, head={})), manifest)
+
+
+def fitting(what: str, tensors: Mapping[str, np.ndarray], manifest: Manifest) -> dict[str, np.ndarray]:
+    """Returns tensors in the dtypes of the bundle's graph. Raises InputError if they do not fit it."""
     expected = manifest.tensors
     with np.errstate(over="ignore"):  # what becomes infinite is refused below
-        tensors = {
+        cast = {
             # A model in half precision may have places that compute in float32. What has no place is refused below.
             name: tensor.astype(expected[name].dtype.numpy) if name in expected else tensor
             for name, tensor in tensors.items()
         }
-    check_adapter(what, tensors, manifest)
-    return tensors
+    check_adapter(what, cast, manifest)
+    return cast
 
 
 def _check_reads(what: str, adapter: Adapter, manifest: Manifest) -> None:
@@ -159,7 +164,8 @@ def add_adapter(
 
     Args:
         bundle: Folder of the bundle.
-        adapters: Folders of the checkpoints by the names of the adapters.
+        adapters: Folders of the checkpoints by the names of the adapters; or `.onnx_adapter` files, see
+            `foreign_files.read_outside_file`.
         force: Whether to replace adapters of the same names.
         task: `auto`, or the task of the bundle. For a bundle of the task `features`, the word `features` is needed to
             add adapters without their task heads.
@@ -176,50 +182,79 @@ def add_adapter(
         OutputBusy: Another command holds the bundle for longer than `lock_timeout`.
     """
     folder = existing_folder(bundle, "bundle")
-    adapters = {name: local(path, "adapter") for name, path in adapters.items()}
+    paths = {name: local(path, "adapter") for name, path in adapters.items()}
     for place in WRITTEN:
         check_writable(folder / place, folder)
     read_manifest(folder)
     with workspace(folder.resolve(), inside=True, wait=lock_timeout) as own:
         # Another command may have changed the bundle since.
         before = read_manifest(folder)
-        _check_request(folder, before, adapters, force)
-        check_given(labels, adapters)
+        _check_request(folder, before, paths, force)
+        check_given(labels, paths)
         if task not in (AUTO, before.task):
             raise InputError(f"bundle {folder}: --task {task}: the bundle is for {before.task}")
         config = _config(folder, before)
         # Complete files are written to the workspace, then moved into the bundle.
         own.new.mkdir()
         after = replace(before, card=may_have_card(folder, before))
-        for name, path in adapters.items():
-            _check_task(name, stated_task(read_checkpoint(path), config), task, before)
-            adapter = load_adapter(
-                path,
-                before.base,
-                task=before.task,
-                leave_head=task == "features",
-                labels=labels.get(name),
-            )
-            adapter = with_problem_type(adapter, config)
-            for repeated in (*adapter.repeated, *({LM_HEAD} & set(adapter.head))):
-                raise InputError(
-                    f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "
-                    "compare; export the bundle anew with this adapter"
-                )
-            if before.base.pooler in adapter.head and before.base.pooler not in before.base.head:
-                raise InputError(
-                    f"adapter {name}: its head begins with the pooler ({before.base.pooler}), which this bundle's "
-                    "graph does not swap; export the bundle anew with this adapter"
-                )
-            _check_padding(name, adapter, config, before)
-            info = write_adapter(own.new, name, adapter, before)
-            licenses = _write_licenses(own.new, name, path)
+        for name, path in paths.items():
+            if is_adapter_file(path):
+                info, licenses = _add_file(own.new, name, path, before, labels), {}
+            else:
+                info = _add_checkpoint(own.new, name, path, before, config, task, labels.get(name))
+                licenses = _write_licenses(own.new, name, path)
             after = after.with_adapter(_beside_the_old(info, before), _licenses_beside_the_old(licenses, before))
         raise_if_received()
         with deferred():
             _commit(own, before, after)
             work_is_done()
             return _at_their_places(own, before, after)
+
+
+def _add_checkpoint(
+    folder: Path,
+    name: str,
+    path: Path,
+    before: Manifest,
+    config: Mapping[str, Any],
+    task: str,
+    labels: Sequence[str] | None,
+) -> AdapterInfo:
+    """Writes the adapter of a checkpoint into `folder`, and returns its entry. Raises as `add_adapter`."""
+    _check_task(name, stated_task(read_checkpoint(path), config), task, before)
+    adapter = load_adapter(
+        path,
+        before.base,
+        task=before.task,
+        leave_head=task == "features",
+        labels=labels,
+    )
+    adapter = with_problem_type(adapter, config)
+    for repeated in (*adapter.repeated, *({LM_HEAD} & set(adapter.head))):
+        raise InputError(
+            f"adapter {name}: carries {repeated!r}, which only an export beside the base model can "
+            "compare; export the bundle anew with this adapter"
+        )
+    if before.base.pooler in adapter.head and before.base.pooler not in before.base.head:
+        raise InputError(
+            f"adapter {name}: its head begins with the pooler ({before.base.pooler}), which this bundle's "
+            "graph does not swap; export the bundle anew with this adapter"
+        )
+    _check_padding(name, adapter, config, before)
+    return write_adapter(folder, name, adapter, before)
+
+
+def _add_file(
+    folder: Path, name: str, path: Path, before: Manifest, labels: Mapping[str, Sequence[str]]
+) -> AdapterInfo:
+    """Writes the adapter of an `.onnx_adapter` file into `folder`, and returns its entry. Raises as `add_adapter`."""
+    if name in labels:
+        raise InputError(f"--labels {name}: {path} is an adapter file, which has no task head that can be added")
+    tensors = fitting(str(path), read_outside_file(path, before), before)
+    info = describe_outside(name, tensors, before)
+    written = folder / f"{name}{ADAPTER_SUFFIX}"
+    write_adapter_file(written, tensors, before.base.sha256)
+    return replace(info, sha256=sha256(written), file=adapter_path(name), source_sha256=sha256(path))
 
 
 def _config(folder: Path, manifest: Manifest) -> dict[str, Any]:

@@ -24,14 +24,17 @@ from adapter_export.cli.table import print_table
 from adapter_export.naming import parse_adapters
 
 EXAMPLE = """\
-Example:
+Examples:
   adapter-export add --bundle bundle --adapter spam=adapters/spam --adapter topic=adapters/topic
+  adapter-export add --bundle bundle --adapter style=olive/style.onnx_adapter
 """
 
 
 @click.command("add", cls=Command, epilog=EXAMPLE)
 @bundle_option("Bundle of mode swappable or bank.")
-@adapters_option("Name and checkpoint folder (PEFT or AdapterHub) of an adapter; repeatable.", required=True)
+@adapters_option(
+    "Name, and checkpoint folder (PEFT or AdapterHub) or .onnx_adapter file of an adapter; repeatable.", required=True
+)
 @task_option("auto: the task of the bundle. features: leave task heads out, for a bundle of the task features.")
 @labels_option
 @lock_timeout_option

@@ -26,6 +26,7 @@ COMMANDS = {
     "graft": "Put adapters into a finished ONNX graph of another tool.",
     "add": "Add adapters to an existing bundle, without tracing.",
     "remove": "Remove adapters from a bundle.",
+    "extract": "Write an adapter of a bundle for another tool's graph.",
     "parity": "Check that a bundle computes the same as the model.",
     "reference": "Print the script that records what an adapter computes.",
     "run": "Run a bundle on texts.",

@@ -187,8 +187,8 @@ class AdapterSession:
         Args:
             name: Name of the adapter.
             path: An `.onnx_adapter` file from outside of the bundle, whose name must not be that of an adapter of the
-                bundle. None to read the adapter from the bundle as it is now, including adapters added since it was
-                opened.
+                bundle; of another bundle for the same base model, or of Olive. None to read the adapter from the bundle
+                as it is now, including adapters added since it was opened.
 
         Raises:
             InputError: The adapter is unknown or does not fit. Nothing has changed then.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter_export.bundle.adapter_file import check_adapter, read_adapter_file
+from adapter_export.bundle.adapter_file import check_adapter
+from adapter_export.bundle.foreign_files import read_outside_file
 from adapter_export.bundle.manifest import Manifest, read_manifest
 from adapter_export.errors import InputError
 from adapter_export.naming import check_adapter_name
-from adapter_export.reading.links import folder_of
 from adapter_export.runtime.adapters.file_cache import AdapterFileCache
 from adapter_export.runtime.adapters.loaded import LoadedAdapter
 from adapter_export.runtime.bundle_checks import graphs_of, stamp_of
@@ -77,7 +77,7 @@ class BundleAdapters:
 
         Args:
             name: Name for the adapter; not that of an adapter of the bundle.
-            path: The `.onnx_adapter` file.
+            path: The `.onnx_adapter` file, see `foreign_files.read_outside_file`.
 
         Raises:
             InputError: The name is not allowed, or the file does not fit the graph.
@@ -85,7 +85,7 @@ class BundleAdapters:
         check_adapter_name(name)
         if any(info.name == name for info in self.manifest.adapters):
             raise InputError(f"adapter {name!r}: the bundle has one of that name; load the file under another")
-        tensors = read_adapter_file(path, self.manifest.base.sha256, root=folder_of(path))
+        tensors = read_outside_file(path, self.manifest)
         check_adapter(str(path), tensors, self.manifest)
         return LoadedAdapter(name, tensors, self._placeholders(tensors))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,10 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from adapter_export.bundle.graphs import MODEL
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.export.export import export_onnx
 from adapter_export.models.base_model import BaseModel, load_base
 from adapter_export.models.injection import inject
 from tests import tiny
@@ -31,6 +35,7 @@ ADAPTERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 # GroupQueryAttention takes heads of 16 features and more.
 GENAI_CONFIG = {"hidden_size": 64, "head_dim": 16}
 GENAI_COMMAND = ("-m", "onnxruntime_genai.models.builder", "-e", "cpu")
+GENAI_PRECISIONS = ("fp32", "int4")
 OPTIMUM_COMMAND = ("-m", "optimum.exporters.onnx")
 
 
@@ -70,12 +75,20 @@ def finished(
     random_adapter: Callable[..., Adapter],
     save_checkpoint: Callable[..., Path],
 ) -> Callable[..., Finished]:
-    """Called as (tool, model_type) -> Finished, each once a run. tool: GenAI's builder ("fp32", "int4"), "optimum"."""
+    """Called as (tool, model_type) -> Finished, each once a run.
+
+    tool: GenAI's builder ("fp32", "int4"), "optimum", PyTorch's own exporter ("dynamo"), or this package ("own").
+    """
 
     def make(tool: str, model_type: str, folder: Path) -> Finished:
-        task = "features" if tool == "optimum" else "causal-lm"
-        model = tiny_model(model_type, task, **({} if tool == "optimum" else _config(model_type)))
-        make_graph(tool, model, folder, "image-feature-extraction" if model_type == "vit" else "feature-extraction")
+        task = "causal-lm" if tool in GENAI_PRECISIONS else "features"
+        model = tiny_model(model_type, task, **(_config(model_type) if tool in GENAI_PRECISIONS else {}))
+        if tool == "dynamo":
+            make_dynamo(model, model_type, folder)
+        elif tool == "own":
+            export_onnx(model, {}, folder, mode="merged", task=task, cache=False)
+        else:
+            make_graph(tool, model, folder, "image-feature-extraction" if model_type == "vit" else "feature-extraction")
         base = load_base(model, task)
         adapters = {
             name: save_checkpoint(random_adapter(base.info, method, seed, **options), base.info)
@@ -98,6 +111,32 @@ def finished(
 
 def _config(model_type: str) -> dict[str, Any]:
     return {name: value for name, value in GENAI_CONFIG.items() if name == "hidden_size" or model_type != "qwen2"}
+
+
+def make_dynamo(model: Path, model_type: str, output: Path) -> None:
+    """Exports a base model as PyTorch's documentation shows it."""
+    import torch
+
+    module = load_base(model, "features").module
+    inputs = {name: torch.from_numpy(value) for name, value in tiny.inputs_for(model_type).items()}
+    sizes: dict[int, Any] = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "sequence"))}
+    module.config.use_cache = False
+    dynamic = {name: sizes if value.ndim == len(sizes) else {0: sizes[0]} for name, value in inputs.items()}
+    with warnings.catch_warnings():
+        # The exporter warns of its own renaming of axes.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            kwargs=inputs,
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            output_names=["last_hidden_state"],
+            verbose=False,
+        )
+    assert program is not None
+    output.mkdir()
+    program.save(output / MODEL)
+    shutil.copy(model / "config.json", output)
 
 
 def make_graph(

@@ -37,7 +37,10 @@ Examples:
 
 @click.command("graft", cls=Command, epilog=EXAMPLE)
 @click.option(
-    "--graph", required=True, type=PATH, help="A finished graph, or its folder: of GenAI's model builder, or optimum."
+    "--graph",
+    required=True,
+    type=PATH,
+    help="A finished graph, or its folder: of GenAI's model builder, optimum, or PyTorch.",
 )
 @adapters_option("PEFT or AdapterHub folder; repeatable.", required=True)
 @output_option("Bundle folder to write.")

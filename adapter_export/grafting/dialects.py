@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,8 +10,13 @@ from typing import TYPE_CHECKING
 from adapter_export.errors import InputError
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
+# What PyTorch's exporter keeps in the metadata of a node: the paths of the modules around it, the outermost first, and
+# the node's own name. `['', 'encoder', 'encoder.layer.0', 'linear']`
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_SCOPE = re.compile(r"'([^']*)'")
 
 _AXES = {
     "batch_size": "batch",
@@ -23,11 +29,13 @@ _AXES = {
 
 @dataclass(frozen=True)
 class Dialect:
-    """The names of one tool's graphs. A node is named by its module: `/model/layers.0/mlp/down_proj/MatMul`.
+    """How the nodes of one tool's graphs tell their modules.
 
     Attributes:
         name: Its name for users.
         producer: What the graph's producer name begins with.
+        scopes: The key of the nodes' metadata that lists the modules around a node. Empty if a node is named by its
+            module instead: `/model/layers.0/mlp/down_proj/MatMul`.
         renames: Parts of a module path as this tool names them, and as transformers does.
         packed: Modules that are parts of one linear layer, by the name of that layer, in the order of their outputs.
         elsewhere: Parts of paths of modules that are not where their path says.
@@ -36,13 +44,17 @@ class Dialect:
 
     name: str
     producer: str
+    scopes: str = ""
     renames: Mapping[str, str] = field(default_factory=dict)
     packed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     elsewhere: tuple[str, ...] = ()
     axes: Mapping[str, str] = field(default_factory=lambda: _AXES)
 
     def path_of(self, node: ir.Node) -> str:
-        """Returns the path of the module that a node belongs to; empty if its name tells none."""
+        """Returns the path of the module that a node belongs to; empty if the node tells none."""
+        if self.scopes:
+            scopes = _SCOPE.findall(node.metadata_props.get(self.scopes, ""))
+            return scopes[-2] if len(scopes) > 1 else ""
         parts = (node.name or "").strip("/").split("/")[:-1]
         if not set(parts).isdisjoint(self.elsewhere):
             return ""
@@ -57,7 +69,9 @@ DIALECTS = (
         packed={"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")},
         elsewhere=("final_norm_layernorm",),
     ),
+    Dialect("PyTorch's exporter (torch.onnx.export, dynamo=True)", producer="pytorch", scopes=_SCOPES),
     Dialect("TorchScript (optimum)", producer="pytorch"),
+    Dialect("adapter-export", producer="adapter-export", scopes=_SCOPES),
 )
 
 
@@ -69,6 +83,14 @@ def dialect_named(name: str) -> Dialect:
     raise InputError(f"graft: dialect {name[:100]!r} is not known")
 
 
-def dialect_of(producer: str | None) -> Dialect | None:
-    """Returns the dialect of graphs of this producer; None if there is no record of it."""
-    return next((one for one in DIALECTS if (producer or "").startswith(one.producer)), None)
+def dialect_of(model: onnx.ModelProto) -> Dialect | None:
+    """Returns the first dialect that a graph is of; None if there is no record of it."""
+    keys = {item.key for node in model.graph.node for item in node.metadata_props}
+    return next(
+        (
+            one
+            for one in DIALECTS
+            if model.producer_name.startswith(one.producer) and (not one.scopes or one.scopes in keys)
+        ),
+        None,
+    )

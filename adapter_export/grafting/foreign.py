@@ -13,6 +13,7 @@ from adapter_export.bundle.precision import Quantization
 from adapter_export.errors import InputError
 from adapter_export.grafting.dialects import DIALECTS, Dialect, dialect_of
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.naming import DOMAIN
 from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.onnx_files import external_files, read_model
@@ -76,7 +77,9 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
 
     file = _file(path)
     proto = read_model(file)
-    if (dialect := dialect_of(proto.producer_name)) is None:
+    if any(function.domain == DOMAIN for function in proto.functions):
+        raise InputError(f"{file}: takes adapters already; expected a graph without")
+    if (dialect := dialect_of(proto)) is None:
         known = ", ".join(one.name for one in DIALECTS)
         raise InputError(f"{file}: expected a graph of one of {known}, found producer {proto.producer_name[:100]!r}")
     data = external_files(file, proto)
@@ -98,7 +101,8 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     stated = config.get("architectures")
     architecture = str(stated[0]) if isinstance(stated, list) and stated else f"{model_type.title()}ForCausalLM"
     task = "causal-lm" if genai else tasks.of_architecture(architecture)
-    if "last_hidden_state" in {value.name for value in graph.graph.outputs}:
+    is_base_class = task is None and architecture.endswith("Model")
+    if is_base_class or "last_hidden_state" in {value.name for value in graph.graph.outputs}:
         task = "features"
     if task is None:
         raise InputError(f"{file}: the task of {architecture} is not known")

@@ -148,8 +148,8 @@ class Modules:
                 self.outside.setdefault(path, []).append(Linear(node, (node, 0), node.outputs[0]))
         if not self.linear:
             raise InputError(
-                f"graph of {dialect.name}: no node that multiplies by a weight is named by a module, as "
-                "/encoder/layer.0/output/dense/MatMul"
+                f"graph of {dialect.name}: no node that multiplies by a weight tells its module, as "
+                f"{'encoder.layer.0.output.dense' if dialect.scopes else '/encoder/layer.0/output/dense/MatMul'}"
             )
 
     def near(self, path: str) -> list[str]:
@@ -183,7 +183,10 @@ class Modules:
 
     def is_shared(self, path: str) -> bool:
         """Whether a module is used several times."""
-        return not self._again.isdisjoint(self.within(path))
+        nodes = self.within(path)
+        return not self._again.isdisjoint(nodes) or any(
+            len(self.linear.get(self._paths[node], ())) > 1 for node in nodes
+        )
 
     def reader_of(self, path: str, use: int) -> tuple[ir.Node, int] | Norm | None:
         """Returns the first node of a module that reads a value from outside, with the position of that input.

@@ -36,6 +36,12 @@ FLOAT32 = [
     ("optimum", "opt"),
     ("optimum", "vit"),
     ("optimum", "t5"),
+    ("dynamo", "bert"),
+    # Its layers share weights.
+    ("dynamo", "albert"),
+    ("dynamo", "gpt2"),
+    ("dynamo", "llama"),
+    ("own", "bert"),
 ]
 every_graph = pytest.mark.parametrize(("tool", "model_type"), FLOAT32, ids=str)
 
@@ -275,3 +281,9 @@ class TestRefusals:
         made = finished("optimum", "bert")
         manifest = graft(made.graph, {"one": classifier_checkpoints["ia3_two"]}, tmp_path / "bundle")
         assert manifest.adapter("one").labels is None
+
+    def test_a_graph_that_takes_adapters_already(self, finished: Callable[..., Finished], tmp_path: Path) -> None:
+        made = finished("optimum", "bert")
+        graft(made.graph, {"ia3": made.adapters["ia3"]}, tmp_path / "bundle")
+        with pytest.raises(InputError, match=r"model\.onnx: takes adapters already; expected a graph without"):
+            graft(tmp_path / "bundle", {"lora": made.adapters["lora"]}, tmp_path / "again")

@@ -33,7 +33,8 @@ from adapter_export.export.saving import save_graphs
 from adapter_export.export.storage import Overridable
 from adapter_export.export.trace import Trace, trace
 from adapter_export.models.base_model import BaseModel, load_base
-from adapter_export.runtime.generation.bound_graph import BoundGraph, CachedDecoder
+from adapter_export.runtime.generation.bound_graph import BoundGraph
+from adapter_export.runtime.generation.cache import CachedDecoder
 from adapter_export.runtime.generation.decoder_inputs import DecoderFeeds
 from benchmarks.models import random_adapter
 from benchmarks.timing import interleaved, ratio

@@ -17,7 +17,7 @@ import numpy as np
 
 from adapter_export.bundle.graphs import DECODER, ENCODER, is_cache, is_past, past_of
 from adapter_export.bundle.manifest import Manifest, TensorInfo
-from adapter_export.runtime.generation.bound_graph import CachedDecoder
+from adapter_export.runtime.generation.cache import CachedDecoder
 from adapter_export.runtime.generation.prepare import generates
 from adapter_export.runtime.session import AdapterSession
 

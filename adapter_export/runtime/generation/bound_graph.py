@@ -1,4 +1,4 @@
-"""Runs a graph repeatedly, without copying its cache through Python."""
+"""Runs a graph repeatedly, without copying its values through Python."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.graphs import is_past, present_of
-from adapter_export.bundle.manifest import GraphInfo, TensorInfo
-from adapter_export.bundle.ort_values import new_ort_value, ort_value
+from adapter_export.bundle.ort_values import ort_value
 from adapter_export.providers import Provider
 from adapter_export.runtime.process import Home
 from adapter_export.runtime.provider import run_errors
@@ -50,6 +48,8 @@ class BoundGraph:
         self._binding = session.io_binding()
         # An OrtValue made from an array only points to the memory of the array. This dictionary keeps both.
         self._held: dict[str, ort.OrtValue] = {}
+        # What `run_into` has bound as outputs.
+        self._written: Mapping[str, ort.OrtValue] | None = None
         self.feed(fixed)
 
     def feed(self, values: Mapping[str, np.ndarray | ort.OrtValue]) -> None:
@@ -58,15 +58,16 @@ class BoundGraph:
         Args:
             values: Arrays on the host, or OrtValues on any device, by name.
         """
-        for name, value in values.items():
-            self.bind(name, ort_value(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value)
+        self._home.check()
+        with run_errors():
+            for name, value in values.items():
+                bound = ort_value(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+                self._binding.bind_ortvalue_input(name, bound)
+                self._held[name] = bound
 
     def bind(self, name: str, value: ort.OrtValue) -> None:
         """Binds an input until it is replaced, without copying it."""
-        self._home.check()
-        with run_errors():
-            self._binding.bind_ortvalue_input(name, value)
-        self._held[name] = value
+        self.feed({name: value})
 
     def run(self, outputs: list[str], host: tuple[str, ...] = ()) -> dict[str, ort.OrtValue]:
         """Runs the graph.
@@ -85,6 +86,7 @@ class BoundGraph:
         self._home.check()
         # An output stays bound to the memory of the last run, which had another shape.
         self._binding.clear_binding_outputs()
+        self._written = None
         for name in outputs:
             self._binding.bind_output(name, str(Provider.CPU if name in host else self.device))
         self._binding.synchronize_inputs()
@@ -93,58 +95,25 @@ class BoundGraph:
         self._binding.synchronize_outputs()
         return dict(zip(outputs, self._binding.get_outputs(), strict=True))
 
+    def run_into(self, outputs: Mapping[str, ort.OrtValue]) -> None:
+        """Runs the graph, and has it write these outputs to these values. Nothing else is computed.
 
-class CachedDecoder:
-    """A decoder's graph with its cache: the output `present.X` of a run is the input `past_key_values.X` of the next.
-
-    The cache starts empty. Inputs `past_key_values.X` without an output `present.X` do not grow. These are the keys and
-    values of the encoder's states in an encoder-decoder. The code that runs the encoder binds them, once.
-    """
-
-    def __init__(self, graph: BoundGraph, info: GraphInfo, rows: int) -> None:
-        """Binds an empty cache.
+        As long as the outputs are the same objects, they stay bound from run to run.
 
         Args:
-            graph: The decoder's graph.
-            info: Its entry in the manifest.
-            rows: Number of rows of the batch.
+            outputs: Values of the right shapes by name.
+
+        Raises:
+            InputError: ONNX Runtime cannot run the bound inputs.
+            ProviderError: The execution provider failed.
         """
-        self._graph, self._info, self._rows = graph, info, rows
-        self._grown = {
-            present_of(name): name for name in info.inputs if is_past(name) and present_of(name) in info.outputs
-        }
-        self.forget()
-
-    def forget(self) -> None:
-        """Empties the cache."""
-        for name in self._grown.values():
-            self._graph.bind(name, _empty(self._info.inputs[name], self._rows, self._graph.device))
-
-    def run(self, feeds: Mapping[str, np.ndarray], last: np.ndarray | None = None) -> np.ndarray:
-        """Runs the graph, and returns the logits of each row's last token, [rows, vocabulary].
-
-        Args:
-            feeds: The inputs by name.
-            last: The column of each row's last token; None if it is the last column.
-        """
-        logits = self.logits(feeds)
-        found: np.ndarray = (logits[:, -1] if last is None else logits[np.arange(len(last)), last]).copy()
-        return found
-
-    def logits(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Runs the graph, and returns the logits of all tokens fed, [rows, tokens, vocabulary].
-
-        ONNX Runtime owns their memory. Copy them to keep them.
-        """
-        self._graph.feed(feeds)
-        outputs = self._graph.run(["logits", *self._grown], host=("logits",))
-        for present, past in self._grown.items():
-            self._graph.bind(past, outputs[present])
-        logits: np.ndarray = outputs["logits"].numpy()
-        return logits
-
-
-def _empty(info: TensorInfo, rows: int, device: Provider) -> ort.OrtValue:
-    """Returns a cache without tokens. The first dim is the batch; the other named dim is the length, here 0."""
-    shape = [rows, *(dim if isinstance(dim, int) else 0 for dim in info.shape[1:])]
-    return new_ort_value(info.dtype, shape, device)
+        self._home.check()
+        with run_errors():
+            if self._written is not outputs:
+                self._binding.clear_binding_outputs()
+                for name, value in outputs.items():
+                    self._binding.bind_ortvalue_output(name, value)
+                self._written = outputs
+            self._binding.synchronize_inputs()
+            self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()

@@ -10,7 +10,9 @@ import numpy as np
 from adapter_export.bundle.graphs import ENCODER, PAST, PRESENT, is_past
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
-from adapter_export.runtime.generation.bound_graph import BoundGraph, CachedDecoder
+from adapter_export.providers import Provider
+from adapter_export.runtime.generation.bound_graph import BoundGraph
+from adapter_export.runtime.generation.cache import CachedDecoder, Decoder, SharedCacheDecoder
 from adapter_export.runtime.generation.config import GenerationConfig
 from adapter_export.runtime.generation.decoder_inputs import (
     CrossFeeds,
@@ -96,7 +98,13 @@ def start(
         for row, (tokens, own, generator) in enumerate(zip(written, read, generators, strict=True))
     ]
     stops = {*settings.stop_tokens, *(() if settings.ignore_eos else config.eos)}
-    decoder = CachedDecoder(graph, manifest.graphs[manifest.model], len(prompts))
+    info = manifest.graphs[manifest.model]
+    decoder: Decoder
+    if manifest.right_padded and graph.device is Provider.CPU and isinstance(vocabulary, int):
+        capacity = max(map(len, written)) + settings.max_new_tokens
+        decoder = SharedCacheDecoder(graph, info, len(prompts), capacity)
+    else:
+        decoder = CachedDecoder(graph, info, len(prompts))
     return Generation(decoder, feeds, choosers, stops, config.pad, settings.max_new_tokens)
 
 

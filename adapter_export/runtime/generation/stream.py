@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from adapter_export.runtime.generation.bound_graph import CachedDecoder
+from adapter_export.runtime.generation.cache import Decoder
 from adapter_export.runtime.generation.decoder_inputs import Feeds
 from adapter_export.runtime.generation.sampling import RowChooser
 from adapter_export.runtime.process import Home
@@ -62,7 +62,7 @@ class Generation:
 
     def __init__(
         self,
-        decoder: CachedDecoder,
+        decoder: Decoder,
         feeds: Feeds,
         choosers: Sequence[RowChooser],
         stops: Collection[int],
@@ -80,7 +80,7 @@ class Generation:
             max_new_tokens: Largest number of new tokens per row.
         """
         self._home = Home("Generation")
-        self._decoder: CachedDecoder | None = decoder
+        self._decoder: Decoder | None = decoder
         self._feeds: Feeds | None = feeds
         self._inputs: dict[str, np.ndarray] = {}
         self._choosers, self._stops, self._pad, self._limit = choosers, stops, pad, max_new_tokens

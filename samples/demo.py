@@ -41,7 +41,9 @@ OUT = Path(__file__).resolve().parent.parent / "out" / "demo"
 TRAIN_ROWS, TEST_ROWS, EPOCHS, MAX_LENGTH = 1200, 600, 3, 64
 # A head alone has no more to gain after these.
 HEAD_EPOCHS = 20
-METHODS = {"ia3": {}, "lora": {"rank": 8}, "bottleneck": {"reduction_factor": 8}}
+# Three epochs are few for LoRA at the usual rate of 1e-3. On texts that are in no split below, 3e-3 is right more often:
+# 0.968 in place of 0.950 (injection), 0.710 in place of 0.632 (sentiment).
+METHODS = {"ia3": {}, "lora": {"rank": 8, "learning_rate": 3e-3}, "bottleneck": {"reduction_factor": 8}}
 # A bottleneck is not linear, so no weights compute the same.
 MERGED = ("ia3", "lora")
 TASKS = ("injection", "sentiment")

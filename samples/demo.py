@@ -1,7 +1,7 @@
 """The whole way on a real model: train, merge, export, swap, prove. `make demo` runs it; results lie in `out/demo`.
 
-MiniLM, two tasks (prompt injection with 2 labels, sentiment with 3), two methods (IA3 and bottlenecks): four adapters
-in one swappable bundle, and the two IA3 ones merged as well.
+MiniLM, two tasks (prompt injection with 2 labels, sentiment with 3), three methods (IA3, LoRA and bottlenecks): six
+adapters in one swappable bundle, and those of IA3 and LoRA merged as well.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ OUT = Path(__file__).resolve().parent.parent / "out" / "demo"
 TRAIN_ROWS, TEST_ROWS, EPOCHS, MAX_LENGTH = 1200, 600, 3, 64
 # A head alone has no more to gain after these.
 HEAD_EPOCHS = 20
-METHODS = {"ia3": {}, "bottleneck": {"reduction_factor": 8}}
+# Three epochs are few for LoRA at its default rate of 1e-3. On 600 texts that are in neither split, 3e-3 is right more
+# often: 0.968 in place of 0.950 (injection), 0.710 in place of 0.632 (sentiment).
+METHODS = {"ia3": {}, "lora": {"rank": 8, "learning_rate": 3e-3}, "bottleneck": {"reduction_factor": 8}}
+# A bottleneck is not linear, so no weights compute the same.
+MERGED = ("ia3", "lora")
 TASKS = ("injection", "sentiment")
 BATCH = 64
 
@@ -234,14 +238,14 @@ def main() -> None:
             adapters[name] = result.output
             say(f"{task}: {method} trained, {result.parameters:,} parameters")
 
-    merged = {name: OUT / "merged" / name for name in adapters if name.endswith("ia3")}
+    merged = {f"{task}-{method}": OUT / "merged" / f"{task}-{method}" for task in TASKS for method in MERGED}
     for name, folder in merged.items():
         merge(minilm(), adapters[name], folder)
-    say(f"merged {len(merged)} IA3 adapters into copies of the model")
+    say(f"merged {len(merged)} adapters of IA3 and LoRA into copies of the model")
 
     bundle = OUT / "bundle"
     export_onnx(minilm(), adapters, bundle, mode="swappable")
-    say("exported one swappable bundle with all four")
+    say(f"exported one swappable bundle with all {len(adapters)}")
 
     session_seconds = statistics.median(timed(lambda: AdapterSession(bundle).close()) for _ in range(3))
     session = AdapterSession(bundle)

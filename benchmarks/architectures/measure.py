@@ -43,12 +43,16 @@ def versions() -> dict[str, str]:
 
 
 def missing(numbers: Mapping[str, Any]) -> list[str]:
-    """Architectures without numbers of the installed versions and of every task."""
-    return [
-        name
-        for name in model_types()
-        if numbers.get(name, {}).get("versions") != versions() or set(numbers[name]["tasks"]) != set(tasks_of(name))
-    ]
+    """Architectures without numbers of the installed versions, of every task and of every adapter."""
+    return [name for name in model_types() if not _is_current(name, numbers.get(name, {}))]
+
+
+def _is_current(model_type: str, entry: Mapping[str, Any]) -> bool:
+    return (
+        entry.get("versions") == versions()
+        and set(entry["tasks"]) == set(tasks_of(model_type))
+        and set(entry["pytorch"]) == set(ADAPTERS)
+    )
 
 
 def measure(model_type: str) -> dict[str, Any]:
@@ -113,23 +117,27 @@ def _exports(path: Path, task: str, merged: bool) -> dict[str, Any]:
     """The largest error of each adapter in each mode."""
     base = load_base(path, task)
     adapters = _adapters(base)
+    mergeable = [name for name, adapter in adapters.items() if merged and _can_merge(adapter)]
     found: dict[str, Any] = {name: {} for name in adapters}
     try:
         modes = dict(_lowered(base, adapters))
     except AdapterExportError as error:
         # Nor can the model be traced without markers: the reason is one of the model's own.
         reason = str(error).removeprefix(f"model {path}: ")
-        modes_of = {
-            name: ("embedded", "swappable", *(["merged"] if merged and name == "ia3" else [])) for name in found
-        }
+        modes_of = {name: ("embedded", "swappable", *(["merged"] if name in mergeable else [])) for name in found}
         return {name: dict.fromkeys(modes, reason) for name, modes in modes_of.items()}
     for (name, mode), lowered in modes.items():
         found[name][mode] = _graph_error(path, task, adapters[name], lowered, mode)
-    if merged:
-        merge_into(base.module, adapters["ia3"])
-        load_head(base.module, adapters["ia3"])
-        found["ia3"]["merged"] = _graph_error(path, task, adapters["ia3"], lower(trace(base, {}), {}), "merged")
+    for name in mergeable:
+        changed = load_base(path, task)
+        merge_into(changed.module, adapters[name])
+        load_head(changed.module, adapters[name])
+        found[name]["merged"] = _graph_error(path, task, adapters[name], lower(trace(changed, {}), {}), "merged")
     return found
+
+
+def _can_merge(adapter: Adapter) -> bool:
+    return all(item.operator.unmergeable(site.port) is None for site, item in adapter.sites.items())
 
 
 def _lowered(base: BaseModel, adapters: Mapping[str, Adapter]) -> Iterator[tuple[tuple[str, str], Lowered]]:

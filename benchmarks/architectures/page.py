@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ PAGE, NUMBERS = _DOCS / "architectures.md", _DOCS / "architectures.json"
 # What is measured: name -> method and its settings.
 ADAPTERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "ia3": ("ia3", {}),
+    # A scale of 2, so that a graph that leaves it out is seen.
+    "lora": ("lora", {"rank": 4, "alpha": 8.0}),
     **{
         name: ("bottleneck", {"placement": name, "reduction_factor": 4}) for name in ("houlsby", "pfeiffer", "parallel")
     },
@@ -35,6 +37,10 @@ _TASKS: Mapping[str, tuple[str, ...]] = {
 }
 _DECODER_TASKS = ("causal-lm", "text-classification")
 
+_CROSS_ATTENTION = (
+    "IA3 scales the keys and values of cross-attention too, and LoRA changes its queries and values; no bottleneck "
+    "follows cross-attention."
+)
 # What an architecture cannot do, or does in a way of its own.
 NOTES: Mapping[str, str] = {
     "albert": "One group of layers is applied again and again, and so are its adapters.",
@@ -57,9 +63,11 @@ NOTES: Mapping[str, str] = {
     "opt": "The second row of sites is OPT-350M, the only one that is post-norm.",
     "phi": "Attention and feed-forward stand side by side and read the same input.",
     "phi3": "The fused projection's vector scales queries too.",
+    **dict.fromkeys(("bart", "mbart", "whisper"), _CROSS_ATTENTION),
     **dict.fromkeys(
-        ("bart", "mbart", "mt5", "t5", "whisper"),
-        "IA3 scales the keys and values of cross-attention too; no bottleneck follows cross-attention.",
+        ("mt5", "t5"),
+        f"{_CROSS_ATTENTION} Scores are not divided by the root of the width, so with LoRA on queries rounding shows: "
+        "PyTorch in float32 is itself 2e-05 (T5) and 3e-05 (mT5) from float64.",
     ),
 }
 
@@ -76,18 +84,18 @@ Measured on tiny models with every weight random (2 layers, 32 features), one tr
 CPU, at 1 x 1, 1 x 5 and 2 x 17 tokens, the last padded. A number is the largest error max|x - R| / rms(R) over all
 outputs, tasks and shapes, R being PyTorch in float64 with the adapter unmerged. *sites*: of the tiny model. *trains*:
 gradients reach every tensor of the adapter, and nothing else. *merges*: folded into the weights, in float64. *merged*,
-*embedded*, *swappable*: exported in that mode, in float32 (merged: for the first task). A bottleneck is not linear, so
-no weights compute the same: it has no merged form. Decoders are exported as scoring graphs here (`--no-cache`),
-encoder-decoders as one graph of both stacks.
+*embedded*, *swappable*: exported in that mode, in float32 (merged: for the first task). LoRA has rank 4 and a scale of
+2. A bottleneck is not linear, so no weights compute the same: it has no merged form. Decoders are exported as scoring
+graphs here (`--no-cache`), encoder-decoders as one graph of both stacks.
 """
 
 _PLACES = """\
 `N` is a layer's number; the other columns are modules below the layer. Houlsby's two adapters stand after attention and
 after the feed-forward, and a parallel one where the second does; it reads x, which is what the module in its column
-takes in.
+takes in. In a fused projection LoRA changes queries, keys and values.
 
-| architecture | layer | IA3, outputs | IA3, inputs | attention | feed-forward | x | Pfeiffer |
-|---|---|---|---|---|---|---|---|"""
+| architecture | layer | IA3, outputs | IA3, inputs | LoRA | attention | feed-forward | x | Pfeiffer |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def tasks_of(model_type: str) -> tuple[str, ...]:
@@ -126,19 +134,24 @@ def placement_rows(model_type: str) -> Iterator[tuple[str, ...]]:
 
 
 def _placement_row(model_type: str, stack: Stack) -> tuple[str, ...]:
-    keys, values = stack.paths(Role.KEY), stack.paths(Role.VALUE)
+    queries, keys, values = (stack.paths(role) for role in (Role.QUERY, Role.KEY, Role.VALUE))
     feedforward = stack.feedforward
     return (
         model_type,
         f"`{_layer(stack)}`",
-        # A key and the value beside it follow each other.
-        _listed(*dict.fromkeys(path for pair in zip(keys, values, strict=True) for path in pair)),
+        _beside(keys, values),
         _listed(*stack.paths(Role.DOWN)),
+        _beside(queries, values),
         _listed(stack.attention.output),
         _listed(feedforward.output),
         _listed(feedforward.residual),
         f"input of {_listed(feedforward.norm)}" if feedforward.norm else "output of the layer",
     )
+
+
+def _beside(first: Iterable[str], second: Iterable[str]) -> str:
+    """The paths of one attention follow each other; a path that is both is there once."""
+    return _listed(*dict.fromkeys(path for pair in zip(first, second, strict=True) for path in pair))
 
 
 def _layer(stack: Stack) -> str:
@@ -151,7 +164,7 @@ def _listed(*names: str) -> str:
 
 def _row(model_type: str, adapter: str, entry: Mapping[str, Any] | None) -> list[str]:
     """Cells after the adapter's name."""
-    if entry is None:
+    if entry is None or adapter not in entry["pytorch"]:
         return ["not measured"] * 7
     pytorch = entry["pytorch"][adapter]
     merges = pytorch["merges"]
@@ -171,7 +184,7 @@ def failed(model_type: str, entry: Mapping[str, Any]) -> list[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for task in tasks_of(model_type):
         for adapter in ADAPTERS:
-            for mode, error in entry["tasks"][task][adapter].items():
+            for mode, error in entry["tasks"][task].get(adapter, {}).items():
                 if isinstance(error, str):
                     reasons.setdefault((task, error), []).append(f"{adapter} {mode}")
     return [f"- **{model_type}**, {task} ({', '.join(what)}): {reason}." for (task, reason), what in reasons.items()]

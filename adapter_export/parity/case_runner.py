@@ -117,18 +117,38 @@ def measure_case(
         outputs = attempt(run, inputs, adapter)
         return outputs if isinstance(outputs, str) else select(outputs)
 
-    # A base model without a task head of its own has no labels: the last axis of its output is empty.
-    headless = manifest.labels is None and bool(manifest.heads)
-    measured: dict[str, dict[str, Measurement]] = {}
+    measured = {}
     for item in expected:
         if item.off is None:
-            measure_base = _measure_headless if headless else measure_outputs
-            measured[item.adapter] = measure_base(manifest, inputs, (*item.on, actual(runner.off, None)))
-            continue
-        on = *item.on, actual(runner.on, item.adapter)
-        off = *item.off, actual(runner.off, item.adapter) if runner.has_off_state else None
-        measured[item.adapter] = measure_outputs(manifest, inputs, on, off)
-    return {(name, output): item for name, outputs in measured.items() for output, item in outputs.items()}
+            on, off = actual(runner.off, None), None
+        else:
+            on = actual(runner.on, item.adapter)
+            off = actual(runner.off, item.adapter) if runner.has_off_state else None
+        for output, measurement in measure_expected(manifest, inputs, item, on, off).items():
+            measured[item.adapter, output] = measurement
+    return measured
+
+
+def measure_expected(
+    manifest: Manifest, inputs: Arrays, expected: Expected, on: Arrays | str, off: Arrays | str | None
+) -> dict[str, Measurement]:
+    """Measures every output of one adapter, or of the base model, in one case.
+
+    Args:
+        manifest: The manifest of the bundle.
+        inputs: Arrays by name.
+        expected: The outputs of PyTorch.
+        on: O with the adapter; of the base model if there is no adapter. A text if the run failed, with the reason.
+        off: O without the adapter's body; None if the graph has no such state, or if there is no adapter.
+
+    Returns:
+        Measurements by output.
+    """
+    if expected.off is not None:
+        return measure_outputs(manifest, inputs, (*expected.on, on), (*expected.off, off))
+    # A base model without a task head of its own has no labels: the last axis of its output is empty.
+    headless = manifest.labels is None and bool(manifest.heads)
+    return (_measure_headless if headless else measure_outputs)(manifest, inputs, (*expected.on, on))
 
 
 def measure_outputs(

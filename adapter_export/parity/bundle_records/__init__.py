@@ -17,6 +17,6 @@ case: a number. adapter: its name, or `-` for none.
 state: `on` with the adapter, `off` without the adapter but with its task head.
 kind: `exact` (R), `target` (T as PyTorch rounds it) or `rounded` (of 7 other roundings of T, the one furthest from R).
 
-Of an output with more than 1,024 columns (the logits of a language model), 1,024 random columns are kept, the same ones
+Of an output with more than 1,024 columns (the logits of a language model), 256 random columns are kept, the same ones
 for all cases. Otherwise a record of a small language model would have several GB.
 """

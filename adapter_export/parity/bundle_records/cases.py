@@ -9,12 +9,13 @@ import numpy as np
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.bundle_records.reader import BundleRecord
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
-from adapter_export.parity.case_runner import measure_case
-from adapter_export.parity.cases import GreedyCase, ParityCase
+from adapter_export.parity.case_runner import measure_case, measure_expected
+from adapter_export.parity.cases import GreedyCase, ParityCase, kept_positions
 from adapter_export.parity.checks.tokens_written import measure_tokens, rows_before_new
 from adapter_export.parity.criteria.measure import Measurement
+from adapter_export.parity.expected import Arrays
 from adapter_export.parity.report import NO_ADAPTER
-from adapter_export.parity.whole_model import whole_model_inputs
+from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 
 
 class BundleRecordCases:
@@ -58,6 +59,36 @@ class BundleRecordCases:
         inputs = self.converted(self._record.inputs(case))
         return measure_case(self._manifest, self._runner, inputs, expected, self._record.columns.select)
 
+    def ideal(self, case: ParityCase, adapter: str) -> dict[tuple[str, str], Measurement]:
+        """Measures R in place of O, rounded to the dtypes of the outputs: what a graph without errors would give."""
+        inputs = {} if isinstance(case, GreedyCase) else self.converted(self._record.inputs(case))
+        expected = self._record.expected(case, adapter).with_roundings(1)
+        off = self._rounded(expected.off[0]) if expected.off and self._runner.has_off_state else None
+        measured = measure_expected(self._manifest, inputs, expected, self._rounded(expected.on[0]), off)
+        return {(adapter, output): item for output, item in measured.items()}
+
+    def largest_difference(self, case: ParityCase, adapter: str, output: str) -> str:
+        """Returns where an output is furthest from R, with both values; empty where the two cannot be compared."""
+        if isinstance(case, GreedyCase):
+            return ""
+        inputs = self.converted(self._record.inputs(case))
+        run = self._runner.off if adapter == NO_ADAPTER else self._runner.on
+        outputs = attempt(run, inputs, None if adapter == NO_ADAPTER else adapter)
+        expected = self._record.expected(case, adapter).on[0].get(output)
+        if isinstance(outputs, str) or expected is None or output not in outputs:
+            return ""
+        actual = self._record.columns.select_of(output, outputs[output]).astype(np.float64)
+        if actual.shape != expected.shape or not actual.size:
+            return ""
+        distance = np.abs(actual - expected)
+        if (kept := kept_positions(inputs, expected)) is not None:
+            distance[~kept] = 0
+        place = np.unravel_index(int(np.argmax(np.nan_to_num(distance, nan=np.inf))), distance.shape)
+        shown = [str(number) for number in place]
+        if (numbers := self._record.columns.numbers.get(output)) is not None:
+            shown[-1] = str(numbers[place[-1]])
+        return f"{output}[{', '.join(shown)}]: expected {expected[place]:.6g}, found {actual[place]:.6g}"
+
     def check_inputs(self, check: str) -> dict[str, np.ndarray]:
         """Returns the inputs for the check `swap` or `rows`, by name."""
         return self.converted(self._record.group(f"check/{check}"))
@@ -80,6 +111,12 @@ class BundleRecordCases:
             generated,
             self._columns_of_logits,
         )
+
+    def _rounded(self, outputs: Arrays) -> dict[str, np.ndarray]:
+        infos = whole_model_outputs(self._manifest)
+        return {
+            name: value.astype(infos[name].dtype if name in infos else np.float32) for name, value in outputs.items()
+        }
 
     def _columns_of_logits(self, values: np.ndarray) -> np.ndarray:
         return self._record.columns.select_of("logits", values)

@@ -10,8 +10,8 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.expected import Arrays
 from adapter_export.parity.whole_model import whole_model_outputs
 
-# The most columns of an output that a record keeps.
-MAX_COLUMNS = 1024
+# An output with more columns than WIDE is recorded in KEPT of them.
+WIDE, KEPT = 1024, 256
 
 
 class Columns:
@@ -27,16 +27,16 @@ class Columns:
 
     @classmethod
     def of(cls, manifest: Manifest) -> Columns:
-        """Chooses MAX_COLUMNS columns of each output that has more.
+        """Chooses KEPT columns of each output that has more than WIDE.
 
         The columns are random, so that a mistake in a part of them cannot hide.
         """
         dims = {name: info.shape[-1] for name, info in whole_model_outputs(manifest).items() if info.shape}
-        widths = {name: dim for name, dim in dims.items() if isinstance(dim, int) and dim > MAX_COLUMNS}
+        widths = {name: dim for name, dim in dims.items() if isinstance(dim, int) and dim > WIDE}
         return cls(
             widths,
             {
-                name: np.sort(np.random.default_rng(width).choice(width, MAX_COLUMNS, replace=False))
+                name: np.sort(np.random.default_rng(width).choice(width, KEPT, replace=False))
                 for name, width in widths.items()
             },
         )

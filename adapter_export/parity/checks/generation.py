@@ -22,7 +22,13 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import PRIME, GreedyCase, TextLimits
-from adapter_export.parity.checks.tokens_written import choices, measure_tokens, rows_before_new, scores_by_rules
+from adapter_export.parity.checks.tokens_written import (
+    choices,
+    measure_tokens,
+    rows_before_new,
+    scores_by_rules,
+    without_forced_end,
+)
 from adapter_export.parity.criteria.measure import Measurement
 from adapter_export.parity.criteria.retries import ROUNDINGS
 from adapter_export.parity.expected import Expected, ExpectedTokens, Observer
@@ -127,7 +133,7 @@ class GreedyCaseRunner:
         expected = self._expected(
             prompts, name, adapter, generated.tokens, roundings if observer is None else ROUNDINGS
         )
-        scores = scores_by_rules(expected.on[0]["logits"], generated.tokens, self._config, rows)
+        scores = scores_by_rules(expected.on[0]["logits"], generated.tokens, without_forced_end(self._config), rows)
         choice, margin = choices(scores)
         tokens = ExpectedTokens(expected, generated.tokens, choice, margin, scores)
         if observer is not None:

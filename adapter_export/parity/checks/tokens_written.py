@@ -73,7 +73,7 @@ def measure_tokens(
     measurement = measure(OutputSet(on, off, kept, dtype, classes=manifest.quantize.used))
     if measurement.on is None:
         return measurement
-    scores = scores_by_rules(generated.logits, generated.tokens, config, rows)
+    scores = scores_by_rules(generated.logits, generated.tokens, without_forced_end(config), rows)
     not_largest = int((scores.argmax(-1) != generated.tokens).sum())
     tokens = compare_choices(reference, generated.tokens, columns(scores), kept)
     count = generated.tokens.size
@@ -85,21 +85,23 @@ def _arrays(state: StateReference, actual: np.ndarray | None) -> OutputArrays:
     return OutputArrays(state[0]["logits"], tuple(target["logits"] for target in state[1]), actual)
 
 
+def without_forced_end(config: GenerationConfig) -> GenerationConfig:
+    """Returns the config for a caller that ignores end tokens, as parity does: no end token is forced."""
+    return replace(config, rules=replace(config.rules, forced_eos_token_id=()))
+
+
 def scores_by_rules(
     logits: np.ndarray, tokens: np.ndarray, config: GenerationConfig, rows: Sequence[Row]
 ) -> np.ndarray:
     """Returns the scores from which tokens are chosen: logits after the rules of the bundle, float64.
 
-    The caller of the runtime ignores end tokens, so none is forced.
-
     Args:
         logits: Logits [rows, new, vocabulary].
         tokens: Generated tokens [rows, new]. The rules for a token depend on the tokens before it.
-        config: The bundle's generation config.
+        config: The generation config to apply.
         rows: The prompts, one per row.
     """
-    rules = replace(config.rules, forced_eos_token_id=())
-    processors = [processors_for(rules, row) for row in rows]
+    processors = [processors_for(config.rules, row) for row in rows]
     return np.array(
         [
             [processed(own, [*row.written, *new[:step]], logits[i, step]) for step in range(len(new))]

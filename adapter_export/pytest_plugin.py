@@ -1,9 +1,10 @@
 """Parity in a test suite of pytest, which loads this module where the package is installed.
 
-    pytest --adapter-bundle DIR [--adapter-reference FILE] [--adapter-provider cpu|cuda]
+    pytest --adapter-bundle=DIR [--adapter-reference=FILE] [--adapter-provider=cpu|cuda]
 
-The three may also stand in pytest's configuration file, as `adapter_bundle`, `adapter_reference` and
-`adapter_provider`, with paths from that file's folder. Fixtures:
+Write them with `=`: pytest looks for its configuration file before it knows these options, and takes a path that stands
+alone for a folder of tests. The three may also stand in that file, as `adapter_bundle`, `adapter_reference` and
+`adapter_provider`, with paths from its folder. Fixtures:
 
     adapter_bundle    Path of the bundle.
     adapter_session   AdapterSession of it.
@@ -143,7 +144,11 @@ class AssertParity:
             else:
                 self._judge(self._find(adapter, inputs))
         except InputError as error:
-            _fail([str(error)])
+            message = str(error)
+        else:
+            return
+        # Outside of the handler, so that pytest does not show the error twice.
+        _fail([message])
 
     def close(self) -> None:
         """Closes the session of the bundle."""
@@ -258,9 +263,12 @@ def _cases(config: pytest.Config) -> list[AdapterCase]:
         record, manifest = _record(config), read_manifest(bundle)
         check_belongs(record, bundle, manifest)
     except InputError as error:
-        raise pytest.UsageError(str(error)) from None
-    names: list[str | None] = [None] if manifest.in_graph is None else []
-    return [AdapterCase(name, case) for name in (*names, *(i.name for i in manifest.adapters)) for case in record.cases]
+        message = str(error)
+    else:
+        names: list[str | None] = [None] if manifest.in_graph is None else []
+        names += [info.name for info in manifest.adapters]
+        return [AdapterCase(name, case) for name in names for case in record.cases]
+    _fail([message])
 
 
 def _record(config: pytest.Config) -> BundleRecord:
@@ -277,14 +285,11 @@ def _path(config: pytest.Config, name: str) -> Path:
 
     A missing one is an error: a suite that would skip its tests would pass without having tested anything.
     """
-    if given := config.getoption(f"adapter_{name}"):
-        return Path(given)
-    if not (given := config.getini(f"adapter_{name}")):
-        raise pytest.UsageError(
-            f"expected --adapter-{name}, or adapter_{name} in pytest's configuration; found neither"
-        )
-    return config.rootpath / given
+    given, written = config.getoption(f"adapter_{name}"), config.getini(f"adapter_{name}")
+    if not given and not written:
+        _fail([f"expected --adapter-{name}, or adapter_{name} in pytest's configuration; found neither"])
+    return Path(str(given)) if given else Path(config.rootpath, str(written))
 
 
 def _provider(config: pytest.Config) -> str:
-    return config.getoption("adapter_provider") or config.getini("adapter_provider") or "cpu"
+    return str(config.getoption("adapter_provider") or config.getini("adapter_provider") or "cpu")

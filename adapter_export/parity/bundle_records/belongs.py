@@ -13,7 +13,6 @@ from adapter_export.parity.whole_model import whole_model_inputs
 
 # The files of a bundle that decide which tokens a text becomes, and which tokens are generated.
 _TEXT_FILES = (
-    "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

@@ -61,9 +61,12 @@ class BundleRecordCases:
 
     def ideal(self, case: ParityCase, adapter: str) -> dict[tuple[str, str], Measurement]:
         """Measures R in place of O, rounded to the dtypes of the outputs: what a graph without errors would give."""
-        inputs = {} if isinstance(case, GreedyCase) else self.converted(self._record.inputs(case))
+        # Texts are generated with the adapter alone.
+        generates = isinstance(case, GreedyCase)
+        inputs = {} if generates else self.converted(self._record.inputs(case))
         expected = self._record.expected(case, adapter).with_roundings(1)
-        off = self._rounded(expected.off[0]) if expected.off and self._runner.has_off_state else None
+        has_off = self._runner.has_off_state and not generates
+        off = self._rounded(expected.off[0]) if has_off and expected.off else None
         measured = measure_expected(self._manifest, inputs, expected, self._rounded(expected.on[0]), off)
         return {(adapter, output): item for output, item in measured.items()}
 

@@ -132,18 +132,20 @@ class AssertParity:
             case: One case of the reference, in place of all other arguments.
         """
         __tracebackhide__ = True
-        from adapter_export.errors import InputError
+        from adapter_export.errors import AdapterExportError, InputError
 
         try:
             if case is not None:
                 self._judge(case)
+            elif inputs is None and expected is not None:
+                raise InputError("assert_parity: found `expected` without the `inputs` it is for")
             elif inputs is None:
                 self._judge_bundle(adapter)
             elif expected is not None:
                 self._compare(adapter, inputs, expected)
             else:
                 self._judge(self._find(adapter, inputs))
-        except InputError as error:
+        except AdapterExportError as error:
             message = str(error)
         else:
             return
@@ -169,12 +171,13 @@ class AssertParity:
         from adapter_export.parity.report import NO_ADAPTER
 
         suite, name = self._opened, case.adapter or NO_ADAPTER
-        wrong = [item for item in suite.judge(name, case.case) if item.judgement.verdict is not Verdict.PASS]
-        lines = []
+        results = suite.judge(name, case.case)
+        wrong = [item for item in results if item.judgement.verdict is not Verdict.PASS]
+        lines = [] if results else [f"inconclusive: {name}, case {case.case.name}: nothing was compared"]
         for item in wrong:
             where = suite.largest_difference(name, case.case, item.output)
             lines += [*_lines(item), *([f"  largest difference: {where}"] if where else [])]
-        if wrong:
+        if lines:
             _fail([*lines, self._about(suite)])
 
     def _judge_bundle(self, adapter: str | None) -> None:
@@ -192,8 +195,7 @@ class AssertParity:
 
     def _find(self, adapter: str | None, inputs: str | Sequence[str] | Mapping[str, Any]) -> AdapterCase:
         suite = self._opened
-        if adapter is not None:
-            suite.manifest.adapter(adapter)
+        _check_adapter(suite.manifest, adapter)
         arrays = _arrays(suite.bundle, suite.manifest, inputs)
         if (case := suite.case_of(arrays)) is None:
             shown = f"{inputs!r:.60}" if isinstance(inputs, str) else "these inputs"
@@ -209,10 +211,13 @@ class AssertParity:
         self, adapter: str | None, inputs: str | Sequence[str] | Mapping[str, Any], expected: Mapping[str, Any]
     ) -> None:
         from adapter_export.parity.criteria.given import differences
+        from adapter_export.parity.whole_model import WholeModel
 
         session: AdapterSession = self._request.getfixturevalue("adapter_session")
+        _check_adapter(session.manifest, adapter)
         arrays = _arrays(session.bundle, session.manifest, inputs)
-        actual = session.run(arrays, adapter=adapter)
+        rows = len(next(iter(arrays.values()), ()))
+        actual = WholeModel(session).run(arrays, [adapter] * rows)
         if lines := list(differences(session.manifest, arrays, expected, actual)):
             _fail([f"fail: {adapter or 'base'}: {line}" for line in lines])
 
@@ -242,13 +247,28 @@ def _fail(lines: Sequence[str]) -> NoReturn:
     pytest.fail("\n".join(shown), pytrace=False)
 
 
+def _check_adapter(manifest: Manifest, adapter: str | None) -> None:
+    """Raises InputError if the bundle cannot run with this adapter, or without one."""
+    from adapter_export.errors import InputError
+
+    if adapter is not None:
+        manifest.adapter(adapter)
+    elif manifest.in_graph is not None:
+        raise InputError(f"the graph always has adapter {manifest.in_graph.name!r}: expected its name, found none")
+
+
 def _arrays(bundle: Path, manifest: Manifest, inputs: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     import numpy as np
 
+    from adapter_export.errors import InputError
     from adapter_export.parity.texts import encoded
+    from adapter_export.parity.whole_model import whole_model_inputs
 
     if isinstance(inputs, Mapping):
-        return {name: np.asarray(value) for name, value in inputs.items()}
+        wanted = whole_model_inputs(manifest)
+        if {*wanted} != {*inputs}:
+            raise InputError(f"inputs: expected {', '.join(wanted)}, found {', '.join(inputs) or 'none'}")
+        return {name: np.asarray(inputs[name]) for name in wanted}
     return encoded(bundle, manifest, [inputs] if isinstance(inputs, str) else list(inputs))
 
 

@@ -14,9 +14,11 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+import torch
 
-from adapter_export import AdapterSession
+from adapter_export import AdapterSession, load_pytorch
 from adapter_export.cli.extras import EXTRAS
+from tests.bundles import Exported
 from tests.parity.mutants import Mutant, make, without
 from tests.recorded import SHAPES, TEXT, Recorded
 
@@ -174,6 +176,49 @@ def test_unknown_adapter(assert_parity):
         "test_unknown_adapter": "adapter 'nobody': not in the bundle (it has: ia3_two, ",
     }.items():
         assert ran.failures[name].startswith(message)
+
+
+def test_a_merged_bundle_and_a_decoder(
+    recorded: Recorded, merged_bundle: Exported, llama_bundle: Exported, tmp_path: Path
+) -> None:
+    tests = f"""
+def test_text(assert_parity):
+    assert_parity("ia3_three", {TEXT!r})
+
+def test_the_base_model(assert_parity):
+    assert_parity(None, {TEXT!r})
+
+def test_no_inputs(assert_parity):
+    assert_parity("ia3_three", expected={{"logits": [[1.0]]}})
+"""
+    ran = run(tmp_path, tests, *options(merged_bundle.bundle, recorded))
+    assert {*ran.failures} == {"test_the_base_model", "test_no_inputs"}, ran.output
+    message = "the graph always has adapter 'ia3_three': expected its name, found none"
+    assert ran.failures["test_the_base_model"].startswith(message)
+    assert ran.failures["test_no_inputs"].startswith("assert_parity: found `expected` without the `inputs`")
+    # The logits of a graph with a cache, against those of PyTorch.
+    tests = """
+import numpy as np
+
+BATCH = {"input_ids": [[5, 6, 7]], "attention_mask": [[1, 1, 1]], "position_ids": [[0, 1, 2]]}
+
+def test_too_few_inputs(assert_parity):
+    assert_parity("ia3", {"input_ids": [[5, 6, 7]]}, {"logits": [[[1.0]]]})
+
+def test_logits(assert_parity, adapter_session):
+    steps = list(adapter_session.generate([[5, 6, 7]], adapter="ia3", max_new_tokens=1))
+    with np.load("logits.npz") as file:
+        assert_parity("ia3", BATCH, {"logits": file["logits"]})
+        np.testing.assert_allclose(steps[0].logits[0], file["logits"][0, -1], rtol=1e-3, atol=1e-5)
+"""
+    model = load_pytorch(llama_bundle.base, llama_bundle.adapters["ia3"], task="causal-lm")
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[5, 6, 7]]), attention_mask=torch.ones(1, 3, dtype=torch.int64)).logits
+    np.savez(tmp_path / "logits.npz", logits=logits.numpy())
+    ran = run(tmp_path, tests, f"--adapter-bundle={llama_bundle.bundle}")
+    assert {*ran.failures} == {"test_too_few_inputs"}, ran.output
+    message = "inputs: expected input_ids, attention_mask, position_ids, found input_ids"
+    assert ran.failures["test_too_few_inputs"] == message
 
 
 def test_a_missing_option_is_no_pass(recorded: Recorded, tmp_path: Path) -> None:

@@ -56,6 +56,26 @@ OPTIMUM = Environment(
     complete=True,
 )
 
+# The base install of this project with what its plugin of pytest needs, without the project itself and without PyTorch.
+BASE = Environment(
+    (
+        "pytest==9.2.0",
+        "pytest-xdist",
+        "click",
+        "huggingface_hub",
+        "Jinja2",
+        "ml_dtypes",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "PyYAML",
+        "rich",
+        "safetensors",
+        "tokenizers",
+    ),
+    "onnxruntime",
+)
+
 
 def python(environment: Environment) -> Path:
     """The Python of that environment, made on first use. Raises AssetError where it cannot be made."""

@@ -40,7 +40,7 @@ hypothesis.settings.register_profile("search", derandomize=False, database=None,
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 # Exported bundles.
-pytest_plugins = ["tests.bundles", "tests.decoders", "tests.finished"]
+pytest_plugins = ["tests.bundles", "tests.decoders", "tests.finished", "tests.recorded"]
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:

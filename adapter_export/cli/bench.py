@@ -12,6 +12,7 @@ from adapter_export.cli.options import (
     PATH,
     Command,
     bundle_option,
+    check_new_file,
     debug_option,
     emit,
     force_option,
@@ -21,7 +22,6 @@ from adapter_export.cli.options import (
 )
 from adapter_export.cli.progress import bar
 from adapter_export.cli.table import print_table
-from adapter_export.errors import InputError, OutputExists
 from adapter_export.terminal import visible
 
 EXAMPLE = """\
@@ -70,25 +70,14 @@ def command(
     from adapter_export.benchmarking.report import as_dict, bench
     from adapter_export.outputs.files import atomic_file
 
-    _check_page(report, force)
+    if report is not None:
+        check_new_file(report, "--report", force=force)
     quiet_unless_debug()
     with bar("measuring") as progress:
         result = as_dict(bench(bundle, against, progress=progress, **settings))
     if report is not None:
         atomic_file(report, visible(page(result)).encode())
     emit(result, as_json, _print)
-
-
-def _check_page(path: Path | None, force: bool) -> None:
-    """Before minutes are spent on what cannot be written."""
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        raise InputError(f"--report {path}: no such folder {path.parent}")
-    if path.is_dir():
-        raise InputError(f"--report {path}: expected a file, found a folder")
-    if path.exists() and not force:
-        raise OutputExists(f"--report {path}: already there; choose another file or pass --force")
 
 
 def _print(result: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,13 +13,14 @@ from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
 from adapter_export.parity.cases import kept_positions
 from adapter_export.parity.criteria.measure import Measurement, OutputArrays, OutputSet, measure
+from adapter_export.parity.criteria.retries import ROUNDINGS
+from adapter_export.parity.expected import Arrays, Expected, Observer
 from adapter_export.parity.references.float64 import Float64Reference
 from adapter_export.parity.references.pytorch import Reference
 from adapter_export.parity.references.separate_rows import CaseOutputs, SeparateRows
 from adapter_export.parity.report import NO_ADAPTER
 from adapter_export.parity.whole_model import whole_model_outputs
 
-Arrays = Mapping[str, np.ndarray]
 # The outputs of one state, by name: R, T in one or more roundings, and O. In place of O: a text if the run failed, with
 # the reason; None if the graph has no such state.
 StateOutputs = tuple[Arrays, Sequence[Arrays], Arrays | str | None]
@@ -54,35 +55,100 @@ class CaseRunner:
         self._target = target
         self._runner = runner
         self._adapters = adapters
-        # A base model without a task head of its own has no labels: the last axis of its output is empty.
-        self._headless = manifest.labels is None and bool(manifest.heads)
 
-    def run(self, inputs: Arrays, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
+    def run(
+        self, inputs: Arrays, roundings: int = 1, observer: Observer | None = None
+    ) -> dict[tuple[str, str], Measurement]:
         """Measures one case.
 
         Args:
             inputs: Arrays by name.
             roundings: Number of roundings in which T is computed, see `recording.precision`.
+            observer: Is given R, and T in ROUNDINGS roundings.
 
         Returns:
             Measurements by adapter and output. NO_ADAPTER comes first, if the graph can run without an adapter.
         """
-        exact, runner = self._case(self._exact.case, inputs), self._runner
+        expected = self._expected(inputs, roundings if observer is None else ROUNDINGS)
+        return measure_case(self._manifest, self._runner, inputs, _observed(expected, roundings, observer))
+
+    def _expected(self, inputs: Arrays, roundings: int) -> Iterator[Expected]:
+        """Yields what PyTorch computes, adapter by adapter, so that the outputs of one are in memory at a time."""
+        exact = self._case(self._exact.case, inputs)
         targets = [self._case(partial(self._target.case, rounding=rounding), inputs) for rounding in range(roundings)]
-        measured: dict[str, dict[str, Measurement]] = {}
-        if runner.has_off_state:
-            base = exact.off(), [target.off() for target in targets], attempt(runner.off, inputs, None)
-            measure_base = _measure_headless if self._headless else measure_outputs
-            measured[NO_ADAPTER] = measure_base(self._manifest, inputs, base)
+        if self._runner.has_off_state:
+            yield Expected(NO_ADAPTER, (exact.off(), [target.off() for target in targets]))
         for name, adapter in self._adapters.items():
-            on = exact.on(name), [target.on(adapter) for target in targets], attempt(runner.on, inputs, name)
-            off_actual = attempt(runner.off, inputs, name) if runner.has_off_state else None
-            off = exact.off(name), [target.off(adapter) for target in targets], off_actual
-            measured[name] = measure_outputs(self._manifest, inputs, on, off)
-        return {(name, output): item for name, outputs in measured.items() for output, item in outputs.items()}
+            on = exact.on(name), [target.on(adapter) for target in targets]
+            yield Expected(name, on, (exact.off(name), [target.off(adapter) for target in targets]))
 
     def _case(self, make_case: Callable[[Arrays], CaseOutputs], inputs: Arrays) -> CaseOutputs:
         return SeparateRows(make_case, inputs) if self._separate_rows else make_case(inputs)
+
+
+def _observed(expected: Iterable[Expected], roundings: int, observer: Observer | None) -> Iterator[Expected]:
+    for item in expected:
+        if observer is not None:
+            observer(item)
+        yield item.with_roundings(roundings)
+
+
+def measure_case(
+    manifest: Manifest,
+    runner: BundleRunner,
+    inputs: Arrays,
+    expected: Iterable[Expected],
+    select: Callable[[Arrays], Arrays] = dict,
+) -> dict[tuple[str, str], Measurement]:
+    """Runs one case in ONNX Runtime, and measures it against what PyTorch computes.
+
+    Args:
+        manifest: The manifest of the bundle.
+        runner: Runs the bundle.
+        inputs: Arrays by name.
+        expected: The outputs of PyTorch, one item for each adapter to run.
+        select: Takes the outputs of ONNX Runtime, and returns the part of them that PyTorch's outputs have.
+
+    Returns:
+        Measurements by adapter and output.
+    """
+
+    def actual(run: Callable[..., dict[str, np.ndarray]], adapter: str | None) -> Arrays | str:
+        outputs = attempt(run, inputs, adapter)
+        return outputs if isinstance(outputs, str) else select(outputs)
+
+    measured = {}
+    for item in expected:
+        if item.off is None:
+            on, off = actual(runner.off, None), None
+        else:
+            on = actual(runner.on, item.adapter)
+            off = actual(runner.off, item.adapter) if runner.has_off_state else None
+        for output, measurement in measure_expected(manifest, inputs, item, on, off).items():
+            measured[item.adapter, output] = measurement
+    return measured
+
+
+def measure_expected(
+    manifest: Manifest, inputs: Arrays, expected: Expected, on: Arrays | str, off: Arrays | str | None
+) -> dict[str, Measurement]:
+    """Measures every output of one adapter, or of the base model, in one case.
+
+    Args:
+        manifest: The manifest of the bundle.
+        inputs: Arrays by name.
+        expected: The outputs of PyTorch.
+        on: O with the adapter; of the base model if there is no adapter. A text if the run failed, with the reason.
+        off: O without the adapter's body; None if the graph has no such state, or if there is no adapter.
+
+    Returns:
+        Measurements by output.
+    """
+    if expected.off is not None:
+        return measure_outputs(manifest, inputs, (*expected.on, on), (*expected.off, off))
+    # A base model without a task head of its own has no labels: the last axis of its output is empty.
+    headless = manifest.labels is None and bool(manifest.heads)
+    return (_measure_headless if headless else measure_outputs)(manifest, inputs, (*expected.on, on))
 
 
 def measure_outputs(

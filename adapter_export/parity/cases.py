@@ -77,6 +77,38 @@ class BorderCase(ParityCase):
 
 
 @dataclass(frozen=True)
+class GreedyCase(ParityCase):
+    """A batch of prompts of different lengths, the longest of `length` tokens.
+
+    Attributes:
+        new: Number of tokens to generate per prompt.
+    """
+
+    new: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.batch} x {self.length} + {self.new} greedy"
+
+
+@dataclass(frozen=True)
+class TextCase(ParityCase):
+    """A text that the caller gives, as the only row of its batch.
+
+    Attributes:
+        number: Which of the given texts it is, from 1.
+        text: The text.
+    """
+
+    number: int = 0
+    text: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"text {self.number}"
+
+
+@dataclass(frozen=True)
 class TextLimits:
     """What texts a model accepts, and how long they may be in the cases.
 

@@ -52,12 +52,26 @@ def cost_notes(
             )
 
 
-def general_notes(manifest: Manifest, limits: TextLimits | None, recorded: Sequence[str]) -> list[str]:
+def limit_notes(limits: TextLimits | None) -> list[str]:
+    """Returns a note on the length of the texts, if the model takes longer ones.
+
+    Args:
+        limits: Limits of the texts; None without texts or without a model in PyTorch.
+    """
+    if limits is None or limits.checked_length is None:
+        return []
+    crossed = ", ".join(map(str, limits.checked_borders)) or "none"
+    return [
+        f"texts were judged up to {limits.checked_length} of the {limits.longest} tokens the model takes; borders "
+        f"crossed: {crossed}"
+    ]
+
+
+def general_notes(manifest: Manifest, recorded: Sequence[str] = ()) -> list[str]:
     """Returns notes on what was not checked in the usual way.
 
     Args:
         manifest: The manifest of the bundle.
-        limits: Limits of the texts; None without texts or without a model in PyTorch.
         recorded: Adapters that were judged by a record only.
     """
     notes = []
@@ -67,12 +81,6 @@ def general_notes(manifest: Manifest, limits: TextLimits | None, recorded: Seque
             f"adapter {name}: judged at the shapes of its record alone"
             + (", and not on what it generates" if generates(manifest) else "")
             + (f", and not on {', '.join(nested)}" if nested else "")
-        )
-    if limits and limits.checked_length is not None:
-        crossed = ", ".join(map(str, limits.checked_borders)) or "none"
-        notes.append(
-            f"texts were judged up to {limits.checked_length} of the {limits.longest} tokens the model takes; "
-            f"borders crossed: {crossed}"
         )
     if manifest.mode.per_row:
         notes.append("every row was judged in a batch beside rows of other adapters and of none")

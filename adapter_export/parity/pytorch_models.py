@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from adapter_export.export.samples import limited, max_sequence, position_table
 from adapter_export.models.base_model import BaseModel, load_base, use_padding
 from adapter_export.models.heads import complete_head
 from adapter_export.parity.borders import borders_of
+from adapter_export.parity.bundle_records.recorder import CaseRecorder
 from adapter_export.parity.bundle_runner import BundleRunner
 from adapter_export.parity.case_runner import CaseRunner
 from adapter_export.parity.cases import BorderCase, ParityCase, TextLimits, cases_for, make_inputs
@@ -31,6 +32,7 @@ from adapter_export.parity.references.float64 import Float64Reference
 from adapter_export.parity.references.pytorch import Reference
 from adapter_export.parity.references.witness import Witnesses, open_witnesses
 from adapter_export.parity.report import ParityCheck
+from adapter_export.parity.texts import text_inputs
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.runtime.generation.prepare import generates
 
@@ -39,6 +41,7 @@ class PyTorchModels:
     """The base model in PyTorch, in float64 and at the graph's dtype, with the adapters that have checkpoints.
 
     Attributes:
+        folder: Folder of the base model.
         adapters: The adapters as our own code reads them, by name.
         own: Our own injection of the adapters, in float64.
         witnesses: The witnesses of the adapters.
@@ -46,7 +49,14 @@ class PyTorchModels:
         cases: The cases to run; set by `attach`.
     """
 
-    def __init__(self, model: Path, bundle: Path, manifest: Manifest, adapters: Mapping[str, str | Path]) -> None:
+    def __init__(
+        self,
+        model: Path,
+        bundle: Path,
+        manifest: Manifest,
+        adapters: Mapping[str, str | Path],
+        texts: Sequence[str] = (),
+    ) -> None:
         """Loads the models.
 
         Args:
@@ -54,11 +64,13 @@ class PyTorchModels:
             bundle: Folder of the bundle.
             manifest: The manifest of the bundle.
             adapters: Checkpoint folders by adapter name.
+            texts: Texts to judge besides random ones.
 
         Raises:
             InputError: A folder cannot be read, or does not belong to the bundle.
         """
-        self._manifest = manifest
+        self.folder, self._manifest = model, manifest
+        self._texts = text_inputs(bundle, manifest, texts)
         exact = _load(model, manifest, "float64")
         self.adapters = {name: _load_adapter(path, exact, manifest, name) for name, path in adapters.items()}
         asked = manifest.task if manifest.task_asked else None
@@ -88,24 +100,32 @@ class PyTorchModels:
         if self.limits and generates(self._manifest):
             runners = greedy_case_runners(self._manifest, exact, self._target, runner, self.limits)
             self._greedy = {item.case: item for item in runners}
-        self.cases: list[ParityCase] = [*self._shapes, *self._greedy]
+        self.cases: list[ParityCase] = [*self._shapes, *self._greedy, *self._texts]
         self._numbers = {case: number for number, case in enumerate(self.cases)}
 
-    def run(self, case: ParityCase, draw: int = 0, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
+    def run(
+        self, case: ParityCase, draw: int = 0, roundings: int = 1, recorder: CaseRecorder | None = None
+    ) -> dict[tuple[str, str], Measurement]:
         """Measures one case.
 
         Args:
             case: One of `cases`.
             draw: 0 for the first inputs of this shape, 1 and more for new inputs.
             roundings: Number of roundings in which T is computed.
+            recorder: Keeps what PyTorch computes; None to keep nothing.
 
         Returns:
             Measurements by adapter and output.
         """
         seed = self._numbers[case] + draw * len(self._numbers)
-        if case in self._greedy:
-            return self._greedy[case].run(self.adapters, seed, roundings)
-        return self._case_runner.run(make_inputs(case, self._inputs, self.limits, seed), roundings)
+        if (greedy := self._greedy.get(case)) is not None:
+            prompts = greedy.prompts(seed)
+            observer = recorder.begin_generation(case, prompts, roundings) if recorder else None
+            return greedy.run(self.adapters, prompts, roundings, observer)
+        if (inputs := self._texts.get(case)) is None:
+            inputs = make_inputs(case, self._inputs, self.limits, seed)
+        observer = recorder.begin(case, inputs, roundings) if recorder else None
+        return self._case_runner.run(inputs, roundings, observer)
 
     def repeat_inputs(self) -> dict[str, np.ndarray]:
         """Returns inputs of several rows, by name, which no case has. For checks of the bundle as a whole."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
-from adapter_export.parity.case_runner import Arrays, measure_outputs
+from adapter_export.parity.case_runner import measure_outputs
 from adapter_export.parity.criteria.measure import Measurement
+from adapter_export.parity.expected import Arrays
 from adapter_export.parity.recording.recorder import EXACT, ROUNDED
 from adapter_export.parity.references.records import Record, RecordedCase, is_nested
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs

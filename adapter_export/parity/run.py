@@ -5,7 +5,7 @@ This is what `adapter-export parity` runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import local
 from adapter_export.parity.borders import borders_of
+from adapter_export.parity.bundle_records.judge import check_by_record
+from adapter_export.parity.bundle_records.provenance import about_bundle
+from adapter_export.parity.bundle_records.recorder import CaseRecorder
 from adapter_export.parity.bundle_runner import open_bundle_runner
 from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.checks.agreement import check_record_agreement
@@ -22,19 +25,18 @@ from adapter_export.parity.checks.providers import check_provider
 from adapter_export.parity.checks.tokens import check_tokens
 from adapter_export.parity.criteria.judge import THRESHOLDS, Verdict
 from adapter_export.parity.criteria.measure import Measurement
-from adapter_export.parity.criteria.retries import Measured, retry_sensitive_cases
+from adapter_export.parity.criteria.retries import retry_sensitive_cases
 from adapter_export.parity.criteria.select import criteria_for
-from adapter_export.parity.notes import cost_notes, general_notes, remove_absent_effects
+from adapter_export.parity.notes import cost_notes, general_notes, limit_notes, remove_absent_effects
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.recorded_cases import RecordedCaseRunner
 from adapter_export.parity.references.records import Record, RecordedCase, check_record, read_record
-from adapter_export.parity.report import ParityReport, ParityResult
+from adapter_export.parity.report import ParityReport
+from adapter_export.parity.results import Progress, judged, measured_cases
 from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.prepare import generates
-
-Progress = Callable[[int, int], None]
 
 
 @follows_links("model", "adapters")
@@ -45,7 +47,9 @@ def check_parity(
     *,
     provider: str = "cpu",
     progress: Progress | None = None,
-    references: Mapping[str, str | Path] | None = None,
+    references: str | Path | Mapping[str, str | Path] | None = None,
+    record: str | Path | None = None,
+    texts: Sequence[str] = (),
     follow_links: bool = False,
 ) -> ParityReport:
     """Checks a bundle against the model and the adapter checkpoints it was made from, or against records.
@@ -53,13 +57,18 @@ def check_parity(
     Every adapter of the bundle needs a checkpoint, a record, or both. With records only, torch is not imported. A
     bundle whose files differ from its manifest fails without being run.
 
+    `record` keeps what PyTorch computes, in one file for the whole bundle, unless the verdict is FAIL. With that file
+    as `references`, the same cases are judged again, without PyTorch, without the model and without the checkpoints.
+
     Args:
         bundle: Folder of the bundle.
         model: Folder of the base model; None if every adapter has a record.
         adapters: Checkpoint folders by adapter name.
         provider: `cpu` or `cuda`.
         progress: Called with the number of finished cases and the number of all cases.
-        references: Files of records by adapter name, see `parity.recording`.
+        references: The file that `record` wrote; or files of records by adapter name, see `parity.recording`.
+        record: File to write; it is replaced if it exists.
+        texts: Texts to judge besides random ones, each as a case of its own.
         follow_links: Whether symbolic links in the folders of the model and of the adapters may lead out of them.
 
     Returns:
@@ -67,37 +76,58 @@ def check_parity(
 
     Raises:
         InputError: An adapter is in the bundle but not among the arguments, or the reverse; the base model is another
-            one than that of the bundle; or a record was made with other weights.
+            one than that of the bundle; or a record was made with other weights or of another bundle.
         ProviderError: The provider is not available.
     """
-    folder, references = Path(bundle), references or {}
-    model = None if model is None else local(model, "model")
-    adapters = {name: local(path, "adapter") for name, path in (adapters or {}).items()}
+    folder = Path(bundle)
+    if isinstance(references, str | Path):
+        _check_alone(references, model, adapters, record, texts)
+        return check_by_record(folder, Path(references), provider=provider, progress=progress)
     manifest = read_manifest(folder)
     if manifest.dtype not in THRESHOLDS:
         raise InputError(f"bundle {folder}: dtype {manifest.dtype!r}: expected one of {', '.join(THRESHOLDS)}")
+    references = references or {}
+    model = None if model is None else Path(local(model, "model"))
+    adapters = {name: local(path, "adapter") for name, path in (adapters or {}).items()}
     _check_names(folder, manifest, model, adapters, references)
+    if (missing := sorted({info.name for info in manifest.adapters} - {*adapters})) and record is not None:
+        raise InputError(f"--record: expected --adapter {missing[0]}=DIR, as PyTorch must run each adapter")
     if model is not None:
         _check_base(model, manifest)
     records = {name: read_record(path, name) for name, path in references.items()}
-    for name, record in records.items():
-        check_record(record, manifest, manifest.adapter(name))
+    for name, adapter_record in records.items():
+        check_record(adapter_record, manifest, manifest.adapter(name))
     files = check_files(manifest, folder)
     report = ParityReport(folder, manifest.mode, manifest.task, manifest.dtype, provider, (files,))
     if files.verdict is Verdict.FAIL:
         return report
+    models = PyTorchModels(model, folder, manifest, adapters, texts) if model is not None else None
+    recorder = None if record is None else CaseRecorder(manifest)
+    report = _judged(report, manifest, models, records, recorder, progress)
+    if record is not None and recorder and models and report.verdict is not Verdict.FAIL:
+        recorder.save(Path(record), about_bundle(manifest, models, adapters, recorder, report))
+    return report
 
-    models = PyTorchModels(model, folder, manifest, adapters) if model is not None else None
-    report = replace(report, witnesses=_witness_names(models, records))
-    own = models.adapters if models else {}
-    checks = [files, check_labels(manifest, own, _witnessed_labels(manifest, models, records))]
-    if models and model is not None:
+
+def _judged(
+    report: ParityReport,
+    manifest: Manifest,
+    models: PyTorchModels | None,
+    records: Mapping[str, Record],
+    recorder: CaseRecorder | None,
+    progress: Progress | None,
+) -> ParityReport:
+    """Returns the report of a bundle whose files are right, with all checks and cases."""
+    folder, own = report.bundle, models.adapters if models else {}
+    names = [info.name for info in manifest.adapters]
+    checks = [*report.checks, check_labels(manifest, own, _witnessed_labels(manifest, models, records))]
+    if models:
         checks += [
-            check_tokens(Path(model), folder, manifest),
+            check_tokens(models.folder, folder, manifest),
             *models.checks(),
             *(check_record_agreement(models.own, own[name], records[name]) for name in own if name in records),
         ]
-    with open_bundle_runner(folder, manifest, own, provider) as runner:
+    with open_bundle_runner(folder, manifest, own, report.provider) as runner:
         recorded = RecordedCaseRunner(manifest, runner, records)
         if models:
             models.attach(runner)
@@ -106,47 +136,52 @@ def check_parity(
             if isinstance(case, RecordedCase):
                 return recorded.run(case)
             assert models is not None
-            return models.run(case, draw, roundings)
+            return models.run(case, draw, roundings, recorder)
 
-        measured: Measured = {}
-        cases = [*(models.cases if models else ()), *recorded.cases]
-        for number, case in enumerate(cases):
-            if progress:
-                progress(number, len(cases))
-            for key, item in run(case).items():
-                measured.setdefault(key, {})[case] = item
+        measured = measured_cases([*(models.cases if models else ()), *recorded.cases], run, progress)
         criteria = criteria_for(manifest)
         retry_notes = retry_sensitive_cases(measured, criteria, run)
         repeat_inputs = models.repeat_inputs() if models else recorded.repeat_inputs()
-        names = [info.name for info in manifest.adapters]
         checks.append(check_repeats(runner, repeat_inputs, names))
         if models:
-            checks.append(check_rows(manifest, runner, models.row_check_inputs(), names))
-    placement, check = check_provider(
-        folder, provider, repeat_inputs, next((info.name for info in manifest.adapters), None)
-    )
+            row_inputs = models.row_check_inputs()
+            checks.append(check_rows(manifest, runner, row_inputs, names))
+            if recorder:
+                recorder.keep_checks(repeat_inputs, row_inputs)
+    placement, check = check_provider(folder, report.provider, repeat_inputs, next(iter(names), None))
     checks.append(check)
     effect_notes = remove_absent_effects(measured)
-    results = [
-        ParityResult(adapter, case, output, judgement)
-        for (adapter, output), items in measured.items()
-        for case, judgement in zip(items, criteria.judge(list(items.values())), strict=True)
-    ]
+    results = judged(measured, criteria)
     if models and generates(manifest):
         checks.append(check_greedy(results))
     return replace(
         report,
         checks=tuple(checks),
         results=tuple(results),
+        witnesses=_witness_names(models, records),
         judged_to=_judged_to(folder, manifest, models, records),
         notes=(
-            *general_notes(manifest, models.limits if models else None, [name for name in records if name not in own]),
+            *general_notes(manifest, [name for name in records if name not in own]),
+            *limit_notes(models.limits if models else None),
             *retry_notes,
             *effect_notes,
             *cost_notes(manifest, measured),
         ),
         placement=placement,
     )
+
+
+def _check_alone(
+    references: str | Path,
+    model: str | Path | None,
+    adapters: Mapping[str, str | Path] | None,
+    record: str | Path | None,
+    texts: Sequence[str],
+) -> None:
+    """Raises InputError if there is anything besides the record of a bundle, which has all that a check needs."""
+    given = {"--model": model, "--adapter": adapters, "--record": record, "--text": texts}
+    if extra := [option for option, value in given.items() if value]:
+        raise InputError(f"{extra[0]}: cannot be used with --reference {references}, which has all cases of a bundle")
 
 
 def _judged_to(

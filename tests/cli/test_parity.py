@@ -11,8 +11,10 @@ from click.testing import CliRunner, Result
 
 from adapter_export.cli import main
 from adapter_export.cli.options import ExitCode
+from adapter_export.parity.bundle_records.reader import read_bundle_record
 from tests.bundles import Exported
 from tests.parity.mutants import Mutant, make, with_faint, without
+from tests.recorded import Recorded
 
 
 def run(exported: Exported, *more: str, bundle: Path | None = None, only: str | None = None) -> Result:
@@ -82,3 +84,39 @@ def test_a_name_given_twice(merged_bundle: Exported) -> None:
     result = run(merged_bundle, f"--adapter=ia3_three={merged_bundle.base}")
     assert result.exit_code == ExitCode.BAD_INPUT
     assert result.stderr == "error: --adapter ia3_three: given twice\n"
+
+
+def test_a_record_is_written_once_and_judged_by(recorded: Recorded, tmp_path: Path) -> None:
+    def judged(*references: str | Path) -> Result:
+        given = [part for file in references for part in ("--reference", str(file))]
+        return CliRunner().invoke(main, ["parity", "--bundle", str(recorded.exported.bundle), *given, "--json"])
+
+    result = judged(recorded.file)
+    assert result.exit_code == ExitCode.DONE, result.output
+    assert json.loads(result.stdout)["notes"][0].startswith(f"judged by {recorded.file}, recorded 20")
+    # A path with "=" in it is no NAME=FILE.
+    odd = Path(shutil.copy(recorded.file, tmp_path / "a=b.npz"))
+    assert judged(odd).exit_code == ExitCode.DONE
+    for references, message in (
+        ((recorded.file, odd), "is the only reference, found 2"),
+        (("ia3_two=x.npz", recorded.file), "is the only reference, found 2"),
+        ((tmp_path / "nowhere.npz",), "nowhere.npz: no such file"),
+    ):
+        result = judged(*references)
+        assert result.exit_code == ExitCode.BAD_INPUT
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_a_record_is_not_overwritten_unasked(merged_bundle: Exported, tmp_path: Path) -> None:
+    file = tmp_path / "parity.npz"
+    file.write_text("mine")
+    result = run(merged_bundle, f"--record={file}")
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert "parity.npz: already there; choose another file or pass --force" in result.stderr
+    assert file.read_text() == "mine"
+    assert "no such folder" in run(merged_bundle, f"--record={tmp_path / 'nowhere' / 'r.npz'}").stderr
+    assert run(merged_bundle, f"--record={file}", "--force", "--text=the cat").exit_code == ExitCode.DONE
+    assert [case.name for case in read_bundle_record(file).cases][-1] == "text 1"
+    # Nothing else is left behind.
+    assert list(tmp_path.iterdir()) == [file]

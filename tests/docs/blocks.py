@@ -132,6 +132,8 @@ def _process(block: Block, folder: Path, command: list[str | Path], **variables:
         "PATH": f"{_programs(folder)}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "HF_HUB_OFFLINE": "1",
+        # As pytest finds it by itself where the package is installed, and not run from its sources.
+        "PYTEST_PLUGINS": "adapter_export.pytest_plugin",
         **variables,
     }
     result = subprocess.run(
@@ -147,7 +149,7 @@ def _programs(folder: Path) -> Path:
     programs = folder / ".programs"
     if not programs.exists():
         programs.mkdir()
-        for name, arguments in (("python", ""), ("adapter-export", "-m adapter_export ")):
+        for name, arguments in (("python", ""), ("adapter-export", "-m adapter_export "), ("pytest", "-m pytest ")):
             program = programs / name
             program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n', encoding="utf-8")
             program.chmod(0o755)

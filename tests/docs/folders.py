@@ -155,6 +155,11 @@ def _parity(folder: Path, shared: Shared) -> None:
     export_onnx(folder / "MODEL", {"topics": folder / "ADAPTER"}, folder / "bundle", mode="merged")
 
 
+def _test_suite(folder: Path, shared: Shared) -> None:
+    shared.copy(folder, MiniLM="MiniLM", adapters__topics="topics")
+    export_onnx(folder / "MiniLM", {"topics": folder / "adapters/topics"}, folder / "bundle", mode="swappable")
+
+
 def _serving(folder: Path, shared: Shared) -> None:
     shared.copy(folder, MiniLM="MiniLM", adapters__topics="topics", bundle="swappable", bank="bank", writer="writer")
 
@@ -168,5 +173,6 @@ _PAGES: Mapping[str, Callable[[Path, Shared], None]] = {
     "docs/merge.md": _merge,
     "docs/parity.md": _parity,
     "docs/serving.md": _serving,
+    "docs/test-suite.md": _test_suite,
     "docs/usage.md": _usage,
 }

@@ -26,6 +26,8 @@ from adapter_export.bundle.manifest import (
 from adapter_export.bundle.modes import Mode
 from adapter_export.dtypes import DType
 from adapter_export.outputs.record import OutputRecord
+from adapter_export.parity.bundle_records.about import FORMAT as BUNDLE_FORMAT
+from adapter_export.parity.bundle_records.about import FORMAT_VERSION as BUNDLE_FORMAT_VERSION
 from adapter_export.parity.recording.recorder import FORMAT, FORMAT_VERSION
 from tests.fuzz.targets import HUB_CONFIG, INFO
 from tests.merging.models import CONFIG, write_model
@@ -41,6 +43,7 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
         yield from _folders(Path(folder))
     yield from (("onnx", name, data) for name, data in _graphs())
     yield "record", "one", _record()
+    yield "bundle_record", "one", _bundle_record()
     for target, value in _objects().items():
         for number, item in enumerate(value if isinstance(value, list) else [value]):
             yield target, str(number), json.dumps(item).encode()
@@ -129,6 +132,38 @@ def _record() -> bytes:
         **{f"0/{state}/exact/logits": np.ones((1, 2), np.float64) for state in ("on", "off")},
     }
     np.savez(content, **arrays)
+    return content.getvalue()
+
+
+def _bundle_record() -> bytes:
+    digest = "ab" * 32
+    adapter = {
+        "source_sha256": digest, "sha256": digest, "witness": "peft 0.21", "labels": ["no", "yes"],
+        "witnessed_labels": None, "problem_type": "single_label_classification",
+    }  # fmt: skip
+    case = {"kind": "shape", "batch": 1, "length": 2, "padding": "none", "roundings": 1, "new": 0, "number": 0}
+    meta = {
+        "format": BUNDLE_FORMAT, "format_version": BUNDLE_FORMAT_VERSION, "created": "2026", "versions": {"torch": "2"},
+        "task": "causal-lm", "dtype": "float32", "quantize": "none", "base_sha256": digest,
+        "graphs": {"model.onnx": digest}, "text_files": {"config.json": digest}, "adapters": {"topics": adapter},
+        "base_model": True, "checks": [{"name": "base", "verdict": "pass", "detail": "as it is"}], "notes": ["a note"],
+        "judged_to": None, "columns": {"logits": 9},
+        "cases": [case, {**case, "kind": "generation", "batch": 2, "new": 2}],
+    }  # fmt: skip
+    ids = {"input_ids": np.ones((1, 2), np.int64)}
+    arrays: dict[str, Any] = {"meta": json.dumps(meta), "columns/logits": np.arange(3)}
+    for group in ("0/input", "check/swap", "check/rows"):
+        arrays |= {f"{group}/{name}": value for name, value in ids.items()}
+    arrays |= {f"1/prompt/{row}": np.ones(2, np.int64) for row in range(2)}
+    for number, logits in enumerate((np.ones((1, 2, 3)), np.ones((2, 2, 3)))):
+        for state in ("-/on", "topics/on", "topics/off"):
+            for kind in ("exact", "target", "rounded"):
+                arrays[f"{number}/{state}/{kind}/logits"] = logits
+    for name in ("-", "topics"):
+        new = {"tokens": np.ones((2, 2), np.int64), "choice": np.ones((2, 2), np.int64), "margin": np.ones((2, 2))}
+        arrays |= {f"1/{name}/new/{key}": value for key, value in {**new, "scores": np.ones((2, 2, 3))}.items()}
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
     return content.getvalue()
 
 

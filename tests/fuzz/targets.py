@@ -33,6 +33,7 @@ from adapter_export.inspection.onnx_files import describe_adapter_file, describe
 from adapter_export.merging.receipt import read_receipt
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.outputs import ownership, record
+from adapter_export.parity.bundle_records.reader import read_bundle_record
 from adapter_export.parity.references.records import read_record
 from adapter_export.reading.files import decoded
 from adapter_export.reading.folders import check_folder
@@ -251,6 +252,7 @@ TARGETS: Mapping[str, Target] = {
     ),
     "tokenizer_config": Target(_in_folder("tokenizer_config.json", check_folder), mutate=mutators.of_json),
     "record": Target(_file("a.npz", lambda path: read_record(path, "a")), mutate=mutators.of_archive),
+    "bundle_record": Target(_file("a.npz", read_bundle_record), mutate=mutators.of_archive),
     "output_record": Target(
         _file(".out.lock", lambda path: record.read_record(path, path.parent / "out")), (), mutators.of_json
     ),

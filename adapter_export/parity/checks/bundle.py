@@ -12,8 +12,7 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
-from adapter_export.parity.cases import ParityCase
-from adapter_export.parity.checks.generation import GreedyCase
+from adapter_export.parity.cases import GreedyCase, ParityCase
 from adapter_export.parity.criteria.judge import MAX_RETRY_CEILINGS, THRESHOLDS, Verdict, worst
 from adapter_export.parity.criteria.quantized import LIMITS
 from adapter_export.parity.report import ParityCheck, ParityResult
@@ -51,7 +50,27 @@ def check_labels(
         adapters: The adapters as our own code reads them, by name.
         witnessed: Class names by adapter, as the witness reads them, for adapters whose classes have names.
     """
-    own = {name: adapter.label_names for name, adapter in adapters.items() if adapter.num_labels is not None}
+    own = {name: adapter for name, adapter in adapters.items() if adapter.num_labels is not None}
+    problems = {name: adapter.problem_type for name, adapter in own.items()}
+    return check_stated_labels(
+        manifest, {name: adapter.label_names for name, adapter in own.items()}, witnessed, problems
+    )
+
+
+def check_stated_labels(
+    manifest: Manifest,
+    own: Mapping[str, tuple[str, ...]],
+    witnessed: Mapping[str, tuple[str, ...]],
+    problems: Mapping[str, str | None],
+) -> ParityCheck:
+    """Checks class names, their order and the kind of problem of the adapters that have a task head.
+
+    Args:
+        manifest: The manifest of the bundle.
+        own: Class names by adapter, as our own code reads them.
+        witnessed: Class names by adapter, as the witness reads them, for adapters whose classes have names.
+        problems: Kind of problem by adapter, as our own code reads it.
+    """
     for source, names in (("the checkpoint", own), ("its witness", witnessed)):
         for name, expected in names.items():
             labels = manifest.adapter(name).labels
@@ -59,9 +78,8 @@ def check_labels(
                 found = ", ".join(labels or ()) or "none"
                 detail = f"adapter {name}: expected {', '.join(expected)} by {source}, found {found}"
                 return ParityCheck("labels", Verdict.FAIL, detail)
-    for name in own:
-        expected_type, actual_type = adapters[name].problem_type, manifest.adapter(name).problem_type
-        if actual_type != expected_type:
+    for name, expected_type in problems.items():
+        if (actual_type := manifest.adapter(name).problem_type) != expected_type:
             detail = f"adapter {name}: expected {expected_type} by the checkpoint, found {actual_type}"
             return ParityCheck("labels", Verdict.FAIL, detail)
     return ParityCheck("labels", Verdict.PASS, "as in the checkpoints")

@@ -11,7 +11,7 @@ logits of R are more than twice max|O - R| apart, the token has a clear margin, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,15 +21,22 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.samples import SEQUENCE
 from adapter_export.parity.bundle_runner import BundleRunner, attempt
-from adapter_export.parity.cases import PRIME, ParityCase, TextLimits
-from adapter_export.parity.criteria.measure import Measurement, OutputArrays, OutputSet, TokenAgreement, measure
+from adapter_export.parity.cases import PRIME, GreedyCase, TextLimits
+from adapter_export.parity.checks.tokens_written import (
+    choices,
+    measure_tokens,
+    rows_before_new,
+    scores_by_rules,
+    without_forced_end,
+)
+from adapter_export.parity.criteria.measure import Measurement
+from adapter_export.parity.criteria.retries import ROUNDINGS
+from adapter_export.parity.expected import Expected, ExpectedTokens, Observer
 from adapter_export.parity.references.float64 import Float64Reference
 from adapter_export.parity.references.pytorch import Reference
 from adapter_export.parity.references.separate_rows import SeparateRows
 from adapter_export.parity.report import NO_ADAPTER
-from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
-from adapter_export.runtime.generation.config import GenerationConfig
-from adapter_export.runtime.generation.processors import Row, processed, processors_for
+from adapter_export.parity.whole_model import whole_model_inputs
 
 # Number of tokens to generate per prompt, if the model accepts texts of that length.
 NEW_TOKENS = 16
@@ -38,21 +45,6 @@ _PROMPT_LENGTHS = (SEQUENCE, 1, PRIME, 5)
 # For prompts whose texts cross a border: how many tokens before the border each prompt ends. The second prompt ends one
 # token beyond the border.
 _TOKENS_BEFORE_BORDER = (NEW_TOKENS // 2, -1, 1)
-
-
-@dataclass(frozen=True)
-class GreedyCase(ParityCase):
-    """A batch of prompts of different lengths, the longest of `length` tokens.
-
-    Attributes:
-        new: Number of tokens to generate per prompt.
-    """
-
-    new: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.batch} x {self.length} + {self.new} greedy"
 
 
 class GreedyCaseRunner:
@@ -99,29 +91,61 @@ class GreedyCaseRunner:
         """Length of the longest text that the model reads, in tokens."""
         return max(self._lengths) + self._new - 1
 
-    def run(self, adapters: Mapping[str, Adapter], seed: int, roundings: int = 1) -> dict[tuple[str, str], Measurement]:
+    def prompts(self, seed: int) -> list[Any]:
+        """Returns random prompts, one per row.
+
+        Args:
+            seed: Seed of the random numbers.
+        """
+        return _prompts(self._manifest, self._limits, self._lengths, np.random.default_rng(seed))
+
+    def run(
+        self,
+        adapters: Mapping[str, Adapter],
+        prompts: Sequence[Any],
+        roundings: int = 1,
+        observer: Observer | None = None,
+    ) -> dict[tuple[str, str], Measurement]:
         """Measures the case.
 
         Args:
             adapters: The adapters by name.
-            seed: Seed of the random prompts.
+            prompts: One per row, see `prompts`.
             roundings: Number of roundings in which T is computed.
+            observer: Is given R, and T in ROUNDINGS roundings.
 
         Returns:
             Measurements by adapter and output, like those of `CaseRunner`.
         """
-        prompts = _prompts(self._manifest, self._limits, self._lengths, np.random.default_rng(seed))
         base: dict[str, Adapter | None] = {NO_ADAPTER: None} if self._runner.has_off_state else {}
         return {
-            (name, "logits"): self._measure(prompts, name, adapter, roundings)
+            (name, "logits"): self._measure(prompts, name, adapter, roundings, observer)
             for name, adapter in {**base, **adapters}.items()
         }
 
-    def _measure(self, prompts: Sequence[Any], name: str, adapter: Adapter | None, roundings: int) -> Measurement:
+    def _measure(
+        self, prompts: Sequence[Any], name: str, adapter: Adapter | None, roundings: int, observer: Observer | None
+    ) -> Measurement:
         generated = attempt(self._runner.generate, prompts, None if adapter is None else name, self._new)
         if isinstance(generated, str):
             return Measurement(fails=(f"did not run: {generated}",))
-        inputs = self._forward_inputs(prompts, generated.tokens)
+        rows = rows_before_new(self._manifest, self._config, prompts, self._new)
+        expected = self._expected(
+            prompts, name, adapter, generated.tokens, roundings if observer is None else ROUNDINGS
+        )
+        scores = scores_by_rules(expected.on[0]["logits"], generated.tokens, without_forced_end(self._config), rows)
+        choice, margin = choices(scores)
+        tokens = ExpectedTokens(expected, generated.tokens, choice, margin, scores)
+        if observer is not None:
+            observer(tokens)
+        tokens = replace(tokens, expected=expected.with_roundings(roundings))
+        return measure_tokens(self._manifest, self._config, rows, tokens, generated)
+
+    def _expected(
+        self, prompts: Sequence[Any], name: str, adapter: Adapter | None, tokens: np.ndarray, roundings: int
+    ) -> Expected:
+        """Returns R and T of the logits from which the tokens were chosen."""
+        inputs = self._forward_inputs(prompts, tokens)
         reread_at = self._manifest.reread_at
         exact = SeparateRows(self._exact.case, inputs, reread_at)
         targets = [
@@ -129,26 +153,10 @@ class GreedyCaseRunner:
             for rounding in range(roundings)
         ]
         if adapter is None:
-            on, off = self._output_arrays(exact.off(), [target.off() for target in targets], generated.logits), None
-        else:
-            on = self._output_arrays(exact.on(name), [target.on(adapter) for target in targets], generated.logits)
-            off = self._output_arrays(exact.off(name), [target.off(adapter) for target in targets], None)
-        dtype = whole_model_outputs(self._manifest)["logits"].dtype
-        measurement = measure(OutputSet(on, off, None, dtype, classes=self._manifest.quantize.used))
-        if measurement.on is None:
-            return measurement
-        tokens, not_largest = compare_tokens(
-            on, generated.tokens, _without_forced_end(self._config), self._rows_before_new(prompts)
-        )
-        fails = (f"{not_largest} of {tokens.count} tokens are not the largest of their logits",) if not_largest else ()
-        return replace(measurement, tokens=tokens, fails=fails)
-
-    def _rows_before_new(self, prompts: Sequence[Any]) -> list[Row]:
-        """Returns each prompt in the form that the runtime's rules take."""
-        if self._manifest.encoder is None:
-            return [Row(prompt, prompt, (), self._new) for prompt in prompts]
-        text = "input_features" not in whole_model_inputs(self._manifest)
-        return [Row(self._config.begin, prompt if text else None, (), self._new) for prompt in prompts]
+            return Expected(name, (self._of_new(exact.off()), [self._of_new(target.off()) for target in targets]))
+        on = self._of_new(exact.on(name)), [self._of_new(target.on(adapter)) for target in targets]
+        off = self._of_new(exact.off(name)), [self._of_new(target.off(adapter)) for target in targets]
+        return Expected(name, on, off)
 
     @property
     def _tokens_before_new(self) -> list[int]:
@@ -174,21 +182,11 @@ class GreedyCaseRunner:
             made["decoder_input_ids"] = np.concatenate([begin, tokens[:, :-1]], axis=1)
         return {name: value for name, value in made.items() if name in inputs}
 
-    def _output_arrays(
-        self,
-        exact: Mapping[str, np.ndarray],
-        targets: Sequence[Mapping[str, np.ndarray]],
-        actual: np.ndarray | None,
-    ) -> OutputArrays:
-        """Returns the logits [rows, new, vocabulary] from which the new tokens are chosen."""
-
-        def logits_of_new(logits: np.ndarray) -> np.ndarray:
-            starts = [before - 1 for before in self._tokens_before_new]
-            return np.stack([row[start : start + self._new] for row, start in zip(logits, starts, strict=True)])
-
-        return OutputArrays(
-            logits_of_new(exact["logits"]), tuple(logits_of_new(target["logits"]) for target in targets), actual
-        )
+    def _of_new(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the logits [rows, new, vocabulary] from which the new tokens were chosen, as the only output."""
+        starts = [before - 1 for before in self._tokens_before_new]
+        rows = zip(outputs["logits"], starts, strict=True)
+        return {"logits": np.stack([row[start : start + self._new] for row, start in rows])}
 
 
 def greedy_case_runners(
@@ -201,49 +199,6 @@ def greedy_case_runners(
         if runners[0].tokens_read <= border and can_cross:
             runners.append(GreedyCaseRunner(manifest, exact, target, runner, limits, border))
     return list({item.case: item for item in runners}.values())
-
-
-def _without_forced_end(config: GenerationConfig) -> GenerationConfig:
-    """Returns the config for a caller that ignores end tokens: no end token is forced."""
-    return replace(config, rules=replace(config.rules, forced_eos_token_id=()))
-
-
-def compare_tokens(
-    outputs: OutputArrays, tokens: np.ndarray, config: GenerationConfig, rows: Sequence[Row]
-) -> tuple[TokenAgreement, int]:
-    """Compares generated tokens with the largest logits of R and of O.
-
-    The rules of the bundle are applied to the logits of both sides first, given the tokens before each position.
-
-    Args:
-        outputs: Logits [rows, new, vocabulary].
-        tokens: Generated tokens [rows, new].
-        config: GenerationRules of the bundle.
-        rows: The prompts, one per row.
-
-    Returns:
-        Counts of the tokens, and the number of tokens that are not the largest logit of O.
-    """
-    assert outputs.actual is not None
-    processors = [processors_for(config.rules, row) for row in rows]
-
-    def scores(logits: np.ndarray) -> np.ndarray:
-        return np.array(
-            [
-                [processed(own, [*row.written, *new[:step]], logits[i, step]) for step in range(len(new))]
-                for i, (row, own, new) in enumerate(zip(rows, processors, tokens.tolist(), strict=True))
-            ],
-            np.float64,
-        )
-
-    expected, actual = scores(outputs.reference), scores(outputs.actual)
-    finite = np.isfinite(expected) & np.isfinite(actual)
-    error = float(np.abs(np.where(finite, actual, 0) - np.where(finite, expected, 0)).max())
-    second, first = np.moveaxis(np.partition(expected, -2, axis=-1)[..., -2:], -1, 0)
-    clear = first - second > 2 * error
-    agreed = clear & (expected.argmax(-1) == tokens)
-    not_largest = int((actual.argmax(-1) != tokens).sum())
-    return TokenAgreement(tokens.size, int(clear.sum()), int(agreed.sum())), not_largest
 
 
 def _prompts(manifest: Manifest, limits: TextLimits, lengths: Sequence[int], rng: np.random.Generator) -> list[Any]:

@@ -116,29 +116,34 @@ def read_record(path: str | Path, adapter: str) -> Record:
         InputError: The file is not a complete record.
     """
     path = Path(path)
-    arrays = _arrays(path)
+    arrays = read_arrays(path, "a record (.npz)")
     record = _parse(path, adapter, _read_meta(path, arrays.pop("meta", None)), arrays)
     _check_complete(record)
     return record
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, what: str) -> dict[str, np.ndarray]:
+    """Reads all arrays of a `.npz` file, by name.
+
+    Args:
+        path: The file.
+        what: What the file must be, for error messages.
+
+    Raises:
+        InputError: The file cannot be read, or is damaged.
+    """
     with open_file(path, folder_of(path)) as content:
         try:
             files = read_archive(content, _MAX_BYTES, deflated=True)
         except BadArchive as error:
-            raise _not_a_record(path, str(error)) from None
+            raise InputError(f"{path}: expected {what}, found: {error}") from None
     arrays: dict[str, np.ndarray] = {}
     for file in list(files):
         try:
             arrays[file.removesuffix(".npy")] = parse_npy(files.pop(file))
         except NotArray as error:
-            raise _not_a_record(path, f"{file[:100]!r}: {error}") from None
+            raise InputError(f"{path}: expected {what}, found: {file[:100]!r}: {error}") from None
     return arrays
-
-
-def _not_a_record(path: Path, reason: str) -> InputError:
-    return InputError(f"{path}: expected a record (.npz), found: {reason}")
 
 
 def check_record(record: Record, manifest: Manifest, info: AdapterInfo) -> None:

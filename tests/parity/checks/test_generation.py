@@ -10,15 +10,16 @@ import pytest
 
 from adapter_export.parity import pytorch_models as module
 from adapter_export.parity.cases import ParityCase
-from adapter_export.parity.checks.generation import GreedyCase, compare_tokens
+from adapter_export.parity.checks.generation import GreedyCase
+from adapter_export.parity.checks.tokens_written import choices, compare_choices, scores_by_rules
 from adapter_export.parity.criteria.judge import THRESHOLDS, Verdict, judge
 from adapter_export.parity.criteria.measure import (
     Deviation,
     ErrorPair,
     Measurement,
-    OutputArrays,
     TokenAgreement,
 )
+from adapter_export.parity.expected import Expected, ExpectedTokens
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
 from adapter_export.runtime.generation.config import GenerationConfig
@@ -34,10 +35,13 @@ R = np.array([[[1.0, 2.0, 3.0, 9.0], [0.0, 5.0, 4.5, 1.0], [7.0, 7.0, 0.0, 1.0]]
 
 
 def judged(actual: np.ndarray, tokens: list[int], **config: Any) -> tuple[TokenAgreement, int]:
-    outputs = OutputArrays(R, (R,), actual.astype(np.float32))
-    return compare_tokens(
-        outputs, np.array([tokens]), GenerationConfig(rules=GenerationRules(**config)), [Row([2], [2], (), 3)]
+    chosen, rules = np.array([tokens]), GenerationConfig(rules=GenerationRules(**config))
+    expected, found = (
+        scores_by_rules(logits, chosen, rules, [Row([2], [2], (), 3)]) for logits in (R, actual.astype(np.float32))
     )
+    reference = ExpectedTokens(Expected("a", ({"logits": R}, [{"logits": R}])), chosen, *choices(expected), expected)
+    agreement = compare_choices(reference, chosen, found, np.ones_like(chosen, bool))
+    return agreement, int((found.argmax(-1) != chosen).sum())
 
 
 def test_tokens_on_paper() -> None:

@@ -1,0 +1,315 @@
+"""Parity in a test suite of pytest, which loads this module where the package is installed.
+
+    pytest --adapter-bundle=DIR [--adapter-reference=FILE] [--adapter-provider=cpu|cuda]
+
+Write them with `=`: pytest looks for its configuration file before it knows these options, and takes a path that stands
+alone for a folder of tests. The three may also stand in that file, as `adapter_bundle`, `adapter_reference` and
+`adapter_provider`, with paths from its folder. Fixtures:
+
+    adapter_bundle    Path of the bundle.
+    adapter_session   AdapterSession of it.
+    adapter_case      One case of one adapter of the reference: a test that takes it becomes one test for each.
+    assert_parity     Function that fails where the bundle does not compute what PyTorch does, see `AssertParity`.
+
+The reference is the file that `adapter-export parity --record` writes. torch is not needed.
+
+Nothing but pytest is imported before a fixture is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from adapter_export.bundle.manifest import Manifest
+    from adapter_export.parity.bundle_records.reader import BundleRecord
+    from adapter_export.parity.bundle_records.suite import RecordSuite
+    from adapter_export.parity.cases import ParityCase
+    from adapter_export.parity.report import ParityResult
+    from adapter_export.runtime.session import AdapterSession
+
+# Name -> help text. An option is --adapter-NAME, a line of the configuration file adapter_NAME.
+_SETTINGS = {
+    "bundle": "Folder of the bundle to test.",
+    "reference": "What PyTorch computes for the bundle: a file by adapter-export parity --record.",
+    "provider": "Where to run the bundle: cpu (the default) or cuda.",
+}
+# The most lines of a failure.
+_MAX_LINES = 8
+_RECORD = pytest.StashKey["BundleRecord"]()
+
+
+@dataclass(frozen=True)
+class AdapterCase:
+    """One case of the reference.
+
+    Attributes:
+        adapter: Name of the adapter; None for the base model.
+        case: The shape of the inputs.
+    """
+
+    adapter: str | None
+    case: ParityCase
+
+    def __str__(self) -> str:
+        name = self.case.name.replace(" x ", "x").replace(" + ", "+").replace(" ", "-")
+        return f"{self.adapter or 'base'}-{name}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the options."""
+    group = parser.getgroup("adapter-export")
+    for name, text in _SETTINGS.items():
+        group.addoption(f"--adapter-{name}", metavar={"bundle": "DIR", "reference": "FILE"}.get(name), help=text)
+        parser.addini(f"adapter_{name}", text)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Makes one test of each case, for tests that take `adapter_case`."""
+    if "adapter_case" in metafunc.fixturenames:
+        cases = _cases(metafunc.config)
+        metafunc.parametrize("adapter_case", cases, ids=[str(case) for case in cases])
+
+
+@pytest.fixture(scope="session")
+def adapter_bundle(pytestconfig: pytest.Config) -> Path:
+    """The folder of the bundle."""
+    return _path(pytestconfig, "bundle")
+
+
+@pytest.fixture(scope="session")
+def adapter_session(pytestconfig: pytest.Config, adapter_bundle: Path) -> Iterator[AdapterSession]:
+    """A session of the bundle, one for all tests of a process."""
+    from adapter_export.runtime.session import AdapterSession
+
+    with AdapterSession(adapter_bundle, provider=_provider(pytestconfig)) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def assert_parity(request: pytest.FixtureRequest) -> Iterator[AssertParity]:
+    """A function that fails the test where the bundle does not compute what PyTorch does."""
+    check = AssertParity(request)
+    yield check
+    check.close()
+
+
+class AssertParity:
+    """Compares the bundle with PyTorch; fails the test with a few lines where they differ.
+
+    assert_parity()                             The whole bundle: all adapters and cases of the reference, and the
+                                                checks of `adapter-export parity`.
+    assert_parity(case=adapter_case)            One case of one adapter.
+    assert_parity(adapter, inputs)              Inputs that were recorded, by `parity --record FILE --text TEXT`. A text
+                                                or several, or arrays by name.
+    assert_parity(adapter, inputs, expected)    Any inputs, with the outputs that PyTorch gives for them. No reference
+                                                is needed. The error must be below the ceiling of the bundle's dtype.
+    """
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request, self._config = request, request.config
+        self._suite: RecordSuite | None = None
+
+    def __call__(
+        self,
+        adapter: str | None = None,
+        inputs: str | Sequence[str] | Mapping[str, Any] | None = None,
+        expected: Mapping[str, Any] | None = None,
+        *,
+        case: AdapterCase | None = None,
+    ) -> None:
+        """Compares.
+
+        Args:
+            adapter: Name of the adapter; None for the base model.
+            inputs: A text, texts, or arrays by name; None for all that the reference has.
+            expected: Outputs of PyTorch by name.
+            case: One case of the reference, in place of all other arguments.
+        """
+        __tracebackhide__ = True
+        from adapter_export.errors import AdapterExportError, InputError
+
+        try:
+            if case is not None:
+                self._judge(case)
+            elif inputs is None and expected is not None:
+                raise InputError("assert_parity: found `expected` without the `inputs` it is for")
+            elif inputs is None:
+                self._judge_bundle(adapter)
+            elif expected is not None:
+                self._compare(adapter, inputs, expected)
+            else:
+                self._judge(self._find(adapter, inputs))
+        except AdapterExportError as error:
+            message = str(error)
+        else:
+            return
+        # Outside of the handler, so that pytest does not show the error twice.
+        _fail([message])
+
+    def close(self) -> None:
+        """Closes the session of the bundle."""
+        if self._suite is not None:
+            self._suite.close()
+
+    @property
+    def _opened(self) -> RecordSuite:
+        if self._suite is None:
+            from adapter_export.parity.bundle_records.suite import RecordSuite
+
+            bundle = _path(self._config, "bundle")
+            self._suite = RecordSuite(bundle, _record(self._config), _provider(self._config))
+        return self._suite
+
+    def _judge(self, case: AdapterCase) -> None:
+        from adapter_export.parity.criteria.judge import Verdict
+        from adapter_export.parity.report import NO_ADAPTER
+
+        suite, name = self._opened, case.adapter or NO_ADAPTER
+        results = suite.judge(name, case.case)
+        wrong = [item for item in results if item.judgement.verdict is not Verdict.PASS]
+        lines = [] if results else [f"inconclusive: {name}, case {case.case.name}: nothing was compared"]
+        for item in wrong:
+            where = suite.largest_difference(name, case.case, item.output)
+            lines += [*_lines(item), *([f"  largest difference: {where}"] if where else [])]
+        if lines:
+            _fail([*lines, self._about(suite)])
+
+    def _judge_bundle(self, adapter: str | None) -> None:
+        from adapter_export.parity.criteria.judge import Verdict
+
+        suite = self._opened
+        report = suite.report()
+        results = report.results if adapter is None else report.of(suite.manifest.adapter(adapter).name)
+        checks = [check for check in report.checks if check.verdict is not Verdict.PASS]
+        wrong = [item for item in results if item.judgement.verdict is not Verdict.PASS]
+        lines = [f"{check.verdict.value}: check {check.name}: {check.detail}" for check in checks]
+        lines += [line for item in wrong for line in _lines(item)]
+        if lines or not results:
+            _fail([*(lines or ["inconclusive: no case was run"]), self._about(suite)])
+
+    def _find(self, adapter: str | None, inputs: str | Sequence[str] | Mapping[str, Any]) -> AdapterCase:
+        suite = self._opened
+        _check_adapter(suite.manifest, adapter)
+        arrays = _arrays(suite.bundle, suite.manifest, inputs)
+        if (case := suite.case_of(arrays)) is None:
+            shown = f"{inputs!r:.60}" if isinstance(inputs, str) else "these inputs"
+            _fail(
+                [
+                    f"{suite.record.path}: has no outputs of PyTorch for {shown}",
+                    "Record them with `adapter-export parity --record FILE --text TEXT`, or give `expected`.",
+                ]
+            )
+        return AdapterCase(adapter, case)
+
+    def _compare(
+        self, adapter: str | None, inputs: str | Sequence[str] | Mapping[str, Any], expected: Mapping[str, Any]
+    ) -> None:
+        from adapter_export.parity.criteria.given import differences
+        from adapter_export.parity.whole_model import WholeModel
+
+        session: AdapterSession = self._request.getfixturevalue("adapter_session")
+        _check_adapter(session.manifest, adapter)
+        arrays = _arrays(session.bundle, session.manifest, inputs)
+        rows = len(next(iter(arrays.values()), ()))
+        actual = WholeModel(session).run(arrays, [adapter] * rows)
+        if lines := list(differences(session.manifest, arrays, expected, actual)):
+            _fail([f"fail: {adapter or 'base'}: {line}" for line in lines])
+
+    def _about(self, suite: RecordSuite) -> str:
+        manifest, about = suite.manifest, suite.record.about
+        return (
+            f"bundle {suite.bundle} ({manifest.mode}, {manifest.dtype}, {suite.provider}), reference "
+            f"{suite.record.path} of {about.created}"
+        )
+
+
+def _lines(item: ParityResult) -> list[str]:
+    """Returns what is wrong with one output of one case."""
+    name = item.adapter
+    return [
+        f"{item.judgement.verdict.value}: {name}, case {item.case.name}, {item.output}: {reason}"
+        for reason in item.judgement.reasons
+    ]
+
+
+def _fail(lines: Sequence[str]) -> NoReturn:
+    """Fails the test. The last line is always shown."""
+    __tracebackhide__ = True
+    shown = list(lines)
+    if len(shown) > _MAX_LINES:
+        shown = [*shown[: _MAX_LINES - 2], f"... and {len(shown) - _MAX_LINES + 1} more lines", shown[-1]]
+    pytest.fail("\n".join(shown), pytrace=False)
+
+
+def _check_adapter(manifest: Manifest, adapter: str | None) -> None:
+    """Raises InputError if the bundle cannot run with this adapter, or without one."""
+    from adapter_export.errors import InputError
+
+    if adapter is not None:
+        manifest.adapter(adapter)
+    elif manifest.in_graph is not None:
+        raise InputError(f"the graph always has adapter {manifest.in_graph.name!r}: expected its name, found none")
+
+
+def _arrays(bundle: Path, manifest: Manifest, inputs: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
+    from adapter_export.errors import InputError
+    from adapter_export.parity.texts import encoded
+    from adapter_export.parity.whole_model import whole_model_inputs
+
+    if isinstance(inputs, Mapping):
+        wanted = whole_model_inputs(manifest)
+        if {*wanted} != {*inputs}:
+            raise InputError(f"inputs: expected {', '.join(wanted)}, found {', '.join(inputs) or 'none'}")
+        return {name: np.asarray(inputs[name]) for name in wanted}
+    return encoded(bundle, manifest, [inputs] if isinstance(inputs, str) else list(inputs))
+
+
+def _cases(config: pytest.Config) -> list[AdapterCase]:
+    """Returns the cases of the reference, for each adapter of the bundle."""
+    from adapter_export.bundle.manifest import read_manifest
+    from adapter_export.errors import InputError
+    from adapter_export.parity.bundle_records.belongs import check_belongs
+
+    bundle = _path(config, "bundle")
+    try:
+        record, manifest = _record(config), read_manifest(bundle)
+        check_belongs(record, bundle, manifest)
+    except InputError as error:
+        message = str(error)
+    else:
+        names: list[str | None] = [None] if manifest.in_graph is None else []
+        names += [info.name for info in manifest.adapters]
+        return [AdapterCase(name, case) for name in names for case in record.cases]
+    _fail([message])
+
+
+def _record(config: pytest.Config) -> BundleRecord:
+    """Returns the reference, which is read once in each process."""
+    if _RECORD not in config.stash:
+        from adapter_export.parity.bundle_records.reader import read_bundle_record
+
+        config.stash[_RECORD] = read_bundle_record(_path(config, "reference"))
+    return config.stash[_RECORD]
+
+
+def _path(config: pytest.Config, name: str) -> Path:
+    """Returns a path of the command line, or of pytest's configuration file.
+
+    A missing one is an error: a suite that would skip its tests would pass without having tested anything.
+    """
+    given, written = config.getoption(f"adapter_{name}"), config.getini(f"adapter_{name}")
+    if not given and not written:
+        _fail([f"expected --adapter-{name}, or adapter_{name} in pytest's configuration; found neither"])
+    return Path(str(given)) if given else Path(config.rootpath, str(written))
+
+
+def _provider(config: pytest.Config) -> str:
+    return str(config.getoption("adapter_provider") or config.getini("adapter_provider") or "cpu")

@@ -44,8 +44,9 @@ PROMPT, LONG_PROMPT = 32, 256
 STEPS, PREFILLS = 40, 6
 # k = 32 of d = 576.
 REDUCTION_FACTOR = 18
-BASE, AGAIN, TORCH, INT8 = "base graph", "base graph again (A/A control)", "PyTorch", "both, int8"
-BOTH = "both"
+RANK = 8
+BASE, AGAIN, TORCH, INT8 = "base graph", "base graph again (A/A control)", "PyTorch", "all, int8"
+ALL = "all"
 # Steps and prefills to measure, by title.
 Calls = dict[str, Callable[[], object]]
 
@@ -63,25 +64,26 @@ def main() -> None:
     base = load_base(smollm2(), "causal-lm")
     adapters = {
         "IA3": random_adapter(base, "ia3"),
+        "LoRA r=8": random_adapter(base, "lora", rank=RANK),
         "bottleneck k=32": random_adapter(base, "bottleneck", reduction_factor=REDUCTION_FACTOR),
     }
     with tempfile.TemporaryDirectory() as name:
         graphs = make_graphs(base, adapters, Path(name))
         for threads in sorted({1, os.cpu_count() or 1}):
             measure(base, graphs, threads)
-        sizes = [sum(file.stat().st_size for file in graphs[title].folder.iterdir()) for title in (INT8, BOTH)]
+        sizes = [sum(file.stat().st_size for file in graphs[title].folder.iterdir()) for title in (INT8, ALL)]
         print(f"  int8: {sizes[0] / sizes[1]:.3f} of the size")
 
 
 def make_graphs(base: BaseModel, adapters: Mapping[str, Adapter], folder: Path) -> dict[str, Graph]:
-    """The base model's own graph; one for each adapter, one for both, and that in 8 bits."""
+    """The base model's own graph; one for each adapter, one for all, and that in 8 bits."""
     traced = trace(base, union_of_sites(adapters.values()), stage=decoding)
     quantized = replace(traced, model=traced.model.clone())
     run(quantized.model, QuantizeWeights(8))
     chosen: dict[str, tuple[Trace, Mapping[str, Adapter]]] = {
         BASE: (traced, {}),
         **{title: (traced, {title: adapter}) for title, adapter in adapters.items()},
-        BOTH: (traced, adapters),
+        ALL: (traced, adapters),
         INT8: (quantized, adapters),
     }
     return {title: made(of, held, folder / str(number)) for number, (title, (of, held)) in enumerate(chosen.items())}

@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving [PART ...]
 
-Parts: batches, lengths, peers, many, soak; all of them if none is named. Two threads, which wait without spinning;
-every table is one run, its rounds in turns.
+Parts: batches, lengths, peers, ranks, many, soak; all of them if none is named. Two threads, which wait without
+spinning; every table is one run, its rounds in turns.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 def main(chosen: list[str]) -> None:
     from adapter_export.runtime.provider import quiet_log
-    from benchmarks.serving import batches, lengths, many, peers, soak
+    from benchmarks.serving import batches, lengths, many, peers, ranks, soak
 
-    parts = {module.__name__.rpartition(".")[2]: module.main for module in (batches, lengths, peers, many, soak)}
+    parts = {module.__name__.rpartition(".")[2]: module.main for module in (batches, lengths, peers, ranks, many, soak)}
     if unknown := [name for name in chosen if name not in parts]:
         sys.exit(f"part {unknown[0]!r}: expected some of {', '.join(parts)}")
     quiet_log()

@@ -25,12 +25,14 @@ from adapter_export.runtime.session import AdapterSession
 from benchmarks.models import random_adapter
 from samples.assets import minilm
 
-IA3, BOTTLENECK = "IA3", "bottleneck"
+IA3, LORA, BOTTLENECK = "IA3", "LoRA", "bottleneck"
 THREADS = 2
 ROWS = 8
+RANK = 8
 # k = 48 of d = 384.
 _OPTIONS: Mapping[str, tuple[str, dict[str, int]]] = {
     IA3: ("ia3", {}),
+    LORA: ("lora", {"rank": RANK}),
     BOTTLENECK: ("bottleneck", {"reduction_factor": 8}),
 }
 
@@ -47,15 +49,15 @@ class Made:
         return AdapterSession(self.bundles[bundle], options=still_options(threads), slots=slots)
 
 
-def make(folder: Path, counts: Mapping[str, int], modes: tuple[str, ...], in_graph: int = ROWS) -> Made:
+def make(folder: Path, counts: Mapping[str, int], modes: tuple[str, ...], in_graph: int = ROWS, **changed: int) -> Made:
     """counts: how many random adapters of each method, as files beside the graph. in_graph: of those, how many are
-    slots of the bank's own graph."""
+    slots of the bank's own graph. changed: options of the methods in place of those above."""
     base = load_base(minilm(), "text-classification")
     adapters: dict[str, Adapter] = {}
     for method, count in counts.items():
         name, options = _OPTIONS[method]
         for number in range(count):
-            adapters[f"{name}{number}"] = random_adapter(base, name, seed=number, **options)
+            adapters[f"{name}{number}"] = random_adapter(base, name, seed=number, **{**options, **changed})
     sites = union_of_sites(adapters.values())
     traced = trace(base, sites, base.info.head)
     defaults, last = head_defaults(base), base.info.head[-1]

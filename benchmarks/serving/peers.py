@@ -15,14 +15,12 @@ from adapter_export.models.base_model import load_base
 from adapter_export.models.heads import load_head
 from adapter_export.models.injection import inject
 from benchmarks.models import saved
-from benchmarks.serving.made import BOTTLENECK, IA3, ROWS, THREADS, Made, make, one_row, texts
+from benchmarks.serving.made import BOTTLENECK, IA3, LORA, ROWS, THREADS, Made, make, one_row, texts
 from samples.assets import minilm
 
 ROUNDS = 30
 LENGTHS = (16, 64)
 LABELS = ("a", "b")
-# Of PEFT's LoRA.
-_RANK = 8
 _MIXED = "bank: one mixed batch"
 # float32, by two libraries; adapters differ by a thousand times more.
 _TOLERANCE = 1e-4
@@ -34,11 +32,11 @@ def main(folder: Path) -> None:
     import torch
 
     torch.set_num_threads(THREADS)
-    for method in (IA3, BOTTLENECK):
+    for method in (IA3, LORA, BOTTLENECK):
         made = make(folder / method, {method: ROWS}, ("bank", "swappable", "embedded"))
         answers = {**_ours(made), **_torch(made)}
-        if method == IA3:
-            answers |= _peft(made, folder / "checkpoints") | {f"PEFT: LoRA r={_RANK}, one mixed batch": _lora()}
+        if method != BOTTLENECK:
+            answers |= _peft(made, folder / method / "checkpoints", mixes=method == LORA)
         _check(answers)
         columns, rows = ["of the bank's mixed batch"], [[name] for name in answers]
         for length in LENGTHS:
@@ -91,8 +89,9 @@ def _torch(made: Made) -> dict[str, Answer]:
     return {"PyTorch, our modules: a run for each adapter": answer}
 
 
-def _peft(made: Made, folder: Path) -> dict[str, Answer]:
-    """PEFT ignores `adapter_names` for IA3 without a word: one run for each adapter, unmerged."""
+def _peft(made: Made, folder: Path, mixes: bool) -> dict[str, Answer]:
+    """PEFT with the same adapters, unmerged. mixes: whether it can mix them in a batch; for IA3 it ignores
+    `adapter_names` without a word."""
     import torch
     from peft import PeftModel
 
@@ -104,7 +103,7 @@ def _peft(made: Made, folder: Path) -> dict[str, Answer]:
         model.load_adapter(str(folders[name]), name)
     model.eval()
 
-    def answer(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def singles(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         found = []
         with torch.inference_mode():
             for row, name in enumerate(folders):
@@ -112,27 +111,12 @@ def _peft(made: Made, folder: Path) -> dict[str, Answer]:
                 found.append(model(**_tensors(one_row(inputs, row))).logits)
         return torch.cat(found).numpy()
 
-    return {"PEFT: a run for each adapter": answer}
-
-
-def _lora() -> Answer:
-    """The one method that PEFT mixes in a batch; its numbers are its own."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    base = load_base(minilm(), "text-classification", labels=LABELS)
-    config = LoraConfig(r=_RANK, target_modules=["query", "value"], task_type="SEQ_CLS", init_lora_weights=False)
-    names = [f"lora{number}" for number in range(ROWS)]
-    model = get_peft_model(base.module, config, adapter_name=names[0])
-    for name in names[1:]:
-        model.add_adapter(name, config)
-    model.eval()
-
-    def answer(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def mixed(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
-            return model(**_tensors(inputs), adapter_names=names).logits.numpy()
+            return model(**_tensors(inputs), adapter_names=list(folders)).logits.numpy()
 
-    return answer
+    found: dict[str, Answer] = {"PEFT: a run for each adapter": singles}
+    return {**found, "PEFT: one mixed batch": mixed} if mixes else found
 
 
 def _tensors(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -142,9 +126,9 @@ def _tensors(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _check(answers: Mapping[str, Answer]) -> None:
-    """All of them compute the same, LoRA apart."""
+    """All of them compute the same."""
     inputs = texts(ROWS, LENGTHS[0])
     expected = answers[_MIXED](inputs)
     for name, answer in answers.items():
-        if "LoRA" not in name and np.abs(answer(inputs) - expected).max() > _TOLERANCE * np.abs(expected).max():
+        if np.abs(answer(inputs) - expected).max() > _TOLERANCE * np.abs(expected).max():
             raise AssertionError(f"{name}: other numbers than {_MIXED}")

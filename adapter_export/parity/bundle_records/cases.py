@@ -116,10 +116,9 @@ class BundleRecordCases:
         )
 
     def _rounded(self, outputs: Arrays) -> dict[str, np.ndarray]:
-        infos = whole_model_outputs(self._manifest)
-        return {
-            name: value.astype(infos[name].dtype if name in infos else np.float32) for name, value in outputs.items()
-        }
+        """Returns outputs in the dtypes that the graph gives them."""
+        dtypes = {name: info.dtype for name, info in whole_model_outputs(self._manifest).items()}
+        return {name: value.astype(dtypes.get(name, "float32")) for name, value in outputs.items()}
 
     def _columns_of_logits(self, values: np.ndarray) -> np.ndarray:
         return self._record.columns.select_of("logits", values)

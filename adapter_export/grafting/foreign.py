@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_export import tasks
 from adapter_export.bundle.graphs import is_cache
 from adapter_export.bundle.precision import Quantization
+from adapter_export.checkpoints.labels import class_names
 from adapter_export.errors import InputError
 from adapter_export.grafting.dialects import DIALECTS, Dialect, dialect_of
 from adapter_export.modelinfo import ModelInfo
@@ -72,6 +73,7 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     import onnx_ir as ir
     from onnx_ir.passes import common
 
+    from adapter_export.grafting.heads import head_layers
     from adapter_export.grafting.modules import Modules
     from adapter_export.grafting.packed import packed_in
 
@@ -101,13 +103,14 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     stated = config.get("architectures")
     architecture = str(stated[0]) if isinstance(stated, list) and stated else f"{model_type.title()}ForCausalLM"
     task = "causal-lm" if genai else tasks.of_architecture(architecture)
-    is_base_class = task is None and architecture.endswith("Model")
-    if is_base_class or "last_hidden_state" in {value.name for value in graph.graph.outputs}:
+    if "last_hidden_state" in {value.name for value in graph.graph.outputs}:
         task = "features"
     if task is None:
         raise InputError(f"{file}: the task of {architecture} is not known")
     hidden = _hidden_size(config or _object(genai, "decoder"))
     info = _describe(modules, packed, architecture, hidden, sha256)
+    if tasks.is_labelled(task):
+        info = replace(info, head=head_layers(modules), labels=class_names(config))
     paths = tuple(external.path for external in data if external.path is not None)
     return ForeignGraph(file, paths, dialect, graph, modules, packed, info, task, _quantization(graph.graph), config)
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import SLOTS, GraftInfo, GraphInfo, Manifest
+from adapter_export.checkpoints.problem_types import stated
 from adapter_export.dtypes import DType
 from adapter_export.export.bundle import finish_bundle
 from adapter_export.export.validate import contrib_operators
 from adapter_export.grafting.companions import copy_others
 from adapter_export.grafting.placed import GraftRequest, Placed, place
 from adapter_export.grafting.saving import save_graft
-from adapter_export.naming import CONTRIB
+from adapter_export.naming import CONTRIB, HEAD_OP, tensor_name
 from adapter_export.outputs.folder import output_folder
 from adapter_export.reading.hashes import sha256
 from adapter_export.reading.links import follows_links
@@ -71,7 +72,12 @@ def graft(
         save_graft(placed.lowered, placed.foreign, written.folder)
         copy_others(placed.foreign.path.parent, request.model, written.folder, placed.foreign.path.name)
         manifest = finish_bundle(
-            written.folder, _manifest(placed, request, slots), placed.adapters, {}, request.model, request.adapters
+            written.folder,
+            _manifest(placed, request, slots),
+            placed.adapters,
+            placed.head,
+            request.model,
+            request.adapters,
         )
         written.commit()
         return manifest
@@ -90,6 +96,8 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
         sites=placed.lowered.sites,
         adapters=(),
         files={},
+        labels=_labels(placed),
+        problem_type=stated(foreign.config) if foreign.info.head else None,
         slots=slots,
         quantize=foreign.quantize,
         # The graph decides it, whatever the adapters state.
@@ -101,3 +109,12 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
             foreign.dialect.name, sha256(foreign.path), placed.verified, COUNTS_BY_MASK in contrib_operators(model)
         ),
     )
+
+
+def _labels(placed: Placed) -> tuple[str, ...] | None:
+    """Returns the class names of the graph's own task head, or placeholders; None without a head."""
+    if not (head := placed.foreign.info.head):
+        return None
+    count = len(placed.head[tensor_name(head[-1], HEAD_OP, "weight")])
+    names = placed.foreign.info.labels
+    return names if names is not None and len(names) == count else tuple(f"LABEL_{i}" for i in range(count))

@@ -10,7 +10,7 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from adapter_export.errors import InputError
-from adapter_export.export.markers import SITE
+from adapter_export.export.markers import HEAD, SITE
 from adapter_export.grafting.modules import Linear, Modules, Norm, unfinished
 from adapter_export.grafting.packed import PackedLinear
 from adapter_export.methods.contract import Operator
@@ -44,7 +44,7 @@ class _Place:
 class InsertMarkers(ir.passes.InPlacePass):
     """Puts the markers there that a trace of our own would have.
 
-    Ensures: every site has a marker.
+    Ensures: every site and every layer of the task head has a marker.
     """
 
     def __init__(
@@ -77,6 +77,8 @@ class InsertMarkers(ir.passes.InPlacePass):
             for operator in self._sites[site]:
                 for use, place in enumerate(uses):
                     self._insert(model.graph, site, operator, place, use)
+        for path in self._info.head:
+            _insert_head(model.graph, path, self._modules.outside[path][0])
         model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
         model.graph.sort()
         return ir.passes.PassResult(model, modified=True)
@@ -85,6 +87,9 @@ class InsertMarkers(ir.passes.InPlacePass):
         found = {node.attributes["module"].as_string() for node in model.graph if node.op_type == SITE}
         if missing := [site.name for site in self._sites if site.module not in found]:
             raise ir.passes.PostconditionError(f"site {missing[0]} has no marker")
+        heads = {node.attributes["module"].as_string() for node in model.graph if node.op_type == HEAD}
+        if left := set(self._info.head) - heads:
+            raise ir.passes.PostconditionError(f"head layer {min(left)} has no marker")
 
     def _places(self, graph: ir.Graph, site: Site) -> list[_Place]:
         """Returns every use of a site: a module that layers share has several."""
@@ -239,6 +244,26 @@ class InsertMarkers(ir.passes.InPlacePass):
         if use >= len(layers):
             raise self._refusal(site, f"the graph does not show the output of {path!r}, which the adapter reads")
         return self._now(layers[use].y)
+
+
+def _insert_head(graph: ir.Graph, path: str, layer: Linear) -> None:
+    """Replaces a layer of the task head by a marker."""
+    u, y = layer.u, layer.y
+    _describe(u, layer.features[0], graph)
+    marker = ir.Node(
+        DOMAIN, HEAD, inputs=[u], attributes=[ir.AttrString("module", path)], num_outputs=1, name=f"{path}/{HEAD}"
+    )
+    out = marker.outputs[0]
+    out.type, out.shape, out.name, y.name = y.type, y.shape, y.name, f"{y.name}/replaced"
+    graph.append(marker)
+    ir.convenience.replace_all_uses_with(y, out, replace_graph_outputs=True)
+    # Nothing reads what the layer gave.
+    while (node := y.producer()) is not None and all(not output.uses() for output in node.outputs):
+        value = node.inputs[0]
+        graph.remove(node, safe=True)
+        if node is layer.entry[0] or value is None:
+            break
+        y = value
 
 
 def _input(layer: Linear) -> ir.Value:

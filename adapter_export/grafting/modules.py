@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,15 @@ class Linear:
         value = node.inputs[index]
         assert value is not None
         return value
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """The nodes from the product to the layer's output."""
+        found, value = [self.node], self.node.outputs[0]
+        while value is not self.y:
+            found.append(next(user for user, _ in value.uses()))
+            value = found[-1].outputs[0]
+        return found
 
     @property
     def weight(self) -> ir.Value:
@@ -140,12 +149,12 @@ class Modules:
         self.norms: dict[str, list[Norm]] = {}
         for node, path in self._paths.items():
             if _multiplies(node):
-                self.linear.setdefault(path, []).append(self._linear(node, path))
+                self.linear.setdefault(path, []).append(_linear(node, path, self._paths))
             elif node.op_type in _NORMS or node.op_type in _SKIP_NORMS:
                 self.norms.setdefault(path, []).append(Norm(node))
         for node, path in paths.items():
             if node not in self._paths and path and _multiplies(node):
-                self.outside.setdefault(path, []).append(Linear(node, (node, 0), node.outputs[0]))
+                self.outside.setdefault(path, []).append(_linear(node, path, paths))
         if not self.linear:
             raise InputError(
                 f"graph of {dialect.name}: no node that multiplies by a weight tells its module, as "
@@ -236,24 +245,6 @@ class Modules:
             return False
         return maker.op_type == "Constant" or _inside(self.path_of(maker), path)
 
-    def _linear(self, node: ir.Node, path: str) -> Linear:
-        """Follows the values of a layer from its product to where they enter and leave the layer."""
-        first, index = node, 0
-        while (
-            (value := first.inputs[index]) is not None
-            and (maker := value.producer()) is not None
-            and self.path_of(maker) == path
-        ):
-            first, index = maker, 0
-        y = node.outputs[0]
-        while (uses := y.uses()) and all(self.path_of(user) == path for user, _ in uses):
-            following = next(user for user, _ in uses)
-            # A shape that is computed from the value is not the value.
-            if following.op_type == "Shape" or len(following.outputs) != 1:
-                break
-            y = following.outputs[0]
-        return Linear(node, (first, index), y)
-
 
 def integer(node: ir.Node, name: str) -> int:
     """Returns an attribute of a node. Raises InputError if it is no integer."""
@@ -261,6 +252,31 @@ def integer(node: ir.Node, name: str) -> int:
     if attribute is None or not isinstance(attribute.value, int):
         raise InputError(f"node {node.name!r}: expected an integer attribute {name!r}, found none")
     return attribute.value
+
+
+def _linear(node: ir.Node, path: str, paths: Mapping[ir.Node, str]) -> Linear:
+    """Follows the values of a layer from its product to where they enter and leave the layer.
+
+    Args:
+        node: The node that multiplies by the weight.
+        path: The layer.
+        paths: The module of each node.
+    """
+    first, index = node, 0
+    while (
+        (value := first.inputs[index]) is not None
+        and (maker := value.producer()) is not None
+        and paths.get(maker) == path
+    ):
+        first, index = maker, 0
+    y = node.outputs[0]
+    while (uses := y.uses()) and all(paths.get(user) == path for user, _ in uses):
+        following = next(user for user, _ in uses)
+        # A shape that is computed from the value is not the value.
+        if following.op_type == "Shape" or len(following.outputs) != 1:
+            break
+        y = following.outputs[0]
+    return Linear(node, (first, index), y)
 
 
 def _first_use(path: str, known: Container[str]) -> str:

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from adapter_export.bundle.adapter_file import adapter_tensors, tensors_by_operator
 from adapter_export.bundle.modes import Mode
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
+from adapter_export.checkpoints.problem_types import with_problem_type
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.export.bank import Bank
@@ -18,7 +21,7 @@ from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Constants, Overridable, Storage
 from adapter_export.export.trace import Trace
 from adapter_export.grafting.foreign import ForeignGraph, open_graph
-from adapter_export.grafting.verify import verify
+from adapter_export.grafting.verify import verify, verify_head
 from adapter_export.merging.model_folder import read_model_folder
 from adapter_export.merging.weights import read_weight_headers
 from adapter_export.naming import check_adapter_name
@@ -73,12 +76,14 @@ class Placed:
         foreign: The graph as it was. Its nodes have been changed.
         adapters: The adapters by name.
         lowered: The graph with adapters.
+        head: Tensors of the graph's own task head by their full names; empty without one.
         verified: Whether the weights at the places were compared with those of a model folder.
     """
 
     foreign: ForeignGraph
     adapters: Mapping[str, Adapter]
     lowered: Lowered
+    head: Mapping[str, np.ndarray]
     verified: bool
 
 
@@ -93,22 +98,27 @@ def place(request: GraftRequest, progress: Callable[[str], None]) -> Placed:
         InputError: The graph or an adapter is wrong, or an adapter acts at a place that the graph does not show.
     """
     from adapter_export.export.passes import run
+    from adapter_export.grafting.heads import head_tensors
     from adapter_export.grafting.insert_markers import InsertMarkers
 
     progress("reading the graph")
     model = None if request.model is None else existing_folder(request.model, "model")
     foreign = open_graph(request.graph, model, "" if model is None else weights_sha256(model))
-    adapters = {name: _loaded(name, folder, foreign) for name, folder in request.adapters.items()}
+    adapters = {name: _loaded(folder, foreign) for name, folder in request.adapters.items()}
     sites = union_of_sites(adapters.values())
     if model is not None:
         progress("comparing weights")
         config = read_json(model / "config.json")
         folder = read_model_folder(model, config, read_weight_headers(model, config))
         verify(sites, foreign.modules, foreign.packed, folder)
+        verify_head(foreign.info.head, foreign.modules, folder)
     progress("placing the adapters")
+    tensors = head_tensors(foreign.modules, foreign.info.head)
     run(foreign.model, InsertMarkers(sites, foreign.modules, foreign.packed, foreign.info))
-    lowered = lower(Trace(foreign.model, _axes(foreign)), sites, _storage(adapters, request.mode))
-    return Placed(foreign, adapters, lowered, model is not None)
+    head = foreign.info.head
+    traced, storage = Trace(foreign.model, _axes(foreign)), _storage(adapters, request.mode)
+    lowered = lower(traced, sites, storage, tensors, head[-1] if head else None)
+    return Placed(foreign, adapters, lowered, tensors, model is not None)
 
 
 def _axes(foreign: ForeignGraph) -> dict[str, dict[int, str]]:
@@ -120,14 +130,8 @@ def _axes(foreign: ForeignGraph) -> dict[str, dict[int, str]]:
     }
 
 
-def _loaded(name: str, folder: Path, foreign: ForeignGraph) -> Adapter:
-    adapter = load_adapter(folder, foreign.info, task=foreign.task)
-    if adapter.head:
-        raise InputError(
-            f"adapter {name}: has a task head ({', '.join(adapter.head)}), and a graft leaves the head of the graph as "
-            "it is; give a graph without a head (features), or export the model with `adapter-export onnx`"
-        )
-    return adapter
+def _loaded(folder: Path, foreign: ForeignGraph) -> Adapter:
+    return with_problem_type(load_adapter(folder, foreign.info, task=foreign.task), dict(foreign.config))
 
 
 def _storage(adapters: Mapping[str, Adapter], mode: Mode) -> Storage:

@@ -39,14 +39,9 @@ def weight_rows(layer: Linear, rows: slice) -> np.ndarray:
     return stored.astype(np.float64)
 
 
-def bias_of(layer: Linear, followed: list[ir.Node]) -> np.ndarray | None:
-    """Returns the bias that is added between a layer's product and its output, float64 (out,); None without one.
-
-    Args:
-        layer: The layer.
-        followed: The nodes of the layer.
-    """
-    for node in followed:
+def bias_of(layer: Linear) -> np.ndarray | None:
+    """Returns the bias that is added between a layer's product and its output, float64 (out,); None without one."""
+    for node in layer.nodes:
         values = node.inputs[2:3] if node is layer.node and node.op_type == "Gemm" else node.inputs
         if node.op_type not in ("Add", "Gemm"):
             continue

@@ -35,17 +35,28 @@ def verify(sites: Iterable[Site], modules: Modules, packed: Mapping[str, PackedL
         if (part := packed.get(module)) is not None:
             sizes = list(part.sizes)
             begin = sum(part.sizes[path] for path in sizes[: sizes.index(module)])
-            _compare(module, part.linear, begin, part.sizes[module], modules, folder)
+            _compare(module, part.linear, begin, part.sizes[module], folder)
         else:
             for path in modules.linear_in(module):
                 for layer in modules.linear[path]:
-                    _compare(path, layer, 0, layer.features[1], modules, folder)
+                    _compare(path, layer, 0, layer.features[1], folder)
 
 
-def _compare(path: str, layer: Linear, begin: int, size: int, modules: Modules, folder: ModelFolder) -> None:
+def verify_head(head: Iterable[str], modules: Modules, folder: ModelFolder) -> None:
+    """Compares weights and biases of the layers of a task head. Raises InputError as `verify`."""
+    for path in head:
+        (layer,) = modules.outside[path]
+        _compare_with(path, path, layer, slice(0, layer.features[1]), folder)
+
+
+def _compare(path: str, layer: Linear, begin: int, size: int, folder: ModelFolder) -> None:
     if path not in folder.modules:
         raise InputError(f"site {path}: the model folder {folder.folder} has no such module")
-    on_disk = folder.modules[path]
+    _compare_with(path, folder.modules[path], layer, slice(begin, begin + size), folder)
+
+
+def _compare_with(path: str, on_disk: str, layer: Linear, rows: slice, folder: ModelFolder) -> None:
+    begin, size = rows.start, rows.stop - rows.start
     step = max(1, size // _ROWS)
     theirs = weight_rows(layer, slice(begin, begin + size, step))
     stored = _stored(folder, f"{on_disk}.weight")
@@ -55,7 +66,7 @@ def _compare(path: str, layer: Linear, begin: int, size: int, modules: Modules, 
         raise InputError(
             f"site {path}: the weight of node {layer.node.name!r} is not that of {on_disk} in {folder.folder}"
         )
-    bias = bias_of(layer, modules.within(modules.path_of(layer.node)))
+    bias = bias_of(layer)
     name = f"{on_disk}.bias"
     has_bias = name in folder.weights.where
     if has_bias != (bias is not None) or (

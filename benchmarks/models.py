@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ import numpy as np
 from adapter_export.checkpoints.adapter import Adapter, HeadLayer
 from adapter_export.checkpoints.folder import save_adapter
 from adapter_export.methods import registry
-from adapter_export.methods.contract import SiteAdapter
 from adapter_export.methods.placement import placed
 from adapter_export.models.base_model import BaseModel
 
@@ -21,10 +21,9 @@ def random_adapter(base: BaseModel, method: str, labels: int = 2, seed: int = 0,
     settings = chosen.Options(**options)
     sites = {}
     for site, operator in placed(chosen, base.info, settings).items():
-        tensors = chosen.initial(operator, base.info.features(site), settings, rng)
-        sites[site] = SiteAdapter(
-            operator, {k: (v + rng.normal(0, 0.1, v.shape)).astype(np.float32) for k, v in tensors.items()}
-        )
+        initial = chosen.initial(operator, base.info.features(site), settings, rng)
+        tensors = {k: (v + rng.normal(0, 0.1, v.shape)).astype(np.float32) for k, v in initial.tensors.items()}
+        sites[site] = replace(initial, tensors=tensors)
     head = {
         name: HeadLayer(
             rng.normal(0, 0.1, (labels, base.info.hidden_size)).astype(np.float32), np.zeros(labels, np.float32)

@@ -182,7 +182,7 @@ def add_adapter(
         OutputBusy: Another command holds the bundle for longer than `lock_timeout`.
     """
     folder = existing_folder(bundle, "bundle")
-    paths = {name: local(path, "adapter") for name, path in adapters.items()}
+    paths = {name: Path(path) if is_adapter_file(path) else local(path, "adapter") for name, path in adapters.items()}
     for place in WRITTEN:
         check_writable(folder / place, folder)
     read_manifest(folder)

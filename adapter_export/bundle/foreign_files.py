@@ -21,9 +21,9 @@ from adapter_export.bundle.manifest import ADAPTER_SUFFIX, AdapterInfo, Manifest
 from adapter_export.checkpoints.codecs import codecs
 from adapter_export.checkpoints.onnx_adapter import FORMAT, NamesCodec, Place
 from adapter_export.dtypes import DType
-from adapter_export.errors import InputError, OutputExists
+from adapter_export.errors import InputError
 from adapter_export.naming import tensor_name
-from adapter_export.outputs.files import atomic_file
+from adapter_export.outputs.files import atomic_file, check_new_file
 from adapter_export.reading.files import read_bytes
 from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.links import folder_of
@@ -32,9 +32,9 @@ from adapter_export.reading.links import folder_of
 _DTYPES = (DType.FLOAT32, DType.FLOAT16)
 
 
-def is_adapter_file(path: Path) -> bool:
-    """Returns whether the path is an `.onnx_adapter` file and not the folder of a checkpoint."""
-    return path.suffix == ADAPTER_SUFFIX and path.is_file()
+def is_adapter_file(path: str | Path) -> bool:
+    """Returns whether a path is meant as an `.onnx_adapter` file, and not as the folder of a checkpoint."""
+    return Path(path).suffix == ADAPTER_SUFFIX
 
 
 def read_outside_file(path: Path, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -126,12 +126,9 @@ def extract_adapter(
     folder, path = existing_folder(bundle, "bundle"), Path(output)
     if tool not in tools():
         raise InputError(f"tool {tool!r}: expected one of {', '.join(tools())}")
-    if path.exists() and not force:
-        raise OutputExists(f"{path}: exists; pass --force to replace it")
     if path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{path}: lies in the bundle; expected a file outside of it")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: folder {path.parent} does not exist")
+    check_new_file(path, "--output", force=force)
     manifest = read_manifest(folder)
     chosen = DType.parse(dtype, "dtype") if dtype is not None else manifest.dtype
     if chosen not in _DTYPES:

@@ -12,7 +12,6 @@ from adapter_export.cli.options import (
     PATH,
     Command,
     bundle_option,
-    check_new_file,
     debug_option,
     emit,
     force_option,
@@ -68,7 +67,7 @@ def command(
     """
     from adapter_export.benchmarking.page import page
     from adapter_export.benchmarking.report import as_dict, bench
-    from adapter_export.outputs.files import atomic_file
+    from adapter_export.outputs.files import atomic_file, check_new_file
 
     if report is not None:
         check_new_file(report, "--report", force=force)

@@ -24,7 +24,6 @@ from typing import Any, TextIO
 
 import click
 
-from adapter_export.errors import InputError, OutputExists
 from adapter_export.outputs.lock import LOCK_TIMEOUT
 from adapter_export.providers import Provider
 
@@ -152,26 +151,6 @@ debug_option = click.option(
     callback=_remember_debug,
     help="Show the traceback of an error.",
 )
-
-
-def check_new_file(path: Path, option: str, *, force: bool) -> None:
-    """Checks that a file can be written, before minutes are spent on its content.
-
-    Args:
-        path: The file.
-        option: The option that it was given with, for error messages.
-        force: Whether to replace a file.
-
-    Raises:
-        InputError: Its folder does not exist, or it is a folder.
-        OutputExists: It exists already.
-    """
-    if not path.parent.is_dir():
-        raise InputError(f"{option} {path}: no such folder {path.parent}")
-    if path.is_dir():
-        raise InputError(f"{option} {path}: expected a file, found a folder")
-    if path.exists() and not force:
-        raise OutputExists(f"{option} {path}: already there; choose another file or pass --force")
 
 
 def quiet_unless_debug() -> None:

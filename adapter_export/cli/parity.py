@@ -12,7 +12,6 @@ from adapter_export.cli.options import (
     ExitCode,
     adapters_option,
     bundle_option,
-    check_new_file,
     debug_option,
     emit,
     follow_links_option,
@@ -27,7 +26,7 @@ from adapter_export.errors import InputError
 from adapter_export.naming import parse_adapters
 
 EXAMPLE = """\
-Example:
+Examples:
   adapter-export parity --bundle bundle --model MiniLM \\
       --adapter injection=adapters/injection --adapter sentiment=adapters/sentiment \\
       --record parity.npz
@@ -86,6 +85,7 @@ def command(
     beyond N tokens)'. An adapter that hardly changes the output gives 'inconclusive', which is no pass: a graph that
     dropped it would look the same.
     """
+    from adapter_export.outputs.files import check_new_file
     from adapter_export.parity.criteria.judge import Verdict
     from adapter_export.parity.report import as_dict, print_report
     from adapter_export.parity.run import check_parity

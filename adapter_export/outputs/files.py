@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from adapter_export.errors import InputError, OutputExists
+
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a JSON file as a whole or not at all, and replaces the file that was there. Raises OSError."""
@@ -26,6 +28,26 @@ def atomic_file(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_new_file(path: Path, option: str, *, force: bool) -> None:
+    """Checks that a file can be written, before minutes are spent on its content.
+
+    Args:
+        path: The file.
+        option: The option that it was given with, for error messages.
+        force: Whether to replace a file.
+
+    Raises:
+        InputError: Its folder does not exist, or it is a folder.
+        OutputExists: It exists already.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: no such folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"{option} {path}: expected a file, found a folder")
+    if path.exists() and not force:
+        raise OutputExists(f"{option} {path}: already there; choose another file or pass --force")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from adapter_export.errors import InputError, OutputExists
 from adapter_export.export.export import export_onnx
 from adapter_export.runtime.session import AdapterSession
 from tests import finished
+from tests.bundles import Exported
 
 OLIVE = Path(__file__).parent.parent / "goldens" / "olive"
 FILE = OLIVE / "olive.onnx_adapter"
@@ -65,6 +66,28 @@ def test_a_file_is_added(bundle: Path) -> None:
     added = read_adapter_file(bundle / str(manifest.adapter("half").file))
     assert added["layers.1.mlp.down_proj.lora.b"].dtype == np.float32
     assert np.array_equal(added["layers.1.mlp.down_proj.lora.b"], half["model.layers.1.mlp.down_proj.lora_B.weight"])
+
+
+def test_a_file_of_another_bundle_of_the_model_is_added(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.onnx_adapter"
+    shutil.copy(bundle / "adapters" / "peft.onnx_adapter", copy)
+    manifest = add_adapter(bundle, {"copy": copy})
+    assert manifest.adapter("copy").sha256 == manifest.adapter("peft").sha256
+    write_adapter_file(copy, read_adapter_file(copy), "1" * 64)
+    with pytest.raises(InputError, match="belongs to another base model"):
+        add_adapter(bundle, {"other": copy})
+    with pytest.raises(InputError, match=r"nowhere\.onnx_adapter: no such file"):
+        add_adapter(bundle, {"missing": "nowhere.onnx_adapter"})
+
+
+def test_a_file_with_a_task_head_is_refused(swappable_bundle: Exported, tmp_path: Path) -> None:
+    """Class names are in the manifest of its bundle, not in the file."""
+    bundle = Path(shutil.copytree(swappable_bundle.bundle, tmp_path / "bundle"))
+    info = next(info for info in read_manifest(bundle).adapters if info.labels)
+    copy = tmp_path / "copy.onnx_adapter"
+    shutil.copy(bundle / str(info.file), copy)
+    with pytest.raises(InputError, match="the file has a task head, and no class names; add the adapter's checkpoint"):
+        add_adapter(bundle, {"copy": copy})
 
 
 def test_what_cannot_be_read_is_refused(bundle: Path, tmp_path: Path) -> None:
@@ -151,6 +174,10 @@ def test_what_cannot_be_written_is_refused(
     with pytest.raises(OutputExists, match="--force"):
         extract_adapter(bundle, "peft", output, tool="olive")
     assert output.read_text() == "mine"
+    with pytest.raises(InputError, match=r"--output .*: expected a file, found a folder"):
+        extract_adapter(bundle, "peft", tmp_path, tool="olive", force=True)
+    with pytest.raises(InputError, match=r"--output .*: no such folder"):
+        extract_adapter(bundle, "peft", tmp_path / "nowhere" / "x.onnx_adapter", tool="olive")
     extract_adapter(bundle, "peft", output, tool="olive", force=True)
     assert read_adapter_file(output)
 

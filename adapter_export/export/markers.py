@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from adapter_export.models.injection import SiteFunction
 
-SITE, HEAD = "Site", "Head"
+SITE, HEAD, LAYER = "Site", "Head", "Layer"
 
 
 @contextmanager
@@ -60,20 +60,24 @@ def _site_marker(site: Site, operator: Operator) -> SiteFunction:
         # The values that the operator reads, and last the value that it replaces.
         inputs = (*(values[name] for name in operator.reads), y)
         attributes = {"module": site.module, "port": site.port.value, "op_type": operator.op_type}
-        return _emit(SITE, inputs, attributes, y, y.shape)
+        return emit(SITE, inputs, attributes, y, y.shape)
 
     return marker
 
 
 def _head_marker(name: str, layer: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
     def marker(x: torch.Tensor) -> torch.Tensor:
-        return _emit(HEAD, (x,), {"module": name}, x, (*x.shape[:-1], layer.out_features))
+        return emit(HEAD, (x,), {"module": name}, x, (*x.shape[:-1], layer.out_features))
 
     return marker
 
 
-def _emit(
-    op: str, inputs: Sequence[torch.Tensor], attributes: Mapping[str, str], like: torch.Tensor, shape: Sequence[int]
+def emit(
+    op: str,
+    inputs: Sequence[torch.Tensor],
+    attributes: Mapping[str, str | int],
+    like: torch.Tensor,
+    shape: Sequence[int],
 ) -> torch.Tensor:
     import torch
 

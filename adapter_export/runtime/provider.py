@@ -38,9 +38,10 @@ def quiet_options() -> ort.SessionOptions:
 
 
 def still_options(threads: int | None = None) -> ort.SessionOptions:
-    """Returns options like `quiet_options`, for measurements: waiting threads do not spin.
+    """Returns options like `quiet_options`, except that waiting threads do not spin.
 
-    Spinning threads would slow down everything else that runs at the same time.
+    Spinning threads slow down everything else that runs at the same time: other sessions that are measured, and the
+    choice of tokens between two runs of a decoder.
 
     Args:
         threads: Number of threads for one operator; None for ONNX Runtime's default, one per core.

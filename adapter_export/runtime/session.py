@@ -32,12 +32,12 @@ from adapter_export.runtime.bundle_checks import (
 )
 from adapter_export.runtime.generation.bound_graph import BoundGraph
 from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
-from adapter_export.runtime.generation.prepare import Prompt, check_generates, start, unread_in
+from adapter_export.runtime.generation.prepare import Prompt, check_generates, generates, start, unread_in
 from adapter_export.runtime.generation.settings import GenerationSettings
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
 from adapter_export.runtime.process import Home
-from adapter_export.runtime.provider import open_model, run_errors
+from adapter_export.runtime.provider import open_model, run_errors, still_options
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -90,7 +90,8 @@ class AdapterSession:
             bundle: Folder of the bundle.
             provider: `cpu` or `cuda`.
             options: Options for ONNX Runtime, such as the number of threads. If they set no log level, warnings are
-                not logged.
+                not logged. None for the defaults, except that the threads of a bundle that generates do not spin while
+                they wait.
             verify: Whether to check the sha256 of all files now.
             slots: In mode bank, how many adapters are in memory at once; None for the number in the manifest.
             expect_sha256: Expected hex digest of the bundle's manifest.json. Take it from a place that the writer of
@@ -113,6 +114,8 @@ class AdapterSession:
         if expect_sha256 is not None:
             check_nothing_else(self.bundle, manifest)
         check_dtype(manifest, self.provider)
+        if options is None and generates(manifest):
+            options = still_options()
         self._sessions = {graph: open_model(self.bundle / graph, provider, options) for graph in manifest.graphs}
         for graph, session in self._sessions.items():
             check_graph(self.bundle, graph, manifest, session)

@@ -13,6 +13,7 @@ from adapter_export.bundle.manifest import Manifest, read_manifest
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import local
+from adapter_export.machine import this_machine
 from adapter_export.parity.borders import borders_of
 from adapter_export.parity.bundle_records.judge import check_by_record
 from adapter_export.parity.bundle_records.provenance import about_bundle
@@ -99,6 +100,7 @@ def check_parity(
         check_record(adapter_record, manifest, manifest.adapter(name))
     files = check_files(manifest, folder)
     report = ParityReport(folder, manifest.mode, manifest.task, manifest.dtype, provider, (files,))
+    report = replace(report, machine=this_machine(), manifest=manifest)
     if files.verdict is Verdict.FAIL:
         return report
     models = PyTorchModels(model, folder, manifest, adapters, texts) if model is not None else None
@@ -168,6 +170,8 @@ def _judged(
             *cost_notes(manifest, measured),
         ),
         placement=placement,
+        # Again, with the libraries that were imported on the way.
+        machine=this_machine(),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapter_export.bundle.manifest import Manifest, read_manifest
+from adapter_export.machine import this_machine
 from adapter_export.parity.bundle_records.about import About
 from adapter_export.parity.bundle_records.belongs import check_belongs
 from adapter_export.parity.bundle_records.cases import BundleRecordCases
@@ -52,6 +53,7 @@ def check_by_record(
     names = [info.name for info in manifest.adapters]
     about, files = record.about, check_files(manifest, bundle)
     report = ParityReport(bundle, manifest.mode, manifest.task, manifest.dtype, provider, (files,))
+    report = replace(report, machine=this_machine(), manifest=manifest)
     if files.verdict is Verdict.FAIL:
         return report
     checks = [files, check_recorded_labels(manifest, about), *recorded_checks(about)]
@@ -84,6 +86,7 @@ def check_by_record(
             *cost_notes(manifest, measured),
         ),
         placement=placement,
+        machine=this_machine(),
     )
 
 

@@ -95,27 +95,21 @@ def _stage(name: str, rows: Sequence[_Row]) -> Iterator[Part]:
                 ),
             ]
         )
-    columns = (
-        "run",
-        "batch",
-        "length",
-        "rounds",
-        "p10",
-        "p50",
-        "p90",
-        "p99",
-        "CPU p50",
-        "rows/s",
-        "tokens/s",
-        "wall",
-        "CPU",
-    )
     yield Table(
         "All times in milliseconds",
-        columns,
-        [_latency(row) for row in rows],
+        ("run", "batch", "length", "rounds", "p10", "p50", "p90", "p99", "CPU p50", "rows/s", "tokens/s"),
+        [_times_of(row) for row in rows],
         "p10 to p99: percentiles over all rounds, on the clock. CPU: time of all threads together. Rows and tokens per "
-        "second are computed from p50. The last two columns are ratios to the first run, with their bounds.",
+        "second are computed from p50.",
+    )
+    yield Table(
+        "All ratios to the first run",
+        ("run", "batch", "length", "on the clock", "CPU"),
+        [
+            (_name(row), row["batch"], _length(row["length"]), *map(_ratio, (row["wall_ratio"], row["cpu_ratio"])))
+            for row in rows
+        ],
+        "Medians over rounds, with their bounds of 95%.",
     )
 
 
@@ -131,7 +125,7 @@ def _comparisons(rows: Sequence[_Row]) -> list[Part]:
     ]
     table = Table(
         "All ratios of the other bundle to the first",
-        ("run", "stage", "batch", "length", "wall", "CPU"),
+        ("run", "stage", "batch", "length", "on the clock", "CPU"),
         [
             (
                 _name(row),
@@ -234,14 +228,13 @@ def _shape(batch: int, length: int | None) -> str:
     return f"batch {batch}" if length is None else f"batch {batch}, length {length}"
 
 
-def _latency(row: _Row) -> tuple[object, ...]:
+def _times_of(row: _Row) -> tuple[object, ...]:
     times = [*(row["wall"][of] for of in ("p10", "p50", "p90", "p99")), row["cpu"]["p50"]]
     rates = [
         "\u2013" if rate is None else f"{rate:,.0f}" for rate in (row["rows_per_second"], row["tokens_per_second"])
     ]
     return (
         _name(row), row["batch"], _length(row["length"]), row["rounds"], *(f"{time:.3g}" for time in times), *rates,
-        _ratio(row["wall_ratio"]), _ratio(row["cpu_ratio"]),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 # Elements that have no end tag in HTML.
 _EMPTY = {"meta"}
@@ -39,7 +40,7 @@ class Page(HTMLParser):
         assert len(self._ids) == len(set(self._ids))
         assert all(link.startswith("#") and link[1:] in self._ids for link in self._links)
         levels = [level for level, _ in self.headings]
-        assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+        assert all(after <= before + 1 for before, after in pairwise(levels))
         assert not re.search(r"https?:|@import|url\((?!#)", source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -1,4 +1,4 @@
-"""The pages of both commands in a real Chromium: what a reader with a phone, a keyboard, a dark screen or paper meets."""
+"""Pages of both commands in a real Chromium: what readers with a phone, a keyboard, a dark screen or paper meet."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def test_schemes_and_paper(name: str, views: dict[str, dict[str, Any]]) -> None:
 
 @every_page
 def test_screenshots(name: str, views: dict[str, dict[str, Any]]) -> None:
-    """They have the widths that were asked for, and are whole pages."""
+    """They have the widths that were asked for; the light ones are whole pages."""
     for view in views[name]["views"]:
         file = views[name]["folder"] / f"{view['scheme']}-{view['width']}.png"
         width, height = struct.unpack(">II", file.read_bytes()[16:24])
         assert width == view["width"]
-        assert height > 2000
+        assert height > 2000 if view["scheme"] == "light" else height == 900

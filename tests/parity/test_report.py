@@ -32,7 +32,13 @@ def error(value: float) -> Deviation:
 
 def result(adapter: str, verdict: Verdict, size: float = 1e-6, *reasons: str) -> ParityResult:
     judgement = Judgement(
-        verdict, reasons, error(size), error(2 * size), error(3 * size), effect=1 / size, cosine=1 - size,
+        verdict,
+        reasons,
+        error(size),
+        error(2 * size),
+        error(3 * size),
+        effect=1 / size,
+        cosine=1 - size,
         counts=ErrorCounts(-20, (3, 1), 2, 0.5),
     )
     return ParityResult(adapter, ParityCase(3, 9, "left"), "logits", judgement)

@@ -36,7 +36,7 @@ def token_parts(report: ParityReport) -> Iterator[Part]:
         yield Paragraph("No token differs.")
         return
     yield Table(
-        "Tokens that differ",
+        "Each token that differs",
         ("adapter", "case", "row", "position", "written", "PyTorch's", "margin", "clear"),
         [
             (

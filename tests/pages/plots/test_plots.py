@@ -102,6 +102,8 @@ def test_names_are_never_cut() -> None:
     assert "x" * 64 in "".join(texts(plot)).replace(" ", "")
 
 
-@pytest.mark.parametrize(("value", "text"), [(1e-6, "1e-6"), (0.01, "0.01"), (1.0, "1"), (1000.0, "1000"), (1e5, "1e5")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1e-6, "1e-6"), (0.01, "0.01"), (1.0, "1"), (1000.0, "1000"), (1e5, "1e5")]
+)
 def test_powers_of_ten(value: float, text: str) -> None:
     assert power_of_ten(value) == text

@@ -90,7 +90,7 @@ def command(
     from adapter_export.outputs.files import atomic_file, check_new_file
     from adapter_export.pages.render import check_plots
     from adapter_export.parity.criteria.judge import Verdict
-    from adapter_export.parity.page.page import page
+    from adapter_export.parity.page.page import parity_page
     from adapter_export.parity.report import as_dict, print_report
     from adapter_export.parity.run import check_parity
 
@@ -113,7 +113,7 @@ def command(
             follow_links=follow_links,
         )
     if page_file is not None:
-        atomic_file(page_file, page(report).encode())
+        atomic_file(page_file, parity_page(report).encode())
     emit(as_dict(report), as_json, lambda _: print_report(report))
     if report.verdict is not Verdict.PASS or (require_witness and not report.witnessed):
         ctx.exit(ExitCode.PARITY)

@@ -14,7 +14,7 @@ from adapter_export.benchmarking.report import as_dict, bench
 from adapter_export.pages.colours import PALETTE
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.criteria.measure import TokenAgreement, TokenDifference
-from adapter_export.parity.page.page import page as parity_page
+from adapter_export.parity.page.page import parity_page
 from adapter_export.parity.report import ParityReport
 from tests.bundles import Exported
 from tests.pages.browser import look

@@ -27,7 +27,7 @@ _MEANING = {
 _SHOWN_REASONS = 100
 
 
-def page(report: ParityReport) -> str:
+def parity_page(report: ParityReport) -> str:
     """Returns the page as HTML.
 
     Args:

@@ -14,7 +14,7 @@ from adapter_export.parity.criteria.judge import Judgement, Verdict
 from adapter_export.parity.criteria.measure import Deviation, TokenAgreement, TokenDifference
 from adapter_export.parity.page.errors import _added
 from adapter_export.parity.page.heat import heat_maps
-from adapter_export.parity.page.page import page
+from adapter_export.parity.page.page import parity_page
 from adapter_export.parity.report import NO_ADAPTER, ParityCheck, ParityReport, ParityResult, summary
 from tests.pages.checked import Page
 from tests.recorded import SHAPES, Recorded
@@ -37,7 +37,7 @@ def report(*results: ParityResult, **more: object) -> ParityReport:
 
 @pytest.fixture(scope="module")
 def found(recorded: Recorded) -> Page:
-    return Page(page(recorded.report))
+    return Page(parity_page(recorded.report))
 
 
 class TestARealReport:
@@ -108,7 +108,7 @@ def test_distributions_are_added() -> None:
 def test_a_failure_says_why_and_is_marked() -> None:
     bad = result(0.5, 1e-5, Verdict.FAIL, "wild")
     bad = replace(bad, judgement=replace(bad.judgement, reasons=("e(O) = 5.0e-01 is above it", "and more")))
-    found = Page(page(report(result(1e-6, 1e-5), bad, result(1e-6, 1e-5, adapter=NO_ADAPTER))))
+    found = Page(parity_page(report(result(1e-6, 1e-5), bad, result(1e-6, 1e-5, adapter=NO_ADAPTER))))
     assert "\u2717 fail The bundle does not compute what the PyTorch model computes" in found.text
     assert "fail: wild, case 3 x 9 left, logits: e(O) = 5.0e-01 is above it" in found.text
     assert "5.0e-01 fail" in found.cells
@@ -117,7 +117,7 @@ def test_a_failure_says_why_and_is_marked() -> None:
 def test_many_reasons_are_counted() -> None:
     bad = result(0.5, 1e-5, Verdict.FAIL)
     many = tuple(f"reason {number}" for number in range(130))
-    found = Page(page(report(replace(bad, judgement=replace(bad.judgement, reasons=many)))))
+    found = Page(parity_page(report(replace(bad, judgement=replace(bad.judgement, reasons=many)))))
     assert "reason 99" in found.text
     assert "reason 100" not in found.text
     assert "And 30 more, which --json has." in found.text
@@ -128,17 +128,17 @@ def test_tokens_that_differ() -> None:
     tokens = TokenAgreement(64, 60, 59, (differing,))
     item = result(1e-6, 1e-5)
     item = replace(item, case=GreedyCase(4, 13, new=16), judgement=replace(item.judgement, tokens=tokens))
-    found = Page(page(report(item)))
+    found = Page(parity_page(report(item)))
     assert {"64", "60", "59", "17", "23", "2.5e-01", "yes"} <= found.cells
     same = replace(item, judgement=replace(item.judgement, tokens=TokenAgreement(64, 60, 60)))
-    assert "No token differs." in Page(page(report(same))).text
+    assert "No token differs." in Page(parity_page(report(same))).text
 
 
 def test_few_bits(recorded: Recorded) -> None:
     """Means are judged, so means are shown."""
     assert recorded.report.manifest is not None
     manifest = replace(recorded.report.manifest, quantize=Quantization.INT8)
-    found = Page(page(report(result(4e-2, 1e-1), manifest=manifest)))
+    found = Page(parity_page(report(result(4e-2, 1e-1), manifest=manifest)))
     assert "logits: mean error by case and adapter" in found.text
     assert "1.0e-02" in found.cells
     assert "PyTorch with int8 weights" in found.text
@@ -146,7 +146,7 @@ def test_few_bits(recorded: Recorded) -> None:
 
 
 def test_a_report_without_cases() -> None:
-    found = Page(page(report()))
+    found = Page(parity_page(report()))
     assert "? inconclusive" in found.text
     assert found.plots == []
 
@@ -169,6 +169,6 @@ def test_everything_is_escaped(recorded: Recorded) -> None:
         placement={EVIL: 1.0},
         manifest=replace(real.manifest, adapters=adapters, sites=sites, files={EVIL: EVIL}),
     )
-    source = page(evil)
+    source = parity_page(evil)
     assert "<script" not in source
     assert Page(source).text.count(EVIL) > len(sites)

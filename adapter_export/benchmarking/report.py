@@ -85,8 +85,8 @@ def bench(
     settings = BenchSettings(tuple(batches), tuple(lengths), repeats, seconds, threads, provider)
     folders = {BUNDLE: Path(bundle)} | ({} if against is None else {AGAINST: Path(against)})
     targets = {name: BenchTarget(folder, settings.provider, settings.threads) for name, folder in folders.items()}
-    hashes = {name: sha256(folder / MANIFEST) for name, folder in folders.items()}
     try:
+        hashes = {name: sha256(folder / MANIFEST) for name, folder in folders.items()}
         if against is not None:
             _check_alike(targets[BUNDLE], targets[AGAINST])
         latency, comparisons = measure(targets, settings, progress or (lambda _done, _total: None))

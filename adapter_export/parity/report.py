@@ -58,6 +58,7 @@ class ParityReport:
             beyond it; else None.
         machine: What the check ran on; None for reports that were put together by hand.
         manifest: The manifest that was judged, with the digests of all files; None likewise.
+        manifest_sha256: Its own digest, which `AdapterSession(expect_sha256=)` takes; None likewise.
     """
 
     bundle: Path
@@ -73,6 +74,7 @@ class ParityReport:
     judged_to: int | None = None
     machine: Machine | None = None
     manifest: Manifest | None = None
+    manifest_sha256: str | None = None
 
     @property
     def witnessed(self) -> bool:
@@ -138,6 +140,7 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
         "provider": report.provider,
         "placement": report.placement,
         "machine": None if report.machine is None else asdict(report.machine),
+        "manifest_sha256": report.manifest_sha256,
         "files": {} if report.manifest is None else dict(report.manifest.files),
         "checks": [asdict(check) | {"verdict": check.verdict.value} for check in report.checks],
         "adapters": summary(report),

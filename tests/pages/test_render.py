@@ -72,6 +72,12 @@ def test_a_verdict_has_a_sign_and_its_word() -> None:
     assert "\u2713 pass (unwitnessed)" in Page(page).text
 
 
+def test_a_page_may_not_load_or_run_anything() -> None:
+    """Should a text ever get into a page unescaped, browsers refuse what it asks for."""
+    policy = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"""
+    assert policy in render("t", [], [])
+
+
 def test_colours() -> None:
     """Dark colours count on screens alone, so that paper stays white."""
     page = render("t", [], [])

@@ -133,7 +133,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "counts": {"first": -20, "counts": [3, 1], "exact": 2, "unit": 0.5},
         "target_counts": None,
     }
-    assert (found["machine"], found["files"]) == (None, {})
+    assert (found["machine"], found["manifest_sha256"], found["files"]) == (None, None, {})
     assert found["notes"] == ["a note"]
 
 

@@ -58,7 +58,7 @@ def interval_plot(
     names = [row.name for row in rows]
 
     def paint(axes: Axes) -> None:
-        if band is not None:
+        if band is not None and all(map(math.isfinite, band)):
             axes.axvspan(*band, color=light("band"), linewidth=0)
         heights = name_rows(axes, names)
         shown = [(row, height) for row, height in zip(rows, heights, strict=True) if math.isfinite(row.value)]

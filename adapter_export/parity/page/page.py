@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.pages.parts import Facts, Items, Paragraph, Part, Section, Table, Word
 from adapter_export.pages.render import machine_facts, machine_line, render
 from adapter_export.parity.criteria.judge import Verdict
@@ -136,4 +137,5 @@ def _run(report: ParityReport) -> Iterator[Part]:
         "Origin: SHA-256 of the weights that the bundle was made from",
         [(f"base model, {manifest.base.model_type}", manifest.base.sha256), *adapters],
     )
-    yield Facts("Files of the bundle, with their SHA-256 by its manifest", list(manifest.files.items()))
+    own = [] if report.manifest_sha256 is None else [(MANIFEST, report.manifest_sha256)]
+    yield Facts("Files of the bundle, with their SHA-256", [*own, *manifest.files.items()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,8 @@ class TestARealReport:
         assert {machine.date, machine.processor, machine.system, *machine.versions.values()} <= found.cells
         assert {"torch", "transformers", "onnxruntime", "peft"} <= found.cells
         assert {*manifest.files, *manifest.files.values(), manifest.base.sha256} <= found.cells
+        own = hashlib.sha256((recorded.exported.bundle / "manifest.json").read_bytes()).hexdigest()
+        assert {"manifest.json", own} <= found.cells
         assert {"share of nodes on CPUExecutionProvider", "100.0%"} <= found.cells
 
     def test_the_model(self, found: Page) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from adapter_export.machine import Machine
 from adapter_export.pages.parts import Facts, Part, Plot, Plots, Section, Table, Title
 from adapter_export.pages.plots.intervals import Interval, interval_plot
@@ -206,7 +208,7 @@ def _interval(name: str, times: Mapping[str, float]) -> Interval:
     return Interval(f"{name}: {times['p50']:.3g} ms", times["p50"], times["p10"], times["p90"], times["p99"])
 
 
-def _ratios(name: str, label: str, rows: Sequence[_Row]) -> Any:
+def _ratios(name: str, label: str, rows: Sequence[_Row]) -> Markup:
     """Returns a plot of wall ratios, with the bounds of the control as a band behind them."""
     control = next(row["wall_ratio"] for row in rows if row["control"])
     intervals = [

@@ -8,9 +8,6 @@ from typing import ClassVar, Protocol
 
 from markupsafe import Markup
 
-# Number of backgrounds of a heat map.
-LEVELS = 4
-
 
 class Part(Protocol):
     """A part of a section."""
@@ -106,7 +103,7 @@ class HeatCell:
 
     Attributes:
         text: Its number.
-        level: Its background, from 0 to LEVELS - 1; None for none.
+        level: Its background, from 0 (good) to 3 (bad); None for none.
         mark: What the background says, in a word; empty where that needs no word.
     """
 

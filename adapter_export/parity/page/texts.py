@@ -5,6 +5,7 @@ from __future__ import annotations
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.pages.parts import Word
 from adapter_export.parity.criteria.judge import Judgement, Verdict
+from adapter_export.parity.criteria.measure import Deviation
 
 
 def number(value: float | None) -> str:
@@ -42,5 +43,7 @@ def judged_target_error(judgement: Judgement, means: bool) -> float | None:
     return _of(judgement.target_error, means)
 
 
-def _of(error: object, means: bool) -> float | None:
-    return None if error is None else float(getattr(error, "mean" if means else "max"))
+def _of(error: Deviation | None, means: bool) -> float | None:
+    if error is None:
+        return None
+    return error.mean if means else error.max

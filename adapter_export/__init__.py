@@ -88,13 +88,16 @@ if TYPE_CHECKING:
         TensorGroup,
         WeightFile,
     )
+    from adapter_export.machine import Machine
     from adapter_export.merging.dry_run import MergePlan, TensorPlan, plan_merge
     from adapter_export.merging.merge import MergeResult, merge
     from adapter_export.modelinfo import ModelInfo
     from adapter_export.models.pytorch import load_pytorch
     from adapter_export.parity.cases import ParityCase
+    from adapter_export.parity.criteria.error_counts import ErrorCounts
     from adapter_export.parity.criteria.judge import Judgement, Verdict
-    from adapter_export.parity.criteria.measure import Deviation, TokenAgreement
+    from adapter_export.parity.criteria.measure import Deviation, TokenAgreement, TokenDifference
+    from adapter_export.parity.page.page import parity_page
     from adapter_export.parity.report import ParityCheck, ParityReport, ParityResult, print_report
     from adapter_export.parity.run import check_parity
     from adapter_export.runtime.adapters.choice import Composition
@@ -144,6 +147,7 @@ __all__ = [
     "Deviation",
     "DynamicBatcher",
     "EncodedTexts",
+    "ErrorCounts",
     "ExportPlan",
     "ExternalFile",
     "Fusion",
@@ -155,6 +159,7 @@ __all__ = [
     "GraphInfo",
     "InputError",
     "Judgement",
+    "Machine",
     "Manifest",
     "MergePlan",
     "MergeResult",
@@ -188,6 +193,7 @@ __all__ = [
     "TextEncoder",
     "TextStream",
     "TokenAgreement",
+    "TokenDifference",
     "TrainResult",
     "Unavailable",
     "Verdict",
@@ -202,6 +208,7 @@ __all__ = [
     "inspect",
     "load_pytorch",
     "merge",
+    "parity_page",
     "plan_export",
     "plan_graft",
     "plan_merge",
@@ -246,6 +253,7 @@ _HOMES = {
     "Deviation": "parity.criteria.measure",
     "DynamicBatcher": "runtime.batching.batcher",
     "EncodedTexts": "runtime.text",
+    "ErrorCounts": "parity.criteria.error_counts",
     "ExportPlan": "export.dry_run",
     "ExternalFile": "inspection.descriptions",
     "Fusion": "bundle.precision",
@@ -257,6 +265,7 @@ _HOMES = {
     "GraphInfo": "bundle.manifest",
     "InputError": "errors",
     "Judgement": "parity.criteria.judge",
+    "Machine": "machine",
     "Manifest": "bundle.manifest",
     "MergePlan": "merging.dry_run",
     "MergeResult": "merging.merge",
@@ -290,6 +299,7 @@ _HOMES = {
     "TextEncoder": "runtime.text",
     "TextStream": "runtime.generation.texts",
     "TokenAgreement": "parity.criteria.measure",
+    "TokenDifference": "parity.criteria.measure",
     "TrainResult": "training.train",
     "Unavailable": "errors",
     "Verdict": "parity.criteria.judge",
@@ -304,6 +314,7 @@ _HOMES = {
     "inspect": "inspection.describe",
     "load_pytorch": "models.pytorch",
     "merge": "merging.merge",
+    "parity_page": "parity.page.page",
     "plan_export": "export.dry_run",
     "plan_graft": "grafting.dry_run",
     "plan_merge": "merging.dry_run",

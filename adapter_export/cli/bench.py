@@ -21,7 +21,6 @@ from adapter_export.cli.options import (
 )
 from adapter_export.cli.progress import bar
 from adapter_export.cli.table import print_table
-from adapter_export.terminal import visible
 
 EXAMPLE = """\
 Examples:
@@ -68,14 +67,16 @@ def command(
     from adapter_export.benchmarking.page import page
     from adapter_export.benchmarking.report import as_dict, bench
     from adapter_export.outputs.files import atomic_file, check_new_file
+    from adapter_export.pages.render import check_plots
 
     if report is not None:
         check_new_file(report, "--report", force=force)
+        check_plots()
     quiet_unless_debug()
     with bar("measuring") as progress:
         result = as_dict(bench(bundle, against, progress=progress, **settings))
     if report is not None:
-        atomic_file(report, visible(page(result)).encode())
+        atomic_file(report, page(result).encode())
     emit(result, as_json, _print)
 
 

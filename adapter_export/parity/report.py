@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.machine import Machine
 from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Judgement, Verdict, worst
 from adapter_export.parity.references.witness import NONE
@@ -54,6 +56,9 @@ class ParityReport:
             reason.
         judged_to: Length in tokens of the longest checked text, if the model accepts longer texts or has a border
             beyond it; else None.
+        machine: What the check ran on; None for reports that were put together by hand.
+        manifest: The manifest that was judged, with the digests of all files; None likewise.
+        manifest_sha256: Its own digest, which `AdapterSession(expect_sha256=)` takes; None likewise.
     """
 
     bundle: Path
@@ -67,6 +72,9 @@ class ParityReport:
     placement: Mapping[str, float] | None = None
     witnesses: Mapping[str, str] = field(default_factory=dict)
     judged_to: int | None = None
+    machine: Machine | None = None
+    manifest: Manifest | None = None
+    manifest_sha256: str | None = None
 
     @property
     def witnessed(self) -> bool:
@@ -131,6 +139,9 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
         "dtype": report.dtype,
         "provider": report.provider,
         "placement": report.placement,
+        "machine": None if report.machine is None else asdict(report.machine),
+        "manifest_sha256": report.manifest_sha256,
+        "files": {} if report.manifest is None else dict(report.manifest.files),
         "checks": [asdict(check) | {"verdict": check.verdict.value} for check in report.checks],
         "adapters": summary(report),
         "cases": [

@@ -13,6 +13,8 @@ from adapter_export.bundle.manifest import Manifest, read_manifest
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import local
+from adapter_export.machine import this_machine
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.parity.borders import borders_of
 from adapter_export.parity.bundle_records.judge import check_by_record
 from adapter_export.parity.bundle_records.provenance import about_bundle
@@ -34,6 +36,7 @@ from adapter_export.parity.references.records import Record, RecordedCase, check
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.results import Progress, judged, measured_cases
 from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.hashes import sha256
 from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.prepare import generates
@@ -99,6 +102,8 @@ def check_parity(
         check_record(adapter_record, manifest, manifest.adapter(name))
     files = check_files(manifest, folder)
     report = ParityReport(folder, manifest.mode, manifest.task, manifest.dtype, provider, (files,))
+    digest = sha256(folder / MANIFEST)
+    report = replace(report, machine=this_machine(), manifest=manifest, manifest_sha256=digest)
     if files.verdict is Verdict.FAIL:
         return report
     models = PyTorchModels(model, folder, manifest, adapters, texts) if model is not None else None
@@ -168,6 +173,8 @@ def _judged(
             *cost_notes(manifest, measured),
         ),
         placement=placement,
+        # Again, with the libraries that were imported on the way.
+        machine=this_machine(),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from adapter_export.cli.options import emit
 from adapter_export.parity.cases import ParityCase
+from adapter_export.parity.criteria.error_counts import ErrorCounts
 from adapter_export.parity.criteria.judge import Judgement, Verdict
 from adapter_export.parity.criteria.measure import Deviation
 from adapter_export.parity.report import (
@@ -31,7 +32,14 @@ def error(value: float) -> Deviation:
 
 def result(adapter: str, verdict: Verdict, size: float = 1e-6, *reasons: str) -> ParityResult:
     judgement = Judgement(
-        verdict, reasons, error(size), error(2 * size), error(3 * size), effect=1 / size, cosine=1 - size
+        verdict,
+        reasons,
+        error(size),
+        error(2 * size),
+        error(3 * size),
+        effect=1 / size,
+        cosine=1 - size,
+        counts=ErrorCounts(-20, (3, 1), 2, 0.5),
     )
     return ParityResult(adapter, ParityCase(3, 9, "left"), "logits", judgement)
 
@@ -121,7 +129,11 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "effect": 2.0,
         "cosine": 0.5,
         "tokens": None,
+        "limit": None,
+        "counts": {"first": -20, "counts": [3, 1], "exact": 2, "unit": 0.5},
+        "target_counts": None,
     }
+    assert (found["machine"], found["manifest_sha256"], found["files"]) == (None, None, {})
     assert found["notes"] == ["a note"]
 
 

@@ -97,8 +97,10 @@ def _constraints(blocks: list[str]) -> list[str]:
     """`name==version` of each package; of several versions each has its marker, and that of new Pythons comes first."""
     pins = [match for block in blocks if (match := _PIN.match(block))]
     times = Counter(pin["name"] for pin in pins)
-    newest_first = sorted(pins[::-1], key=lambda pin: str(pin["name"]))
-    return [f"{pin['name']}=={pin['version']}{pin['marker'] if times[pin['name']] > 1 else ''}" for pin in newest_first]
+    newest_first = sorted(enumerate(pins), key=lambda item: (str(item[1]["name"]), -item[0]))
+    return [
+        f"{pin['name']}=={pin['version']}{pin['marker'] if times[pin['name']] > 1 else ''}" for _, pin in newest_first
+    ]
 
 
 if __name__ == "__main__":

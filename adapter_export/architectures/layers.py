@@ -11,6 +11,10 @@ from adapter_export.architectures.record import Role, Stack, Sublayer
 from adapter_export.architectures.registry import facts, model_types
 from adapter_export.errors import InputError
 
+# Embeddings of transformers that are not called with the numbers of their rows: positions that a module computes from
+# masks or lengths (BART, OPT, Whisper), a table that is read as a whole (DeBERTa), and one that encoder and decoder
+# have in common (BART, T5), which both call by names of their own.
+_NOT_CALLED = ("embed_positions", "rel_embeddings", "shared")
 # Matches the layer numbers in a module path, so that a list of candidates has one line for each kind of module.
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -113,6 +117,11 @@ def expression(option: str, text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise InputError(f"{option} {text!r}: not a regular expression: {error}") from None
+
+
+def called_by_row(path: str) -> bool:
+    """Returns whether a module of this path, if it is an embedding, is called with the numbers of its rows."""
+    return path.rpartition(".")[2] not in _NOT_CALLED
 
 
 def no_modules(problem: str, modules: Iterable[str]) -> InputError:

@@ -87,7 +87,7 @@ def trace(
     )
     try:
         with (
-            markers(base.module, sites, head),
+            markers(base.module, base.info, sites, head),
             each_row_alone(base.module),
             _use_cache(base, traced.cache),
             _silence(),

@@ -74,16 +74,16 @@ def plan_changes(model: ModelFolder, adapters: Sequence[Adapter]) -> dict[str, T
         for site, site_adapter in adapter.sites.items():
             if (reason := site_adapter.operator.unmergeable(site.port)) is not None:
                 raise CannotMerge(f"method {adapter.method!r}: {reason}")
-            if site.module not in info.inputs:
+            branched = site.module in info.embeddings and site.port is Port.BRANCH
+            if site.module not in info.inputs and not branched:
                 raise CannotMerge(f"site {site.name}: {site.module} is no linear layer or convolution to fold into")
-            if site.port is Port.BRANCH and site.module in info.convolutions:
-                raise CannotMerge(f"site {site.name}: a branch around a convolution is not folded into its kernel")
             by_module.setdefault(site.module, []).append(MergeRule(site.port, site_adapter))
             sites[site.module] = site
     changes: dict[str, TensorChange] = {}
     for module, rules in by_module.items():
         on_disk = model.modules[module]
-        layer = StoredLayer(model.weight_shape(on_disk), model.transposed)
+        transposed = module in info.embeddings or (model.transposed and module not in info.convolutions)
+        layer = StoredLayer(model.weight_shape(on_disk), transposed)
         weight, bias = f"{on_disk}.weight", f"{on_disk}.bias"
         changes[weight] = _change(model, sites[module], weight, layer, rules)
         try:

@@ -67,7 +67,8 @@ class ModelInfo:
         untrained: Those of them that the base model's checkpoint lacks.
         convolutions: Number of spatial axes of those modules that are convolutions. The features axis comes before
             them.
-        kernels: The kernels of the convolutions; empty in older bundles, which did not record them.
+        kernels: The kernels of those convolutions that compute what PyTorch's class computes; empty in older bundles,
+            which did not record them.
         embeddings: Those modules that are embeddings, if they are called with the numbers of their rows; empty in older
             bundles.
         sha256: Digest of the base model's weights, see `checkpoints.weights.weights_sha256`. Empty for a model that was

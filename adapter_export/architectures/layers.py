@@ -11,10 +11,12 @@ from adapter_export.architectures.record import Role, Stack, Sublayer
 from adapter_export.architectures.registry import facts, model_types
 from adapter_export.errors import InputError
 
-# Embeddings of transformers that are not called with the numbers of their rows: positions that a module computes from
-# masks or lengths (BART, OPT, Whisper), a table that is read as a whole (DeBERTa), and one that encoder and decoder
-# have in common (BART, T5), which both call by names of their own.
-_NOT_CALLED = ("embed_positions", "rel_embeddings", "shared")
+# The table that encoder and decoder have in common (BART, T5), and the names by which they call it. Files of a model
+# have it under the first name only.
+SHARED, USES_OF_SHARED = "shared", ("encoder.embed_tokens", "decoder.embed_tokens")
+# Embeddings of transformers that are not called with the numbers of their rows. Of the others, positions are computed
+# from masks or lengths (BART, OPT, Whisper), and a table is read as a whole (DeBERTa).
+_NOT_CALLED = (SHARED, "embed_positions", "rel_embeddings")
 # Matches the layer numbers in a module path, so that a list of candidates has one line for each kind of module.
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export import tasks
-from adapter_export.architectures.layers import called_by_row
+from adapter_export.architectures.layers import SHARED, USES_OF_SHARED, called_by_row
 from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.labels import class_names, has_own_head
@@ -26,6 +26,9 @@ _ROUTERS = re.compile(r"(.*\.)?(block_sparse_moe|mlp)\.(gate|router)")
 _HIDDEN_SIZES = ("hidden_size", "n_embd", "d_model", "dim")
 _MATRIX_RANK = 2
 _CONVOLUTION_RANKS = (3, 4, 5)
+# Models whose convolutions standardise their kernels (BiT), or whose embeddings norm their rows, by `model_type`. A
+# change that LoRA adds to what such a module computes is no change of its weight.
+_REWORKED = frozenset({"bit", "inkling2_text", "inkling_text", "muse_glimmer_text", "muse_spark_text"})
 # Tensors that task classes without a prefix add to the base model (T5's language model, CLIP's classifier).
 _OUTSIDE = ("lm_head.", "classifier.", "score.")
 # Part of the paths of the single experts of a mixture.
@@ -91,8 +94,11 @@ class ModelFolder:
         """
         modules: dict[str, int] = {}
         inputs: dict[str, int] = {}
+        convolutions: dict[str, int] = {}
         kernels: dict[str, Kernel] = {}
         embeddings: dict[str, Table] = {}
+        nested = [value for value in self.config.values() if isinstance(value, Mapping)]
+        reworked = any(config.get("model_type") in _REWORKED for config in (self.config, *nested))
         for path, on_disk in self.modules.items():
             if not experts and EXPERT in path:
                 continue
@@ -107,9 +113,16 @@ class ModelFolder:
                 kernel = shape[2:]
                 inputs[path], modules[path] = shape if self.transposed and not kernel else (shape[1], shape[0])
                 if kernel:
+                    convolutions[path] = len(kernel)
+                if kernel and not reworked:
                     kernels[path] = Kernel(kernel)
-            elif _is_table(path, shape) and called_by_row(path):
+            elif _is_table(path, shape) and called_by_row(path) and not reworked:
                 embeddings[path], modules[path] = Table(shape[0]), shape[1]
+        shared = self.weight_shape(self.modules[SHARED]) if SHARED in self.modules else ()
+        if _is_table(SHARED, shared):
+            for path in USES_OF_SHARED:
+                if path not in self.modules:
+                    embeddings[path], modules[path] = Table(shared[0]), shared[1]
         chosen = self.task_class(task)
         head = chosen.layers if chosen else self._head_on_disk(task)
         own = task is not None and has_own_head(self.config, task)
@@ -126,7 +139,7 @@ class ModelFolder:
             untrained=tuple(layer for layer in head if not own or f"{layer}.weight" not in self.weights.where),
             labels=class_names(self.config) if own else None,
             head_activation=str(self.config.get(HEAD_ACTIVATION, "")),
-            convolutions={path: len(kernel.size) for path, kernel in kernels.items()},
+            convolutions=convolutions,
             kernels=kernels,
             embeddings=embeddings,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adapter_export.architectures.layers import SHARED
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.safetensors_header import Entry, Header, arranged, encode_header
 from adapter_export.errors import CannotMerge
@@ -77,6 +78,8 @@ def plan_changes(model: ModelFolder, adapters: Sequence[Adapter]) -> dict[str, T
             branched = site.module in info.embeddings and site.port is Port.BRANCH
             if site.module not in info.inputs and not branched:
                 raise CannotMerge(f"site {site.name}: {site.module} is no linear layer or convolution to fold into")
+            if site.module not in model.modules:
+                raise CannotMerge(f"site {site.name}: {_tied(model.modules[SHARED])}")
             by_module.setdefault(site.module, []).append(MergeRule(site.port, site_adapter))
             sites[site.module] = site
     changes: dict[str, TensorChange] = {}

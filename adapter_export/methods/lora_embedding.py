@@ -34,9 +34,7 @@ class LoRAEmbeddingOperator:
     method: ClassVar[str] = "lora"
     op_name: ClassVar[str] = "lora_embedding"
     reads: ClassVar[tuple[str, ...]] = ("u", "y")
-    unbankable: ClassVar[str | None] = (
-        "each row of a batch would need its own copy of a whole table"
-    )
+    unbankable: ClassVar[str | None] = "each row of a batch would need its own copy of a whole table"
     specs: ClassVar[Mapping[str, TensorSpec]] = {
         "a": TensorSpec((IN, "rank"), 0.0, CompositionRule.JOINED),
         "b": TensorSpec(("rank", OUT), 0.0, CompositionRule.JOINED_SCALED),

@@ -47,7 +47,8 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
         elif isinstance(child, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             inputs[name], modules[name] = child.in_channels, child.out_channels
             convolutions[name] = len(child.kernel_size)
-            kernels[name] = _kernel(child)
+            if type(child).forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward):
+                kernels[name] = _kernel(child)
         elif isinstance(child, nn.Embedding) and (table := _table(name, child)) is not None:
             embeddings[name], modules[name] = table, child.embedding_dim
         elif isinstance(child, Conv1D):

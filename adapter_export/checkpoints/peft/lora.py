@@ -133,7 +133,8 @@ def _kind(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, part: 
         # Names the modules that are close.
         site_features(checkpoint, info, site)
     raise InputError(
-        f"{where}: expected a linear layer, a convolution, or an embedding that is called with the numbers of its rows"
+        f"{where}: expected a linear layer, or a convolution or an embedding that has a weight of its own and computes "
+        "what PyTorch's class computes"
     )
 
 

@@ -23,7 +23,8 @@ class Kernel:
     Attributes:
         size: Sizes of the kernel, one for each spatial axis.
         stride: Steps along these axes. Empty if only the weights are known, as in the files of a model.
-        padding: Zeros before each axis, then those after each axis. Empty if it is not known.
+        padding: Zeros before each axis, then those after each axis, as a kernel that is not dilated needs them. Empty
+            if it is not known.
         groups: Number of groups. With more than one, an output reads the inputs of its own group only.
         plain: Whether the kernel is not dilated and its input is padded with zeros. Where only the weights are known,
             it is taken for granted.

@@ -98,7 +98,7 @@ class ModelFolder:
         kernels: dict[str, Kernel] = {}
         embeddings: dict[str, Table] = {}
         nested = [value for value in self.config.values() if isinstance(value, Mapping)]
-        reworked = any(config.get("model_type") in _REWORKED for config in (self.config, *nested))
+        reworked = any(str(config.get("model_type")) in _REWORKED for config in (self.config, *nested))
         for path, on_disk in self.modules.items():
             if not experts and EXPERT in path:
                 continue

@@ -84,12 +84,13 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
 
 
 def _kernel(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Kernel:
+    before = after = [0] * len(layer.kernel_size)
     if layer.padding == "same":
-        # PyTorch gives the odd zero to the end.
-        whole = [dilation * (size - 1) for size, dilation in zip(layer.kernel_size, layer.dilation, strict=True)]
-        before, after = [zeros // 2 for zeros in whole], [zeros - zeros // 2 for zeros in whole]
-    else:
-        before = after = [0 if isinstance(zeros, str) else zeros for zeros in layer.padding]
+        # PyTorch gives the odd zero to the end. LoRA's own convolution is not dilated.
+        before = [(size - 1) // 2 for size in layer.kernel_size]
+        after = [size // 2 for size in layer.kernel_size]
+    elif not isinstance(layer.padding, str):
+        before = after = list(layer.padding)
     dilated = any(step > 1 for size, step in zip(layer.kernel_size, layer.dilation, strict=True) if size > 1)
     plain = not dilated and (layer.padding_mode == "zeros" or not any((*before, *after)))
     return Kernel(tuple(layer.kernel_size), tuple(layer.stride), (*before, *after), layer.groups, plain)

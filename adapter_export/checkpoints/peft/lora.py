@@ -68,21 +68,20 @@ def site_adapters(
     path = checkpoint.folder / CONFIG
     targets = or_default(config.targets, LORA_DEFAULTS.get(info.model_type), "target_modules", checkpoint, info)
     layers = None if isinstance(targets, str) and not is_all_linear(targets) else chosen_layers(checkpoint.config, path)
-    check_targets(checkpoint, config, targets, info, parts, ".lora_A.weight", layers)
+    check_targets(checkpoint, config, targets, info, parts, ".lora_*", layers)
     scale_of = scales(checkpoint, list(parts))
     found, idle = {}, []
     for name, matrices in parts.items():
         module = path_of(name, info)
         if module in info.unread:
-            idle.append(name)
+            idle.append(f"{name}.lora_{min(matrices)}")
             continue
         site = Site(module, Port.BRANCH)
         kind = _kind(checkpoint, info, site, name, next(iter(matrices)))
         a, b = _matrices(checkpoint, info, site, name, matrices, kind)
         found[site] = SiteAdapter(kind.operator, kind.read(a, b), strength=scale_of[name](len(a)))
     notes = (
-        f"tensor '{name}.lora_A.weight' has no effect: no output reads its module, which the base model's checkpoint "
-        "lacks"
+        f"tensor {name!r} has no effect: no output reads its module, which the base model's checkpoint lacks"
         for name in idle
     )
     return found, tuple(notes)

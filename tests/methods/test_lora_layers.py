@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from adapter_export import check_parity, export_onnx, merge, plan_export, plan_merge
+from adapter_export import check_parity, export_onnx, merge, plan_export
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import CannotMerge, InputError
 from adapter_export.merging.model import merge_into
@@ -126,39 +123,6 @@ def test_a_table_that_is_the_output_layer_too_is_not_merged(trained: Trained, tm
     with pytest.raises(CannotMerge, match=r"is tied to . other module\(s\) of the model"):
         export_onnx(trained.base.folder, {"a": trained.folder}, tmp_path / "merged", mode="merged", tokenizer=False)
     assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.parametrize(
-    ("config", "outputs", "refused"),
-    [
-        ({"tie_word_embeddings": True}, False, True),
-        ({"tie_word_embeddings": True}, True, True),
-        ({"tie_word_embeddings": None}, False, True),
-        ({"tie_word_embeddings": None}, True, False),
-        ({"tie_word_embeddings": False}, True, False),
-        ({"tie_word_embeddings": None, "vocab_size": None}, False, True),
-        ({"tie_word_embeddings": True, "architectures": ["LlamaModel"]}, False, False),
-        ({"tie_word_embeddings": True, "architectures": ["LlamaForSequenceClassification"]}, False, False),
-        ({"tie_word_embeddings": None, "text_config": {"tie_word_embeddings": False}}, False, False),
-    ],
-)
-def test_whether_a_table_is_the_output_layer_is_found_without_the_model(
-    config: dict[str, Any], outputs: bool, refused: bool, tiny_model: TinyModel, tmp_path: Path
-) -> None:
-    trained = trained_by_peft(LLAMA, tiny_model, tmp_path / "lora")
-    shutil.copytree(trained.base.folder, tmp_path / "base")
-    before = json.loads((tmp_path / "base/config.json").read_text())
-    after = {name: value for name, value in {**before, **config}.items() if value is not None}
-    (tmp_path / "base/config.json").write_text(json.dumps(after))
-    if not outputs:
-        tensors = load_file(tmp_path / "base/model.safetensors")
-        del tensors["lm_head.weight"]
-        save_file(tensors, tmp_path / "base/model.safetensors")
-    if refused:
-        with pytest.raises(CannotMerge, match=r"model\.embed_tokens\.weight: LlamaForCausalLM has this table as its"):
-            plan_merge(tmp_path / "base", trained.folder, tmp_path / "model", task="features")
-    else:
-        plan_merge(tmp_path / "base", trained.folder, tmp_path / "model", task="features")
 
 
 @cases(BERT, VIT)

@@ -151,7 +151,7 @@ def test_an_embedding_that_is_called_by_rows(opt: tuple[Path, ModelInfo]) -> Non
     [
         (
             ("tokens", "positions"),
-            "positions.lora_embedding_A': expected a linear layer, or a convolution or an embedding",
+            "positions.lora_embedding_A': expected a linear layer, or a convolution or an",
         ),
         (("_embedding_A", "_A.weight"), "lora_embedding_A' is missing; found lora_A.weight"),
         (("_embedding_B", "_embedding_C"), "expected lora_A.weight and lora_B.weight only, or lora_embedding_A and"),

@@ -90,7 +90,7 @@ if TYPE_CHECKING:
     )
     from adapter_export.merging.dry_run import MergePlan, TensorPlan, plan_merge
     from adapter_export.merging.merge import MergeResult, merge
-    from adapter_export.modelinfo import ModelInfo
+    from adapter_export.modelinfo import EmbeddingTable, Kernel, ModelInfo
     from adapter_export.models.pytorch import load_pytorch
     from adapter_export.parity.cases import ParityCase
     from adapter_export.parity.criteria.judge import Judgement, Verdict
@@ -143,6 +143,7 @@ __all__ = [
     "Description",
     "Deviation",
     "DynamicBatcher",
+    "EmbeddingTable",
     "EncodedTexts",
     "ExportPlan",
     "ExternalFile",
@@ -155,6 +156,7 @@ __all__ = [
     "GraphInfo",
     "InputError",
     "Judgement",
+    "Kernel",
     "Manifest",
     "MergePlan",
     "MergeResult",
@@ -245,6 +247,7 @@ _HOMES = {
     "Description": "inspection.descriptions",
     "Deviation": "parity.criteria.measure",
     "DynamicBatcher": "runtime.batching.batcher",
+    "EmbeddingTable": "modelinfo",
     "EncodedTexts": "runtime.text",
     "ExportPlan": "export.dry_run",
     "ExternalFile": "inspection.descriptions",
@@ -257,6 +260,7 @@ _HOMES = {
     "GraphInfo": "bundle.manifest",
     "InputError": "errors",
     "Judgement": "parity.criteria.judge",
+    "Kernel": "modelinfo",
     "Manifest": "bundle.manifest",
     "MergePlan": "merging.dry_run",
     "MergeResult": "merging.merge",

@@ -38,7 +38,7 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Table:
+class EmbeddingTable:
     """An embedding that is called with the numbers of its rows.
 
     Attributes:
@@ -91,7 +91,7 @@ class ModelInfo:
     untrained: tuple[str, ...] = ()
     convolutions: Mapping[str, Annotated[int, Between(1, 3)]] = field(default_factory=dict)
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
-    embeddings: Mapping[str, Table] = field(default_factory=dict)
+    embeddings: Mapping[str, EmbeddingTable] = field(default_factory=dict)
     sha256: OptionalSha256 = ""
     unread: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None

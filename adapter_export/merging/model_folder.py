@@ -16,7 +16,7 @@ from adapter_export.checkpoints.labels import class_names, has_own_head
 from adapter_export.errors import InputError
 from adapter_export.merging.task_classes import TaskClass, task_class
 from adapter_export.merging.weights import WeightHeaders
-from adapter_export.modelinfo import HEAD_ACTIVATION, Kernel, ModelInfo, Table
+from adapter_export.modelinfo import HEAD_ACTIVATION, EmbeddingTable, Kernel, ModelInfo
 from adapter_export.sites import strip_prefix
 
 # Last parts of the names of embeddings, which are matrices with a row for each token, position or bucket.
@@ -96,7 +96,7 @@ class ModelFolder:
         inputs: dict[str, int] = {}
         convolutions: dict[str, int] = {}
         kernels: dict[str, Kernel] = {}
-        embeddings: dict[str, Table] = {}
+        embeddings: dict[str, EmbeddingTable] = {}
         nested = [value for value in self.config.values() if isinstance(value, Mapping)]
         reworked = any(str(config.get("model_type")) in _REWORKED for config in (self.config, *nested))
         for path, on_disk in self.modules.items():
@@ -117,12 +117,12 @@ class ModelFolder:
                 if kernel and not reworked:
                     kernels[path] = Kernel(kernel)
             elif _is_table(path, shape) and called_by_row(path) and not reworked:
-                embeddings[path], modules[path] = Table(shape[0]), shape[1]
+                embeddings[path], modules[path] = EmbeddingTable(shape[0]), shape[1]
         shared = self.weight_shape(self.modules[SHARED]) if SHARED in self.modules else ()
         if _is_table(SHARED, shared):
             for path in USES_OF_SHARED:
                 if path not in self.modules:
-                    embeddings[path], modules[path] = Table(shared[0]), shared[1]
+                    embeddings[path], modules[path] = EmbeddingTable(shared[0]), shared[1]
         chosen = self.task_class(task)
         head = chosen.layers if chosen else self._head_on_disk(task)
         own = task is not None and has_own_head(self.config, task)

@@ -1,7 +1,7 @@
 """Refuses to change an embedding that is the output layer too.
 
-LoRA of an embedding changes what the model reads, and not what it writes. With tied weights, both are one table: PEFT
-computes with two different tables as long as the adapter is not merged, and a file of the model holds only one.
+An adapter of an embedding changes what the model reads, and not what it writes. With tied weights, both are one table.
+PEFT computes with two different tables as long as the adapter is not merged, and a file of the model holds only one.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ def refuse_shared(model: ModelFolder, changes: Iterable[TensorChange], architect
     task = tasks.of_architecture(architecture)
     if task == "features" or tasks.is_labelled(task) or task in tasks.UNSERVED or _says_untied(model):
         return
-    tables = {f"{model.modules[path]}.weight": table for path, table in model.info(None).embeddings.items()}
+    on_disk, embeddings = model.modules, model.info(None).embeddings
+    tables = {f"{on_disk[path]}.weight": table for path, table in embeddings.items() if path in on_disk}
     words = _words(model)
     for change in changes:
         if change.name in tables and words in (None, tables[change.name].rows):
             raise CannotMerge(
-                f"tensor {change.name}: {architecture} has this table as its output layer too ({_TIED}), which LoRA "
-                "does not change; save the model with a weight of its own for each, or export with --mode swappable"
+                f"tensor {change.name}: {architecture} has this table as its output layer too ({_TIED}), which "
+                "the adapter does not change; save the model with a weight of its own for each, or export with --mode "
+                "swappable"
             )
 
 

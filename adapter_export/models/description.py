@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_export import tasks
 from adapter_export.architectures.layers import called_by_row
-from adapter_export.modelinfo import HEAD_ACTIVATION, Kernel, ModelInfo, Table
+from adapter_export.modelinfo import HEAD_ACTIVATION, EmbeddingTable, Kernel, ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +36,7 @@ def describe(module: PreTrainedModel, sha256: str = "") -> ModelInfo:
     inputs: dict[str, int] = {}
     convolutions: dict[str, int] = {}
     kernels: dict[str, Kernel] = {}
-    embeddings: dict[str, Table] = {}
+    embeddings: dict[str, EmbeddingTable] = {}
     # Models that consist of several models (CLIP) have a hidden size in each.
     widths: dict[str, int] = {}
     for name, child in base.named_modules():
@@ -96,7 +96,7 @@ def _kernel(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Kernel:
     return Kernel(tuple(layer.kernel_size), tuple(layer.stride), (*before, *after), layer.groups, plain)
 
 
-def _table(name: str, layer: nn.Embedding) -> Table | None:
+def _table(name: str, layer: nn.Embedding) -> EmbeddingTable | None:
     """Returns an embedding that is called with the numbers of its rows; None for any other."""
     from torch import nn
 
@@ -104,7 +104,7 @@ def _table(name: str, layer: nn.Embedding) -> Table | None:
     scale = getattr(layer, "embed_scale", None)
     if not called_by_row(name) or (scale is None and type(layer).forward is not nn.Embedding.forward):
         return None
-    return Table(layer.num_embeddings, 1.0 if scale is None else float(scale))
+    return EmbeddingTable(layer.num_embeddings, 1.0 if scale is None else float(scale))
 
 
 def inside(name: str, prefix: str) -> bool:

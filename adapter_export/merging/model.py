@@ -36,7 +36,7 @@ def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
     by_module: dict[str, list[tuple[Site, SiteAdapter]]] = {}
     for site, site_adapter in adapter.sites.items():
         if (reason := site_adapter.operator.unmergeable(site.port)) is not None:
-            raise CannotMerge(f"method {adapter.method!r}: {reason}")
+            raise CannotMerge(f"method {adapter.method!r}: site {site.name}: {reason}")
         by_module.setdefault(site.module, []).append((site, site_adapter))
     changes: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
     for path, site_adapters in by_module.items():

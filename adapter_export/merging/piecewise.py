@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -87,12 +87,12 @@ class MergeRule:
             IN: ins if self.port in (Port.INPUT, Port.BRANCH) else outs,
             OUT: ins if self.port is Port.INPUT else outs,
         }
-        exact = self.site_adapter.exact
-        tensors = {
-            name: exact[name][tuple(cuts.get(str(dim), slice(None)) for dim in spec.dims)]
+        # Cut before they become float64: a matrix of a large table has many pieces.
+        cut = {
+            name: self.site_adapter.tensors[name][tuple(cuts.get(str(dim), slice(None)) for dim in spec.dims)]
             for name, spec in operator.specs.items()
         }
-        merged, new_bias = operator.merge(self.port, weight, bias, tensors)
+        merged, new_bias = operator.merge(self.port, weight, bias, replace(self.site_adapter, tensors=cut).exact)
         if merged.shape != weight.shape or (bias is not None and (new_bias is None or new_bias.shape != bias.shape)):
             raise ValueError(
                 f"{operator.op_type}.merge: expected a weight {weight.shape} and a bias of the layer's own size, found "

@@ -74,7 +74,7 @@ def plan_changes(model: ModelFolder, adapters: Sequence[Adapter]) -> dict[str, T
     for adapter in adapters:
         for site, site_adapter in adapter.sites.items():
             if (reason := site_adapter.operator.unmergeable(site.port)) is not None:
-                raise CannotMerge(f"method {adapter.method!r}: {reason}")
+                raise CannotMerge(f"method {adapter.method!r}: site {site.name}: {reason}")
             branched = site.module in info.embeddings and site.port is Port.BRANCH
             if site.module not in info.inputs and not branched:
                 raise CannotMerge(f"site {site.name}: {site.module} is no linear layer or convolution to fold into")

@@ -125,6 +125,15 @@ def test_a_convolution_swaps_in_onnx_runtime(
         assert not name or np.abs(expected - off).max() > 0.01 * np.abs(off).max()
 
 
+def test_training_places_nothing_around_an_embedding(tiny_base: TinyBase) -> None:
+    from adapter_export.methods import registry
+    from adapter_export.training.train import _initial_tensors
+
+    method = registry.get("lora")
+    with pytest.raises(InputError, match=r"word_embeddings is an embedding, around which no adapter is trained"):
+        _initial_tensors(tiny_base("bert"), method, method.Options(), r".*word_embeddings", 0)
+
+
 def test_training_places_nothing_on_a_convolution(tiny_base: TinyBase) -> None:
     from adapter_export.methods import registry
     from adapter_export.training.train import _initial_tensors

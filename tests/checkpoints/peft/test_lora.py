@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,14 @@ def test_embeddings_that_are_refused(opt: tuple[Path, ModelInfo], change: tuple[
     edit(folder, target_modules=["embed_positions" if "positions" in change else "embed_tokens"])
     with pytest.raises(InputError, match=message):
         load_adapter(folder, info)
+
+
+def test_a_finished_graph_shows_no_embeddings(opt: tuple[Path, ModelInfo]) -> None:
+    folder, info = opt
+    with pytest.raises(
+        InputError, match=r"lora_embedding_A': expected a linear layer; no others are known of a finished"
+    ):
+        load_adapter(folder, replace(info, embeddings={}, kernels={}))
 
 
 def test_a_name_of_the_adapter_in_the_names_of_tensors(opt: tuple[Path, ModelInfo]) -> None:

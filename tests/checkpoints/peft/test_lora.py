@@ -168,6 +168,12 @@ def test_embeddings_that_are_refused(opt: tuple[Path, ModelInfo], change: tuple[
         load_adapter(folder, info)
 
 
+def test_a_table_that_is_read_as_a_whole_is_none_of_them(tiny_info: Callable[..., ModelInfo]) -> None:
+    info = tiny_info("deberta-v2")
+    assert "encoder.rel_embeddings" in info.modules
+    assert list(info.embeddings) == ["embeddings.word_embeddings"]
+
+
 def test_a_finished_graph_shows_no_embeddings(opt: tuple[Path, ModelInfo]) -> None:
     folder, info = opt
     with pytest.raises(

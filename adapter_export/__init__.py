@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     from adapter_export.machine import Machine
     from adapter_export.merging.dry_run import MergePlan, TensorPlan, plan_merge
     from adapter_export.merging.merge import MergeResult, merge
-    from adapter_export.modelinfo import ModelInfo
+    from adapter_export.modelinfo import EmbeddingTable, Kernel, ModelInfo
     from adapter_export.models.pytorch import load_pytorch
     from adapter_export.parity.cases import ParityCase
     from adapter_export.parity.criteria.error_counts import ErrorCounts
@@ -146,6 +146,7 @@ __all__ = [
     "Description",
     "Deviation",
     "DynamicBatcher",
+    "EmbeddingTable",
     "EncodedTexts",
     "ErrorCounts",
     "ExportPlan",
@@ -159,6 +160,7 @@ __all__ = [
     "GraphInfo",
     "InputError",
     "Judgement",
+    "Kernel",
     "Machine",
     "Manifest",
     "MergePlan",
@@ -252,6 +254,7 @@ _HOMES = {
     "Description": "inspection.descriptions",
     "Deviation": "parity.criteria.measure",
     "DynamicBatcher": "runtime.batching.batcher",
+    "EmbeddingTable": "modelinfo",
     "EncodedTexts": "runtime.text",
     "ErrorCounts": "parity.criteria.error_counts",
     "ExportPlan": "export.dry_run",
@@ -265,6 +268,7 @@ _HOMES = {
     "GraphInfo": "bundle.manifest",
     "InputError": "errors",
     "Judgement": "parity.criteria.judge",
+    "Kernel": "modelinfo",
     "Machine": "machine",
     "Manifest": "bundle.manifest",
     "MergePlan": "merging.dry_run",

@@ -113,7 +113,7 @@ def _trace(
         )
         try:
             with (
-                markers(base.module, traced_sites, head),
+                markers(base.module, base.info, traced_sites, head),
                 ends_marked(stacks),
                 each_row_alone(base.module),
                 _use_cache(base, traced.cache),

@@ -9,6 +9,7 @@ from typing import Any
 
 from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Judgement, Verdict, worst
+from adapter_export.parity.localizing.departure import Departure
 from adapter_export.parity.references.witness import NONE
 from adapter_export.terminal import console, visible
 
@@ -54,6 +55,7 @@ class ParityReport:
             reason.
         judged_to: Length in tokens of the longest checked text, if the model accepts longer texts or has a border
             beyond it; else None.
+        departure: Where the bundle departs from PyTorch, if a case failed and PyTorch is there; else None.
     """
 
     bundle: Path
@@ -67,6 +69,7 @@ class ParityReport:
     placement: Mapping[str, float] | None = None
     witnesses: Mapping[str, str] = field(default_factory=dict)
     judged_to: int | None = None
+    departure: Departure | None = None
 
     @property
     def witnessed(self) -> bool:

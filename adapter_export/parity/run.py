@@ -27,6 +27,7 @@ from adapter_export.parity.criteria.judge import THRESHOLDS, Verdict
 from adapter_export.parity.criteria.measure import Measurement
 from adapter_export.parity.criteria.retries import retry_sensitive_cases
 from adapter_export.parity.criteria.select import criteria_for
+from adapter_export.parity.localizing.locate import locate
 from adapter_export.parity.notes import cost_notes, general_notes, limit_notes, remove_absent_effects
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.recorded_cases import RecordedCaseRunner
@@ -104,6 +105,8 @@ def check_parity(
     models = PyTorchModels(model, folder, manifest, adapters, texts) if model is not None else None
     recorder = None if record is None else CaseRecorder(manifest)
     report = _judged(report, manifest, models, records, recorder, progress)
+    if models is not None:
+        report = replace(report, departure=locate(report, manifest, models))
     if record is not None and recorder and models and report.verdict is not Verdict.FAIL:
         recorder.save(Path(record), about_bundle(manifest, models, adapters, recorder, report))
     return report

@@ -44,6 +44,11 @@ def whole_model_outputs(manifest: Manifest) -> dict[str, TensorInfo]:
     return outputs
 
 
+def encoder_output(name: str) -> str:
+    """Returns the name in the forward of the whole model for an output of the encoder's graph."""
+    return _ENCODER_HIDDEN if name == _HIDDEN else name
+
+
 class WholeModel:
     """Runs the graphs of a bundle as one forward."""
 

@@ -1,0 +1,224 @@
+"""A graph whose inner values can be read: finds the places in it, and adds values to its outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from adapter_export.architectures.renames import canonical
+from adapter_export.bundle.graphs import is_cache
+from adapter_export.bundle.manifest import Manifest, SiteRole
+from adapter_export.grafting.dialects import dialect_of
+from adapter_export.grafting.modules import first_uses
+from adapter_export.naming import DOMAIN
+from adapter_export.reading.onnx_files import read_model
+from adapter_export.sites import Port, Site
+
+BEFORE, AFTER, OUTPUT = "before the adapter", "after the adapter", "output"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value that the graph and PyTorch both have.
+
+    Attributes:
+        graph: File of the graph.
+        value: Name of the value in it.
+        name: Name of the site, path of the module as the graph tells it, or name of the model's output.
+        part: BEFORE or AFTER at a site; OUTPUT otherwise.
+        use: Which use of the module it is, from 0, if the model runs it several times.
+        uses: How often this graph uses the module.
+        final: Whether it is an output of the model.
+    """
+
+    graph: str
+    value: str
+    name: str
+    part: str = OUTPUT
+    use: int = 0
+    uses: int = 1
+    final: bool = False
+
+
+class GraphValues:
+    """One graph of a bundle.
+
+    Attributes:
+        file: Its file name.
+        places: The places in it, in the order of computation.
+    """
+
+    def __init__(self, bundle: Path, file: str, manifest: Manifest) -> None:
+        """Reads the graph, without weights in other files, and inlines the functions of adapters.
+
+        Raises:
+            InputError: It is no ONNX file.
+        """
+        from onnx_ir.passes.common import InlinePass
+
+        self.file, self._bundle = file, bundle
+        proto = read_model(bundle / file)
+        dialect = dialect_of(proto)
+        self._model = ir.serde.deserialize_model(proto)
+        sites = list(_sites(self._model, manifest, file))
+        InlinePass()(self._model)
+        graph = self._model.graph
+        self._order = {node: number for number, node in enumerate(graph)}
+        self._values = {str(value.name): value for node in graph for value in node.outputs if value.name}
+        self._paths: dict[ir.Node, str] = {}
+        modules: dict[str, Place] = {}
+        if dialect is not None:
+            named = {node: dialect.path_of(node) for node in graph}
+            first = first_uses(set(named.values()))
+            self._paths = {node: canonical(manifest.base.model_type, first[path]) for node, path in named.items()}
+            modules = {place.value: place for place in self._module_outputs(named, first, manifest.base.model_type)}
+        finals = [
+            Place(file, str(value.name), str(value.name), final=True)
+            for value in graph.outputs
+            if not is_cache(str(value.name))
+        ]
+        # What an adapter reads is often the output of the module before it, which is the better name.
+        before = [place for place in sites if place.part == BEFORE]
+        after = [place for place in sites if place.part == AFTER]
+        found = {place.value: place for place in [*before, *modules.values(), *after]}
+        known = [place for value, place in found.items() if value in self._values]
+        known += [place for place in finals if place.value in self._values]
+        self.places = sorted(known, key=lambda place: (self._position(place.value), place.final))
+
+    def _position(self, value: str) -> int:
+        return self._order[self._producer(value)] if value in self._values else len(self._order)
+
+    def _producer(self, value: str) -> ir.Node:
+        node = self._values[value].producer()
+        assert node is not None
+        return node
+
+    def _module_outputs(
+        self, named: Mapping[ir.Node, str], first: Mapping[str, str], model_type: str
+    ) -> Iterator[Place]:
+        """Yields the last value of each module that nodes outside of it read, containers before what they contain."""
+        outputs = {id(value) for value in self._model.graph.outputs}
+        last: dict[str, ir.Value] = {}
+        for node in self._model.graph:
+            path = named[node]
+            for value in node.outputs:
+                readers = {named[user] for user, _ in value.uses() if user.op_type != "Shape"}
+                for outer in _and_outer(path):
+                    if id(value) in outputs or any(not _inside(reader, outer) for reader in readers):
+                        last[outer] = value
+        uses: dict[str, list[str]] = {}
+        for path in last:
+            uses.setdefault(_first_of(path, first), []).append(path)
+        for path in sorted(last, key=lambda path: path.count(".")):
+            whole = _first_of(path, first)
+            name = canonical(model_type, whole)
+            yield Place(self.file, str(last[path].name), name, OUTPUT, uses[whole].index(path), len(uses[whole]))
+
+    def module_of(self, value: str) -> str:
+        """Returns the path of the module that computes a value; empty if the graph does not tell it."""
+        return self._paths.get(self._producer(value), "") if value in self._values else ""
+
+    def node_of(self, value: str) -> str:
+        """Returns the node that computes a value, in words."""
+        if value not in self._values:
+            return f"input {value!r}"
+        node = self._producer(value)
+        return f"{node.op_type}, which computes {value!r}"
+
+    def reads(self, value: str) -> list[str]:
+        """Returns the values that the node of a value reads and that another node computes."""
+        if value not in self._values:
+            return []
+        return [str(item.name) for item in self._producer(value).inputs if item is not None and item.producer()]
+
+    def inputs_behind(self, value: str) -> set[str]:
+        """Returns the inputs of the graph that a value depends on."""
+        pending, seen, inputs = [value], {value}, set()
+        while pending:
+            name = pending.pop()
+            for item in self._producer(name).inputs if name in self._values else ():
+                if item is None or item.name in seen:
+                    continue
+                seen.add(str(item.name))
+                if item.producer() is None and item in self._model.graph.inputs:
+                    inputs.add(str(item.name))
+                pending.append(str(item.name))
+        return inputs
+
+    def behind(self, value: str, agreed: Collection[str]) -> list[str]:
+        """Returns the values between agreeing values and a value, which is the last, in the order of computation."""
+        pending, found = [value], {value}
+        while pending:
+            new = {name for name in self.reads(pending.pop()) if name not in agreed} - found
+            found |= new
+            pending += new
+        return sorted(found, key=self._position)
+
+    def next_known(self, value: str, known: Collection[str]) -> set[str]:
+        """Returns the first values among `known` that are computed from a value."""
+        pending, seen, found = [value], {value}, set[str]()
+        while pending:
+            for user, _ in self._values[pending.pop()].uses():
+                for output in user.outputs:
+                    name = str(output.name)
+                    if name in known:
+                        found.add(name)
+                    elif name and name not in seen:
+                        seen.add(name)
+                        pending.append(name)
+        return found
+
+    def with_outputs(self, names: Collection[str]) -> bytes:
+        """Returns the graph with these values as further outputs. Weights in other files stay there."""
+        import onnx
+
+        proto = ir.to_proto(self._model)
+        present = {value.name for value in proto.graph.output}
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
+        return proto.SerializeToString()
+
+
+def _sites(model: ir.Model, manifest: Manifest, file: str) -> Iterator[Place]:
+    """Yields the places before and after the adapters of each site.
+
+    Several adapters of different operators may be at one site, one after the other.
+    """
+    sites = {
+        f"{name}.{info.op_name}": name
+        for info in manifest.sites
+        if info.role is SiteRole.ADAPTER
+        for name in (Site(info.module, Port(info.port)).name,)
+    }
+    nodes: dict[tuple[str, int], list[ir.Node]] = {}
+    for node in model.graph:
+        name, _, number = (node.name or "").partition("#")
+        if node.domain == DOMAIN and name in sites:
+            nodes.setdefault((sites[name], int(number or 1) - 1), []).append(node)
+    uses = Counter(site for site, _ in nodes)
+    for (site, use), own in nodes.items():
+        arguments = [value.name for value in model.functions[own[0].op_identifier()].inputs]
+        y = own[0].inputs[arguments.index("y")]
+        if y is not None and y.producer() is not None:
+            yield Place(file, str(y.name), site, BEFORE, use, uses[site])
+        yield Place(file, str(own[-1].outputs[0].name), site, AFTER, use, uses[site])
+
+
+def _first_of(path: str, first: Mapping[str, str]) -> str:
+    """Returns the path of the first use of a module, which may be a container of modules with nodes."""
+    if path in first:
+        return first[path]
+    inner = next((own for own in first if own.startswith(f"{path}.")), path)
+    return ".".join(first.get(inner, inner).split(".")[: path.count(".") + 1])
+
+
+def _and_outer(path: str) -> list[str]:
+    parts = path.split(".") if path else []
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _inside(path: str, outer: str) -> bool:
+    return path == outer or path.startswith(f"{outer}.")

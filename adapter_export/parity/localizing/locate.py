@@ -1,0 +1,166 @@
+"""The entry: finds the first place at which a bundle that failed departs from PyTorch, and the likely cause."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adapter_export.bundle.adapter_file import read_adapter_file
+from adapter_export.bundle.manifest import Manifest, SiteRole
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.errors import AdapterExportError
+from adapter_export.parity.bundle_runner import BundleRunner, open_bundle_runner
+from adapter_export.parity.cases import GreedyCase
+from adapter_export.parity.criteria.judge import Verdict
+from adapter_export.parity.localizing.causes import likely_cause
+from adapter_export.parity.localizing.comparison import Comparison, Paired, first_departure
+from adapter_export.parity.localizing.counterparts import Counterparts, first_without
+from adapter_export.parity.localizing.departure import Cause, Departure
+from adapter_export.parity.localizing.evidence import Evidence
+from adapter_export.parity.localizing.graph_run import GraphRun
+from adapter_export.parity.localizing.graph_values import GraphValues
+from adapter_export.parity.localizing.module_names import ModuleNames
+from adapter_export.parity.localizing.patterns import GENERATION, NOT_REPEATED, SHAPE, not_run, pattern_of
+from adapter_export.parity.localizing.probed_session import ProbedSession
+from adapter_export.parity.localizing.pytorch_values import run_watched
+from adapter_export.parity.pytorch_models import PyTorchModels
+from adapter_export.parity.report import NO_ADAPTER, ParityReport, ParityResult
+from adapter_export.sites import Port, Site
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def locate(report: ParityReport, manifest: Manifest, models: PyTorchModels) -> Departure | None:
+    """Finds where a bundle departs from PyTorch, in the smallest case that failed.
+
+    Args:
+        report: The report of the check.
+        manifest: The manifest of the bundle.
+        models: The models in PyTorch.
+
+    Returns:
+        The departure; None if no case failed.
+    """
+    failed = [item for item in report.results if item.judgement.verdict is Verdict.FAIL]
+    failed = [item for item in failed if item.adapter == NO_ADAPTER or item.adapter in models.adapters]
+    if not failed:
+        return None
+    item = min(failed, key=_size)
+    if isinstance(item.case, GreedyCase):
+        return Departure(item.adapter, item.case.name, "with the adapter", GENERATION, "the loop of the generation")
+    return _Search(report, manifest, models, item).departure()
+
+
+def _size(item: ParityResult) -> tuple[bool, int, int]:
+    # Only in a batch of several rows can one row be mistaken for another.
+    case = item.case
+    return isinstance(case, GreedyCase), case.batch * max(1, case.length), case.length
+
+
+class _Search:
+    """Looks for the first departure in one case."""
+
+    def __init__(self, report: ParityReport, manifest: Manifest, models: PyTorchModels, item: ParityResult) -> None:
+        self._report, self._manifest, self._models, self._item = report, manifest, models, item
+        self._inputs = models.inputs(item.case)
+        self._comparison = Comparison(manifest, self._inputs)
+        self._graphs = {file: GraphValues(report.bundle, file, manifest) for file in manifest.graphs}
+        self._places = [place for graph in self._graphs.values() for place in graph.places]
+        self._names = ModuleNames(models.own.base.module)
+        self._sites = [Site(info.module, Port(info.port)) for info in manifest.sites if info.role is SiteRole.ADAPTER]
+        self._name = None if item.adapter == NO_ADAPTER else item.adapter
+        self._adapter = None if self._name is None else models.adapters[self._name]
+
+    def departure(self) -> Departure:
+        """Returns the first departure: without the adapter, if the graph departs there already."""
+        on = self._name is not None
+        states = [True] if self._manifest.mode.in_graph and on else [False, True] if on else [False]
+        folder, provider = self._report.bundle, self._report.provider
+        with open_bundle_runner(folder, self._manifest, self._models.adapters, provider, ProbedSession) as runner:
+            for state in states:
+                run = GraphRun(runner, self._graphs, self._inputs, self._name, on=state)
+                try:
+                    found = self._in_state(run, on=state)
+                except AdapterExportError as error:
+                    node, cause = not_run(" ".join(str(error).split()))
+                    return self._departure(state, cause, node=node)
+                if found is not None:
+                    return found
+        return self._departure(states[-1], NOT_REPEATED)
+
+    def _in_state(self, run: GraphRun, *, on: bool) -> Departure | None:
+        names: dict[str, list[str]] = {}
+        for place in self._places:
+            names.setdefault(place.graph, []).append(place.value)
+        actual = run.values(names)
+        references = self._models.own, self._models.target
+        own, target = (run_watched(one, self._inputs, self._adapter, self._sites, on=on) for one in references)
+        pairs = []
+        for place in self._places:
+            runs, expected = actual.get((place.graph, place.value), []), self._names.values(own, place)
+            if place.final and expected and runs and runs[0].shape != expected[0].shape:
+                pairs.append(Paired(place, runs[0], expected[0], math.inf, 0.0))
+            elif pair := self._comparison.pair(place, runs, expected, self._names.values(target, place)):
+                pairs.append(pair)
+        first = first_departure(pairs, self._graphs)
+        if first is None:
+            return None
+        node = self._first_node(run, first, pairs, on=on)
+        if first.place.final and first.actual.shape != first.expected.shape:
+            return self._departure(on, SHAPE, first, node)
+        evidence = Evidence(
+            first,
+            own,
+            self._models.own.base.module,
+            None if first.place.final else self._names.path(first.place.name.removesuffix(".input")),
+            self._adapter,
+            on,
+            {name: adapter for name, adapter in self._models.adapters.items() if name != self._name},
+            self._comparison,
+            lambda inputs: self._names.values(
+                run_watched(self._models.own, inputs, self._adapter, self._sites, on=on), first.place
+            ),
+            self._inputs,
+            self._stored(),
+        )
+        return self._departure(on, likely_cause(evidence, pattern_of(self._report, self._item)), first, node)
+
+    def _first_node(self, run: GraphRun, first: Paired, pairs: Sequence[Paired], *, on: bool) -> str | None:
+        """Returns the first node that departs, in words."""
+        graph = self._graphs[first.place.graph]
+        agreed = {pair.place.value for pair in pairs if pair.agrees and pair.place.graph == graph.file}
+        between = graph.behind(first.place.value, agreed)
+        if len(between) == 1:
+            return graph.node_of(first.place.value)
+        found = run.values({graph.file: between})
+        # Of quantized weights, only PyTorch with the same weights has equal values.
+        reference = self._models.target if self._manifest.quantize.used else self._models.own
+        counterparts = Counterparts(reference, self._inputs, self._adapter, on=on)
+        runs = {name: found.get((graph.file, name), ()) for name in between}
+        name = first_without(between, runs, graph.reads, counterparts, first.limit)
+        return graph.node_of(name) if name else None
+
+    def _stored(self) -> Arrays:
+        """Returns the tensors of the adapter's file by name; empty if it has none."""
+        info = None if self._name is None else self._manifest.adapter(self._name)
+        if info is None or info.file is None:
+            return {}
+        folder = self._report.bundle
+        return read_adapter_file(folder / info.file, self._manifest.base.sha256, info.sha256, folder)
+
+    def _departure(self, on: bool, cause: Cause, first: Paired | None = None, node: str | None = None) -> Departure:
+        return Departure(
+            adapter=self._item.adapter,
+            case=self._item.case.name,
+            state="with the adapter" if on else "without the adapter",
+            cause=cause,
+            site=self._names.shown(first.place) if first else None,
+            part=first.place.part if first else None,
+            graph=first.place.graph if first else None,
+            node=node,
+            error=first.error if first else None,
+            limit=first.limit if first else None,
+        )

@@ -11,6 +11,7 @@ from adapter_export.parity.localizing import module_causes, site_causes
 from adapter_export.parity.localizing.departure import Cause
 from adapter_export.parity.localizing.evidence import Evidence
 from adapter_export.parity.localizing.graph_values import AFTER
+from adapter_export.parity.localizing.stored_tensors import differing
 
 _NODE = "look at the node above; export again from the same model and adapter, or report it with this bundle"
 
@@ -62,17 +63,21 @@ def _of_inputs(evidence: Evidence) -> Iterator[tuple[Cause, np.ndarray]]:
 
 def _unexplained(evidence: Evidence) -> Cause:
     """Returns what is known of a departure that no explanation fits."""
-    first = evidence.first
-    for site, own in evidence.site_adapters.items() if evidence.on and evidence.stored else ():
-        if wrong := site_causes.stored_differs(evidence, site, own):
-            return Cause(
-                "other tensors",
-                f"the adapter's file in the bundle has other values than the checkpoint for {', '.join(wrong)}",
-                "`adapter-export add` the adapter again from its checkpoint",
-            )
+    first, acting = evidence.first, evidence.site_adapters if evidence.on else {}
+    starts = [site.name for site in acting] or ([evidence.module] if evidence.module else [])
+    if evidence.adapter is not None and evidence.stored:
+        for start in starts:
+            if wrong := list(differing(evidence.adapter, evidence.stored, start)):
+                more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+                return Cause(
+                    "other tensors",
+                    f"in the bundle tensor {wrong[0]}{more}",
+                    "`adapter-export add` the adapter again from its checkpoint",
+                )
+    if acting:
         return Cause(
             "other arithmetic",
-            f"the tensors at {site.name} are those of the checkpoint, but the graph computes something else with them",
+            f"the tensors at {next(iter(acting)).name} are right, but the graph computes something else with them",
             _NODE,
         )
     if first.error <= MAX_RETRY_CEILINGS * first.limit:

@@ -146,6 +146,7 @@ def first_departure(pairs: Sequence[Paired], graphs: Mapping[str, GraphValues]) 
             continue
         known = agrees[pair.place.graph]
         following = graphs[pair.place.graph].next_known(pair.place.value, known)
-        if pair.place.final or not following or not all(known[name] for name in following):
+        following.discard(pair.place.value)
+        if pair.place.final or not following or not all(known.get(name, False) for name in following):
             return pair
     return None

@@ -6,8 +6,8 @@ mostly is a value that PyTorch computes, too, in some order of its elements.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,11 +46,10 @@ class Counterparts:
         for value in inputs.values():
             self._keep(value)
         case = reference.case(inputs)
-        with _attention_in_steps(reference.base.module), _recorder(self._see):
-            if adapter is not None and on:
-                case.on(adapter)
-            else:
-                case.off(adapter)
+        case.use_head(adapter)
+        injected = case.injected(adapter) if adapter is not None and on else nullcontext()
+        with injected, _attention_in_steps(reference.base.module), _recorder(self._see):
+            case.run()
 
     def has(self, runs: Sequence[np.ndarray], limit: float) -> bool:
         """Returns whether PyTorch computes this value.
@@ -118,7 +117,11 @@ def _attention_in_steps(module: Any) -> Iterator[None]:
 
 
 def first_without(
-    names: Sequence[str], runs: Mapping[str, Sequence[np.ndarray]], reads: Any, found: Counterparts, limit: float
+    names: Sequence[str],
+    runs: Mapping[str, Sequence[np.ndarray]],
+    reads: Callable[[str], Collection[str]],
+    found: Counterparts,
+    limit: float,
 ) -> str | None:
     """Returns the first value of the graph that departs, between values that agree and one that departs.
 

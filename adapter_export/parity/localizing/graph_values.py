@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from adapter_export.architectures.renames import canonical
@@ -60,21 +61,24 @@ class GraphValues:
         """
         from onnx_ir.passes.common import InlinePass
 
-        self.file, self._bundle = file, bundle
+        self.file = file
         proto = read_model(bundle / file)
         dialect = dialect_of(proto)
         self._model = ir.serde.deserialize_model(proto)
         sites = list(_sites(self._model, manifest, file))
         InlinePass()(self._model)
+        ir.external_data.set_base_dir(self._model.graph, bundle)
         graph = self._model.graph
         self._order = {node: number for number, node in enumerate(graph)}
-        self._values = {str(value.name): value for node in graph for value in node.outputs if value.name}
-        self._paths: dict[ir.Node, str] = {}
+        # Nodes that no output depends on are left out: their values are right or wrong without any effect.
+        self._live = _live(graph)
+        self._values = {str(value.name): value for node in self._live for value in node.outputs if value.name}
+        self._given = {*manifest.graphs[file].given}
+        self._carrying: dict[str, bool] = {}
         modules: dict[str, Place] = {}
         if dialect is not None:
             named = {node: dialect.path_of(node) for node in graph}
             first = first_uses(set(named.values()))
-            self._paths = {node: canonical(manifest.base.model_type, first[path]) for node, path in named.items()}
             modules = {place.value: place for place in self._module_outputs(named, first, manifest.base.model_type)}
         finals = [
             Place(file, str(value.name), str(value.name), final=True)
@@ -103,10 +107,10 @@ class GraphValues:
         """Yields the last value of each module that nodes outside of it read, containers before what they contain."""
         outputs = {id(value) for value in self._model.graph.outputs}
         last: dict[str, ir.Value] = {}
-        for node in self._model.graph:
+        for node in self._live:
             path = named[node]
             for value in node.outputs:
-                readers = {named[user] for user, _ in value.uses() if user.op_type != "Shape"}
+                readers = {named[user] for user, _ in value.uses() if user.op_type != "Shape" and user in self._live}
                 for outer in _and_outer(path):
                     if id(value) in outputs or any(not _inside(reader, outer) for reader in readers):
                         last[outer] = value
@@ -118,10 +122,6 @@ class GraphValues:
             name = canonical(model_type, whole)
             yield Place(self.file, str(last[path].name), name, OUTPUT, uses[whole].index(path), len(uses[whole]))
 
-    def module_of(self, value: str) -> str:
-        """Returns the path of the module that computes a value; empty if the graph does not tell it."""
-        return self._paths.get(self._producer(value), "") if value in self._values else ""
-
     def node_of(self, value: str) -> str:
         """Returns the node that computes a value, in words."""
         if value not in self._values:
@@ -130,24 +130,34 @@ class GraphValues:
         return f"{node.op_type}, which computes {value!r}"
 
     def reads(self, value: str) -> list[str]:
-        """Returns the values that the node of a value reads and that another node computes."""
-        if value not in self._values:
-            return []
-        return [str(item.name) for item in self._producer(value).inputs if item is not None and item.producer()]
+        """Returns the values that the node of a value reads and that are computed from the inputs of the model."""
+        read = self._producer(value).inputs if value in self._values else ()
+        return [str(item.name) for item in read if item is not None and self._carries(item)]
 
-    def inputs_behind(self, value: str) -> set[str]:
-        """Returns the inputs of the graph that a value depends on."""
-        pending, seen, inputs = [value], {value}, set()
-        while pending:
-            name = pending.pop()
-            for item in self._producer(name).inputs if name in self._values else ():
-                if item is None or item.name in seen:
-                    continue
-                seen.add(str(item.name))
-                if item.producer() is None and item in self._model.graph.inputs:
-                    inputs.add(str(item.name))
-                pending.append(str(item.name))
-        return inputs
+    def _carries(self, value: ir.Value) -> bool:
+        """Whether a value is computed from the contents of the model's inputs.
+
+        Constants, shapes, and tensors of adapters that a bank gathers are not: PyTorch has no values for them.
+        """
+        name, node = str(value.name), value.producer()
+        if node is None:
+            return False
+        if name not in self._carrying:
+            self._carrying[name] = node.op_type not in ("Shape", "Size") and any(
+                item is not None and (self._is_given(item) or self._carries(item)) for item in node.inputs
+            )
+        return self._carrying[name]
+
+    def _is_given(self, value: ir.Value) -> bool:
+        return value.name in self._given
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """Returns the value of an initializer; None if there is none of this name."""
+        value = self._model.graph.initializers.get(name)
+        if value is None or value.const_value is None:
+            return None
+        array: np.ndarray = value.const_value.numpy()
+        return array
 
     def behind(self, value: str, agreed: Collection[str]) -> list[str]:
         """Returns the values between agreeing values and a value, which is the last, in the order of computation."""
@@ -159,10 +169,13 @@ class GraphValues:
         return sorted(found, key=self._position)
 
     def next_known(self, value: str, known: Collection[str]) -> set[str]:
-        """Returns the first values among `known` that are computed from a value."""
+        """Returns the first values among `known`, and the outputs of the graph, that are computed from a value."""
         pending, seen, found = [value], {value}, set[str]()
+        outputs = {str(item.name) for item in self._model.graph.outputs}
         while pending:
-            for user, _ in self._values[pending.pop()].uses():
+            name = pending.pop()
+            found |= {name} & outputs
+            for user in (user for user, _ in self._values[name].uses() if user in self._live):
                 for output in user.outputs:
                     name = str(output.name)
                     if name in known:
@@ -205,6 +218,18 @@ def _sites(model: ir.Model, manifest: Manifest, file: str) -> Iterator[Place]:
         if y is not None and y.producer() is not None:
             yield Place(file, str(y.name), site, BEFORE, use, uses[site])
         yield Place(file, str(own[-1].outputs[0].name), site, AFTER, use, uses[site])
+
+
+def _live(graph: ir.Graph) -> dict[ir.Node, None]:
+    """Returns the nodes that outputs of the graph depend on, in their order."""
+    pending = [value.producer() for value in graph.outputs]
+    found: set[ir.Node] = set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            pending += [value.producer() for value in node.inputs if value is not None]
+    return {node: None for node in graph if node in found}
 
 
 def _first_of(path: str, first: Mapping[str, str]) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
+from adapter_export import tasks
 from adapter_export.bundle.adapter_file import read_adapter_file
 from adapter_export.bundle.manifest import Manifest, SiteRole
-from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.bundle.modes import Mode
 from adapter_export.errors import AdapterExportError
-from adapter_export.parity.bundle_runner import BundleRunner, open_bundle_runner
+from adapter_export.parity.bundle_runner import open_bundle_runner
 from adapter_export.parity.cases import GreedyCase
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.localizing.causes import likely_cause
@@ -54,10 +55,11 @@ def locate(report: ParityReport, manifest: Manifest, models: PyTorchModels) -> D
     return _Search(report, manifest, models, item).departure()
 
 
-def _size(item: ParityResult) -> tuple[bool, int, int]:
-    # Only in a batch of several rows can one row be mistaken for another.
+def _size(item: ParityResult) -> tuple[bool, bool, bool, int]:
+    """Returns what the smallest case has least of: first of what hides or adds causes, then of values."""
     case = item.case
-    return isinstance(case, GreedyCase), case.batch * max(1, case.length), case.length
+    # A single token attends to itself alone, whatever the queries and keys are.
+    return isinstance(case, GreedyCase), case.padded, case.length == 1, case.batch * max(1, case.length)
 
 
 class _Search:
@@ -85,8 +87,7 @@ class _Search:
                 try:
                     found = self._in_state(run, on=state)
                 except AdapterExportError as error:
-                    node, cause = not_run(" ".join(str(error).split()))
-                    return self._departure(state, cause, node=node)
+                    return self._not_run(str(error), on=state)
                 if found is not None:
                     return found
         return self._departure(states[-1], NOT_REPEATED)
@@ -101,6 +102,8 @@ class _Search:
         pairs = []
         for place in self._places:
             runs, expected = actual.get((place.graph, place.value), []), self._names.values(own, place)
+            if place.final and self._has_no_labels(place.value):
+                expected = [value[..., :0] for value in expected]
             if place.final and expected and runs and runs[0].shape != expected[0].shape:
                 pairs.append(Paired(place, runs[0], expected[0], math.inf, 0.0))
             elif pair := self._comparison.pair(place, runs, expected, self._names.values(target, place)):
@@ -143,11 +146,26 @@ class _Search:
         name = first_without(between, runs, graph.reads, counterparts, first.limit)
         return graph.node_of(name) if name else None
 
+    def _has_no_labels(self, output: str) -> bool:
+        """Whether an output has the labels of a task head that neither the base model nor the adapter has."""
+        headless = self._manifest.labels is None and bool(self._manifest.heads)
+        has_head = self._adapter is not None and bool(self._adapter.head)
+        return headless and not has_head and output == tasks.get(self._manifest.task).output
+
+    def _not_run(self, message: str, *, on: bool) -> Departure:
+        text = " ".join(message.split())
+        node, cause = not_run(text)
+        own = self._name is not None and f"adapter {self._name}:" in text
+        return replace(self._departure(on, cause, node=node), site=f"the file of adapter {self._name}" if own else None)
+
     def _stored(self) -> Arrays:
-        """Returns the tensors of the adapter's file by name; empty if it has none."""
-        info = None if self._name is None else self._manifest.adapter(self._name)
-        if info is None or info.file is None:
+        """Returns the tensors that the bundle has for the adapter, by name."""
+        if self._name is None or self._manifest.mode is Mode.MERGED:
             return {}
+        info = self._manifest.adapter(self._name)
+        if info.file is None:
+            constants = {name: self._graphs[self._manifest.model].constant(name) for name in self._manifest.tensors}
+            return {name: value for name, value in constants.items() if value is not None}
         folder = self._report.bundle
         return read_adapter_file(folder / info.file, self._manifest.base.sha256, info.sha256, folder)
 

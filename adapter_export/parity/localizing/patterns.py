@@ -32,7 +32,7 @@ def not_run(message: str) -> tuple[str | None, Cause]:
     """Returns the node at which ONNX Runtime stopped, if its message tells it, and the cause."""
     match = _NODE.search(message)
     return match.group(1) if match else None, Cause(
-        "shape", f"ONNX Runtime cannot run the case: {message}", "export the bundle again from the model and the adapters"
+        "did not run", message, "export the bundle again, or `adapter-export add` the adapter again from its checkpoint"
     )
 
 

@@ -61,12 +61,13 @@ def run_watched(
         handles += _watch_inputs(module, values)
         for site, names_read in reads.items():
             handles += attach(module, site, names_read, _kept(values.before.setdefault(site.name, [])))
+        case.use_head(adapter)
         with case.injected(adapter) if adapter is not None and on else nullcontext():
             for site in reads:
                 plain = Site(site.module, site.port)
                 handles += attach(module, plain, (), _kept_result(values.after.setdefault(site.name, [])))
             handles += _watch_outputs(module, values)
-            values.outputs = case.run() if adapter is not None and on else case.off(adapter)
+            values.outputs = case.run()
     return values
 
 

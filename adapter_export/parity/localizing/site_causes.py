@@ -158,14 +158,3 @@ def _rounded(value: np.ndarray, dtype: Any) -> np.ndarray:
         return value.astype(dtype).astype(np.float64)
     bits = value.astype(np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
-
-
-def stored_differs(evidence: Evidence, site: Site, own: SiteAdapter) -> list[str]:
-    """Returns the names of the tensors of a site that are not in the bundle as the checkpoint has them."""
-    wrong = []
-    for name, value in own.effective.items():
-        full = tensor_name(site.name, own.operator.op_name, name)
-        found = evidence.stored.get(full)
-        if found is None or found.shape != value.shape or not np.allclose(found, value, rtol=1e-2, atol=1e-6):
-            wrong.append(full)
-    return wrong

@@ -87,7 +87,8 @@ def command(
     """
     from adapter_export.outputs.files import check_new_file
     from adapter_export.parity.criteria.judge import Verdict
-    from adapter_export.parity.report import as_dict, print_report
+    from adapter_export.parity.report import as_dict
+    from adapter_export.parity.report_tables import print_report
     from adapter_export.parity.run import check_parity
 
     if record is not None:

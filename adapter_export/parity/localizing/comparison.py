@@ -49,6 +49,7 @@ class Comparison:
 
     def __init__(self, manifest: Manifest, inputs: Arrays) -> None:
         self._manifest, self._inputs = manifest, inputs
+        self._rows = rows_of(inputs)
 
     def pair(
         self, place: Place, runs: Sequence[np.ndarray], expected: Sequence[np.ndarray], target: Sequence[np.ndarray]
@@ -66,7 +67,7 @@ class Comparison:
         """
         pairs = []
         for reference, rounded in zip(expected, target, strict=False):
-            if (actual := joined(runs, reference.shape)) is None or reference.dtype.kind != "f":
+            if (actual := joined(runs, reference.shape, self._rows)) is None or reference.dtype.kind != "f":
                 continue
             limit = self.limit(self.error(rounded, reference))
             pairs.append(Paired(place, actual, reference, self.error(actual, reference), limit))
@@ -90,6 +91,11 @@ class Comparison:
         return thresholds.slack * target_error + thresholds.floor
 
 
+def rows_of(inputs: Arrays) -> int:
+    """Returns the number of rows of a batch."""
+    return len(next(iter(inputs.values())))
+
+
 def distance(actual: np.ndarray, expected: np.ndarray, *, mean: bool = False) -> float:
     """Returns max|actual - expected| / rms(expected), or the mean.
 
@@ -109,21 +115,29 @@ def distance(actual: np.ndarray, expected: np.ndarray, *, mean: bool = False) ->
     return float(difference.mean() if mean else difference.max()) / scale
 
 
-def joined(runs: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
+def joined(runs: Sequence[np.ndarray], shape: tuple[int, ...], rows: int) -> np.ndarray | None:
     """Returns one array of this shape from the arrays of all steps; None if they do not make one.
 
     The steps of a text are joined along the axis of the tokens. A cache has all tokens in the last step.
+
+    Args:
+        runs: One array for each step.
+        shape: The shape of the whole.
+        rows: Number of rows of the batch. The first axis of a value may have the tokens of all rows.
     """
-    if len(runs) == 1 and runs[0].size == math.prod(shape):
-        return runs[0].reshape(shape)
-    if runs and runs[-1].shape == shape:
+    if len(runs) == 1:
+        return runs[0].reshape(shape) if runs[0].size == math.prod(shape) else None
+    if not runs or any(run.ndim != len(shape) for run in runs):
+        return None
+    if runs[-1].shape == shape:
         return runs[-1]
-    for axis in range(len(shape)):
-        others = [(*run.shape[:axis], *run.shape[axis + 1 :]) for run in runs]
-        if all(run.ndim == len(shape) for run in runs) and set(others) == {(*shape[:axis], *shape[axis + 1 :])}:
-            whole = np.concatenate(list(runs), axis=axis)
-            if whole.shape == shape:
-                return whole
+    for axis in range(1, len(shape)):
+        others = {(*run.shape[:axis], *run.shape[axis + 1 :]) for run in runs}
+        if others == {(*shape[:axis], *shape[axis + 1 :])} and sum(run.shape[axis] for run in runs) == shape[axis]:
+            return np.concatenate(list(runs), axis=axis)
+    if {run.shape[1:] for run in runs} == {shape[1:]} and all(len(run) % rows == 0 for run in runs):
+        whole = np.concatenate([run.reshape(rows, len(run) // rows, *shape[1:]) for run in runs], axis=1)
+        return whole.reshape(shape) if whole.size == math.prod(shape) else None
     return None
 
 

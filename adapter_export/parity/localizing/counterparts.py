@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapter_export.checkpoints.adapter import Adapter
-from adapter_export.parity.localizing.comparison import distance, joined
+from adapter_export.parity.localizing.comparison import distance, joined, rows_of
 from adapter_export.parity.references.pytorch import Reference
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Counterparts:
             on: Whether the body of the adapter acts.
         """
         self._by_size: dict[int, list[np.ndarray]] = {}
-        self._bytes = 0
+        self._bytes, self._rows = 0, rows_of(inputs)
         for value in inputs.values():
             self._keep(value)
         case = reference.case(inputs)
@@ -62,7 +62,7 @@ class Counterparts:
             return False
         shapes = {run.size for run in runs[-1:]} | {sum(run.size for run in runs)}
         return any(
-            (actual := joined(runs, value.shape)) is not None and distance(actual, value) <= limit
+            (actual := joined(runs, value.shape, self._rows)) is not None and distance(actual, value) <= limit
             for size in shapes
             for value in self._by_size.get(size, ())
         )
@@ -88,7 +88,7 @@ def _recorder(see: Any) -> Iterator[None]:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Recorder(TorchDispatchMode):
+    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             output = func(*args, **(kwargs or {}))
             for item in output if isinstance(output, list | tuple) else (output,):
@@ -97,7 +97,7 @@ def _recorder(see: Any) -> Iterator[None]:
                         see(str(func.overloadpacket), args, item)
             return output
 
-    with Recorder():
+    with Recorder():  # type: ignore[no-untyped-call]
         yield
 
 

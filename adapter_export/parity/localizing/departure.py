@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Cause:
+class ParityCause:
     """The likely cause of a departure.
 
     Attributes:
@@ -22,7 +22,7 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class Departure:
+class ParityDeparture:
     """The first place at which the values of the graph depart from those of PyTorch.
 
     Attributes:
@@ -41,7 +41,7 @@ class Departure:
     adapter: str
     case: str
     state: str
-    cause: Cause
+    cause: ParityCause
     site: str | None = None
     part: str | None = None
     graph: str | None = None
@@ -51,10 +51,15 @@ class Departure:
 
     def lines(self) -> Iterator[str]:
         """Yields the departure in words."""
+        if self.site is None and self.node is None:
+            yield f"where it broke: {self.cause.name}: {self.cause.detail}"
+            yield f"  next step: {self.cause.next_step}"
+            return
         where = f"{self.site} ({self.part})" if self.part else self.site or "not found"
         sizes = f", error {self.error:.1e}, allowed {self.limit:.1e}" if self.error is not None else ""
         yield f"where it broke: {where}{sizes}"
-        yield f"  in: case {self.case}, {self.adapter}, {self.state}" + (f", {self.graph}" if self.graph else "")
+        if self.graph:
+            yield f"  in: case {self.case}, {self.adapter}, {self.state}, {self.graph}"
         if self.node:
             yield f"  first node: {self.node}"
         yield f"  likely cause: {self.cause.name}: {self.cause.detail}"

@@ -37,11 +37,13 @@ class Evidence:
         module: The path in `model` of the module at the place; None if there is none.
         adapter: The adapter of the run as it was read from its checkpoint; None for the base model.
         on: Whether its body acts.
-        others: The other adapters by name.
+        adapters: All adapters by name.
         comparison: Compares values.
         rerun: Returns R at the place for other inputs of the model.
         inputs: The inputs of the model, by name.
-        stored: The tensors that the bundle has for the adapter, by full name; empty if it has no file of them.
+        stored: The tensors that the bundle has for the adapter, by full name; empty if the adapter is merged.
+        constant: Returns a weight of the graph by its name; None if it has no such weight.
+        steps: The shapes of the value in the steps that the graph ran.
     """
 
     first: Paired
@@ -50,11 +52,13 @@ class Evidence:
     module: str | None
     adapter: Adapter | None
     on: bool
-    others: Mapping[str, Adapter]
+    adapters: Mapping[str, Adapter]
     comparison: Comparison
     rerun: Callable[[Arrays], list[np.ndarray]]
     inputs: Arrays
     stored: Arrays
+    constant: Callable[[str], np.ndarray | None]
+    steps: tuple[tuple[int, ...], ...]
 
     def is_near(self, value: torch.Tensor | np.ndarray | None) -> bool:
         """Returns whether the graph computes this value at the place."""

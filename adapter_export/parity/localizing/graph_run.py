@@ -9,6 +9,7 @@ import numpy as np
 from adapter_export.bundle.graphs import ENCODER
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.bundle_runner import BundleRunner
+from adapter_export.parity.localizing.comparison import rows_of
 from adapter_export.parity.localizing.graph_values import GraphValues
 from adapter_export.parity.localizing.probed_session import ProbedSession
 from adapter_export.parity.whole_model import encoder_output
@@ -65,12 +66,12 @@ class GraphRun:
         for file, graph in self._manifest.graphs.items():
             for name in graph.outputs:
                 whole = encoder_output(name) if file == ENCODER else name
-                if whole in outputs and (file == self._manifest.model or file == ENCODER):
+                if whole in outputs and file in (self._manifest.model, ENCODER):
                     found[file, name] = [outputs[whole]]
         return found
 
     def _own_rows(self, value: np.ndarray) -> np.ndarray:
         """Returns the rows of the case: in a bank, each was run between rows of other adapters."""
-        rows = len(next(iter(self._inputs.values())))
+        rows = rows_of(self._inputs)
         between = self._manifest.mode.per_row and value.ndim > 0 and len(value) == 2 * rows + 1
         return value[1::2] if between else value

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from adapter_export.architectures.renames import canonical
 from adapter_export.bundle.graphs import is_cache
@@ -19,7 +19,10 @@ from adapter_export.naming import DOMAIN
 from adapter_export.reading.onnx_files import read_model
 from adapter_export.sites import Port, Site
 
-BEFORE, AFTER, OUTPUT = "before the adapter", "after the adapter", "output"
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+BEFORE, AFTER, OUTPUT, INPUT = "before the adapter", "after the adapter", "output", "input"
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Place:
         graph: File of the graph.
         value: Name of the value in it.
         name: Name of the site, path of the module as the graph tells it, or name of the model's output.
-        part: BEFORE or AFTER at a site; OUTPUT otherwise.
+        part: BEFORE or AFTER at a site; OUTPUT or INPUT of a module.
         use: Which use of the module it is, from 0, if the model runs it several times.
         uses: How often this graph uses the module.
         final: Whether it is an output of the model.
@@ -59,6 +62,7 @@ class GraphValues:
         Raises:
             InputError: It is no ONNX file.
         """
+        import onnx_ir as ir
         from onnx_ir.passes.common import InlinePass
 
         self.file = file
@@ -73,13 +77,17 @@ class GraphValues:
         # Nodes that no output depends on are left out: their values are right or wrong without any effect.
         self._live = _live(graph)
         self._values = {str(value.name): value for node in self._live for value in node.outputs if value.name}
+        self._serialized: bytes | None = None
         self._given = {*manifest.graphs[file].given}
         self._carrying: dict[str, bool] = {}
         modules: dict[str, Place] = {}
         if dialect is not None:
             named = {node: dialect.path_of(node) for node in graph}
             first = first_uses(set(named.values()))
-            modules = {place.value: place for place in self._module_outputs(named, first, manifest.base.model_type)}
+            uses = self._module_uses(named, first, manifest.base.model_type)
+            modules = {
+                place.value: place for place in [*self._module_inputs(named, uses), *self._module_outputs(named, uses)]
+            }
         finals = [
             Place(file, str(value.name), str(value.name), final=True)
             for value in graph.outputs
@@ -101,26 +109,50 @@ class GraphValues:
         assert node is not None
         return node
 
-    def _module_outputs(
+    def _module_uses(
         self, named: Mapping[ir.Node, str], first: Mapping[str, str], model_type: str
+    ) -> dict[str, tuple[str, int, int]]:
+        """Returns for each path in the graph, containers included: the module, which of its uses it is, and how many
+        there are.
+        """
+        uses: dict[str, list[str]] = {}
+        for path in dict.fromkeys(outer for node in self._live for outer in _and_outer(named[node])):
+            uses.setdefault(_first_of(path, first), []).append(path)
+        return {
+            path: (canonical(model_type, whole), number, len(paths))
+            for whole, paths in uses.items()
+            for number, path in enumerate(paths)
+        }
+
+    def _module_outputs(
+        self, named: Mapping[ir.Node, str], uses: Mapping[str, tuple[str, int, int]]
     ) -> Iterator[Place]:
         """Yields the last value of each module that nodes outside of it read, containers before what they contain."""
         outputs = {id(value) for value in self._model.graph.outputs}
         last: dict[str, ir.Value] = {}
         for node in self._live:
-            path = named[node]
             for value in node.outputs:
-                readers = {named[user] for user, _ in value.uses() if user.op_type != "Shape" and user in self._live}
-                for outer in _and_outer(path):
-                    if id(value) in outputs or any(not _inside(reader, outer) for reader in readers):
+                users = [user for user, _ in value.uses() if user.op_type != "Shape" and user in self._live]
+                for outer in _and_outer(named[node]):
+                    if id(value) in outputs or any(not _inside(named[user], outer) for user in users):
                         last[outer] = value
-        uses: dict[str, list[str]] = {}
-        for path in last:
-            uses.setdefault(_first_of(path, first), []).append(path)
         for path in sorted(last, key=lambda path: path.count(".")):
-            whole = _first_of(path, first)
-            name = canonical(model_type, whole)
-            yield Place(self.file, str(last[path].name), name, OUTPUT, uses[whole].index(path), len(uses[whole]))
+            name, use, count = uses[path]
+            yield Place(self.file, str(last[path].name), name, OUTPUT, use, count)
+
+    def _module_inputs(self, named: Mapping[ir.Node, str], uses: Mapping[str, tuple[str, int, int]]) -> Iterator[Place]:
+        """Yields the value that each module without modules inside of it reads first."""
+        containers = {outer for path in uses for outer in _and_outer(path)[:-1]}
+        seen = set(containers)
+        for node in self._live:
+            path = named[node]
+            for value in node.inputs if path and path not in seen else ():
+                maker = None if value is None else value.producer()
+                if maker is not None and named[maker] != path and value is not None and self._carries(value):
+                    name, use, count = uses[path]
+                    seen.add(path)
+                    yield Place(self.file, str(value.name), name, INPUT, use, count)
+                    break
 
     def node_of(self, value: str) -> str:
         """Returns the node that computes a value, in words."""
@@ -188,11 +220,16 @@ class GraphValues:
     def with_outputs(self, names: Collection[str]) -> bytes:
         """Returns the graph with these values as further outputs. Weights in other files stay there."""
         import onnx
+        import onnx_ir as ir
 
-        proto = ir.to_proto(self._model)
-        present = {value.name for value in proto.graph.output}
-        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
-        return proto.SerializeToString()
+        if self._serialized is None:
+            self._serialized = ir.to_proto(self._model).SerializeToString()
+        own = {value.name for value in self._model.graph.outputs}
+        added = onnx.ModelProto()
+        added.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in own)
+        # Messages of protobuf that are written one after the other are merged: repeated fields are appended.
+        whole: bytes = self._serialized + added.SerializeToString()
+        return whole
 
 
 def _sites(model: ir.Model, manifest: Manifest, file: str) -> Iterator[Place]:

@@ -16,17 +16,19 @@ from adapter_export.errors import AdapterExportError
 from adapter_export.parity.bundle_runner import open_bundle_runner
 from adapter_export.parity.cases import GreedyCase
 from adapter_export.parity.criteria.judge import Verdict
+from adapter_export.parity.criteria.measure import OFF
 from adapter_export.parity.localizing.causes import likely_cause
 from adapter_export.parity.localizing.comparison import Comparison, Paired, first_departure
 from adapter_export.parity.localizing.counterparts import Counterparts, first_without
-from adapter_export.parity.localizing.departure import Cause, Departure
+from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture
 from adapter_export.parity.localizing.evidence import Evidence
 from adapter_export.parity.localizing.graph_run import GraphRun
-from adapter_export.parity.localizing.graph_values import GraphValues
+from adapter_export.parity.localizing.graph_values import INPUT, GraphValues, Place
 from adapter_export.parity.localizing.module_names import ModuleNames
 from adapter_export.parity.localizing.patterns import GENERATION, NOT_REPEATED, SHAPE, not_run, pattern_of
 from adapter_export.parity.localizing.probed_session import ProbedSession
 from adapter_export.parity.localizing.pytorch_values import run_watched
+from adapter_export.parity.localizing.unpaired import unpaired
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, ParityResult
 from adapter_export.sites import Port, Site
@@ -34,7 +36,7 @@ from adapter_export.sites import Port, Site
 Arrays = Mapping[str, np.ndarray]
 
 
-def locate(report: ParityReport, manifest: Manifest, models: PyTorchModels) -> Departure | None:
+def locate(report: ParityReport, manifest: Manifest, models: PyTorchModels) -> ParityDeparture | None:
     """Finds where a bundle departs from PyTorch, in the smallest case that failed.
 
     Args:
@@ -43,15 +45,17 @@ def locate(report: ParityReport, manifest: Manifest, models: PyTorchModels) -> D
         models: The models in PyTorch.
 
     Returns:
-        The departure; None if no case failed.
+        The departure; None if no case failed. If the failed cases have a record alone, it says so.
     """
     failed = [item for item in report.results if item.judgement.verdict is Verdict.FAIL]
-    failed = [item for item in failed if item.adapter == NO_ADAPTER or item.adapter in models.adapters]
-    if not failed:
-        return None
-    item = min(failed, key=_size)
+    pairable = [item for item in failed if item.adapter in (NO_ADAPTER, *models.adapters)]
+    if not pairable:
+        return unpaired(report.bundle, report.results)
+    item = min(pairable, key=_size)
     if isinstance(item.case, GreedyCase):
-        return Departure(item.adapter, item.case.name, "with the adapter", GENERATION, "the loop of the generation")
+        return ParityDeparture(
+            item.adapter, item.case.name, "with the adapter", GENERATION, "the loop of the generation"
+        )
     return _Search(report, manifest, models, item).departure()
 
 
@@ -76,10 +80,11 @@ class _Search:
         self._name = None if item.adapter == NO_ADAPTER else item.adapter
         self._adapter = None if self._name is None else models.adapters[self._name]
 
-    def departure(self) -> Departure:
+    def departure(self) -> ParityDeparture:
         """Returns the first departure: without the adapter, if the graph departs there already."""
         on = self._name is not None
-        states = [True] if self._manifest.mode.in_graph and on else [False, True] if on else [False]
+        fails_without = any(reason.startswith(OFF) for reason in self._item.judgement.reasons)
+        states = ([False, True] if fails_without else [True]) if on else [False]
         folder, provider = self._report.bundle, self._report.provider
         with open_bundle_runner(folder, self._manifest, self._models.adapters, provider, ProbedSession) as runner:
             for state in states:
@@ -92,7 +97,7 @@ class _Search:
                     return found
         return self._departure(states[-1], NOT_REPEATED)
 
-    def _in_state(self, run: GraphRun, *, on: bool) -> Departure | None:
+    def _in_state(self, run: GraphRun, *, on: bool) -> ParityDeparture | None:
         names: dict[str, list[str]] = {}
         for place in self._places:
             names.setdefault(place.graph, []).append(place.value)
@@ -102,8 +107,9 @@ class _Search:
         pairs = []
         for place in self._places:
             runs, expected = actual.get((place.graph, place.value), []), self._names.values(own, place)
-            if place.final and self._has_no_labels(place.value):
-                expected = [value[..., :0] for value in expected]
+            if self._has_no_labels(place.value):
+                # The task head of no adapter is empty.
+                expected = [value[..., :0] for value in expected] if place.final else []
             if place.final and expected and runs and runs[0].shape != expected[0].shape:
                 pairs.append(Paired(place, runs[0], expected[0], math.inf, 0.0))
             elif pair := self._comparison.pair(place, runs, expected, self._names.values(target, place)):
@@ -113,21 +119,23 @@ class _Search:
             return None
         node = self._first_node(run, first, pairs, on=on)
         if first.place.final and first.actual.shape != first.expected.shape:
-            return self._departure(on, SHAPE, first, node)
+            return self._departure(on, pattern_of(self._report, self._item) or SHAPE, first, node)
         evidence = Evidence(
             first,
             own,
             self._models.own.base.module,
-            None if first.place.final else self._names.path(first.place.name.removesuffix(".input")),
+            self._module(first.place),
             self._adapter,
             on,
-            {name: adapter for name, adapter in self._models.adapters.items() if name != self._name},
+            self._models.adapters,
             self._comparison,
             lambda inputs: self._names.values(
                 run_watched(self._models.own, inputs, self._adapter, self._sites, on=on), first.place
             ),
             self._inputs,
             self._stored(),
+            self._graphs[first.place.graph].constant,
+            tuple(run.shape for run in actual[first.place.graph, first.place.value]),
         )
         return self._departure(on, likely_cause(evidence, pattern_of(self._report, self._item)), first, node)
 
@@ -152,11 +160,17 @@ class _Search:
         has_head = self._adapter is not None and bool(self._adapter.head)
         return headless and not has_head and output == tasks.get(self._manifest.task).output
 
-    def _not_run(self, message: str, *, on: bool) -> Departure:
+    def _not_run(self, message: str, *, on: bool) -> ParityDeparture:
         text = " ".join(message.split())
         node, cause = not_run(text)
         own = self._name is not None and f"adapter {self._name}:" in text
         return replace(self._departure(on, cause, node=node), site=f"the file of adapter {self._name}" if own else None)
+
+    def _module(self, place: Place) -> str | None:
+        """Returns the path of the module that computes the value at a place; None if none does alone."""
+        if place.final or place.part == INPUT:
+            return None
+        return self._names.path(place.name.removesuffix(".input"))
 
     def _stored(self) -> Arrays:
         """Returns the tensors that the bundle has for the adapter, by name."""
@@ -169,14 +183,16 @@ class _Search:
         folder = self._report.bundle
         return read_adapter_file(folder / info.file, self._manifest.base.sha256, info.sha256, folder)
 
-    def _departure(self, on: bool, cause: Cause, first: Paired | None = None, node: str | None = None) -> Departure:
-        return Departure(
+    def _departure(
+        self, on: bool, cause: ParityCause, first: Paired | None = None, node: str | None = None
+    ) -> ParityDeparture:
+        return ParityDeparture(
             adapter=self._item.adapter,
             case=self._item.case.name,
             state="with the adapter" if on else "without the adapter",
             cause=cause,
             site=self._names.shown(first.place) if first else None,
-            part=first.place.part if first else None,
+            part=self._names.part(first.place) if first else None,
             graph=first.place.graph if first else None,
             node=node,
             error=first.error if first else None,

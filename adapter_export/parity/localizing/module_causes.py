@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from adapter_export.parity.localizing.departure import Cause
+from adapter_export.parity.localizing.departure import ParityCause
 from adapter_export.parity.localizing.evidence import Evidence
 
-Explained = tuple[Cause, Any]
+Explained = tuple[ParityCause, Any]
 
 _WEIGHTS = "export again from the model folder; the weights in the graph are not those of the folder"
 _GRAPH = "look at the node above: the graph computes the module in another way; export again, or report it"
@@ -26,24 +26,30 @@ def explanations(evidence: Evidence) -> Iterator[Explained]:
     def right() -> Any:
         return module.forward(given)
 
-    yield Cause("module skipped", "the value is the input of the module", _GRAPH), given
+    yield ParityCause("module skipped", "the value is the input of the module", _GRAPH), given
     bias, weight = getattr(module, "bias", None), getattr(module, "weight", None)
     if bias is not None and bias.ndim == 1:
-        yield Cause("bias", "without the bias of the module the values agree", _WEIGHTS), evidence.attempt(
-            lambda: right() - bias
+        yield (
+            ParityCause("bias", "without the bias of the module the values agree", _WEIGHTS),
+            evidence.attempt(lambda: right() - bias),
         )
     if weight is not None and weight.ndim == 2 and weight.shape[0] == weight.shape[1]:
-        yield Cause("transposed", "with the weight of the module transposed the values agree", _WEIGHTS), _with(
-            evidence, module, given, lambda value: value.T if value.ndim == 2 else value
+        yield (
+            ParityCause("transposed", "with the weight of the module transposed the values agree", _WEIGHTS),
+            _with(evidence, module, given, lambda value: value.T if value.ndim == 2 else value),
         )
     if weight is not None:
-        yield Cause("precision", "with weights rounded to float16 the values agree", _WEIGHTS), _with(
-            evidence, module, given, lambda value: value.half().double()
+        yield (
+            ParityCause("precision", "with weights rounded to float16 the values agree", _WEIGHTS),
+            _with(evidence, module, given, lambda value: value.half().double()),
         )
     yield from _other_modules(evidence, module, given)
     yield from _other_inputs(evidence, module)
     factor = _factor(evidence)
-    yield Cause("factor", f"the value is {factor:.4g} times the right one", _WEIGHTS), factor * evidence.first.expected
+    yield (
+        ParityCause("factor", f"the value is {factor:.4g} times the right one", _WEIGHTS),
+        factor * evidence.first.expected,
+    )
 
 
 def _with(evidence: Evidence, module: Any, given: Any, change: Any) -> Any:
@@ -58,6 +64,10 @@ def _with(evidence: Evidence, module: Any, given: Any, change: Any) -> Any:
     return evidence.attempt(compute) if next(module.children(), None) is None else None
 
 
+def _forward(evidence: Evidence, module: Any, given: Any) -> Any:
+    return evidence.attempt(lambda: module.forward(given))
+
+
 def _shapes(module: Any) -> list[tuple[str, tuple[int, ...]]]:
     return [(name, tuple(value.shape)) for name, value in module.named_parameters()]
 
@@ -67,8 +77,9 @@ def _other_modules(evidence: Evidence, module: Any, given: Any) -> Iterator[Expl
     shapes = _shapes(module)
     for path, other in evidence.model.named_modules() if shapes else ():
         if other is not module and type(other) is type(module) and _shapes(other) == shapes:
-            yield Cause("another module", f"with the weights of {path} the values agree", _WEIGHTS), evidence.attempt(
-                lambda other=other: other.forward(given)
+            yield (
+                ParityCause("another module", f"with the weights of {path} the values agree", _WEIGHTS),
+                _forward(evidence, other, given),
             )
 
 
@@ -80,7 +91,10 @@ def _other_inputs(evidence: Evidence, module: Any) -> Iterator[Explained]:
     for path, calls in evidence.run.modules.items():
         for value in [value for call in calls for value in call if value.shape == shape and path]:
             said = f"the module reads the output of {path}, and something that PyTorch adds is missing"
-            yield Cause("input missing", said, _GRAPH), evidence.attempt(lambda value=value: module.forward(value))
+            yield (
+                ParityCause("input missing", said, _GRAPH),
+                _forward(evidence, module, value),
+            )
 
 
 def _factor(evidence: Evidence) -> float:

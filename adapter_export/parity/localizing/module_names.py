@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapter_export.bundle.graphs import ENCODER
-from adapter_export.parity.localizing.graph_values import AFTER, BEFORE, Place
+from adapter_export.parity.localizing.graph_values import AFTER, BEFORE, INPUT, Place
 from adapter_export.parity.localizing.pytorch_values import PyTorchValues
 from adapter_export.parity.whole_model import encoder_output
-from adapter_export.sites import Site, strip_prefix
+from adapter_export.sites import strip_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -24,9 +24,11 @@ class ModuleNames:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        own = {id(module): path for path, module in model.named_modules()}
+        own: dict[int, str] = {id(module): path for path, module in model.named_modules()}
         # Of a module that is in the model twice, one path counts: that under which its values are kept.
-        self._paths = {path: own[id(module)] for path, module in model.named_modules(remove_duplicate=False)}
+        self._paths: dict[str, str] = {
+            path: own[id(module)] for path, module in model.named_modules(remove_duplicate=False)
+        }
         self._prefix = "" if model.base_model is model else model.base_model_prefix
 
     def path(self, name: str) -> str | None:
@@ -40,10 +42,18 @@ class ModuleNames:
         return None
 
     def shown(self, place: Place) -> str:
-        """Returns the name of a place as sites are named: without the prefix of a task class."""
+        """Returns the name of a place as sites are named: without the prefix of a task class.
+
+        What a module reads is computed in the module around it, which is named.
+        """
         if place.part in (BEFORE, AFTER) or place.final:
             return place.name
-        return strip_prefix(self.path(place.name) or place.name, self._prefix)
+        name = strip_prefix(self.path(place.name) or place.name, self._prefix)
+        return name.rpartition(".")[0] or "the model" if place.part == INPUT else name
+
+    def part(self, place: Place) -> str:
+        """Returns which value a place is, in words."""
+        return f"inside, before {place.name.rpartition('.')[2]}" if place.part == INPUT else place.part
 
     def values(self, found: PyTorchValues, place: Place) -> list[np.ndarray]:
         """Returns the values that may be the one at a place. A module may return several tensors."""
@@ -54,16 +64,13 @@ class ModuleNames:
             calls = [[values["y"]] for values in found.before.get(place.name, ())]
         elif place.part == AFTER:
             calls = [[value] for value in found.after.get(place.name, ())]
+        elif place.part == INPUT:
+            calls = [[value] for value in found.inputs.get(self.path(place.name) or "", ())]
         else:
             calls = found.modules.get(self.path(place.name) or "", [])
         # The graphs of an encoder and of a decoder may each use a module that both share.
         chosen = [calls[place.use]] if len(calls) == place.uses else calls
         return [to_numpy(value) for call in chosen for value in call]
-
-
-def site_at(name: str, sites: list[Site]) -> list[Site]:
-    """Returns the sites at a module, or the site of this name."""
-    return [site for site in sites if name in (site.module, site.name)]
 
 
 def to_numpy(value: torch.Tensor) -> np.ndarray:

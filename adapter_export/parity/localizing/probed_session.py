@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from adapter_export.errors import InputError
 from adapter_export.parity.localizing.graph_values import GraphValues
 from adapter_export.runtime.adapters.choice import AdapterChoice
 from adapter_export.runtime.generation.bound_graph import BoundGraph
-from adapter_export.runtime.provider import quiet_options, reason_of
+from adapter_export.runtime.provider import open_serialized
 from adapter_export.runtime.session import AdapterSession
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
-# Where ONNX Runtime finds weights of a graph that is not loaded from a file.
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class ProbedSession(AdapterSession):
@@ -48,21 +41,9 @@ class ProbedSession(AdapterSession):
         for file, graph in graphs.items():
             own = {*self.manifest.graphs[file].outputs}
             self._watched[file] = [name for name in values.get(file, ()) if name not in own]
-            opened[file] = self._open(graph.with_outputs(self._watched[file]))
+            opened[file] = open_serialized(graph.with_outputs(self._watched[file]), self.bundle, self.provider)
         self._sessions = opened
         self._kept = {file: [*names] for file, names in values.items()}
-
-    def _open(self, graph: bytes) -> ort.InferenceSession:
-        import onnxruntime as ort
-
-        options = quiet_options()
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(self.bundle.resolve()))
-        try:
-            return ort.InferenceSession(
-                graph, options, providers=self.provider.session_providers(), enable_fallback=False
-            )
-        except Exception as error:  # ONNX Runtime raises a class per status code
-            raise InputError(f"{self.bundle}: ONNX Runtime cannot show its values: {reason_of(error)}") from error
 
     def bound(self, adapters: Sequence[AdapterChoice], *, head: str | None = None) -> dict[str, BoundGraph]:
         """Returns the graphs as `AdapterSession.bound`. Their runs keep the values."""
@@ -105,7 +86,7 @@ class _ProbedGraph(BoundGraph):
         self._owner, self._file = session, file
         return self
 
-    def run(self, outputs: list[str], host: tuple[str, ...] = ()) -> dict[str, ort.OrtValue]:
+    def run(self, outputs: list[str], host: tuple[str, ...] = ()) -> dict[str, Any]:
         watched = self._owner.watched(self._file)
         found = super().run([*outputs, *watched], host=(*host, *watched))
         self._owner.keep(self._file, {name: found[name].numpy().copy() for name in (*host, *watched)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,28 +56,22 @@ def run_watched(
     names = {site.name for site in own}
     reads = {**own, **{site: ("u", "y") for site in sites if site.name not in names}}
     module = reference.base.module
-    with _removed() as handles:
+    handles: list[Any] = []
+    try:
         # Hooks run in the order in which they are registered: these before those of the adapter.
-        handles += _watch_inputs(module, values)
+        handles.extend(_watch_inputs(module, values))
         for site, names_read in reads.items():
-            handles += attach(module, site, names_read, _kept(values.before.setdefault(site.name, [])))
+            handles.extend(attach(module, site, names_read, _kept(values.before.setdefault(site.name, []))))
         case.use_head(adapter)
         with case.injected(adapter) if adapter is not None and on else nullcontext():
             for site in reads:
                 plain = Site(site.module, site.port)
-                handles += attach(module, plain, (), _kept_result(values.after.setdefault(site.name, [])))
-            handles += _watch_outputs(module, values)
+                handles.extend(attach(module, plain, (), _kept_result(values.after.setdefault(site.name, []))))
+            handles.extend(_watch_outputs(module, values))
             values.outputs = case.run()
-    return values
-
-
-@contextmanager
-def _removed() -> Iterator[list[Any]]:
-    handles: list[Any] = []
-    try:
-        yield handles
     finally:
         remove_all(handles)
+    return values
 
 
 def _kept(found: list[dict[str, torch.Tensor]]) -> Any:

@@ -31,12 +31,13 @@ def differing(adapter: Adapter, stored: Arrays, start: str) -> Iterator[str]:
             yield f"{name} is missing"
         elif found.shape != value.shape:
             yield f"{name} has shape {list(found.shape)}, not {list(value.shape)}"
-        elif difference := _difference(np.float64(found), np.float64(value), _ROUNDED[found.dtype.itemsize]):
-            yield f"{name} {difference}"
+        elif wrong := difference(found, value):
+            yield f"{name} {wrong}"
 
 
-def _difference(found: np.ndarray, value: np.ndarray, limit: float) -> str | None:
-    """Returns how an array differs; None if only by rounding."""
+def difference(stored: np.ndarray, right: np.ndarray) -> str | None:
+    """Returns how an array of the bundle differs from the right one of the same shape; None if only by rounding."""
+    found, value, limit = np.float64(stored), np.float64(right), _ROUNDED[stored.dtype.itemsize]
     allowed = limit * np.abs(value) + np.finfo(np.float32).tiny
 
     def same(other: np.ndarray) -> bool:
@@ -46,7 +47,7 @@ def _difference(found: np.ndarray, value: np.ndarray, limit: float) -> str | Non
         return None
     factor = float((found * value).sum() / max(float(np.square(value).sum()), 1e-300))
     if same(factor * value):
-        return f"is {factor:.4g} times that of the checkpoint"
+        return f"is {factor:.4g} times the right one"
     if value.ndim > 1 and same(value.T):
         return "is transposed"
     rows, own = (sorted(map(tuple, np.atleast_2d(array.T).T.round(6).tolist())) for array in (found, value))

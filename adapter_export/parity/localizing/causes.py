@@ -11,8 +11,8 @@ from adapter_export.parity.criteria.judge import MAX_RETRY_CEILINGS
 from adapter_export.parity.localizing import module_causes, site_causes
 from adapter_export.parity.localizing.departure import ParityCause
 from adapter_export.parity.localizing.evidence import Evidence
-from adapter_export.parity.localizing.graph_values import AFTER
 from adapter_export.parity.localizing.module_names import to_numpy
+from adapter_export.parity.localizing.places import AFTER
 from adapter_export.parity.localizing.stored_tensors import difference, differing
 from adapter_export.sites import Site
 

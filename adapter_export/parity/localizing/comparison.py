@@ -12,7 +12,8 @@ from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.cases import kept_positions
 from adapter_export.parity.criteria.judge import THRESHOLDS
 from adapter_export.parity.criteria.quantized import FLOOR, SLACK
-from adapter_export.parity.localizing.graph_values import GraphValues, Place
+from adapter_export.parity.localizing.graph_values import GraphValues
+from adapter_export.parity.localizing.places import Place
 
 Arrays = Mapping[str, np.ndarray]
 

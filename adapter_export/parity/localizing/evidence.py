@@ -12,8 +12,8 @@ import numpy as np
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.methods.contract import Operator, SiteAdapter
 from adapter_export.parity.localizing.comparison import Comparison, Paired
-from adapter_export.parity.localizing.graph_values import AFTER, BEFORE
 from adapter_export.parity.localizing.module_names import to_numpy
+from adapter_export.parity.localizing.places import AFTER, BEFORE
 from adapter_export.parity.localizing.pytorch_values import PyTorchValues
 from adapter_export.parity.recording.precision import everything_in_float64
 from adapter_export.sites import Port, Site

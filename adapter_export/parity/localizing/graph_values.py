@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.architectures.renames import canonical
 from adapter_export.bundle.graphs import is_cache
-from adapter_export.bundle.manifest import Manifest, SiteRole
+from adapter_export.bundle.manifest import Manifest
 from adapter_export.grafting.dialects import dialect_of
-from adapter_export.grafting.modules import first_uses
-from adapter_export.naming import DOMAIN
+from adapter_export.parity.localizing.places import AFTER, BEFORE, ModulePlaces, Place, site_places
 from adapter_export.reading.onnx_files import read_model
-from adapter_export.sites import Port, Site
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-BEFORE, AFTER, OUTPUT, INPUT = "before the adapter", "after the adapter", "output", "input"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A value that the graph and PyTorch both have.
-
-    Attributes:
-        graph: File of the graph.
-        value: Name of the value in it.
-        name: Name of the site, path of the module as the graph tells it, or name of the model's output.
-        part: BEFORE or AFTER at a site; OUTPUT or INPUT of a module.
-        use: Which use of the module it is, from 0, if the model runs it several times.
-        uses: How often this graph uses the module.
-        final: Whether it is an output of the model.
-    """
-
-    graph: str
-    value: str
-    name: str
-    part: str = OUTPUT
-    use: int = 0
-    uses: int = 1
-    final: bool = False
 
 
 class GraphValues:
@@ -69,7 +39,7 @@ class GraphValues:
         proto = read_model(bundle / file)
         dialect = dialect_of(proto)
         self._model = ir.serde.deserialize_model(proto)
-        sites = list(_sites(self._model, manifest, file))
+        sites = list(site_places(self._model, manifest, file))
         InlinePass()(self._model)
         ir.external_data.set_base_dir(self._model.graph, bundle)
         graph = self._model.graph
@@ -83,11 +53,9 @@ class GraphValues:
         modules: dict[str, Place] = {}
         if dialect is not None:
             named = {node: dialect.path_of(node) for node in graph}
-            first = first_uses(set(named.values()))
-            uses = self._module_uses(named, first, manifest.base.model_type)
-            modules = {
-                place.value: place for place in [*self._module_inputs(named, uses), *self._module_outputs(named, uses)]
-            }
+            found = ModulePlaces(file, list(self._live), named, manifest.base.model_type)
+            places = [*found.inputs(self._carries), *found.outputs(graph.outputs)]
+            modules = {place.value: place for place in places}
         finals = [
             Place(file, str(value.name), str(value.name), final=True)
             for value in graph.outputs
@@ -96,8 +64,8 @@ class GraphValues:
         # What an adapter reads is often the output of the module before it, which is the better name.
         before = [place for place in sites if place.part == BEFORE]
         after = [place for place in sites if place.part == AFTER]
-        found = {place.value: place for place in [*before, *modules.values(), *after]}
-        known = [place for value, place in found.items() if value in self._values]
+        by_value = {place.value: place for place in [*before, *modules.values(), *after]}
+        known = [place for value, place in by_value.items() if value in self._values]
         known += [place for place in finals if place.value in self._values]
         self.places = sorted(known, key=lambda place: (self._position(place.value), place.final))
 
@@ -108,51 +76,6 @@ class GraphValues:
         node = self._values[value].producer()
         assert node is not None
         return node
-
-    def _module_uses(
-        self, named: Mapping[ir.Node, str], first: Mapping[str, str], model_type: str
-    ) -> dict[str, tuple[str, int, int]]:
-        """Returns for each path in the graph, containers included: the module, which of its uses it is, and how many
-        there are.
-        """
-        uses: dict[str, list[str]] = {}
-        for path in dict.fromkeys(outer for node in self._live for outer in _and_outer(named[node])):
-            uses.setdefault(_first_of(path, first), []).append(path)
-        return {
-            path: (canonical(model_type, whole), number, len(paths))
-            for whole, paths in uses.items()
-            for number, path in enumerate(paths)
-        }
-
-    def _module_outputs(
-        self, named: Mapping[ir.Node, str], uses: Mapping[str, tuple[str, int, int]]
-    ) -> Iterator[Place]:
-        """Yields the last value of each module that nodes outside of it read, containers before what they contain."""
-        outputs = {id(value) for value in self._model.graph.outputs}
-        last: dict[str, ir.Value] = {}
-        for node in self._live:
-            for value in node.outputs:
-                users = [user for user, _ in value.uses() if user.op_type != "Shape" and user in self._live]
-                for outer in _and_outer(named[node]):
-                    if id(value) in outputs or any(not _inside(named[user], outer) for user in users):
-                        last[outer] = value
-        for path in sorted(last, key=lambda path: path.count(".")):
-            name, use, count = uses[path]
-            yield Place(self.file, str(last[path].name), name, OUTPUT, use, count)
-
-    def _module_inputs(self, named: Mapping[ir.Node, str], uses: Mapping[str, tuple[str, int, int]]) -> Iterator[Place]:
-        """Yields the value that each module without modules inside of it reads first."""
-        containers = {outer for path in uses for outer in _and_outer(path)[:-1]}
-        seen = set(containers)
-        for node in self._live:
-            path = named[node]
-            for value in node.inputs if path and path not in seen else ():
-                maker = None if value is None else value.producer()
-                if maker is not None and named[maker] != path and value is not None and self._carries(value):
-                    name, use, count = uses[path]
-                    seen.add(path)
-                    yield Place(self.file, str(value.name), name, INPUT, use, count)
-                    break
 
     def node_of(self, value: str) -> str:
         """Returns the node that computes a value, in words."""
@@ -232,31 +155,6 @@ class GraphValues:
         return whole
 
 
-def _sites(model: ir.Model, manifest: Manifest, file: str) -> Iterator[Place]:
-    """Yields the places before and after the adapters of each site.
-
-    Several adapters of different operators may be at one site, one after the other.
-    """
-    sites = {
-        f"{name}.{info.op_name}": name
-        for info in manifest.sites
-        if info.role is SiteRole.ADAPTER
-        for name in (Site(info.module, Port(info.port)).name,)
-    }
-    nodes: dict[tuple[str, int], list[ir.Node]] = {}
-    for node in model.graph:
-        name, _, number = (node.name or "").partition("#")
-        if node.domain == DOMAIN and name in sites:
-            nodes.setdefault((sites[name], int(number or 1) - 1), []).append(node)
-    uses = Counter(site for site, _ in nodes)
-    for (site, use), own in nodes.items():
-        arguments = [value.name for value in model.functions[own[0].op_identifier()].inputs]
-        y = own[0].inputs[arguments.index("y")]
-        if y is not None and y.producer() is not None:
-            yield Place(file, str(y.name), site, BEFORE, use, uses[site])
-        yield Place(file, str(own[-1].outputs[0].name), site, AFTER, use, uses[site])
-
-
 def _live(graph: ir.Graph) -> dict[ir.Node, None]:
     """Returns the nodes that outputs of the graph depend on, in their order."""
     pending = [value.producer() for value in graph.outputs]
@@ -267,20 +165,3 @@ def _live(graph: ir.Graph) -> dict[ir.Node, None]:
             found.add(node)
             pending += [value.producer() for value in node.inputs if value is not None]
     return {node: None for node in graph if node in found}
-
-
-def _first_of(path: str, first: Mapping[str, str]) -> str:
-    """Returns the path of the first use of a module, which may be a container of modules with nodes."""
-    if path in first:
-        return first[path]
-    inner = next((own for own in first if own.startswith(f"{path}.")), path)
-    return ".".join(first.get(inner, inner).split(".")[: path.count(".") + 1])
-
-
-def _and_outer(path: str) -> list[str]:
-    parts = path.split(".") if path else []
-    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-
-
-def _inside(path: str, outer: str) -> bool:
-    return path == outer or path.startswith(f"{outer}.")

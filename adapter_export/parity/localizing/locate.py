@@ -23,9 +23,10 @@ from adapter_export.parity.localizing.counterparts import Counterparts, first_wi
 from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture
 from adapter_export.parity.localizing.evidence import Evidence
 from adapter_export.parity.localizing.graph_run import GraphRun
-from adapter_export.parity.localizing.graph_values import INPUT, GraphValues, Place
+from adapter_export.parity.localizing.graph_values import GraphValues
 from adapter_export.parity.localizing.module_names import ModuleNames
 from adapter_export.parity.localizing.patterns import GENERATION, NOT_REPEATED, SHAPE, not_run, pattern_of
+from adapter_export.parity.localizing.places import INPUT, Place
 from adapter_export.parity.localizing.probed_session import ProbedSession
 from adapter_export.parity.localizing.pytorch_values import run_watched
 from adapter_export.parity.localizing.unpaired import unpaired

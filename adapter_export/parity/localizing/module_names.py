@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapter_export.bundle.graphs import ENCODER
-from adapter_export.parity.localizing.graph_values import AFTER, BEFORE, INPUT, Place
+from adapter_export.parity.localizing.places import AFTER, BEFORE, INPUT, Place
 from adapter_export.parity.localizing.pytorch_values import PyTorchValues
 from adapter_export.parity.whole_model import encoder_output
 from adapter_export.sites import strip_prefix

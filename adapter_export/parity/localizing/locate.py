@@ -25,7 +25,14 @@ from adapter_export.parity.localizing.evidence import Evidence
 from adapter_export.parity.localizing.graph_run import GraphRun
 from adapter_export.parity.localizing.graph_values import GraphValues
 from adapter_export.parity.localizing.module_names import ModuleNames
-from adapter_export.parity.localizing.patterns import GENERATION, NOT_REPEATED, SHAPE, not_run, pattern_of
+from adapter_export.parity.localizing.patterns import (
+    GENERATION,
+    NOT_REPEATED,
+    SHAPE,
+    not_run,
+    pattern_of,
+    read_otherwise,
+)
 from adapter_export.parity.localizing.places import INPUT, Place
 from adapter_export.parity.localizing.probed_session import ProbedSession
 from adapter_export.parity.localizing.pytorch_values import run_watched
@@ -35,6 +42,9 @@ from adapter_export.parity.report import NO_ADAPTER, ParityReport, ParityResult
 from adapter_export.sites import Port, Site
 
 Arrays = Mapping[str, np.ndarray]
+
+# Checks that compare our own models with those of another library. The values of a graph are compared with our own.
+_READING = ("base", "witness", "record")
 
 
 def locate(report: ParityReport, manifest: Manifest, models: PyTorchModels) -> ParityDeparture | None:
@@ -53,6 +63,9 @@ def locate(report: ParityReport, manifest: Manifest, models: PyTorchModels) -> P
     if not pairable:
         return unpaired(report.bundle, report.results)
     item = min(pairable, key=_size)
+    reading = next((check for check in report.checks if check.name in _READING and check.verdict is Verdict.FAIL), None)
+    if reading is not None:
+        return ParityDeparture(item.adapter, item.case.name, "with the adapter", read_otherwise(reading.name))
     if isinstance(item.case, GreedyCase):
         return ParityDeparture(
             item.adapter, item.case.name, "with the adapter", GENERATION, "the loop of the generation"
@@ -120,6 +133,10 @@ class _Search:
             return None
         node = self._first_node(run, first, pairs, on=on)
         if first.place.final and first.actual.shape != first.expected.shape:
+            # The module that computes the output, where one does, is the better name.
+            makers = [place for place in self._places if place.graph == first.place.graph and not place.final]
+            maker = next((place for place in makers if place.value == first.place.value), first.place)
+            first = replace(first, place=maker)
             return self._departure(on, pattern_of(self._report, self._item) or SHAPE, first, node)
         evidence = Evidence(
             first,

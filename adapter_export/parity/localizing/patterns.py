@@ -36,6 +36,15 @@ def not_run(message: str) -> tuple[str | None, ParityCause]:
     )
 
 
+def read_otherwise(check: str) -> ParityCause:
+    """Returns the cause if a check shows that our own model is not that of the other library."""
+    return ParityCause(
+        "reading",
+        f"the model or the checkpoint is read otherwise than by its own library; the check {check!r} says where",
+        "report it with the checkpoint; no graph can be right that is made by such a reading",
+    )
+
+
 def pattern_of(report: ParityReport, item: ParityResult) -> ParityCause | None:
     """Returns a cause that explains which cases of an adapter failed and which did not; None if there is none."""
     wrong: set[ParityCase] = set()
@@ -65,7 +74,7 @@ def pattern_of(report: ParityReport, item: ParityResult) -> ParityCause | None:
     if separates(lambda case: case.batch not in batches):
         return ParityCause(
             "batch",
-            f"only batches of {', '.join(map(str, sorted(batches)))} rows are right",
+            f"only batches of size {', '.join(map(str, sorted(batches)))} are right",
             "look for a batch size that was fixed when the graph was traced, at the node above",
         )
     return None

@@ -19,6 +19,8 @@ Arrays = Mapping[str, np.ndarray]
 
 # Numbers beyond this stand for "masked": models add the smallest number of their dtype to scores, or -inf.
 _MASKED = 1e9
+# One of many places may exceed the limit by chance, as T has random errors as well. None does so many times over.
+_CLEAR = 10
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Paired:
         """Whether the values agree."""
         return self.error <= self.limit
 
+    @property
+    def clear(self) -> bool:
+        """Whether the values depart by far more than rounding can explain."""
+        return self.error > _CLEAR * self.limit
+
 
 class Comparison:
     """Compares values of one case, by the law of the judge for the dtype of the bundle."""
@@ -53,7 +60,11 @@ class Comparison:
         self._rows = rows_of(inputs)
 
     def pair(
-        self, place: Place, runs: Sequence[np.ndarray], expected: Sequence[np.ndarray], target: Sequence[np.ndarray]
+        self,
+        place: Place,
+        runs: Sequence[np.ndarray],
+        expected: Sequence[np.ndarray],
+        targets: Sequence[Sequence[np.ndarray]],
     ) -> Paired | None:
         """Pairs the values at a place.
 
@@ -61,16 +72,16 @@ class Comparison:
             place: The place.
             runs: O, one array for each step that the graph ran.
             expected: The tensors that may be R.
-            target: The same tensors of T.
+            targets: The same tensors of T, in one or more roundings.
 
         Returns:
             The nearest pair; None if no tensor has the shape of O.
         """
         pairs = []
-        for reference, rounded in zip(expected, target, strict=False):
+        for number, reference in enumerate(expected):
             if (actual := joined(runs, reference.shape, self._rows)) is None or reference.dtype.kind != "f":
                 continue
-            limit = self.limit(self.error(rounded, reference))
+            limit = self.limit(max(self.error(target[number], reference) for target in targets))
             pairs.append(Paired(place, actual, reference, self.error(actual, reference), limit))
         return min(pairs, key=lambda pair: pair.error, default=None)
 
@@ -143,7 +154,7 @@ def joined(runs: Sequence[np.ndarray], shape: tuple[int, ...], rows: int) -> np.
 
 
 def first_departure(pairs: Sequence[Paired], graphs: Mapping[str, GraphValues]) -> Paired | None:
-    """Returns the first pair that departs; None if all agree.
+    """Returns the first pair that departs clearly; if there is none, the first that departs at all; None if all agree.
 
     If every value that is computed from it agrees, a value was paired with another one than its own: an error does not
     vanish. Such a pair is passed over.
@@ -156,12 +167,18 @@ def first_departure(pairs: Sequence[Paired], graphs: Mapping[str, GraphValues]) 
     for pair in pairs:
         own = agrees.setdefault(pair.place.graph, {})
         own[pair.place.value] = own.get(pair.place.value, True) and pair.agrees
-    for pair in pairs:
-        if pair.agrees:
-            continue
-        known = agrees[pair.place.graph]
-        following = graphs[pair.place.graph].next_known(pair.place.value, known)
-        following.discard(pair.place.value)
-        if pair.place.final or not following or not all(known.get(name, False) for name in following):
-            return pair
-    return None
+    departed = [pair for pair in pairs if not pair.agrees and _has_effect(pair, graphs, agrees)]
+    return next((pair for pair in departed if pair.clear), next(iter(departed), None))
+
+
+def _has_effect(pair: Paired, graphs: Mapping[str, GraphValues], agrees: Mapping[str, Mapping[str, bool]]) -> bool:
+    """Returns whether a value that is computed from the one of a pair departs, or none is known.
+
+    Args:
+        pair: A pair that departs.
+        graphs: The graphs by file name.
+        agrees: By graph and value, whether the pairs of the value agree.
+    """
+    known = agrees[pair.place.graph]
+    following = graphs[pair.place.graph].next_known(pair.place.value, known) - {pair.place.value}
+    return pair.place.final or not following or not all(known.get(name, False) for name in following)

@@ -17,6 +17,7 @@ from adapter_export.parity.bundle_runner import open_bundle_runner
 from adapter_export.parity.cases import GreedyCase
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.criteria.measure import OFF
+from adapter_export.parity.criteria.retries import ROUNDINGS
 from adapter_export.parity.localizing.causes import likely_cause
 from adapter_export.parity.localizing.comparison import Comparison, Paired, first_departure
 from adapter_export.parity.localizing.counterparts import Counterparts, first_without
@@ -35,9 +36,10 @@ from adapter_export.parity.localizing.patterns import (
 )
 from adapter_export.parity.localizing.places import INPUT, Place
 from adapter_export.parity.localizing.probed_session import ProbedSession
-from adapter_export.parity.localizing.pytorch_values import run_watched
+from adapter_export.parity.localizing.pytorch_values import PyTorchValues, run_watched
 from adapter_export.parity.localizing.unpaired import unpaired
 from adapter_export.parity.pytorch_models import PyTorchModels
+from adapter_export.parity.references.pytorch import Reference
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, ParityResult
 from adapter_export.sites import Port, Site
 
@@ -116,19 +118,15 @@ class _Search:
         for place in self._places:
             names.setdefault(place.graph, []).append(place.value)
         actual = run.values(names)
-        references = self._models.own, self._models.target
-        own, target = (run_watched(one, self._inputs, self._adapter, self._sites, on=on) for one in references)
-        pairs = []
-        for place in self._places:
-            runs, expected = actual.get((place.graph, place.value), []), self._names.values(own, place)
-            if self._has_no_labels(place.value):
-                # The task head of no adapter is empty.
-                expected = [value[..., :0] for value in expected] if place.final else []
-            if place.final and expected and runs and runs[0].shape != expected[0].shape:
-                pairs.append(Paired(place, runs[0], expected[0], math.inf, 0.0))
-            elif pair := self._comparison.pair(place, runs, expected, self._names.values(target, place)):
-                pairs.append(pair)
+        own = self._watched(self._models.own, on=on)
+        targets = [self._watched(self._models.target, on=on)]
+        pairs = self._pairs(actual, own, targets)
         first = first_departure(pairs, self._graphs)
+        if first is not None and not first.clear and not self._manifest.quantize.used:
+            # As the judge does where the error is small: a single rounding does not measure what the dtype can reach.
+            targets += [self._watched(self._models.target, on=on, rounding=number) for number in range(1, ROUNDINGS)]
+            pairs = self._pairs(actual, own, targets)
+            first = first_departure(pairs, self._graphs)
         if first is None:
             return None
         node = self._first_node(run, first, pairs, on=on)
@@ -147,15 +145,39 @@ class _Search:
             on,
             self._models.adapters,
             self._comparison,
-            lambda inputs: self._names.values(
-                run_watched(self._models.own, inputs, self._adapter, self._sites, on=on), first.place
-            ),
+            lambda inputs: self._names.values(self._watched(self._models.own, inputs, on=on), first.place),
             self._inputs,
             self._stored(),
             self._graphs[first.place.graph].constant,
             tuple(run.shape for run in actual[first.place.graph, first.place.value]),
         )
         return self._departure(on, likely_cause(evidence, pattern_of(self._report, self._item)), first, node)
+
+    def _watched(
+        self, reference: Reference, inputs: Arrays | None = None, *, on: bool, rounding: int = 0
+    ) -> PyTorchValues:
+        given = self._inputs if inputs is None else inputs
+        return run_watched(reference, given, self._adapter, self._sites, on=on, rounding=rounding)
+
+    def _pairs(
+        self,
+        actual: Mapping[tuple[str, str], Sequence[np.ndarray]],
+        own: PyTorchValues,
+        targets: Sequence[PyTorchValues],
+    ) -> list[Paired]:
+        """Returns the pairs of all places, in the order of computation."""
+        pairs = []
+        for place in self._places:
+            runs, expected = actual.get((place.graph, place.value), []), self._names.values(own, place)
+            if self._has_no_labels(place.value):
+                # The task head of no adapter is empty.
+                expected = [value[..., :0] for value in expected] if place.final else []
+            rounded = [self._names.values(target, place) for target in targets]
+            if place.final and expected and runs and runs[0].shape != expected[0].shape:
+                pairs.append(Paired(place, runs[0], expected[0], math.inf, 0.0))
+            elif pair := self._comparison.pair(place, runs, expected, rounded):
+                pairs.append(pair)
+        return pairs
 
     def _first_node(self, run: GraphRun, first: Paired, pairs: Sequence[Paired], *, on: bool) -> str | None:
         """Returns the first node that departs, in words."""

@@ -46,6 +46,8 @@ def explanations(evidence: Evidence) -> Iterator[Explained]:
     yield from _other_modules(evidence, module, given)
     yield from _other_inputs(evidence, module)
     factor = _factor(evidence)
+    if abs(factor - 1) <= evidence.first.limit:
+        return
     yield (
         ParityCause("factor", f"the value is {factor:.4g} times the right one", _WEIGHTS),
         factor * evidence.first.expected,

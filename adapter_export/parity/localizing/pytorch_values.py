@@ -40,7 +40,13 @@ class PyTorchValues:
 
 
 def run_watched(
-    reference: Reference, inputs: Arrays, adapter: Adapter | None, sites: Iterable[Site], *, on: bool
+    reference: Reference,
+    inputs: Arrays,
+    adapter: Adapter | None,
+    sites: Iterable[Site],
+    *,
+    on: bool,
+    rounding: int = 0,
 ) -> PyTorchValues:
     """Runs a case, and returns the values at all modules and sites.
 
@@ -50,8 +56,9 @@ def run_watched(
         adapter: The adapter; None for the base model.
         sites: The sites of the bundle, besides those of the adapter.
         on: Whether the body of the adapter acts. Its task head is used in any case.
+        rounding: 0 for the model as it is; another number for another rounding, see `Reference.case`.
     """
-    values, case = PyTorchValues(), reference.case(inputs)
+    values, case = PyTorchValues(), reference.case(inputs, rounding)
     own = {site: site_adapter.operator.reads for site, site_adapter in adapter.sites.items()} if adapter else {}
     names = {site.name for site in own}
     reads = {**own, **{site: ("u", "y") for site in sites if site.name not in names}}

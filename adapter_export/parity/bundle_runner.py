@@ -47,6 +47,7 @@ class BundleRunner:
 
     Attributes:
         session: The session of the bundle.
+        whole_model: Runs the graphs as one forward.
     """
 
     def __init__(self, session: AdapterSession, manifest: Manifest, heads: Mapping[str, str]) -> None:
@@ -58,7 +59,7 @@ class BundleRunner:
             heads: By adapter, the name under which its task head alone is loaded.
         """
         self.session, self._manifest, self._heads = session, manifest, heads
-        self._whole_model = WholeModel(session)
+        self.whole_model = WholeModel(session)
         self._labelled = {name for name, info in whole_model_outputs(manifest).items() if info.shape[-1] == NUM_LABELS}
 
     @property
@@ -104,7 +105,7 @@ class BundleRunner:
         # Only a bank needs rows of other adapters. In other modes the inputs stay as they are, also because there may
         # be more images than texts.
         batch = {name: value[row_numbers] for name, value in inputs.items()} if self._in_bank else dict(inputs)
-        outputs = self._whole_model.run(batch, adapters)
+        outputs = self.whole_model.run(batch, adapters)
         labels = len(self.session.labels(adapter) or ())
         return {
             name: _remove_padding(value[own_rows], labels) if name in self._labelled else value[own_rows]

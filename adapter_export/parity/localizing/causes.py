@@ -12,7 +12,7 @@ from adapter_export.parity.localizing import module_causes, site_causes
 from adapter_export.parity.localizing.departure import ParityCause
 from adapter_export.parity.localizing.evidence import Evidence
 from adapter_export.parity.localizing.module_names import to_numpy
-from adapter_export.parity.localizing.places import AFTER
+from adapter_export.parity.localizing.places import AFTER, INPUT
 from adapter_export.parity.localizing.stored_tensors import difference, differing
 from adapter_export.sites import Site
 
@@ -40,6 +40,8 @@ def _explanations(evidence: Evidence) -> Iterator[tuple[ParityCause, Any]]:
     for site, own in evidence.site_adapters.items() if evidence.on else ():
         yield from site_causes.explanations(evidence, site, own)
     yield from _of_inputs(evidence)
+    if evidence.first.place.part == INPUT:
+        yield from module_causes.of_input(evidence)
     if evidence.module is not None and evidence.first.place.part != AFTER:
         yield from module_causes.explanations(evidence)
 

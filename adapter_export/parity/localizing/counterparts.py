@@ -30,7 +30,11 @@ _WITH_BIAS = {"aten.linear": 2, "aten.conv1d": 2, "aten.conv2d": 2, "aten.addmm"
 
 
 class Counterparts:
-    """The values that PyTorch computes while it runs a case."""
+    """The values that PyTorch computes while it runs a case.
+
+    Attributes:
+        masked: Whether a mask among the inputs of the case hides something.
+    """
 
     def __init__(self, reference: Reference, inputs: Arrays, adapter: Adapter | None, *, on: bool) -> None:
         """Runs the case, with attention in single steps where the model has such code.
@@ -43,6 +47,7 @@ class Counterparts:
         """
         self._by_size: dict[int, list[np.ndarray]] = {}
         self._bytes, self._rows = 0, rows_of(inputs)
+        self.masked = any(name.endswith("mask") and not value.all() for name, value in inputs.items())
         for value in inputs.values():
             self._keep(value)
         case = reference.case(inputs)
@@ -122,7 +127,7 @@ def first_without(
     reads: Callable[[str], Collection[str]],
     found: Counterparts,
     limit: float,
-) -> str | None:
+) -> str:
     """Returns the first value of the graph that departs, between values that agree and one that departs.
 
     It has no counterpart, all that its node reads has one, and the last value is computed from it by values that have
@@ -142,4 +147,18 @@ def first_without(
         new = {name for name in reads(pending.pop()) if name in names and name not in agreed} - behind
         behind |= new
         pending += new
-    return next((name for name in names if name in behind), None)
+    without = [name for name in names if name in behind]
+    # A mask that masks nothing is one value throughout, and PyTorch may have left it out.
+    varied = [name for name in without if not _takes_few_values(runs.get(name, ()), 1)] or without
+    if found.masked:
+        return varied[0]
+
+    def reads_data(name: str) -> bool:
+        return any(read not in names or not _takes_few_values(runs.get(read, ()), 2) for read in reads(name))
+
+    return next((name for name in varied if reads_data(name)), varied[0])
+
+
+def _takes_few_values(runs: Sequence[np.ndarray], most: int) -> bool:
+    """Whether an array has at most so many different numbers, as a mask has."""
+    return all(len(np.unique(run)) <= most for run in runs)

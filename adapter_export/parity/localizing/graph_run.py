@@ -18,14 +18,17 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class GraphRun:
-    """One case with one adapter, or with none.
-
-    Attributes:
-        outputs: The outputs of the last run, by graph and name.
-    """
+    """One case with one adapter, or with none."""
 
     def __init__(
-        self, runner: BundleRunner, graphs: Mapping[str, GraphValues], inputs: Arrays, adapter: str | None, *, on: bool
+        self,
+        runner: BundleRunner,
+        graphs: Mapping[str, GraphValues],
+        inputs: Arrays,
+        adapter: str | None,
+        *,
+        on: bool,
+        in_steps: bool,
     ) -> None:
         """Keeps what to run.
 
@@ -35,10 +38,11 @@ class GraphRun:
             inputs: Arrays by name.
             adapter: Name of the adapter; None for no adapter.
             on: Whether its body acts.
+            in_steps: Whether a graph with a cache runs in several steps.
         """
         assert isinstance(runner.session, ProbedSession)
         self._runner, self._session, self._graphs = runner, runner.session, graphs
-        self._inputs, self._adapter, self._on = inputs, adapter, on
+        self._inputs, self._adapter, self._on, self._in_steps = inputs, adapter, on, in_steps
 
     @property
     def _manifest(self) -> Manifest:
@@ -54,6 +58,7 @@ class GraphRun:
             AdapterExportError: ONNX Runtime cannot run the case.
         """
         self._session.watch(self._graphs, names)
+        self._runner.whole_model.in_steps = self._in_steps
         if self._on:
             assert self._adapter is not None
             outputs = self._runner.on(self._inputs, self._adapter)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapter_export.bundle.graphs import is_cache
-from adapter_export.bundle.manifest import Manifest
-from adapter_export.grafting.dialects import dialect_of
-from adapter_export.parity.localizing.places import AFTER, BEFORE, ModulePlaces, Place, site_places
+from adapter_export.bundle.manifest import Manifest, SiteRole
+from adapter_export.grafting.dialects import Dialect, dialect_of
+from adapter_export.parity.localizing.places import AFTER, BEFORE, ModulePlaces, Place, named_nodes, site_places
 from adapter_export.reading.onnx_files import read_model
+from adapter_export.sites import Port, Site
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,35 +40,44 @@ class GraphValues:
         proto = read_model(bundle / file)
         dialect = dialect_of(proto)
         self._model = ir.serde.deserialize_model(proto)
-        sites = list(site_places(self._model, manifest, file))
-        InlinePass()(self._model)
         ir.external_data.set_base_dir(self._model.graph, bundle)
+        self._serialized: bytes | None = None
+        self._given = {*manifest.graphs[file].given}
+        self._carrying: dict[str, bool] = {}
         graph = self._model.graph
+        # Functions are still nodes here: they tell which nodes are those of adapters.
+        places = self._found_places(manifest, dialect)
+        InlinePass()(self._model)
         self._order = {node: number for number, node in enumerate(graph)}
         # Nodes that no output depends on are left out: their values are right or wrong without any effect.
         self._live = _live(graph)
         self._values = {str(value.name): value for node in self._live for value in node.outputs if value.name}
-        self._serialized: bytes | None = None
-        self._given = {*manifest.graphs[file].given}
-        self._carrying: dict[str, bool] = {}
-        modules: dict[str, Place] = {}
-        if dialect is not None:
-            named = {node: dialect.path_of(node) for node in graph}
-            found = ModulePlaces(file, list(self._live), named, manifest.base.model_type)
-            places = [*found.inputs(self._carries), *found.outputs(graph.outputs)]
-            modules = {place.value: place for place in places}
+        known = [place for place in places if place.value in self._values]
+        self.places = sorted(known, key=self._order_of)
+
+    def _found_places(self, manifest: Manifest, dialect: Dialect | None) -> list[Place]:
+        graph, file = self._model.graph, self.file
+        sites = list(site_places(self._model, manifest, file))
         finals = [
             Place(file, str(value.name), str(value.name), final=True)
             for value in graph.outputs
             if not is_cache(str(value.name))
         ]
+        inputs: list[Place] = []
+        outputs: list[Place] = []
+        if dialect is not None:
+            modules = ModulePlaces(file, list(_live(graph)), named_nodes(graph, dialect), manifest.base.model_type)
+            adapted = [Site(info.module, Port(info.port)) for info in manifest.sites if info.role is SiteRole.ADAPTER]
+            inputs = list(modules.inputs(self._carries, {site.name: site.port for site in adapted}))
+            outputs = list(modules.outputs(graph.outputs))
         # What an adapter reads is often the output of the module before it, which is the better name.
         before = [place for place in sites if place.part == BEFORE]
         after = [place for place in sites if place.part == AFTER]
-        by_value = {place.value: place for place in [*before, *modules.values(), *after]}
-        known = [place for value, place in by_value.items() if value in self._values]
-        known += [place for place in finals if place.value in self._values]
-        self.places = sorted(known, key=lambda place: (self._position(place.value), place.final))
+        by_value = {place.value: place for place in [*before, *outputs, *after]}
+        return [*by_value.values(), *inputs, *finals]
+
+    def _order_of(self, place: Place) -> tuple[int, bool, bool]:
+        return self._position(place.reader or place.value), not place.reader, place.final
 
     def _position(self, value: str) -> int:
         return self._order[self._producer(value)] if value in self._values else len(self._order)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -41,6 +42,7 @@ from adapter_export.parity.localizing.unpaired import unpaired
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.references.pytorch import Reference
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, ParityResult
+from adapter_export.runtime.generation.prepare import generates
 from adapter_export.sites import Port, Site
 
 Arrays = Mapping[str, np.ndarray]
@@ -103,8 +105,9 @@ class _Search:
         states = ([False, True] if fails_without else [True]) if on else [False]
         folder, provider = self._report.bundle, self._report.provider
         with open_bundle_runner(folder, self._manifest, self._models.adapters, provider, ProbedSession) as runner:
-            for state in states:
-                run = GraphRun(runner, self._graphs, self._inputs, self._name, on=state)
+            # A text that is read at once has one value for each of PyTorch. If they agree, the cache must be wrong.
+            for state, in_steps in product(states, (False, True) if generates(self._manifest) else (True,)):
+                run = GraphRun(runner, self._graphs, self._inputs, self._name, on=state, in_steps=in_steps)
                 try:
                     found = self._in_state(run, on=state)
                 except AdapterExportError as error:
@@ -114,9 +117,9 @@ class _Search:
         return self._departure(states[-1], NOT_REPEATED)
 
     def _in_state(self, run: GraphRun, *, on: bool) -> ParityDeparture | None:
-        names: dict[str, list[str]] = {}
+        names: dict[str, dict[str, None]] = {}
         for place in self._places:
-            names.setdefault(place.graph, []).append(place.value)
+            names.setdefault(place.graph, {})[place.value] = None
         actual = run.values(names)
         own = self._watched(self._models.own, on=on)
         targets = [self._watched(self._models.target, on=on)]
@@ -179,10 +182,13 @@ class _Search:
                 pairs.append(pair)
         return pairs
 
-    def _first_node(self, run: GraphRun, first: Paired, pairs: Sequence[Paired], *, on: bool) -> str | None:
+    def _first_node(self, run: GraphRun, first: Paired, pairs: Sequence[Paired], *, on: bool) -> str:
         """Returns the first node that departs, in words."""
         graph = self._graphs[first.place.graph]
         agreed = {pair.place.value for pair in pairs if pair.agrees and pair.place.graph == graph.file}
+        if first.place.value in agreed:
+            # The value is right, and the node that reads it should read another one.
+            return graph.node_of(first.place.reader or first.place.value)
         between = graph.behind(first.place.value, agreed)
         if len(between) == 1:
             return graph.node_of(first.place.value)
@@ -191,8 +197,7 @@ class _Search:
         reference = self._models.target if self._manifest.quantize.used else self._models.own
         counterparts = Counterparts(reference, self._inputs, self._adapter, on=on)
         runs = {name: found.get((graph.file, name), ()) for name in between}
-        name = first_without(between, runs, graph.reads, counterparts, first.limit)
-        return graph.node_of(name) if name else None
+        return graph.node_of(first_without(between, runs, graph.reads, counterparts, first.limit))
 
     def _has_no_labels(self, output: str) -> bool:
         """Whether an output has the labels of a task head that neither the base model nor the adapter has."""

@@ -54,6 +54,14 @@ def explanations(evidence: Evidence) -> Iterator[Explained]:
     )
 
 
+def of_input(evidence: Evidence) -> Iterator[Explained]:
+    """Yields: what a module reads is the output of another module than in PyTorch."""
+    for path, calls in evidence.run.modules.items():
+        for value in [value for call in calls for value in call if path]:
+            said = f"the module reads the output of {path}, and something that PyTorch adds to it is missing"
+            yield ParityCause("input missing", said, _GRAPH), value
+
+
 def _with(evidence: Evidence, module: Any, given: Any, change: Any) -> Any:
     """Returns what a copy of the module with changed parameters computes."""
 

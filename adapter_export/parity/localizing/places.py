@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from adapter_export.sites import Port, Site
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from adapter_export.grafting.dialects import Dialect
 
 BEFORE, AFTER, OUTPUT, INPUT = "before the adapter", "after the adapter", "output", "input"
 
@@ -31,6 +33,7 @@ class Place:
         use: Which use of the module it is, from 0, if the model runs it several times.
         uses: How often this graph uses the module.
         final: Whether it is an output of the model.
+        reader: Of an INPUT, the value that the node computes which reads it; empty otherwise.
     """
 
     graph: str
@@ -40,6 +43,7 @@ class Place:
     use: int = 0
     uses: int = 1
     final: bool = False
+    reader: str = ""
 
 
 class ModulePlaces:
@@ -84,22 +88,50 @@ class ModulePlaces:
             name, use, count = self._uses[path]
             yield Place(self._file, str(last[path].name), name, OUTPUT, use, count)
 
-    def inputs(self, carries: Callable[[ir.Value], bool]) -> Iterator[Place]:
-        """Yields the value that each module without modules inside of it reads first.
+    def inputs(self, carries: Callable[[ir.Value], bool], sites: Mapping[str, Port]) -> Iterator[Place]:
+        """Yields what each module without modules inside of it reads, behind an adapter at its input if there is one.
+
+        A norm that an adapter uses inside reads several values, and is left out.
 
         Args:
             carries: Whether a value is computed from the contents of the model's inputs.
+            sites: The sites of adapters, by name.
         """
         seen = {outer for path in self._uses for outer in _and_outer(path)[:-1]}
+        adapters = {node for node in self._nodes if node.domain == DOMAIN}
         for node in self._nodes:
             path = self._named[node]
-            for value in node.inputs if path and path not in seen else ():
+            for value in node.inputs if path and path not in seen and node not in adapters else ():
                 maker = None if value is None else value.producer()
-                if value is not None and maker is not None and self._named[maker] != path and carries(value):
-                    name, use, count = self._uses[path]
-                    seen.add(path)
-                    yield Place(self._file, str(value.name), name, INPUT, use, count)
+                if value is None or maker is None or not carries(value):
+                    continue
+                name, use, count = self._uses[path]
+                site = next((site for site in sites if _ends_with(f"{name}.input", site)), None)
+                if self._named[maker] == path and site is None:
+                    continue
+                seen.add(path)
+                if site is not None and sites[site] is Port.NORM:
                     break
+                part = INPUT if site is None else AFTER
+                reader = str(node.outputs[0].name)
+                yield Place(self._file, str(value.name), site or name, part, use, count, reader=reader)
+                break
+
+
+def named_nodes(nodes: Iterable[ir.Node], dialect: Dialect) -> dict[ir.Node, str]:
+    """Returns the path of the module of each node.
+
+    A node that tells none, between nodes that do, belongs to the module of the first one that it reads.
+    """
+    named: dict[ir.Node, str] = {}
+    for node in nodes:
+        path = dialect.path_of(node)
+        read_by = [user for value in node.outputs for user, _ in value.uses()]
+        if not path and not node.metadata_props and any(dialect.path_of(user) for user in read_by):
+            makers = [value.producer() for value in node.inputs if value is not None]
+            path = next((named[maker] for maker in makers if maker is not None and named.get(maker)), "")
+        named[node] = path
+    return named
 
 
 def site_places(model: ir.Model, manifest: Manifest, file: str) -> Iterator[Place]:
@@ -138,6 +170,11 @@ def _first_of(path: str, first: Mapping[str, str]) -> str:
 def _and_outer(path: str) -> list[str]:
     parts = path.split(".") if path else []
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _ends_with(path: str, end: str) -> bool:
+    """Whether a path is that of a site, whatever it begins with."""
+    return path == end or path.endswith(f".{end}")
 
 
 def _inside(path: str, outer: str) -> bool:

@@ -27,7 +27,7 @@ class PyTorchValues:
     Attributes:
         outputs: The outputs of the model, by name.
         modules: By path of a module in the complete model: the tensors that it returned.
-        inputs: By path of a module: its first input, before an adapter changes it.
+        inputs: By path of a module: its first input, as an adapter at its input has changed it.
         before: By name of a site: the values that an operator reads there, by their names (see `methods.contract`).
         after: By name of a site: the value that comes out of it.
     """
@@ -66,7 +66,6 @@ def run_watched(
     handles: list[Any] = []
     try:
         # Hooks run in the order in which they are registered: these before those of the adapter.
-        handles.extend(_watch_inputs(module, values))
         for site, names_read in reads.items():
             handles.extend(attach(module, site, names_read, _kept(values.before.setdefault(site.name, []))))
         case.use_head(adapter)
@@ -74,6 +73,7 @@ def run_watched(
             for site in reads:
                 plain = Site(site.module, site.port)
                 handles.extend(attach(module, plain, (), _kept_result(values.after.setdefault(site.name, []))))
+            handles.extend(_watch_inputs(module, values))
             handles.extend(_watch_outputs(module, values))
             values.outputs = case.run()
     finally:

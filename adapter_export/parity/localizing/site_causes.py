@@ -110,7 +110,7 @@ def _wrong_side(evidence: Evidence, site: Site, own: SiteAdapter) -> Iterator[Ex
     def moved() -> Any:
         if site.port is Port.OUTPUT:
             return module.forward(forward(own.operator, {"u": given, "y": given}, own.exact))
-        y = module.forward(given)
+        y = module.forward(evidence.values(site)["y"])
         return forward(own.operator, {"u": y, "y": y}, own.exact)
 
     sides = ("input", "output") if site.port is Port.OUTPUT else ("output", "input")

@@ -17,7 +17,7 @@ from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.results import judged, measured_cases
 from tests.bundles import Exported
-from tests.parity.localizing.later_mutants import LATER
+from tests.parity.localizing.later_mutants import FIRST, SECOND
 from tests.parity.localizing.page import check_page, row
 from tests.parity.mutants import Mutant, make
 from tests.parity.planted_sites import planted_site
@@ -50,13 +50,15 @@ class Located:
 
 @pytest.mark.slow
 def test_the_named_site_is_the_planted_one(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    located, rows, right = Located(), [], 0
-    for number, mutant in enumerate(LATER):
-        exported: Exported = request.getfixturevalue(mutant.bundle)
-        departure = located.departure(mutant, exported, tmp_path / str(number))
-        planted = planted_site(mutant, exported)
-        rows.append(row(mutant.name, planted, departure))
-        right += departure is not None and departure.site == planted
-    print("\n".join(rows))
-    assert right >= 0.9 * len(LATER)
-    check_page("later", rows)
+    located = Located()
+    for table, mutants in (("first", FIRST), ("second", SECOND)):
+        rows, right = [], 0
+        for number, mutant in enumerate(mutants):
+            exported: Exported = request.getfixturevalue(mutant.bundle)
+            departure = located.departure(mutant, exported, tmp_path / f"{table}-{number}")
+            planted = planted_site(mutant, exported)
+            rows.append(row(mutant.name, planted, departure))
+            right += departure is not None and departure.site == planted
+        print("\n".join(rows))
+        assert right >= 0.9 * len(mutants)
+        check_page(table, rows)

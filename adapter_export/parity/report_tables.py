@@ -93,7 +93,7 @@ def once(checks: Sequence[ParityCheck], results: Sequence[ParityResult]) -> Iter
         start, _, message = check.detail.partition(_DID_NOT_RUN)
         reason = f"{_DID_NOT_RUN}{message}"
         if message and reason in said:
-            yield ParityCheck(check.name, check.verdict, f"{start}did not run, for the reason of the cases below")
+            yield ParityCheck(check.name, check.verdict, f"{start}did not run, for the same reason as another line")
         else:
             said |= {reason} if message else set()
             yield check

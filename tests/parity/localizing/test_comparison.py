@@ -17,8 +17,8 @@ RNG = np.random.default_rng(0)
 
 def test_the_distance_is_relative_to_the_right_value() -> None:
     right = np.array([3.0, -3.0, 3.0])
-    assert distance(right + [0, 0.3, 0], right) == pytest.approx(0.1)
-    assert distance(right + [0, 0.3, 0], right, mean=True) == pytest.approx(0.1 / 3)
+    assert distance(right + np.array([0, 0.3, 0]), right) == pytest.approx(0.1)
+    assert distance(right + np.array([0, 0.3, 0]), right, mean=True) == pytest.approx(0.1 / 3)
     assert distance(np.zeros(3), np.zeros(3)) == 0
     assert distance(np.ones(3), np.zeros(3)) == math.inf
 

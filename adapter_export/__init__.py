@@ -97,8 +97,10 @@ if TYPE_CHECKING:
     from adapter_export.parity.criteria.error_counts import ErrorCounts
     from adapter_export.parity.criteria.judge import Judgement, Verdict
     from adapter_export.parity.criteria.measure import Deviation, TokenAgreement, TokenDifference
+    from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture
     from adapter_export.parity.page.page import parity_page
-    from adapter_export.parity.report import ParityCheck, ParityReport, ParityResult, print_report
+    from adapter_export.parity.report import ParityCheck, ParityReport, ParityResult
+    from adapter_export.parity.report_tables import print_report
     from adapter_export.parity.run import check_parity
     from adapter_export.runtime.adapters.choice import Composition
     from adapter_export.runtime.adapters.usage import AdapterStatistics
@@ -176,7 +178,9 @@ __all__ = [
     "OutputBusy",
     "OutputExists",
     "ParityCase",
+    "ParityCause",
     "ParityCheck",
+    "ParityDeparture",
     "ParityReport",
     "ParityResult",
     "Percentiles",
@@ -284,7 +288,9 @@ _HOMES = {
     "OutputBusy": "errors",
     "OutputExists": "errors",
     "ParityCase": "parity.cases",
+    "ParityCause": "parity.localizing.departure",
     "ParityCheck": "parity.report",
+    "ParityDeparture": "parity.localizing.departure",
     "ParityReport": "parity.report",
     "ParityResult": "parity.report",
     "Percentiles": "benchmarking.summary",
@@ -322,7 +328,7 @@ _HOMES = {
     "plan_export": "export.dry_run",
     "plan_graft": "grafting.dry_run",
     "plan_merge": "merging.dry_run",
-    "print_report": "parity.report",
+    "print_report": "parity.report_tables",
     "probabilities": "runtime.text",
     "read_manifest": "bundle.manifest",
     "remove_adapter": "bundle.remove",

@@ -91,7 +91,8 @@ def command(
     from adapter_export.pages.render import check_plots
     from adapter_export.parity.criteria.judge import Verdict
     from adapter_export.parity.page.page import parity_page
-    from adapter_export.parity.report import as_dict, print_report
+    from adapter_export.parity.report import as_dict
+    from adapter_export.parity.report_tables import print_report
     from adapter_export.parity.run import check_parity
 
     if record is not None:

@@ -29,6 +29,8 @@ from adapter_export.parity.criteria.judge import THRESHOLDS, Verdict
 from adapter_export.parity.criteria.measure import Measurement
 from adapter_export.parity.criteria.retries import retry_sensitive_cases
 from adapter_export.parity.criteria.select import criteria_for
+from adapter_export.parity.localizing.departure import ParityDeparture
+from adapter_export.parity.localizing.unpaired import unpaired
 from adapter_export.parity.notes import cost_notes, general_notes, limit_notes, remove_absent_effects
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.recorded_cases import RecordedCaseRunner
@@ -109,6 +111,7 @@ def check_parity(
     models = PyTorchModels(model, folder, manifest, adapters, texts) if model is not None else None
     recorder = None if record is None else CaseRecorder(manifest)
     report = _judged(report, manifest, models, records, recorder, progress)
+    report = replace(report, departure=_departure(report, manifest, models))
     if record is not None and recorder and models and report.verdict is not Verdict.FAIL:
         recorder.save(Path(record), about_bundle(manifest, models, adapters, recorder, report))
     return report
@@ -176,6 +179,15 @@ def _judged(
         # Again, with the libraries that were imported on the way.
         machine=this_machine(),
     )
+
+
+def _departure(report: ParityReport, manifest: Manifest, models: PyTorchModels | None) -> ParityDeparture | None:
+    """Returns where the bundle departs from PyTorch; None if no case failed."""
+    if models is None:
+        return unpaired(report.bundle, report.results)
+    from adapter_export.parity.localizing.locate import locate
+
+    return locate(report, manifest, models)
 
 
 def _check_alone(

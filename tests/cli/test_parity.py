@@ -48,10 +48,16 @@ def test_a_wrong_bundle(more: tuple[str, ...], swappable_bundle: Exported, tmp_p
     result = run(swappable_bundle, *more, bundle=bundle, only="ia3_two")
     assert result.exit_code == ExitCode.PARITY
     if more:
-        assert json.loads(result.stdout)["verdict"] == "fail"
+        found = json.loads(result.stdout)
+        assert found["verdict"] == "fail"
+        assert found["where_it_broke"]["site"] == "encoder.layer.0.attention.self.key"
+        assert found["where_it_broke"]["cause"]["name"] == "adapter absent"
     else:
         assert result.stdout.splitlines()[-1] == "parity: fail"
         assert "fail: ia3_two, case 1 x 1, logits: e(O) = " in result.stdout
+        assert "where it broke: encoder.layer.0.attention.self.key (after the adapter), error " in result.stdout
+        assert "first node: Mul, which computes " in result.stdout
+        assert "likely cause: adapter absent: " in result.stdout
 
 
 def test_an_adapter_without_effect(swappable_bundle: Exported, tmp_path: Path) -> None:

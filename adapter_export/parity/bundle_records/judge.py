@@ -26,6 +26,7 @@ from adapter_export.parity.checks.providers import check_provider
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.criteria.retries import retry_sensitive_cases
 from adapter_export.parity.criteria.select import Criteria, criteria_for
+from adapter_export.parity.localizing.unpaired import unpaired
 from adapter_export.parity.notes import cost_notes, general_notes, remove_absent_effects
 from adapter_export.parity.report import ParityCheck, ParityReport
 from adapter_export.parity.results import Progress, judged, measured_cases
@@ -90,6 +91,7 @@ def check_by_record(
         ),
         placement=placement,
         machine=this_machine(),
+        departure=unpaired(bundle, results),
     )
 
 

@@ -15,6 +15,7 @@ from adapter_export.parity.page.model import model_parts
 from adapter_export.parity.page.texts import number, plural, word
 from adapter_export.parity.page.tokens import token_parts
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
+from adapter_export.parity.report_tables import reason_lines
 
 _MEANING = {
     Verdict.PASS: "The bundle computes what the PyTorch model computes, with every adapter and without, as far as the "
@@ -48,6 +49,7 @@ def parity_page(report: ParityReport) -> str:
     ]
     sections = [
         Section("summary", "Verdict by adapter and check", list(_summary(report))),
+        Section("broke", "Where it broke", list(_departure(report))),
         Section("errors", "Errors, effect and direction", list(error_parts(report))),
         Section("heat", "Error by adapter and case", list(heat_maps(report))),
         Section("tokens", "Tokens that differ", list(token_parts(report))),
@@ -109,19 +111,22 @@ def _summary(report: ParityReport) -> Iterator[Part]:
         [(check.name, word(check.verdict), check.detail) for check in report.checks],
         texts=(2,),
     )
-    reasons = [
-        f"{item.judgement.verdict.value}: {item.adapter}, case {item.case.name}, {item.output}: {reason}"
-        for item in report.results
-        for reason in item.judgement.reasons
-    ]
-    if reasons:
-        yield Paragraph("Why cases did not pass:")
+    if reasons := list(reason_lines(report.results)):
+        yield Paragraph("Why cases did not pass, with the first case and the first reason of each:")
         yield Items(reasons[:_SHOWN_REASONS])
     if len(reasons) > _SHOWN_REASONS:
         yield Paragraph(f"And {len(reasons) - _SHOWN_REASONS} more, which --json has.")
     if report.notes:
         yield Paragraph("Notes: what was checked in another way, or not at all.")
         yield Items(report.notes)
+
+
+def _departure(report: ParityReport) -> Iterator[Part]:
+    if report.departure is not None:
+        yield Paragraph(
+            "The first place at which the values of the graph depart from those of PyTorch, in a case that failed:"
+        )
+        yield Items([line.strip() for line in report.departure.lines()])
 
 
 def _run(report: ParityReport) -> Iterator[Part]:

@@ -13,6 +13,7 @@ from adapter_export.parity.cases import GreedyCase, ParityCase
 from adapter_export.parity.criteria.error_counts import ErrorCounts
 from adapter_export.parity.criteria.judge import Judgement, Verdict
 from adapter_export.parity.criteria.measure import Deviation, TokenAgreement, TokenDifference
+from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture
 from adapter_export.parity.page.errors import _added
 from adapter_export.parity.page.heat import heat_maps
 from adapter_export.parity.page.page import parity_page
@@ -119,11 +120,25 @@ def test_a_failure_says_why_and_is_marked() -> None:
 
 def test_many_reasons_are_counted() -> None:
     bad = result(0.5, 1e-5, Verdict.FAIL)
-    many = tuple(f"reason {number}" for number in range(130))
-    found = Page(parity_page(report(replace(bad, judgement=replace(bad.judgement, reasons=many)))))
-    assert "reason 99" in found.text
-    assert "reason 100" not in found.text
+    bad = replace(bad, judgement=replace(bad.judgement, reasons=("it is wrong",)))
+    found = Page(parity_page(report(*(replace(bad, adapter=f"task{number}.") for number in range(130)))))
+    assert "fail: task99., case" in found.text
+    assert "fail: task100., case" not in found.text
     assert "And 30 more, which --json has." in found.text
+
+
+def test_where_it_broke_is_told_in_words() -> None:
+    departure = ParityDeparture(
+        "wild", "3 x 9 left", "with the adapter", ParityCause(EVIL, "what was found", "what to do"),
+        site="encoder.layer.1.output", part="after the adapter", graph="model.onnx", node="node_9 (Add)", error=0.5,
+        limit=1e-6,
+    )  # fmt: skip
+    found = Page(parity_page(report(result(0.5, 1e-5, Verdict.FAIL), departure=departure)))
+    assert (2, "Where it broke") in found.headings
+    for line in departure.lines():
+        assert line.strip() in found.text
+    assert EVIL in found.text
+    assert "Where it broke" not in Page(parity_page(report(result(1e-6, 1e-5)))).text
 
 
 def test_tokens_that_differ() -> None:

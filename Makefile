@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 HASHED = $(BIN)/python -m pip install --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-llm test bench faults fuzz architectures commands docs check venv lock clean
+.PHONY: help demo demo-llm test test-pythons release-check bench faults fuzz architectures commands docs check venv lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ demo-llm: venv ## The same for a language model: train, export, generate, prove,
 
 test: venv ## Run the tests, a file at a time on each core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+
+test-pythons: venv ## Run the tests on 3.10, 3.12 and 3.13 (on PATH), and write docs/pythons.md; some GB each
+	$(BIN)/python -m tests.pythons $(ARGS)
+
+release-check: ## Build the package, check it, and use it from clean environments of each Python (on PATH)
+	$(PYTHON) .ci/release.py $(ARGS)
 
 bench: venv ## Measure latency, swapping and export side by side
 	$(BIN)/python -m benchmarks

@@ -51,22 +51,27 @@ def still_options(threads: int | None = None) -> ort.SessionOptions:
     return options
 
 
-def open_model(model: str | Path, provider: str, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
+def open_model(
+    model: str | Path, provider: str, options: ort.SessionOptions | None = None, *, tf32: bool = False
+) -> ort.InferenceSession:
     """Returns a session that runs on this provider. ONNX Runtime itself falls back to the CPU without an error.
 
     Args:
         model: File of the graph.
         provider: `cpu` or `cuda`.
         options: Options for ONNX Runtime; None for the defaults without log lines.
+        tf32: Whether the provider may compute products of float32 matrices in TF32.
 
     Raises:
-        InputError: An unknown provider, a file that does not load, or one that names files of weights outside of its
-            folder.
+        InputError: An unknown provider or one without TF32, a file that does not load, or one that names files of
+            weights outside of its folder.
         ProviderError: The session would run on another provider.
     """
     import onnxruntime as ort
 
     chosen_provider = Provider.parse(provider, "provider")
+    if tf32 and not chosen_provider.has_tf32:
+        raise InputError(f"tf32: expected provider {Provider.CUDA!r}, which has it; found provider {provider!r}")
     available = ort.get_available_providers()
     if chosen_provider.execution_provider not in available:
         raise ProviderError(f"provider {provider!r}: this build of ONNX Runtime has only {', '.join(available)}")
@@ -74,7 +79,7 @@ def open_model(model: str | Path, provider: str, options: ort.SessionOptions | N
     try:
         with _without_warnings(options or quiet_options()) as chosen:
             session = ort.InferenceSession(
-                str(model), chosen, providers=chosen_provider.session_providers(), enable_fallback=False
+                str(model), chosen, providers=chosen_provider.session_providers(tf32=tf32), enable_fallback=False
             )
     except Exception as error:  # ONNX Runtime raises a class per status code
         raise InputError(f"{model}: ONNX Runtime cannot load it: {reason_of(error)}") from error

@@ -95,19 +95,17 @@ def classifier_with(
     classifier_checkpoints: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Exported]:
-    """Called as (**settings of export_onnx) -> the tiny BERT with an IA3 and a bottleneck, swappable."""
+    """Called as (mode="swappable", **settings of export_onnx) -> the tiny BERT with an IA3 and a bottleneck."""
 
-    def make(**settings: Any) -> Exported:
+    def make(mode: str = "swappable", **settings: Any) -> Exported:
         adapters = {name: classifier_checkpoints[name] for name in ("ia3_three", "houlsby_four")}
 
         def export() -> Exported:
-            bundle = tmp_path_factory.mktemp("classifier") / "bundle"
-            export_onnx(
-                tiny_model("bert"), adapters, bundle, mode="swappable", task="text-classification", **settings
-            )
+            bundle = tmp_path_factory.mktemp(f"classifier-{mode}") / "bundle"
+            export_onnx(tiny_model("bert"), adapters, bundle, mode=mode, task="text-classification", **settings)
             return Exported(bundle, tiny_model("bert"), adapters)
 
-        return exported_once("-".join(["classifier", *map(str, settings.values())]), export)
+        return exported_once("-".join(["classifier", mode, *map(str, settings.values())]), export)
 
     return make
 
@@ -121,9 +119,11 @@ def decoder_with(
     save_checkpoint: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Exported]:
-    """Called as (**settings of export_onnx) -> a Llama of one layer with a cache, and with LoRA and a bottleneck."""
+    """Called as (mode="swappable", **settings of export_onnx) -> a Llama of one layer with a cache, LoRA and a
+    bottleneck.
+    """
 
-    def make(**settings: Any) -> Exported:
+    def make(mode: str = "swappable", **settings: Any) -> Exported:
         def export() -> Exported:
             base = tiny_model("llama", "causal-lm", num_hidden_layers=1)
             info = tiny_info("llama", "causal-lm", num_hidden_layers=1)
@@ -132,10 +132,10 @@ def decoder_with(
                 "houlsby": save_checkpoint(random_adapter(info, "bottleneck", 42, reduction_factor=4), info),
             }
             bundle = tmp_path_factory.mktemp("decoder") / "bundle"
-            export_onnx(base, adapters, bundle, mode="swappable", task="causal-lm", **settings)
+            export_onnx(base, adapters, bundle, mode=mode, task="causal-lm", **settings)
             return Exported(bundle, base, adapters)
 
-        return exported_once("-".join(["decoder", *map(str, settings.values())]), export)
+        return exported_once("-".join(["decoder", mode, *map(str, settings.values())]), export)
 
     return make
 

@@ -69,7 +69,7 @@ def test_the_stacks_are_on_the_device(bank: AdapterSession, bank_bundle: Exporte
 def test_slots_that_are_given_to_others_are_copied_again(
     bank_bundle: Exported, inputs: dict[str, np.ndarray], expected: dict[str, np.ndarray], provider: Provider
 ) -> None:
-    """Five adapters take turns in two slots, the widest bottleneck after a narrower one, which makes the stacks grow."""
+    """Five adapters take turns in two slots. The wider bottleneck comes after the narrower: the stacks grow."""
     with AdapterSession(bank_bundle.bundle, provider=provider, slots=SLOTS) as session:
         for one, other in zip(NAMES * 2, (*NAMES[1:], *NAMES, NAMES[0]), strict=True):
             assert_rows(session, inputs, (one, other, other, one), expected)

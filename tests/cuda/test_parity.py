@@ -1,4 +1,4 @@
-"""`check_parity` on the GPU: right bundles pass by their witnesses, wrong ones fail, and the command says where it ran."""
+"""`check_parity` on the GPU: right bundles pass by their witnesses, wrong ones fail; the command says where it ran."""
 
 from __future__ import annotations
 

@@ -17,11 +17,10 @@ from packaging.utils import canonicalize_name
 from tests.cuda import machine
 
 ROOT = Path(__file__).parents[1]
-# What a machine with a GPU has, with all that these need themselves: enough to export, and pytest.
-NEEDED = (
-    "accelerate", "click", "numpy", "onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "onnxscript", "peft",
-    "pyarrow", "pytest", "rich", "safetensors", "torch", "transformers",
-)  # fmt: skip
+# What a machine with a GPU has, with all that these need themselves.
+THERE = ("accelerate", "click", "numpy", "pyarrow", "pytest", "rich", "safetensors", "torch")
+# What is brought to it.
+BROUGHT = ("onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "onnxscript", "peft", "transformers")
 # At least so many tests are collected: fewer would mean that a file is not.
 LEAST = 50
 # Runs pytest in a process where the modules of all other packages are absent.
@@ -43,7 +42,8 @@ sys.exit(pytest.main(sys.argv[1:]))
 def needed(names: tuple[str, ...]) -> set[str]:
     """Names of distributions that are installed, with those that they require."""
     installed = {canonicalize_name(item.metadata["Name"]) for item in distributions()}
-    found, waiting = set(), [canonicalize_name(name) for name in names]
+    found: set[str] = set()
+    waiting = [canonicalize_name(name) for name in names]
     while waiting:
         name = waiting.pop()
         if name in found or name not in installed:
@@ -54,17 +54,16 @@ def needed(names: tuple[str, ...]) -> set[str]:
     return found
 
 
-def run(*arguments: str) -> str:
-    """What pytest writes about the tests for a GPU, in a process that has no GPU and no other packages."""
-    there = needed(NEEDED)
+def run(there: set[str], *arguments: str) -> str:
+    """What pytest writes about the tests for a GPU, in a process that has no GPU and only these distributions."""
     absent = {
         module
         for module, owners in packages_distributions().items()
         if not {canonicalize_name(owner) for owner in owners} & there
     } - {"adapter_export"}
-    assert {"hypothesis", "xdist"} <= absent
-    # PyTorch needs it, the tests do not.
+    # PyTorch needs filelock, the tests do not.
     absent |= {"filelock"}
+    assert {"hypothesis", "xdist"} <= absent
     environment = {
         **{name: value for name, value in os.environ.items() if name != machine.REHEARSAL},
         "CUDA_VISIBLE_DEVICES": "",
@@ -78,18 +77,19 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-def test_without_a_gpu_all_of_them_skip_with_the_reason() -> None:
-    output = run("-m", "cuda", "-q", "--color=no")
+def test_they_are_read_with_few_packages_and_skip_with_the_reason() -> None:
+    # Without what ONNX and transformers need: none of it is for reading the tests.
+    listed = run(needed(THERE) | {*BROUGHT}, "-m", "cuda", "-q", "--collect-only", "--color=no")
+    count = listed.count("::")
+    assert count >= LEAST
+    # The same tests by their folder, as `make test-cuda` runs them.
+    output = run(needed((*THERE, *BROUGHT)), "tests/cuda", "-m", "cuda", "-q", "--color=no")
     skipped = re.findall(r"^SKIPPED \[(\d+)\] \S+: (.*)$", output, re.MULTILINE)
     assert {reason for _, reason in skipped} == {
         "no GPU: ONNX Runtime runs on CPUExecutionProvider, and PyTorch sees none"
     }
-    count = sum(int(number) for number, _ in skipped)
-    assert count >= LEAST
-    assert re.search(rf"^{count} skipped", output, re.MULTILINE), "no test must pass, fail, or be read and left out"
-    # The same tests by their folder, as `make test-cuda` runs them.
-    listed = run("tests/cuda", "-m", "cuda", "-q", "--collect-only", "--color=no")
-    assert listed.count("::") == count
+    assert sum(int(number) for number, _ in skipped) == count
+    assert re.search(rf"^{count} skipped in ", output, re.MULTILINE), "no test may pass or be left out"
 
 
 def test_no_test_elsewhere_has_the_marker() -> None:

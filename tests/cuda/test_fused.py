@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
-import onnx
 import pytest
 
 from adapter_export.bundle.graphs import MODEL
@@ -19,6 +18,8 @@ from tests.cuda.oracle import FLOAT32, error, first_output, given, in_pytorch
 
 
 def fused_operators(exported: Exported) -> Counter[str]:
+    import onnx
+
     graph = onnx.load(exported.bundle / MODEL, load_external_data=False).graph
     return Counter(node.op_type for node in graph.node if node.domain == "com.microsoft")
 

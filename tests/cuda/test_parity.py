@@ -85,4 +85,5 @@ def test_the_command_judges_by_a_record_without_pytorch(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert (found["verdict"], found["provider"]) == ("pass", str(provider))
+    # No library but our own computes the bottlenecks of this bundle.
+    assert (found["verdict"], found["provider"]) == ("pass (unwitnessed)", str(provider))

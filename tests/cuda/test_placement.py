@@ -11,8 +11,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from adapter_export.bundle.manifest import read_manifest
 from adapter_export.parity.checks.providers import check_provider, read_profile
 from adapter_export.parity.criteria.judge import Verdict
+from adapter_export.parity.whole_model import whole_model_inputs
 from adapter_export.providers import Provider
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
@@ -66,10 +68,12 @@ def test_products_run_on_the_gpu(
 
 
 @pytest.mark.parametrize(
-    ("bundle", "adapter"), [("swappable_bundle", "ia3_two"), ("llama_bundle", "houlsby"), ("t5_bundle", "ia3")]
+    ("bundle", "architecture", "adapter"),
+    [("swappable_bundle", "bert", "ia3_two"), ("llama_bundle", "llama", "houlsby"), ("t5_bundle", "t5", "ia3")],
 )
 def test_parity_finds_the_same(
     bundle: str,
+    architecture: str,
     adapter: str,
     inputs_for: Callable[..., dict[str, np.ndarray]],
     provider: Provider,
@@ -77,9 +81,10 @@ def test_parity_finds_the_same(
 ) -> None:
     """A graph of one pass, one with a cache, and two graphs."""
     exported: Exported = request.getfixturevalue(bundle)
-    architecture, _, _ = bundle.partition("_")
-    inputs = inputs_for(architecture if architecture in ("llama", "t5") else "bert", 2, 9)
-    fed = given(exported, inputs) if architecture == "swappable" else inputs
+    inputs = inputs_for(architecture, 2, 9)
+    mask = inputs["attention_mask"]
+    made = {**inputs, "position_ids": np.maximum(mask.cumsum(axis=1) - 1, 0), "token_type_ids": np.zeros_like(mask)}
+    fed = {name: made[name] for name in whole_model_inputs(read_manifest(exported.bundle))}
     shares, check = check_provider(exported.bundle, provider, fed, adapter)
     assert check.verdict is Verdict.PASS, check
     assert shares[provider.execution_provider] > 0.5

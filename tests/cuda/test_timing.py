@@ -22,7 +22,8 @@ from tests.bundles import Exported
 from tests.cuda import machine
 from tests.cuda.oracle import given
 
-ROUNDS = 50
+# A rehearsal shows that the measuring works, and nothing else.
+ROUNDS = 3 if machine.rehearsing() else 50
 NEW = 32
 
 
@@ -43,7 +44,7 @@ def milliseconds(function: Callable[[], Any]) -> float:
     return float(before.elapsed_time(after))
 
 
-def compared(functions: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> list[str]:
+def compared(functions: Mapping[str, Callable[[], Any]]) -> list[str]:
     """A line for each function: its median, and the median of its ratio to the first one in the same round.
 
     The functions take turns, and who begins changes. `control` must be the first one again.
@@ -53,7 +54,7 @@ def compared(functions: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -
     for name in names * WARM_UP:
         functions[name]()
     times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
+    for number in range(ROUNDS):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             times[name].append(milliseconds(functions[name]))
@@ -144,5 +145,5 @@ def test_a_token(llama_bundle: Exported, provider: Provider, figure: Callable[[s
             return lambda: session.generate(prompts, adapter, max_new_tokens=NEW, ignore_eos=True).completions()
 
         functions = {"none": generate(None), "control": generate(None), "ia3": generate("ia3")}
-        for line in compared(functions, rounds=ROUNDS // 5):
+        for line in compared(functions):
             figure(f"{NEW} tokens for 4 prompts, tiny Llama with its cache, adapter {line} of none")

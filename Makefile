@@ -9,8 +9,18 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 HASHED = $(BIN)/python -m pip install --require-hashes
 
+# The Python that tests on a GPU run with: one that is named on the command line, with the packages that it has, as a
+# machine with a GPU may have no network. Warnings of other versions than the tested ones are no errors then.
+ifneq ($(filter command environment,$(origin PYTHON)),)
+CUDA_PYTHON := $(PYTHON)
+CUDA_WARNINGS := -W default
+else
+CUDA_PYTHON := $(BIN)/python
+test-cuda: venv
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-llm test test-pythons release-check bench faults fuzz architectures commands docs check venv lock clean
+.PHONY: help demo demo-llm test test-cuda test-pythons release-check bench faults fuzz architectures commands docs check venv lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +33,9 @@ demo-llm: venv ## The same for a language model: train, export, generate, prove,
 
 test: venv ## Run the tests, a file at a time on each core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+
+test-cuda: ## Run the tests that need a GPU (PYTHON=python3: with its packages, without making .venv)
+	$(CUDA_PYTHON) -m pytest tests/cuda -m cuda -ra --durations=10 $(CUDA_WARNINGS) $(ARGS)
 
 test-pythons: venv ## Run the tests on 3.10, 3.12 and 3.13 (on PATH), and write docs/pythons.md; some GB each
 	$(BIN)/python -m tests.pythons $(ARGS)

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.export.export import export_onnx
@@ -95,6 +94,8 @@ def exported_once(shared_folder: Path) -> Callable[[str, Callable[[], Exported]]
     """
 
     def once(name: str, make: Callable[[], Exported]) -> Exported:
+        from filelock import FileLock
+
         record = shared_folder / f"{name}.json"
         with FileLock(record.with_suffix(".lock")):
             if not record.exists():

@@ -18,10 +18,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
-from hypothesis.configuration import set_hypothesis_home_dir
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import save_adapter
@@ -33,14 +31,36 @@ from tests import tiny
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
-# The same examples in every run; `HYPOTHESIS_PROFILE=search` looks for others, ten times as many.
-set_hypothesis_home_dir(str(Path(__file__).parents[1] / ".cache" / "hypothesis"))
-hypothesis.settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=100)
-hypothesis.settings.register_profile("search", derandomize=False, database=None, deadline=None, max_examples=1000)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
-
 # Exported bundles.
 pytest_plugins = ["tests.bundles", "tests.decoders", "tests.finished", "tests.recorded"]
+
+ROOT = Path(__file__).parents[1]
+# All tests that need a GPU.
+CUDA = ROOT / "tests" / "cuda"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The same examples of hypothesis in every run; `HYPOTHESIS_PROFILE=search` looks for others, ten times as many."""
+    if _only_cuda(config):
+        return
+    import hypothesis
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    set_hypothesis_home_dir(str(ROOT / ".cache" / "hypothesis"))
+    hypothesis.settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=100)
+    hypothesis.settings.register_profile("search", derandomize=False, database=None, deadline=None, max_examples=1000)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m cuda` reads tests/cuda alone: the others need packages that a machine with a GPU may not have."""
+    if not _only_cuda(config):
+        return None
+    return not (collection_path.is_relative_to(CUDA) or CUDA.is_relative_to(collection_path)) or None
+
+
+def _only_cuda(config: pytest.Config) -> bool:
+    return str(config.getoption("markexpr")).strip() == "cuda"
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.checkpoints.adapter import Adapter
@@ -97,6 +96,8 @@ def finished(
         return Finished(folder, model, task, adapters)
 
     def once(tool: str, model_type: str) -> Finished:
+        from filelock import FileLock
+
         record = shared_folder / f"finished-{tool}-{model_type}.json"
         with FileLock(record.with_suffix(".lock")):
             if not record.exists():

@@ -54,22 +54,28 @@ def still_options(threads: int | None = None) -> ort.SessionOptions:
     return options
 
 
-def open_model(model: str | Path, provider: str, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
+def open_model(
+    model: str | Path, provider: str, options: ort.SessionOptions | None = None, *, tf32: bool = False
+) -> ort.InferenceSession:
     """Returns a session that runs on this provider. ONNX Runtime itself falls back to the CPU without an error.
 
     Args:
         model: File of the graph.
         provider: `cpu` or `cuda`.
         options: Options for ONNX Runtime; None for the defaults without log lines.
+        tf32: Whether the provider may compute products of float32 matrices in TF32.
 
     Raises:
-        InputError: An unknown provider, a file that does not load, or one that names files of weights outside of its
-            folder.
+        InputError: An unknown provider or one without TF32, a file that does not load, or one that names files of
+            weights outside of its folder.
         ProviderError: The session would run on another provider.
     """
-    _check_available(provider)
+    chosen = Provider.parse(provider, "provider")
+    if tf32 and not chosen.has_tf32:
+        raise InputError(f"tf32: expected provider {Provider.CUDA!r}, which has it; found provider {provider!r}")
+    _check_available(chosen)
     check_model(Path(model))
-    return _opened(str(model), str(model), Provider.parse(provider, "provider"), options or quiet_options())
+    return _opened(str(model), str(model), chosen, options or quiet_options(), tf32)
 
 
 def open_serialized(graph: bytes, folder: Path, provider: str) -> ort.InferenceSession:
@@ -89,22 +95,24 @@ def open_serialized(graph: bytes, folder: Path, provider: str) -> ort.InferenceS
     return _opened(graph, f"a graph of {folder}", Provider.parse(provider, "provider"), options)
 
 
-def _check_available(provider: str) -> None:
+def _check_available(provider: Provider) -> None:
     """Raises ProviderError if this build of ONNX Runtime does not have the provider."""
     import onnxruntime as ort
 
     available = ort.get_available_providers()
-    if Provider.parse(provider, "provider").execution_provider not in available:
+    if provider.execution_provider not in available:
         raise ProviderError(f"provider {provider!r}: this build of ONNX Runtime has only {', '.join(available)}")
 
 
-def _opened(source: str | bytes, name: str, provider: Provider, options: ort.SessionOptions) -> ort.InferenceSession:
+def _opened(
+    source: str | bytes, name: str, provider: Provider, options: ort.SessionOptions, tf32: bool = False
+) -> ort.InferenceSession:
     import onnxruntime as ort
 
     try:
         with _without_warnings(options) as chosen:
             session = ort.InferenceSession(
-                source, chosen, providers=provider.session_providers(), enable_fallback=False
+                source, chosen, providers=provider.session_providers(tf32=tf32), enable_fallback=False
             )
     except Exception as error:  # ONNX Runtime raises a class per status code
         raise InputError(f"{name}: ONNX Runtime cannot load it: {reason_of(error)}") from error

@@ -80,6 +80,7 @@ class AdapterSession:
         *,
         provider: str = "cpu",
         options: ort.SessionOptions | None = None,
+        tf32: bool = False,
         verify: bool = True,
         slots: int | None = None,
         expect_sha256: str | None = None,
@@ -92,6 +93,8 @@ class AdapterSession:
             options: Options for ONNX Runtime, such as the number of threads. If they set no log level, warnings are
                 not logged. None for the defaults, except that the threads of a bundle that generates do not spin while
                 they wait.
+            tf32: With `cuda`, whether products of float32 matrices may be computed in TF32, whose mantissa has as few
+                bits as that of float16 (see docs/precision.md).
             verify: Whether to check the sha256 of all files now.
             slots: In mode bank, how many adapters are in memory at once; None for the number in the manifest.
             expect_sha256: Expected hex digest of the bundle's manifest.json. Take it from a place that the writer of
@@ -116,7 +119,9 @@ class AdapterSession:
         check_dtype(manifest, self.provider)
         if options is None and generates(manifest):
             options = still_options()
-        self._sessions = {graph: open_model(self.bundle / graph, provider, options) for graph in manifest.graphs}
+        self._sessions = {
+            graph: open_model(self.bundle / graph, provider, options, tf32=tf32) for graph in manifest.graphs
+        }
         for graph, session in self._sessions.items():
             check_graph(self.bundle, graph, manifest, session)
         self._fed = {graph: _fed_names(session, manifest) for graph, session in self._sessions.items()}

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import onnxruntime as ort
 import pytest
 
 from adapter_export.bundle.add import add_adapter
@@ -26,6 +25,7 @@ from adapter_export.parity.criteria.retries import Measured, Rerun
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
 from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
+from tests.cuda.machine import why_not_on_gpu
 from tests.parity.mutants import with_faint
 
 CHECKS = ["files", "labels", "tokens", "base", "witness", "swap", "rows", "provider"]
@@ -289,24 +289,8 @@ def test_a_folder_that_is_no_bundle(swappable_bundle: Exported, tmp_path: Path) 
 # CUDA
 
 
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available() and "CUDAExecutionProvider" in ort.get_available_providers()
-
-
-@pytest.mark.skipif(_has_gpu(), reason="this machine has a GPU")
 def test_cuda_without_a_gpu_is_an_error(swappable_bundle: Exported) -> None:
+    if why_not_on_gpu() is None:
+        pytest.skip("this machine has a GPU")
     with pytest.raises(ProviderError, match="'cuda'"):
         check_parity(swappable_bundle.bundle, swappable_bundle.base, swappable_bundle.adapters, provider="cuda")
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not _has_gpu(), reason="needs a GPU")
-@pytest.mark.parametrize("bundle", ["swappable_bundle", "features_bundle"])
-def test_cuda(bundle: str, request: pytest.FixtureRequest) -> None:
-    exported: Exported = request.getfixturevalue(bundle)
-    report = check_parity(exported.bundle, exported.base, exported.adapters, provider="cuda")
-    assert report.verdict is Verdict.PASS, reasons(report)
-    assert report.placement is not None
-    assert report.placement["CUDAExecutionProvider"] > 0.5

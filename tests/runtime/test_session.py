@@ -38,6 +38,7 @@ from adapter_export.runtime.adapters.file_cache import AdapterFileCache
 from adapter_export.runtime.inputs import check_positions
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
+from tests.cuda.machine import why_not_on_gpu
 from tests.tiny import POSITIONS
 
 NAMES = ("ia3_two", "ia3_three", "houlsby_four", "houlsby_two", "pfeiffer_five")
@@ -652,10 +653,14 @@ class TestProvider:
             provider_module.check_provider(Provider.CUDA, ["CPUExecutionProvider"])
 
     def test_cuda_without_a_gpu_is_refused(self, swappable_bundle: Exported) -> None:
-        if gpu():
+        if why_not_on_gpu() is None:
             pytest.skip("this machine has a GPU")
         with pytest.raises(ProviderError, match="'cuda': "):
             AdapterSession(swappable_bundle.bundle, provider="cuda")
+
+    def test_tf32_is_refused_where_there_is_none(self, swappable_bundle: Exported) -> None:
+        with pytest.raises(InputError, match="tf32: expected provider 'cuda', which has it; found provider 'cpu'"):
+            AdapterSession(swappable_bundle.bundle, tf32=True)
 
     def test_a_provider_that_fails_in_a_run_is_not_replaced(
         self, session: AdapterSession, inputs: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
@@ -671,35 +676,6 @@ class TestProvider:
         monkeypatch.setattr(plain, "run", fail)
         with pytest.raises(ProviderError, match="the execution provider failed: 11 : EP_FAIL : out of memory"):
             session.run(inputs)
-
-    @pytest.mark.cuda
-    def test_cuda(
-        self, swappable_bundle: Exported, inputs: dict[str, np.ndarray], expected: dict[str | None, np.ndarray]
-    ) -> None:
-        if not gpu():
-            pytest.skip("no GPU that ONNX Runtime can use")
-        with AdapterSession(swappable_bundle.bundle, provider="cuda") as session:
-            for name in (*NAMES, *NAMES):
-                logits = session.run(inputs, adapter=name)["logits"]
-                assert np.abs(logits - expected[name]).max() < 1e-4
-
-
-def gpu() -> bool:
-    """Whether CUDA runs here, by ONNX Runtime's own word."""
-    from onnx import TensorProto, helper
-
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        return False
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    other = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [other])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
-    return bool(session.get_providers()[0] == "CUDAExecutionProvider")
 
 
 def test_texts_beyond_the_table_of_positions_are_refused(swappable_bundle: Exported) -> None:

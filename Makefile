@@ -20,7 +20,7 @@ test-cuda: venv
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-llm test test-cuda bench faults fuzz architectures commands docs check venv lock clean
+.PHONY: help demo demo-llm test test-cuda test-pythons release-check bench faults fuzz architectures commands docs check venv lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ test: venv ## Run the tests, a file at a time on each core
 
 test-cuda: ## Run the tests that need a GPU (PYTHON=python3: with its packages, without making .venv)
 	$(CUDA_PYTHON) -m pytest tests/cuda -m cuda -ra --durations=10 $(CUDA_WARNINGS) $(ARGS)
+
+test-pythons: venv ## Run the tests on 3.10, 3.12 and 3.13 (on PATH), and write docs/pythons.md; some GB each
+	$(BIN)/python -m tests.pythons $(ARGS)
+
+release-check: ## Build the package, check it, and use it from clean environments of each Python (on PATH)
+	$(PYTHON) .ci/release.py $(ARGS)
 
 bench: venv ## Measure latency, swapping and export side by side
 	$(BIN)/python -m benchmarks

@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +26,7 @@ LOCK, CPU, CONSTRAINTS = (ROOT / name for name in ("requirements.lock", "require
 EXTRAS = ("all", "test", "dev")
 # What the index's PyTorch asks for on Linux besides.
 _CUDA = re.compile(r"(cuda|nvidia)-|triton=")
-_PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;\\]+)")
+_PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;\\]+)(?P<marker>( ; [^\\]*[^ \\])?)")
 _HASH = " \\\n    --hash=sha256:"
 
 _LOCK_HEAD = """\
@@ -39,7 +40,7 @@ _CONSTRAINTS_HEAD = """\
 # The versions this project is tested with; written by `make lock`, with requirements.lock, which has hashes besides.
 # pyproject.toml gives ranges; this installs exactly these:
 #     pip install -c constraints.txt '.[all]'
-# A version with a marker is that of current Pythons. On 3.10 pip then picks the newest one that supports it.
+# A package with several versions has one for each range of Pythons.
 """
 
 
@@ -93,14 +94,13 @@ def _cpu_build(pin: str) -> tuple[str, str]:
 
 
 def _constraints(blocks: list[str]) -> list[str]:
-    """`name==version`, one a package: the last of a package is that of the newest Pythons."""
+    """`name==version` of each package; of several versions each has its marker, and that of new Pythons comes first."""
     pins = [match for block in blocks if (match := _PIN.match(block))]
-    several = {pin["name"] for pin in pins if sum(other["name"] == pin["name"] for other in pins) > 1}
-    lines = {}
-    for pin in pins:
-        marker = '; python_version >= "3.11"' if pin["name"] in several else ""
-        lines[pin["name"]] = f"{pin['name']}=={pin['version']}{marker}"
-    return [lines[name] for name in sorted(lines)]
+    times = Counter(pin["name"] for pin in pins)
+    newest_first = sorted(enumerate(pins), key=lambda item: (str(item[1]["name"]), -item[0]))
+    return [
+        f"{pin['name']}=={pin['version']}{pin['marker'] if times[pin['name']] > 1 else ''}" for _, pin in newest_first
+    ]
 
 
 if __name__ == "__main__":

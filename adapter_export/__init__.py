@@ -88,14 +88,19 @@ if TYPE_CHECKING:
         TensorGroup,
         WeightFile,
     )
+    from adapter_export.machine import Machine
     from adapter_export.merging.dry_run import MergePlan, TensorPlan, plan_merge
     from adapter_export.merging.merge import MergeResult, merge
-    from adapter_export.modelinfo import ModelInfo
+    from adapter_export.modelinfo import EmbeddingTable, Kernel, ModelInfo
     from adapter_export.models.pytorch import load_pytorch
     from adapter_export.parity.cases import ParityCase
+    from adapter_export.parity.criteria.error_counts import ErrorCounts
     from adapter_export.parity.criteria.judge import Judgement, Verdict
-    from adapter_export.parity.criteria.measure import Deviation, TokenAgreement
-    from adapter_export.parity.report import ParityCheck, ParityReport, ParityResult, print_report
+    from adapter_export.parity.criteria.measure import Deviation, TokenAgreement, TokenDifference
+    from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture
+    from adapter_export.parity.page.page import parity_page
+    from adapter_export.parity.report import ParityCheck, ParityReport, ParityResult
+    from adapter_export.parity.report_tables import print_report
     from adapter_export.parity.run import check_parity
     from adapter_export.runtime.adapters.choice import Composition
     from adapter_export.runtime.adapters.usage import AdapterStatistics
@@ -143,7 +148,9 @@ __all__ = [
     "Description",
     "Deviation",
     "DynamicBatcher",
+    "EmbeddingTable",
     "EncodedTexts",
+    "ErrorCounts",
     "ExportPlan",
     "ExternalFile",
     "Fusion",
@@ -155,6 +162,8 @@ __all__ = [
     "GraphInfo",
     "InputError",
     "Judgement",
+    "Kernel",
+    "Machine",
     "Manifest",
     "MergePlan",
     "MergeResult",
@@ -169,7 +178,9 @@ __all__ = [
     "OutputBusy",
     "OutputExists",
     "ParityCase",
+    "ParityCause",
     "ParityCheck",
+    "ParityDeparture",
     "ParityReport",
     "ParityResult",
     "Percentiles",
@@ -188,6 +199,7 @@ __all__ = [
     "TextEncoder",
     "TextStream",
     "TokenAgreement",
+    "TokenDifference",
     "TrainResult",
     "Unavailable",
     "Verdict",
@@ -202,6 +214,7 @@ __all__ = [
     "inspect",
     "load_pytorch",
     "merge",
+    "parity_page",
     "plan_export",
     "plan_graft",
     "plan_merge",
@@ -245,7 +258,9 @@ _HOMES = {
     "Description": "inspection.descriptions",
     "Deviation": "parity.criteria.measure",
     "DynamicBatcher": "runtime.batching.batcher",
+    "EmbeddingTable": "modelinfo",
     "EncodedTexts": "runtime.text",
+    "ErrorCounts": "parity.criteria.error_counts",
     "ExportPlan": "export.dry_run",
     "ExternalFile": "inspection.descriptions",
     "Fusion": "bundle.precision",
@@ -257,6 +272,8 @@ _HOMES = {
     "GraphInfo": "bundle.manifest",
     "InputError": "errors",
     "Judgement": "parity.criteria.judge",
+    "Kernel": "modelinfo",
+    "Machine": "machine",
     "Manifest": "bundle.manifest",
     "MergePlan": "merging.dry_run",
     "MergeResult": "merging.merge",
@@ -271,7 +288,9 @@ _HOMES = {
     "OutputBusy": "errors",
     "OutputExists": "errors",
     "ParityCase": "parity.cases",
+    "ParityCause": "parity.localizing.departure",
     "ParityCheck": "parity.report",
+    "ParityDeparture": "parity.localizing.departure",
     "ParityReport": "parity.report",
     "ParityResult": "parity.report",
     "Percentiles": "benchmarking.summary",
@@ -290,6 +309,7 @@ _HOMES = {
     "TextEncoder": "runtime.text",
     "TextStream": "runtime.generation.texts",
     "TokenAgreement": "parity.criteria.measure",
+    "TokenDifference": "parity.criteria.measure",
     "TrainResult": "training.train",
     "Unavailable": "errors",
     "Verdict": "parity.criteria.judge",
@@ -304,10 +324,11 @@ _HOMES = {
     "inspect": "inspection.describe",
     "load_pytorch": "models.pytorch",
     "merge": "merging.merge",
+    "parity_page": "parity.page.page",
     "plan_export": "export.dry_run",
     "plan_graft": "grafting.dry_run",
     "plan_merge": "merging.dry_run",
-    "print_report": "parity.report",
+    "print_report": "parity.report_tables",
     "probabilities": "runtime.text",
     "read_manifest": "bundle.manifest",
     "remove_adapter": "bundle.remove",

@@ -9,11 +9,45 @@ from typing import Annotated
 
 from adapter_export.architectures.registry import facts
 from adapter_export.errors import InputError
-from adapter_export.reading.declared import Between, OptionalSha256, Size
+from adapter_export.reading.declared import Between, OptionalSha256, Real, Size
 from adapter_export.sites import Features, Port, Site
 
 # The field of a model's config for `ModelInfo.head_activation`.
 HEAD_ACTIVATION = "pooler_hidden_act"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How a convolution moves its kernel.
+
+    Attributes:
+        size: Sizes of the kernel, one for each spatial axis.
+        stride: Steps along these axes. Empty if only the weights are known, as in the files of a model.
+        padding: Zeros before each axis, then those after each axis, as a kernel that is not dilated needs them. Empty
+            if it is not known.
+        groups: Number of groups. With more than one, an output reads the inputs of its own group only.
+        plain: Whether the kernel is not dilated and its input is padded with zeros. Where only the weights are known,
+            it is taken for granted.
+    """
+
+    size: tuple[Size, ...]
+    stride: tuple[Size, ...] = ()
+    padding: tuple[Size, ...] = ()
+    groups: Size = 1
+    plain: bool = True
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """An embedding that is called with the numbers of its rows.
+
+    Attributes:
+        rows: Number of rows, each with the features of the output.
+        scale: What the module multiplies the rows by. Where only the weights are known, it is 1.
+    """
+
+    rows: Size
+    scale: Real = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +68,10 @@ class ModelInfo:
         untrained: Those of them that the base model's checkpoint lacks.
         convolutions: Number of spatial axes of those modules that are convolutions. The features axis comes before
             them.
+        kernels: The kernels of those convolutions that compute what PyTorch's class computes; empty in older bundles,
+            which did not record them.
+        embeddings: Those modules that are embeddings, if they are called with the numbers of their rows; empty in older
+            bundles.
         sha256: Digest of the base model's weights, see `checkpoints.weights.weights_sha256`. Empty for a model that was
             made in memory.
         unread: Modules whose weights the checkpoint lacks and no output reads (a pooler, for task features).
@@ -52,6 +90,8 @@ class ModelInfo:
     head: tuple[str, ...] = ()
     untrained: tuple[str, ...] = ()
     convolutions: Mapping[str, Annotated[int, Between(1, 3)]] = field(default_factory=dict)
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    embeddings: Mapping[str, EmbeddingTable] = field(default_factory=dict)
     sha256: OptionalSha256 = ""
     unread: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
@@ -70,6 +110,9 @@ class ModelInfo:
     def features(self, site: Site) -> Features:
         """Returns the sizes of the values that an adapter reads and replaces at a site.
 
+        An embedding reads numbers of its rows, which have no features. Its inputs are its rows, as in the linear layer
+        that reads each number as a vector with a single one.
+
         Raises:
             InputError: The model has no such module, or the module has no input or output of known size.
         """
@@ -78,6 +121,8 @@ class ModelInfo:
             hint = f"; close ones: {', '.join(close)}" if close else ""
             raise InputError(f"module {site.module!r} is not in the {self.model_type} model{hint}")
         outputs, inputs = self.modules[site.module], self.inputs.get(site.module, 0)
+        if site.port is Port.BRANCH and site.module in self.embeddings:
+            inputs = self.embeddings[site.module].rows
         if site.port is not Port.INPUT and not outputs:
             raise InputError(
                 f"module {site.module!r}: its output has no size that the {self.model_type} model's config tells; "

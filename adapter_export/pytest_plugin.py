@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from adapter_export.parity.bundle_records.reader import BundleRecord
     from adapter_export.parity.bundle_records.suite import RecordSuite
     from adapter_export.parity.cases import ParityCase
-    from adapter_export.parity.report import ParityResult
+    from adapter_export.parity.localizing.departure import ParityDeparture
     from adapter_export.runtime.session import AdapterSession
 
 # Name -> help text. An option is --adapter-NAME, a line of the configuration file adapter_NAME.
@@ -168,7 +168,9 @@ class AssertParity:
 
     def _judge(self, case: AdapterCase) -> None:
         from adapter_export.parity.criteria.judge import Verdict
+        from adapter_export.parity.localizing.unpaired import unpaired
         from adapter_export.parity.report import NO_ADAPTER
+        from adapter_export.parity.report_tables import reason_lines
 
         suite, name = self._opened, case.adapter or NO_ADAPTER
         results = suite.judge(name, case.case)
@@ -176,22 +178,23 @@ class AssertParity:
         lines = [] if results else [f"inconclusive: {name}, case {case.case.name}: nothing was compared"]
         for item in wrong:
             where = suite.largest_difference(name, case.case, item.output)
-            lines += [*_lines(item), *([f"  largest difference: {where}"] if where else [])]
+            lines += [*reason_lines((item,)), *([f"  largest difference: {where}"] if where else [])]
         if lines:
-            _fail([*lines, self._about(suite)])
+            # Of a single case, the check of the whole bundle is the way to find out where it broke.
+            _fail(lines, [*_where(unpaired(suite.bundle, results)), self._about(suite)])
 
     def _judge_bundle(self, adapter: str | None) -> None:
         from adapter_export.parity.criteria.judge import Verdict
+        from adapter_export.parity.report_tables import once, reason_lines
 
         suite = self._opened
         report = suite.report()
         results = report.results if adapter is None else report.of(suite.manifest.adapter(adapter).name)
-        checks = [check for check in report.checks if check.verdict is not Verdict.PASS]
-        wrong = [item for item in results if item.judgement.verdict is not Verdict.PASS]
+        checks = [check for check in once(report.checks, results) if check.verdict is not Verdict.PASS]
         lines = [f"{check.verdict.value}: check {check.name}: {check.detail}" for check in checks]
-        lines += [line for item in wrong for line in _lines(item)]
+        lines += list(reason_lines(results))
         if lines or not results:
-            _fail([*(lines or ["inconclusive: no case was run"]), self._about(suite)])
+            _fail(lines or ["inconclusive: no case was run"], [*_where(report.departure), self._about(suite)])
 
     def _find(self, adapter: str | None, inputs: str | Sequence[str] | Mapping[str, Any]) -> AdapterCase:
         suite = self._opened
@@ -229,22 +232,23 @@ class AssertParity:
         )
 
 
-def _lines(item: ParityResult) -> list[str]:
-    """Returns what is wrong with one output of one case."""
-    name = item.adapter
-    return [
-        f"{item.judgement.verdict.value}: {name}, case {item.case.name}, {item.output}: {reason}"
-        for reason in item.judgement.reasons
-    ]
+def _where(departure: ParityDeparture | None) -> list[str]:
+    """Returns where the bundle departs from PyTorch, or how to find out."""
+    return [] if departure is None else list(departure.lines())
 
 
-def _fail(lines: Sequence[str]) -> NoReturn:
-    """Fails the test. The last line is always shown."""
+def _fail(lines: Sequence[str], ending: Sequence[str] = ()) -> NoReturn:
+    """Fails the test.
+
+    Args:
+        lines: What is wrong. Of many lines the first are shown.
+        ending: Lines that are always shown, after them.
+    """
     __tracebackhide__ = True
-    shown = list(lines)
-    if len(shown) > _MAX_LINES:
-        shown = [*shown[: _MAX_LINES - 2], f"... and {len(shown) - _MAX_LINES + 1} more lines", shown[-1]]
-    pytest.fail("\n".join(shown), pytrace=False)
+    shown, room = list(lines), _MAX_LINES - len(ending)
+    if len(shown) > room:
+        shown = [*shown[: room - 1], f"... and {len(shown) - room + 1} more lines"]
+    pytest.fail("\n".join([*shown, *ending]), pytrace=False)
 
 
 def _check_adapter(manifest: Manifest, adapter: str | None) -> None:

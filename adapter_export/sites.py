@@ -32,7 +32,7 @@ class Features:
     """Sizes of the features axis at a site. They differ at Port.BRANCH of a layer that is not square, and nowhere else.
 
     Attributes:
-        inputs: Features of u, which the adapter reads.
+        inputs: Features of u, which the adapter reads; of an embedding, the number of its rows.
         outputs: Features of y, which it replaces, and of x, h and n.
     """
 

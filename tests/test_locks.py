@@ -52,11 +52,12 @@ def test_all_that_is_asked_for_is_there(name: str) -> None:
 
 
 def test_the_files_agree() -> None:
-    """Constraints and the locks have one version each, of which PyTorch's may be that of the CPU."""
+    """Constraints and the locks have the same versions, of which PyTorch's may be that of the CPU."""
     lock, cpu, constraints = pins(LOCKS[0]), pins(LOCKS[1]), pins("constraints.txt")
     assert {*cpu} == {*constraints} <= {*lock}
-    for name, (pin,) in constraints.items():
-        assert pin.specifier in [item.specifier for item in lock[name]]
+    for name, found in constraints.items():
+        for pin in found:
+            assert pin.specifier in [item.specifier for item in lock[name]]
     assert {str(pin.specifier) for pin in cpu.pop("torch")} == {f"{constraints['torch'][0].specifier}+cpu"}
     assert {name: list(map(str, found)) for name, found in cpu.items()}.items() <= {
         name: list(map(str, found)) for name, found in lock.items()

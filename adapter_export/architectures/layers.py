@@ -11,6 +11,12 @@ from adapter_export.architectures.record import Role, Stack, Sublayer
 from adapter_export.architectures.registry import facts, model_types
 from adapter_export.errors import InputError
 
+# The table that encoder and decoder have in common (BART, T5), and the names by which they call it. Files of a model
+# have it under the first name only.
+SHARED, USES_OF_SHARED = "shared", ("encoder.embed_tokens", "decoder.embed_tokens")
+# Embeddings of transformers that are not called with the numbers of their rows. Of the others, positions are computed
+# from masks or lengths (BART, OPT, Whisper), and a table is read as a whole (DeBERTa).
+_NOT_CALLED = (SHARED, "embed_positions", "rel_embeddings")
 # Matches the layer numbers in a module path, so that a list of candidates has one line for each kind of module.
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -113,6 +119,11 @@ def expression(option: str, text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise InputError(f"{option} {text!r}: not a regular expression: {error}") from None
+
+
+def called_by_row(path: str) -> bool:
+    """Returns whether a module of this path, if it is an embedding, is called with the numbers of its rows."""
+    return path.rpartition(".")[2] not in _NOT_CALLED
 
 
 def no_modules(problem: str, modules: Iterable[str]) -> InputError:

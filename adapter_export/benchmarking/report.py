@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ from adapter_export.benchmarking.settings import BenchSettings
 from adapter_export.benchmarking.swaps import BenchSwap, swaps
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
+from adapter_export.machine import Machine, this_machine
+from adapter_export.outputs.ownership import MANIFEST
+from adapter_export.reading.hashes import sha256
 
 # How the two bundles are called, whatever their folders are.
 BUNDLE, AGAINST = "bundle", "against"
@@ -32,6 +34,8 @@ class BenchReport:
         comparisons: The other bundle's runs against the first one's; empty for one bundle.
         swaps: Times to bring adapters into a session; empty for bundles whose adapter is in the graph.
         memory: Memory of each bundle.
+        machine: What was measured on.
+        hashes: SHA-256 of the manifest of each bundle, which has those of all its files.
     """
 
     folders: Mapping[str, Path]
@@ -41,6 +45,8 @@ class BenchReport:
     comparisons: tuple[BenchComparison, ...]
     swaps: tuple[BenchSwap, ...]
     memory: Mapping[str, BenchMemory]
+    machine: Machine
+    hashes: Mapping[str, str]
 
 
 def bench(
@@ -80,6 +86,7 @@ def bench(
     folders = {BUNDLE: Path(bundle)} | ({} if against is None else {AGAINST: Path(against)})
     targets = {name: BenchTarget(folder, settings.provider, settings.threads) for name, folder in folders.items()}
     try:
+        hashes = {name: sha256(folder / MANIFEST) for name, folder in folders.items()}
         if against is not None:
             _check_alike(targets[BUNDLE], targets[AGAINST])
         latency, comparisons = measure(targets, settings, progress or (lambda _done, _total: None))
@@ -95,6 +102,8 @@ def bench(
         tuple(comparisons),
         tuple(swapped),
         {name: memory_of(folder, settings.provider, settings.threads) for name, folder in folders.items()},
+        this_machine(),
+        hashes,
     )
 
 
@@ -109,10 +118,14 @@ def _check_alike(one: BenchTarget, other: BenchTarget) -> None:
 def as_dict(report: BenchReport) -> dict[str, Any]:
     """Returns the report as an object for JSON: ratios and their 95% bounds, milliseconds, bytes."""
     return {
-        **{name: _described(report.folders[name], manifest) for name, manifest in report.manifests.items()},
+        **{
+            name: _described(report.folders[name], manifest, report.hashes[name])
+            for name, manifest in report.manifests.items()
+        },
         "provider": report.settings.provider,
         "threads": report.settings.threads,
-        "cores": os.cpu_count(),
+        "cores": report.machine.cores,
+        "machine": asdict(report.machine),
         "latency": [_flat(item) for item in report.latency],
         "comparisons": [_flat(item) for item in report.comparisons],
         "swaps": [asdict(item) for item in report.swaps],
@@ -120,9 +133,10 @@ def as_dict(report: BenchReport) -> dict[str, Any]:
     }
 
 
-def _described(folder: Path, manifest: Manifest) -> dict[str, Any]:
+def _described(folder: Path, manifest: Manifest, digest: str) -> dict[str, Any]:
     return {
         "folder": folder,
+        "manifest_sha256": digest,
         "mode": manifest.mode,
         "task": manifest.task,
         "dtype": manifest.dtype,

@@ -18,6 +18,7 @@ _Z95 = 1.96
 class Percentiles:
     """Percentiles of measured numbers, interpolated linearly between neighbours."""
 
+    p10: float
     p50: float
     p90: float
     p99: float
@@ -40,8 +41,7 @@ class Ratio:
 
 def percentiles(values: Sequence[float]) -> Percentiles:
     """Returns the percentiles of at least one value."""
-    p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
-    return Percentiles(p50, p90, p99)
+    return Percentiles(*(float(value) for value in np.percentile(values, (10, 50, 90, 99))))
 
 
 def ratio(measured: Sequence[Seconds], reference: Sequence[Seconds], clock: str = "cpu") -> Ratio:

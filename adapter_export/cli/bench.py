@@ -21,7 +21,6 @@ from adapter_export.cli.options import (
 )
 from adapter_export.cli.progress import bar
 from adapter_export.cli.table import print_table
-from adapter_export.terminal import visible
 
 EXAMPLE = """\
 Examples:
@@ -31,6 +30,24 @@ Examples:
 A ratio within the control's is no difference: 'control' is the first run measured twice.
 """
 _MEGABYTE = 1e6
+# What the columns of the tables mean.
+_LATENCY_LEGEND = (
+    "p50, p90, p99: the time in which 50%, 90% and 99% of the runs were done. CPU: time of all threads together. wall "
+    "ratio, CPU ratio: times divided by those of the first run, and the interval of 95% confidence. control: the first "
+    "run, measured again; a ratio as near to 1 as its ratio is no difference. -: not measured."
+)
+_COMPARISON_LEGEND = (
+    "wall ratio, CPU ratio: times of --against divided by those of --bundle, and the interval of 95% confidence. Below "
+    "1, --against is faster."
+)
+_SWAP_LEGEND = (
+    "load: an adapter from its file into the session. p50, p99: the time in which 50% and 99% were done. first use: a "
+    "run that loads it; used again: the run after it. new session: opening the bundle. load : session: load divided by "
+    "new session."
+)
+_MEMORY_LEGEND = (
+    "session: memory of the open graphs. adapters: how many were loaded after that. -: the system does not tell."
+)
 
 
 @click.command("bench", cls=Command, epilog=EXAMPLE)
@@ -68,14 +85,16 @@ def command(
     from adapter_export.benchmarking.page import page
     from adapter_export.benchmarking.report import as_dict, bench
     from adapter_export.outputs.files import atomic_file, check_new_file
+    from adapter_export.pages.render import check_plots
 
     if report is not None:
         check_new_file(report, "--report", force=force)
+        check_plots()
     quiet_unless_debug()
     with bar("measuring") as progress:
         result = as_dict(bench(bundle, against, progress=progress, **settings))
     if report is not None:
-        atomic_file(report, visible(page(result)).encode())
+        atomic_file(report, page(result).encode())
     emit(result, as_json, _print)
 
 
@@ -90,26 +109,30 @@ def _print(result: Mapping[str, Any]) -> None:
             f"{stage}: milliseconds, and medians over rounds against the first run",
             ("run", "batch", "length", "p50", "p90", "p99", "CPU p50", "rows/s", "tokens/s", "wall ratio", "CPU ratio"),
             [_latency(row, two) for row in rows],
+            _LATENCY_LEGEND,
         )
     if result["comparisons"]:
         print_table(
-            "against : bundle",
+            "against: the other bundle compared with this one",
             ("run", "stage", "batch", "length", "wall ratio", "CPU ratio"),
             [
                 (_run(row), row["stage"], str(row["batch"]), _number(row["length"]), *_ratios(row))
                 for row in result["comparisons"]
             ],
+            _COMPARISON_LEGEND,
         )
     if result["swaps"]:
         print_table(
             "swapping: milliseconds",
             ("adapter", "kB", "load p50", "load p99", "first use", "used again", "new session", "load : session"),
             [_swap(row, two) for row in result["swaps"]],
+            _SWAP_LEGEND,
         )
     print_table(
         "memory: MB",
         ("bundle", "session", "adapters", "their memory", "their files"),
         [(name, *_memory(of)) for name, of in result["memory"].items()],
+        _MEMORY_LEGEND,
     )
 
 

@@ -18,6 +18,17 @@ Example:
   adapter-export inspect bundle
   adapter-export inspect --json bundle/adapters/sentiment.onnx_adapter
 """
+# What the columns of a table mean, by the name of the table.
+_LEGENDS = {
+    "inputs": "shape: numbers, and names for sizes that may differ from run to run.",
+    "adapters": "source: where on the hub the checkpoint is. license: the one that its README.md states. -: none.",
+    "sites": "port: where at the module an adapter acts: on its input, its output, the input of a norm, or a branch "
+    "around it; replace: a task head in its place. {0-5}: the numbers from 0 to 5. -: none.",
+    "tensors": "{0-5}: the numbers from 0 to 5. shape: names for sizes that adapters may differ in. -: not known.",
+    "files": "sha256: digest of the file. status: compared with manifest.json; 'not listed' there. -: missing.",
+    "external_data": "tensors: how many tensors of the graph are in the file. -: the file is missing.",
+    "operators": "count: how many nodes of the graph have this operator. An empty domain is the ONNX standard.",
+}
 
 
 @click.command("inspect", cls=Command, epilog=EXAMPLE)
@@ -48,7 +59,8 @@ def _print(result: Mapping[str, Any]) -> None:
     for name, value in result.items():
         if _is_table(value):
             columns = list(value[0])
-            print_table(name.replace("_", " "), columns, [[_text(item.get(key)) for key in columns] for item in value])
+            cells = [[_text(item.get(key)) for key in columns] for item in value]
+            print_table(name.replace("_", " "), columns, cells, _LEGENDS.get(name, ""))
 
 
 def _is_table(value: Any) -> bool:

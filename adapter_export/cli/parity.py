@@ -30,7 +30,7 @@ Examples:
   adapter-export parity --bundle bundle --model MiniLM \\
       --adapter injection=adapters/injection --adapter sentiment=adapters/sentiment \\
       --record parity.npz
-  adapter-export parity --bundle bundle --reference parity.npz
+  adapter-export parity --bundle bundle --reference parity.npz --report parity.html
 
 The second command needs neither PyTorch nor the model nor the adapters.
 
@@ -56,6 +56,7 @@ Exit code: 0 all of it passed, 1 something failed or is inconclusive, 2 bad inpu
 @click.option(
     "--text", "texts", multiple=True, metavar="TEXT", help="Judge this text as well as random ones. Repeatable."
 )
+@click.option("--report", "page_file", type=PATH, metavar="FILE.html", help="Also write a page with plots, in HTML.")
 @force_option
 @click.option("--require-witness", is_flag=True, help="Exit with 1 where a pass rests on our own reading alone.")
 @provider_option
@@ -71,6 +72,7 @@ def command(
     references: tuple[str, ...],
     record: Path | None,
     texts: tuple[str, ...],
+    page_file: Path | None,
     force: bool,
     require_witness: bool,
     provider: str,
@@ -85,13 +87,19 @@ def command(
     beyond N tokens)'. An adapter that hardly changes the output gives 'inconclusive', which is no pass: a graph that
     dropped it would look the same.
     """
-    from adapter_export.outputs.files import check_new_file
+    from adapter_export.outputs.files import atomic_file, check_new_file
+    from adapter_export.pages.render import check_plots
     from adapter_export.parity.criteria.judge import Verdict
-    from adapter_export.parity.report import as_dict, print_report
+    from adapter_export.parity.page.page import parity_page
+    from adapter_export.parity.report import as_dict
+    from adapter_export.parity.report_tables import print_report
     from adapter_export.parity.run import check_parity
 
     if record is not None:
         check_new_file(record, "--record", force=force)
+    if page_file is not None:
+        check_new_file(page_file, "--report", force=force)
+        check_plots()
     quiet_unless_debug()
     with bar("judging cases") as progress:
         report = check_parity(
@@ -105,6 +113,8 @@ def command(
             texts=texts,
             follow_links=follow_links,
         )
+    if page_file is not None:
+        atomic_file(page_file, parity_page(report).encode())
     emit(as_dict(report), as_json, lambda _: print_report(report))
     if report.verdict is not Verdict.PASS or (require_witness and not report.witnessed):
         ctx.exit(ExitCode.PARITY)

@@ -11,7 +11,7 @@ from adapter_export.terminal import console, visible
 _FILE_COLUMNS = 140
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], legend: str = "") -> None:
     """Prints a table with a title on stdout.
 
     Columns of numbers are aligned right, except the first column.
@@ -20,6 +20,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         title: The title.
         columns: Names of the columns.
         rows: Cells of each row.
+        legend: What the columns mean, printed below the table.
     """
     from rich.table import Table
 
@@ -35,3 +36,5 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         out.width = _FILE_COLUMNS
     out.print(visible(title, lines=False), soft_wrap=True, highlight=False)
     out.print(table)
+    if legend:
+        out.print(visible(legend, lines=False), highlight=False)

@@ -11,6 +11,7 @@ import numpy as np
 from adapter_export.bundle.bank import fill_row, padding_of, row_shape, rows_table
 from adapter_export.bundle.graphs import ADAPTER_IDS
 from adapter_export.bundle.manifest import SiteRole
+from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.errors import InputError
 from adapter_export.export.bound_site import BoundSite, TensorSlot
 from adapter_export.export.function import Function
@@ -103,6 +104,16 @@ class Bank:
         value.name, value.shape, value.dtype = name, ir.Shape(["batch"]), ir.DataType.INT64
         graph.insert_before(graph[0], chosen)
         return value
+
+
+def check_bankable(adapters: Mapping[str, Adapter]) -> None:
+    """Raises InputError if an adapter has an operator whose tensors cannot be stacked."""
+    for name, adapter in adapters.items():
+        for site, site_adapter in adapter.sites.items():
+            if (reason := site_adapter.operator.unbankable) is not None:
+                raise InputError(
+                    f"mode bank: adapter {name}: site {site.name}: {reason}; mode swappable takes this adapter"
+                )
 
 
 def row_shape_of(dims: Sequence[int | str]) -> tuple[int | str, ...]:

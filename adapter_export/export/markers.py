@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from adapter_export.methods.contract import Operator
+from adapter_export.modelinfo import ModelInfo
 from adapter_export.models.injection import attach, remove_all
 from adapter_export.naming import DOMAIN, DOMAIN_VERSION
-from adapter_export.sites import Site
+from adapter_export.sites import Features, Site
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
     from adapter_export.models.injection import SiteFunction
 
-SITE, HEAD = "Site", "Head"
+SITE, HEAD, LAYER = "Site", "Head", "Layer"
 
 
 @contextmanager
-def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], head: Sequence[str]) -> Iterator[None]:
+def markers(
+    model: PreTrainedModel, info: ModelInfo, sites: Mapping[Site, Sequence[Operator]], head: Sequence[str]
+) -> Iterator[None]:
     """Inside the block, every operator of a site and every head layer is traced as one marker node.
 
     Several operators of one site follow each other. At most one of them is active at a time; the others are the
@@ -34,6 +37,7 @@ def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], he
 
     Args:
         model: The model to be traced.
+        info: Its description.
         sites: The sites and their operators.
         head: Paths of the head layers.
     """
@@ -41,7 +45,7 @@ def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], he
         handle
         for site, stack in sites.items()
         for operator in stack
-        for handle in attach(model, site, operator.reads, _site_marker(site, operator))
+        for handle in attach(model, site, operator.reads, _site_marker(site, operator, info.features(site)))
     ]
     layers = [cast("nn.Linear", model.get_submodule(name)) for name in head]
     try:
@@ -54,26 +58,40 @@ def markers(model: PreTrainedModel, sites: Mapping[Site, Sequence[Operator]], he
         remove_all(handles)
 
 
-def _site_marker(site: Site, operator: Operator) -> SiteFunction:
+def marker_attributes(site: Site, operator: Operator, features: Features) -> dict[str, str | int]:
+    """Returns the attributes of the marker of an operator at a site with these features."""
+    return {
+        "module": site.module,
+        "port": site.port.value,
+        "op_type": operator.op_type,
+        "inputs": features.inputs,
+        "outputs": features.outputs,
+    }
+
+
+def _site_marker(site: Site, operator: Operator, features: Features) -> SiteFunction:
     def marker(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         y = values["y"]
         # The values that the operator reads, and last the value that it replaces.
         inputs = (*(values[name] for name in operator.reads), y)
-        attributes = {"module": site.module, "port": site.port.value, "op_type": operator.op_type}
-        return _emit(SITE, inputs, attributes, y, y.shape)
+        return emit(SITE, inputs, marker_attributes(site, operator, features), y, y.shape)
 
     return marker
 
 
 def _head_marker(name: str, layer: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
     def marker(x: torch.Tensor) -> torch.Tensor:
-        return _emit(HEAD, (x,), {"module": name}, x, (*x.shape[:-1], layer.out_features))
+        return emit(HEAD, (x,), {"module": name}, x, (*x.shape[:-1], layer.out_features))
 
     return marker
 
 
-def _emit(
-    op: str, inputs: Sequence[torch.Tensor], attributes: Mapping[str, str], like: torch.Tensor, shape: Sequence[int]
+def emit(
+    op: str,
+    inputs: Sequence[torch.Tensor],
+    attributes: Mapping[str, str | int],
+    like: torch.Tensor,
+    shape: Sequence[int],
 ) -> torch.Tensor:
     import torch
 

@@ -17,6 +17,7 @@ from adapter_export.checkpoints.safetensors_header import read_header
 from adapter_export.checkpoints.stated_task import choose_task, stated_task
 from adapter_export.checkpoints.weights import model_config, weight_files
 from adapter_export.errors import InputError
+from adapter_export.export.bank import check_bankable
 from adapter_export.export.length_dependent import refuse_unsteady
 from adapter_export.export.request import ExportRequest
 from adapter_export.export.stage import StageOf
@@ -87,6 +88,8 @@ def prepare(request: ExportRequest, disk: Path, output: str | Path, say: Callabl
             for name, path in request.adapters.items()
         },
     )
+    if request.mode.per_row:
+        check_bankable(adapters)
     adapters = {name: with_problem_type(adapter, base.module.config.to_dict()) for name, adapter in adapters.items()}
     use_padding(base, adapters)
     if base.untrained_head and not adapters:

@@ -15,7 +15,8 @@ from adapter_export.bundle.graphs import is_past
 from adapter_export.errors import InputError
 from adapter_export.export.markers import markers
 from adapter_export.export.passes import run
-from adapter_export.export.quantizer import BlockQuantizer
+from adapter_export.export.repeated.shorten import ends_marked, shortened
+from adapter_export.export.repeated.stacks import NotUniform, Stack, find_stacks, left_out
 from adapter_export.export.rotary import each_row_alone
 from adapter_export.export.samples import Sample
 from adapter_export.export.stage import StageOf
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # The oldest opset with all operators that the methods use (Gelu) and that the exporter uses by default.
 MIN_OPSET = 20
 FP32 = Target()
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,35 +71,66 @@ def trace(
     Raises:
         InputError: The model cannot be traced with dynamic axes.
     """
+    stacks = find_stacks(base.module, sites)
+    if stacks:
+        try:
+            return _trace(base, sites, head, opset, stage, target, stacks)
+        except (InputError, NotUniform) as error:
+            _log.debug("model %s: all layers are traced: %s", base.folder, error)
+    return _trace(base, sites, head, opset, stage, target, ())
+
+
+def _trace(
+    base: BaseModel,
+    sites: Mapping[Site, Sequence[Operator]],
+    head: Sequence[str],
+    opset: int,
+    stage: StageOf,
+    target: Target,
+    stacks: Sequence[Stack],
+) -> Trace:
+    """Traces a model, with some layers of the stacks only; the graph has all of them."""
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     from adapter_export.export.passes.correct_shapes import CorrectShapes
     from adapter_export.export.passes.name_cache import NameCache
+    from adapter_export.export.passes.unroll_layers import UnrollLayers
     from adapter_export.export.passes.widen_boundary import WidenBoundary
 
-    traced = stage(base)
-    sample = traced.sample
-    config = OnnxConfig(
-        dynamic=True,
-        dynamic_shapes=_dynamic_shapes(sample),
-        opset_version=opset,
-        **_after_the_trace(target),
-        # Conditions on sums of axes (past and new tokens) cannot be proven for every size. At run time they are true.
-        prefer_deferred_runtime_asserts_over_guards="past_sequence" in sample.limits,
-    )
-    try:
-        with (
-            markers(base.module, sites, head),
-            each_row_alone(base.module),
-            _use_cache(base, traced.cache),
-            _silence(),
-        ):
-            exported = OnnxExporter().export(traced.module, dict(sample.inputs), config)
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"model {base.folder}: {base.info.architecture} cannot be traced: {reason[:500]}") from error
-    run(exported.program, NameCache(), CorrectShapes(), WidenBoundary())
-    return Trace(_own(exported.program), _public_axes(exported.program, sample))
+    traced_sites = {
+        site: stack for site, stack in sites.items() if not any(left_out(site.module, own) for own in stacks)
+    }
+    with shortened(base.module, stacks):
+        traced = stage(base)
+        sample = traced.sample
+        config = OnnxConfig(
+            dynamic=True,
+            dynamic_shapes=_dynamic_shapes(sample),
+            opset_version=opset,
+            # Conditions on sums of axes (past and new tokens) cannot be proven for every size. At run time they are
+            # true.
+            prefer_deferred_runtime_asserts_over_guards="past_sequence" in sample.limits,
+        )
+        try:
+            with (
+                markers(base.module, base.info, traced_sites, head),
+                ends_marked(stacks),
+                each_row_alone(base.module),
+                _use_cache(base, traced.cache),
+                _silence(),
+            ):
+                exported = OnnxExporter().export(traced.module, dict(sample.inputs), config)
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f"model {base.folder}: {base.info.architecture} cannot be traced: {reason[:500]}"
+            ) from error
+        root = next(path for path, module in traced.module.named_modules() if module is base.module)
+    model = exported.program
+    run(model, NameCache(), UnrollLayers(stacks, root))
+    _fuse_and_quantize(model, target)
+    run(model, CorrectShapes(), WidenBoundary())
+    return Trace(_own(model), _public_axes(model, sample))
 
 
 def _own(model: ir.Model) -> ir.Model:
@@ -113,14 +146,17 @@ def _own(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _after_the_trace(target: Target) -> dict[str, Any]:
-    """Returns the exporter's settings for fusions and quantization, which follow the trace."""
-    settings: dict[str, Any] = {}
+def _fuse_and_quantize(model: ir.Model, target: Target) -> None:
+    """Replaces groups of nodes by fused operators, and weights by quantized weights, as the target asks."""
+    from adapter_export.export.passes.quantize_weights import QuantizeWeights
+
     if target.fuse.used:
-        settings["ort_fusions"] = target.fuse.value
+        from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
+
+        with _silence():
+            fuse_for_onnxruntime(model, target.fuse.value)
     if target.quantize.used:
-        settings["quantizer"] = BlockQuantizer(target.quantize.bits)
-    return settings
+        run(model, QuantizeWeights(target.quantize.bits))
 
 
 def _public_axes(model: ir.Model, sample: Sample) -> dict[str, Mapping[int, str]]:

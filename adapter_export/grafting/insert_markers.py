@@ -10,7 +10,7 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from adapter_export.errors import InputError
-from adapter_export.export.markers import HEAD, SITE
+from adapter_export.export.markers import HEAD, SITE, marker_attributes
 from adapter_export.grafting.modules import Linear, Modules, Norm, unfinished
 from adapter_export.grafting.packed import PackedLinear
 from adapter_export.methods.contract import Operator
@@ -211,11 +211,7 @@ class InsertMarkers(ir.passes.InPlacePass):
             DOMAIN,
             SITE,
             inputs=[*read.values(), y],
-            attributes=[
-                ir.AttrString("module", site.module),
-                ir.AttrString("port", site.port.value),
-                ir.AttrString("op_type", operator.op_type),
-            ],
+            attributes=ir.convenience.convert_attributes(marker_attributes(site, operator, features)),
             num_outputs=1,
             name=f"{site.name}/{operator.op_type}/{self._count}",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,8 +130,7 @@ class Modules:
         self.dialect, self.model_type = dialect, model_type
         self.prefix = facts(model_type).prefix
         named = {node: dialect.path_of(node) for node in graph}
-        known = set(named.values())
-        first = {path: _first_use(path, known) for path in known}
+        first = first_uses(set(named.values()))
         paths = {node: canonical(model_type, first[path]) for node, path in named.items()}
         # Nodes of modules that are used again.
         self._again = {node for node, path in named.items() if first[path] != path}
@@ -277,6 +276,11 @@ def _linear(node: ir.Node, path: str, paths: Mapping[ir.Node, str]) -> Linear:
             break
         y = following.outputs[0]
     return Linear(node, (first, index), y)
+
+
+def first_uses(paths: Collection[str]) -> dict[str, str]:
+    """Returns for each path of a graph the path of the first use of the same module."""
+    return {path: _first_use(path, paths) for path in paths}
 
 
 def _first_use(path: str, known: Container[str]) -> str:

@@ -35,6 +35,7 @@ from adapter_export.merging.piecewise import TensorChange
 from adapter_export.merging.plan import FilePlan, plan_changes, plan_files
 from adapter_export.merging.progress import Meter, Progress
 from adapter_export.merging.receipt import Identity, entry, identify, read_receipt, refuse_repeated
+from adapter_export.merging.shared_tables import refuse_shared
 from adapter_export.merging.stream import copy_file, write_file
 from adapter_export.merging.weights import WeightHeaders, read_weight_headers
 from adapter_export.outputs.files import sync, write_json
@@ -157,6 +158,7 @@ def prepare(
     refuse_repeated(folder, receipt, identities)
     changes = plan_changes(layout, adapters)
     head = _head(layout, loaded)
+    refuse_shared(layout, changes.values(), head.architecture if head else layout.architecture)
     plans = plan_files(layout, changes, head)
     replaced = {INDEX, SIDECAR, *([_CONFIG] if head else []), *([CARD] if has_own_card(folder) else [])}
     kept, left = companions(folder, frozenset({*layout.weights.files, *replaced}))

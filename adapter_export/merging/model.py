@@ -13,9 +13,6 @@ from adapter_export.merging.rounding import round_to
 from adapter_export.methods.contract import SiteAdapter
 from adapter_export.sites import Port, Site
 
-# Axes of a linear layer's weight.
-_MATRIX = 2
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -39,7 +36,7 @@ def merge_into(model: PreTrainedModel, adapter: Adapter) -> list[str]:
     by_module: dict[str, list[tuple[Site, SiteAdapter]]] = {}
     for site, site_adapter in adapter.sites.items():
         if (reason := site_adapter.operator.unmergeable(site.port)) is not None:
-            raise CannotMerge(f"method {adapter.method!r}: {reason}")
+            raise CannotMerge(f"method {adapter.method!r}: site {site.name}: {reason}")
         by_module.setdefault(site.module, []).append((site, site_adapter))
     changes: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
     for path, site_adapters in by_module.items():
@@ -67,14 +64,12 @@ def _folded(
 
     A bias that no operator changes is left out.
     """
-    weight, bias = _linear(site, module)
+    weight, bias = _layer(site, module)
     w64: np.ndarray = weight.detach().double().numpy()
     b64: np.ndarray | None = None if bias is None else bias.detach().double().numpy()
-    transposed, before = _is_conv1d(module), b64
+    transposed, before = _is_transposed(module), b64
     w64 = w64.T if transposed else w64
     for here, site_adapter in site_adapters:
-        if here.port is Port.BRANCH and w64.ndim > _MATRIX:
-            raise CannotMerge(f"site {here.name}: a branch around a convolution is not folded into its kernel")
         w64, b64 = site_adapter.operator.merge(here.port, w64, b64, site_adapter.exact)
         if bias is None and b64 is not None:
             raise CannotMerge(f"site {here.name}: the layer has no bias to fold the adapter's into")
@@ -92,22 +87,26 @@ def _rounded(site: Site, name: str, value: np.ndarray, dtype: torch.dtype) -> to
     return rounded
 
 
-def _linear(site: Site, module: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:
+def _layer(site: Site, module: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:
     from torch import nn
 
-    if not isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)) and not _is_conv1d(module):
+    foldable = isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) or _is_transposed(module)
+    if not foldable or (isinstance(module, nn.Embedding) and site.port is not Port.BRANCH):
         raise CannotMerge(f"site {site.name}: {type(module).__name__} is no linear layer or convolution to fold into")
-    weight, bias = module.weight, module.bias
-    assert isinstance(weight, nn.Parameter)
+    weight, bias = module.weight, getattr(module, "bias", None)
+    if not isinstance(weight, nn.Parameter):
+        raise CannotMerge(f"site {site.name}: the weight is computed from others, as by weight_norm; nothing to change")
     if not weight.dtype.is_floating_point or weight.dtype.itemsize < 2:
         raise CannotMerge(f"site {site.name}: weights are quantized ({weight.dtype}); merge into the original weights")
     return weight, bias if isinstance(bias, nn.Parameter) else None
 
 
-def _is_conv1d(module: nn.Module) -> bool:
+def _is_transposed(module: nn.Module) -> bool:
+    """Returns whether the weight is stored as (in, out)."""
+    from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, Conv1D)
+    return isinstance(module, (Conv1D, nn.Embedding))
 
 
 def _users(model: PreTrainedModel) -> dict[int, list[nn.Module]]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from adapter_export import tasks
+from adapter_export.architectures.layers import SHARED, USES_OF_SHARED, called_by_row
 from adapter_export.architectures.registry import facts
 from adapter_export.architectures.renames import canonical
 from adapter_export.checkpoints.labels import class_names, has_own_head
 from adapter_export.errors import InputError
 from adapter_export.merging.task_classes import TaskClass, task_class
 from adapter_export.merging.weights import WeightHeaders
-from adapter_export.modelinfo import HEAD_ACTIVATION, ModelInfo
+from adapter_export.modelinfo import HEAD_ACTIVATION, EmbeddingTable, Kernel, ModelInfo
 from adapter_export.sites import strip_prefix
 
 # Last parts of the names of embeddings, which are matrices with a row for each token, position or bucket.
@@ -23,7 +24,11 @@ _TABLES = re.compile(r"embed_.*|.*_?embed|.*embeddings?|wte|wpe|shared|relative_
 # The router of a mixture of experts, which is a matrix, but no linear layer in transformers.
 _ROUTERS = re.compile(r"(.*\.)?(block_sparse_moe|mlp)\.(gate|router)")
 _HIDDEN_SIZES = ("hidden_size", "n_embd", "d_model", "dim")
-_CONVOLUTION_RANKS = (4, 5)
+_MATRIX_RANK = 2
+_CONVOLUTION_RANKS = (3, 4, 5)
+# Models whose convolutions standardise their kernels (BiT), or whose embeddings norm their rows, by `model_type`. A
+# change that LoRA adds to what such a module computes is no change of its weight.
+_REWORKED = frozenset({"bit", "inkling2_text", "inkling_text", "muse_glimmer_text", "muse_spark_text"})
 # Tensors that task classes without a prefix add to the base model (T5's language model, CLIP's classifier).
 _OUTSIDE = ("lm_head.", "classifier.", "score.")
 # Part of the paths of the single experts of a mixture.
@@ -90,6 +95,10 @@ class ModelFolder:
         modules: dict[str, int] = {}
         inputs: dict[str, int] = {}
         convolutions: dict[str, int] = {}
+        kernels: dict[str, Kernel] = {}
+        embeddings: dict[str, EmbeddingTable] = {}
+        nested = [value for value in self.config.values() if isinstance(value, Mapping)]
+        reworked = any(str(config.get("model_type")) in _REWORKED for config in (self.config, *nested))
         for path, on_disk in self.modules.items():
             if not experts and EXPERT in path:
                 continue
@@ -100,9 +109,20 @@ class ModelFolder:
             if len(shape) == 1:
                 modules[path] = shape[0]
             elif _is_layer(path, shape):
-                inputs[path], modules[path] = shape if self.transposed else (shape[1], shape[0])
-                if len(shape) in _CONVOLUTION_RANKS:
-                    convolutions[path] = len(shape) - 2
+                # Convolutions are stored in one way only.
+                kernel = shape[2:]
+                inputs[path], modules[path] = shape if self.transposed and not kernel else (shape[1], shape[0])
+                if kernel:
+                    convolutions[path] = len(kernel)
+                if kernel and not reworked:
+                    kernels[path] = Kernel(kernel)
+            elif _is_table(path, shape) and called_by_row(path) and not reworked:
+                embeddings[path], modules[path] = EmbeddingTable(shape[0]), shape[1]
+        shared = self.weight_shape(self.modules[SHARED]) if SHARED in self.modules else ()
+        if _is_table(SHARED, shared):
+            for path in USES_OF_SHARED:
+                if path not in self.modules:
+                    embeddings[path], modules[path] = EmbeddingTable(shared[0]), shared[1]
         chosen = self.task_class(task)
         head = chosen.layers if chosen else self._head_on_disk(task)
         own = task is not None and has_own_head(self.config, task)
@@ -120,6 +140,8 @@ class ModelFolder:
             labels=class_names(self.config) if own else None,
             head_activation=str(self.config.get(HEAD_ACTIVATION, "")),
             convolutions=convolutions,
+            kernels=kernels,
+            embeddings=embeddings,
         )
 
     def weight_shape(self, module: str) -> tuple[int, ...]:
@@ -189,7 +211,12 @@ def _is_layer(path: str, shape: tuple[int, ...]) -> bool:
         return False
     if len(shape) in _CONVOLUTION_RANKS:
         return True
-    return len(shape) == 2 and not _TABLES.fullmatch(path.rpartition(".")[2]) and not _ROUTERS.fullmatch(path)
+    return len(shape) == _MATRIX_RANK and not _is_table(path, shape) and not _ROUTERS.fullmatch(path)
+
+
+def _is_table(path: str, shape: tuple[int, ...]) -> bool:
+    """Returns whether the weight is that of an embedding, and not empty."""
+    return len(shape) == _MATRIX_RANK and all(shape) and _TABLES.fullmatch(path.rpartition(".")[2]) is not None
 
 
 def _parents(path: str) -> list[str]:

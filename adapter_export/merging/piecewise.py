@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -24,7 +24,10 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """A linear layer or a convolution as it is stored: (out, in), transposed (in, out), or (out, in, *spatial)."""
+    """A layer as it is stored: (out, in), transposed (in, out), or a convolution (out, in, *kernel).
+
+    An embedding (rows, features) is a transposed linear layer, see `ModelInfo.features`.
+    """
 
     shape: tuple[int, ...]
     transposed: bool = False
@@ -38,8 +41,14 @@ class StoredLayer:
         return self.shape[0] if self.transposed else self.shape[1]
 
     @property
+    def kernel(self) -> tuple[int, ...]:
+        """Sizes of the kernel; () if the layer is no convolution."""
+        return self.shape[2:]
+
+    @property
     def spatial(self) -> int:
-        return math.prod(self.shape[2:])
+        """Number of points of the kernel."""
+        return math.prod(self.kernel)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class MergeRule:
         The operator's tensors are cut along their named axes, so that the rule works on a smaller layer.
 
         Args:
-            weight: The part of the weight, float64 (outs, ins).
+            weight: The part of the weight, float64 (outs, ins, *kernel).
             bias: The part of the bias, float64 (outs,), or None.
             outs: Which outputs of the layer the part has.
             ins: Which inputs of the layer the part has.
@@ -78,12 +87,12 @@ class MergeRule:
             IN: ins if self.port in (Port.INPUT, Port.BRANCH) else outs,
             OUT: ins if self.port is Port.INPUT else outs,
         }
-        exact = self.site_adapter.exact
-        tensors = {
-            name: exact[name][tuple(cuts.get(str(dim), slice(None)) for dim in spec.dims)]
+        # Cut before they become float64: a matrix of a large table has many pieces.
+        cut = {
+            name: self.site_adapter.tensors[name][tuple(cuts.get(str(dim), slice(None)) for dim in spec.dims)]
             for name, spec in operator.specs.items()
         }
-        merged, new_bias = operator.merge(self.port, weight, bias, tensors)
+        merged, new_bias = operator.merge(self.port, weight, bias, replace(self.site_adapter, tensors=cut).exact)
         if merged.shape != weight.shape or (bias is not None and (new_bias is None or new_bias.shape != bias.shape)):
             raise ValueError(
                 f"{operator.op_type}.merge: expected a weight {weight.shape} and a bias of the layer's own size, found "
@@ -118,7 +127,8 @@ class TensorChange:
         If a rule needs the whole matrix, there is one piece.
         """
         rows, columns = (self.layer.outputs, 1) if self.bias else (self.layer.shape[0], self._columns)
-        if not all(separable(rule.site_adapter.operator, rule.port) for rule in self.rules):
+        kernel = self.layer.kernel
+        if not all(separable(rule.site_adapter.operator, rule.port, kernel) for rule in self.rules):
             yield slice(0, rows), slice(0, columns)
             return
         # A row that is longer than a piece is cut between inputs.
@@ -157,7 +167,7 @@ class TensorChange:
     def _bias(self, rule: MergeRule, values: np.ndarray, rows: slice) -> np.ndarray:
         # Any values will do, as `changes_bias` checked that the rule does not use them; but not zeros: it may divide by
         # them.
-        weight = np.ones((len(values), self.layer.inputs))
+        weight = np.ones((len(values), self.layer.inputs, *self.layer.kernel))
         _, bias = rule.merge(weight, values.reshape(-1), rows, slice(0, self.layer.inputs))
         assert bias is not None
         return bias
@@ -169,13 +179,7 @@ class TensorChange:
             transposed: np.ndarray = weight.T
             return transposed
         ins = slice(columns.start // spatial, columns.stop // spatial)
-        if spatial == 1 or rule.port is not Port.INPUT:
-            return rule.merge(values.reshape(height, width), None, rows, ins)[0]
-        # Each point of the kernel is a linear layer.
-        points = values.reshape(height, width // spatial, spatial).transpose(0, 2, 1)
-        weight, _ = rule.merge(points.reshape(height * spatial, -1), None, slice(0, self.layer.outputs), ins)
-        whole: np.ndarray = weight.reshape(height, spatial, -1).transpose(0, 2, 1)
-        return whole
+        return rule.merge(values.reshape(height, width // spatial, *self.layer.kernel), None, rows, ins)[0]
 
 
 def changes_bias(rule: MergeRule, layer: StoredLayer, present: bool) -> bool:
@@ -190,12 +194,13 @@ def changes_bias(rule: MergeRule, layer: StoredLayer, present: bool) -> bool:
         CannotMerge: The rule needs a bias and the layer has none, or the new bias depends on the weight.
     """
     bias = np.zeros(layer.outputs) if present else None
-    _, changed = rule.merge(np.ones((layer.outputs, 1)), bias, slice(0, layer.outputs), slice(0, 1))
+    weight = np.ones((layer.outputs, 1, *layer.kernel))
+    _, changed = rule.merge(weight, bias, slice(0, layer.outputs), slice(0, 1))
     if changed is bias:
         return False
     if bias is None:
         raise CannotMerge("the layer has no bias to fold the adapter's into; export with --mode swappable instead")
-    if not _bias_without_weight(rule.site_adapter.operator, rule.port):
+    if not _bias_without_weight(rule.site_adapter.operator, rule.port, layer.kernel):
         raise CannotMerge(
             "the new bias depends on the layer's weight, which `merge` does not have in memory whole; "
             "`onnx --mode merged` has"
@@ -204,11 +209,11 @@ def changes_bias(rule: MergeRule, layer: StoredLayer, present: bool) -> bool:
 
 
 @cache
-def separable(operator: Operator, port: Port) -> bool:
+def separable(operator: Operator, port: Port, kernel: tuple[int, ...] = ()) -> bool:
     """Returns whether the rule on parts of a layer gives the same parts of the whole result. Tried on a small
     random layer.
     """
-    rule, weight, _ = _trial(operator, port)
+    rule, weight, _ = _trial(operator, port, kernel)
     outs, ins = slice(0, _TRIAL_OUTPUTS), slice(0, _TRIAL_INPUTS)
     whole, _ = rule.merge(weight, None, outs, ins)
     for half in (slice(0, _TRIAL_OUTPUTS // 2), slice(_TRIAL_OUTPUTS // 2, _TRIAL_OUTPUTS)):
@@ -220,20 +225,21 @@ def separable(operator: Operator, port: Port) -> bool:
 
 
 @cache
-def _bias_without_weight(operator: Operator, port: Port) -> bool:
-    rule, weight, bias = _trial(operator, port)
+def _bias_without_weight(operator: Operator, port: Port, kernel: tuple[int, ...]) -> bool:
+    rule, weight, bias = _trial(operator, port, kernel)
     outs, ins = slice(0, _TRIAL_OUTPUTS), slice(0, _TRIAL_INPUTS)
     first, second = (rule.merge(values, bias, outs, ins)[1] for values in (weight, -weight))
     return np.array_equal(first, second)  # type: ignore[arg-type]
 
 
-def _trial(operator: Operator, port: Port) -> tuple[MergeRule, np.ndarray, np.ndarray]:
-    """Returns the operator with random tensors, and the weight and bias of a random layer."""
+def _trial(operator: Operator, port: Port, kernel: tuple[int, ...]) -> tuple[MergeRule, np.ndarray, np.ndarray]:
+    """Returns the operator with random tensors, and the weight and bias of a random layer with this kernel."""
     rng = np.random.default_rng(0)
     features = {
         Port.INPUT: Features(_TRIAL_INPUTS, _TRIAL_INPUTS),
         Port.BRANCH: Features(_TRIAL_INPUTS, _TRIAL_OUTPUTS),
     }.get(port, Features(_TRIAL_OUTPUTS, _TRIAL_OUTPUTS))
     tensors = {name: rng.standard_normal(spec.shape(features, _TRIAL_FREE)) for name, spec in operator.specs.items()}
-    weight, bias = rng.standard_normal((_TRIAL_OUTPUTS, _TRIAL_INPUTS)), rng.standard_normal(_TRIAL_OUTPUTS)
+    weight = rng.standard_normal((_TRIAL_OUTPUTS, _TRIAL_INPUTS, *kernel))
+    bias = rng.standard_normal(_TRIAL_OUTPUTS)
     return MergeRule(port, SiteAdapter(operator, tensors)), weight, bias

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adapter_export.architectures.layers import SHARED
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.safetensors_header import Entry, Header, arranged, encode_header
 from adapter_export.errors import CannotMerge
@@ -73,17 +74,19 @@ def plan_changes(model: ModelFolder, adapters: Sequence[Adapter]) -> dict[str, T
     for adapter in adapters:
         for site, site_adapter in adapter.sites.items():
             if (reason := site_adapter.operator.unmergeable(site.port)) is not None:
-                raise CannotMerge(f"method {adapter.method!r}: {reason}")
-            if site.module not in info.inputs:
+                raise CannotMerge(f"method {adapter.method!r}: site {site.name}: {reason}")
+            branched = site.module in info.embeddings and site.port is Port.BRANCH
+            if site.module not in info.inputs and not branched:
                 raise CannotMerge(f"site {site.name}: {site.module} is no linear layer or convolution to fold into")
-            if site.port is Port.BRANCH and site.module in info.convolutions:
-                raise CannotMerge(f"site {site.name}: a branch around a convolution is not folded into its kernel")
+            if site.module not in model.modules:
+                raise CannotMerge(f"site {site.name}: {_tied(model.modules[SHARED])}")
             by_module.setdefault(site.module, []).append(MergeRule(site.port, site_adapter))
             sites[site.module] = site
     changes: dict[str, TensorChange] = {}
     for module, rules in by_module.items():
         on_disk = model.modules[module]
-        layer = StoredLayer(model.weight_shape(on_disk), model.transposed)
+        transposed = module in info.embeddings or (model.transposed and module not in info.convolutions)
+        layer = StoredLayer(model.weight_shape(on_disk), transposed)
         weight, bias = f"{on_disk}.weight", f"{on_disk}.bias"
         changes[weight] = _change(model, sites[module], weight, layer, rules)
         try:

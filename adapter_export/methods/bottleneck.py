@@ -59,7 +59,7 @@ class BottleneckOperator:
     norm_after: bool = False
 
     method: ClassVar[str] = "bottleneck"
-    axis: ClassVar[int] = -1
+    unbankable: ClassVar[str | None] = None
 
     @property
     def op_type(self) -> str:

@@ -67,7 +67,10 @@ class Operator(Protocol):
 
     @property
     def op_name(self) -> str:
-        """The part of the operator in tensor names, `<site>.<op_name>.<tensor>`, unique for each arithmetic."""
+        """The part of the operator in tensor names, `<site>.<op_name>.<tensor>`, unique for each arithmetic at a site.
+
+        A bank stacks the tensors of all sites by it, so it is unique for each arithmetic that a bank takes.
+        """
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -82,21 +85,19 @@ class Operator(Protocol):
         """ONNX text (onnx.parser) that computes `out` from the values and the tensors, by their names.
 
         Tensors may have a leading batch axis: matrices [B, m, n] and vectors [B, 1, n]. So use operators that broadcast
-        (MatMul, Mul, Add).
+        (MatMul, Mul, Add), or say in `unbankable` why there are none.
         """
 
     @property
-    def axis(self) -> int:
-        """The axis of y that holds the features, counted from the end: -1; in a convolution, the axis before the
-        spatial ones.
-        """
+    def unbankable(self) -> str | None:
+        """Why the rows of a batch cannot have tensors of their own, for an error; None if they can."""
 
     @property
     def specs(self) -> Mapping[str, TensorSpec]:
         """Tensors of this operator by name, in the order of the ONNX function's inputs."""
 
     def forward(self, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Computes the same in PyTorch. Values are (..., d), or as `axis` says."""
+        """Computes the same in PyTorch. Values are (..., d); around a convolution (..., d, *spatial)."""
 
     def unmergeable(self, port: Port) -> str | None:
         """Returns why no weights compute the same as this operator at such a site; None if `merge` can."""
@@ -110,7 +111,7 @@ class Operator(Protocol):
 
         Args:
             port: The port of the site.
-            weight: float64 (out, in).
+            weight: float64 (out, in); of a convolution (out, in, *kernel).
             bias: float64 (out,); None for a layer without a bias.
             tensors: The operator's tensors.
 

@@ -36,6 +36,7 @@ class IA3Operator:
 
     method: ClassVar[str] = "ia3"
     reads: ClassVar[tuple[str, ...]] = ("y",)
+    unbankable: ClassVar[str | None] = None
     body: ClassVar[str] = "out = Mul (y, l)"
 
     @property
@@ -45,10 +46,6 @@ class IA3Operator:
     @property
     def op_name(self) -> str:
         return f"ia3_conv{self.spatial}d" if self.spatial else "ia3"
-
-    @property
-    def axis(self) -> int:
-        return -1 - self.spatial
 
     @property
     def specs(self) -> dict[str, TensorSpec]:

@@ -34,7 +34,7 @@ class LoRAOperator:
     op_type: ClassVar[str] = "LoRA"
     op_name: ClassVar[str] = "lora"
     reads: ClassVar[tuple[str, ...]] = ("u", "y")
-    axis: ClassVar[int] = -1
+    unbankable: ClassVar[str | None] = None
     specs: ClassVar[Mapping[str, TensorSpec]] = {
         "a": TensorSpec((IN, "rank"), 0.0, CompositionRule.JOINED),
         "b": TensorSpec(("rank", OUT), 0.0, CompositionRule.JOINED_SCALED),

@@ -205,8 +205,9 @@ def _forward(
     narrow = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in parameters.values())
     if not narrow or all(value.dtype != torch.float32 for value in values.values()):
         return operator.forward(values, parameters)
-    wide = operator.forward({n: v.float() for n, v in values.items()}, {n: p.float() for n, p in parameters.items()})
-    return wide.to(y.dtype)
+    # Numbers of an embedding's rows stay as they are.
+    floats = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
+    return operator.forward(floats, {name: value.float() for name, value in parameters.items()}).to(y.dtype)
 
 
 def inject(model: PreTrainedModel, adapter: Adapter) -> Injection:

@@ -44,6 +44,10 @@ class BundleRunner:
     """Runs the bundle with an adapter (`on`), with its task head alone (`off`), or without an adapter (`off(None)`).
 
     Outputs are returned by name, in the order of the graph. Errors of ONNX Runtime are passed on.
+
+    Attributes:
+        session: The session of the bundle.
+        whole_model: Runs the graphs as one forward.
     """
 
     def __init__(self, session: AdapterSession, manifest: Manifest, heads: Mapping[str, str]) -> None:
@@ -54,8 +58,8 @@ class BundleRunner:
             manifest: The manifest of the bundle.
             heads: By adapter, the name under which its task head alone is loaded.
         """
-        self._session, self._manifest, self._heads = session, manifest, heads
-        self._whole_model = WholeModel(session)
+        self.session, self._manifest, self._heads = session, manifest, heads
+        self.whole_model = WholeModel(session)
         self._labelled = {name for name, info in whole_model_outputs(manifest).items() if info.shape[-1] == NUM_LABELS}
 
     @property
@@ -78,7 +82,7 @@ class BundleRunner:
     @property
     def generation_config(self) -> GenerationConfig:
         """The generation config of the bundle."""
-        return self._session.generation_config
+        return self.session.generation_config
 
     def generate(self, prompts: Sequence[Prompt], adapter: str | None, new: int) -> Generated:
         """Generates text greedily with the runtime's own loop.
@@ -89,7 +93,7 @@ class BundleRunner:
             new: Number of tokens per row. The text does not stop at an end token.
         """
         batch, adapters, own_rows = self._add_bank_rows(prompts, adapter)
-        steps = list(self._session.generate(batch, adapters=adapters, max_new_tokens=new, ignore_eos=True))
+        steps = list(self.session.generate(batch, adapters=adapters, max_new_tokens=new, ignore_eos=True))
         return Generated(
             np.array([step.tokens[own_rows] for step in steps]).T,
             np.stack([step.logits[own_rows] for step in steps], axis=1),
@@ -101,8 +105,8 @@ class BundleRunner:
         # Only a bank needs rows of other adapters. In other modes the inputs stay as they are, also because there may
         # be more images than texts.
         batch = {name: value[row_numbers] for name, value in inputs.items()} if self._in_bank else dict(inputs)
-        outputs = self._whole_model.run(batch, adapters)
-        labels = len(self._session.labels(adapter) or ())
+        outputs = self.whole_model.run(batch, adapters)
+        labels = len(self.session.labels(adapter) or ())
         return {
             name: _remove_padding(value[own_rows], labels) if name in self._labelled else value[own_rows]
             for name, value in outputs.items()
@@ -137,7 +141,11 @@ def _remove_padding(logits: np.ndarray, labels: int) -> np.ndarray:
 
 @contextmanager
 def open_bundle_runner(
-    bundle: Path, manifest: Manifest, adapters: Mapping[str, Adapter], provider: str
+    bundle: Path,
+    manifest: Manifest,
+    adapters: Mapping[str, Adapter],
+    provider: str,
+    session_type: type[AdapterSession] = AdapterSession,
 ) -> Iterator[BundleRunner]:
     """Opens a session of the bundle. For each adapter with a task head, the head alone is loaded as a further adapter.
 
@@ -149,6 +157,7 @@ def open_bundle_runner(
         manifest: Its manifest.
         adapters: The adapters with a checkpoint, by name.
         provider: `cpu` or `cuda`.
+        session_type: The class of the session.
 
     Raises:
         ProviderError: The provider is not available.
@@ -160,7 +169,7 @@ def open_bundle_runner(
     names = [info.name for info in manifest.adapters]
     with (
         tempfile.TemporaryDirectory(prefix="adapter-export-", ignore_cleanup_errors=True) as folder,
-        AdapterSession(bundle, provider=provider, options=options, verify=False, slots=2 * len(names)) as session,
+        session_type(bundle, provider=provider, options=options, verify=False, slots=2 * len(names)) as session,
     ):
         if manifest.heads and not manifest.mode.in_graph:
             for name in names:

@@ -44,6 +44,7 @@ class PyTorchModels:
         folder: Folder of the base model.
         adapters: The adapters as our own code reads them, by name.
         own: Our own injection of the adapters, in float64.
+        target: The same at the graph's dtype, with the graph's quantized weights if it has any.
         witnesses: The witnesses of the adapters.
         limits: Limits of the texts; None for a model without texts.
         cases: The cases to run; set by `attach`.
@@ -86,7 +87,7 @@ class PyTorchModels:
             # If the base model defines no padding id, it is that of the adapters. A classifier finds the end of a text
             # by it.
             plain.model.config.pad_token_id = pad
-        self._target = _target(bundle, manifest, target)
+        self.target = _target(bundle, manifest, target)
         self._inputs = whole_model_inputs(manifest)
         self.limits = _text_limits(exact, self._inputs, manifest)
         self._shapes = cases_for(self._inputs, self.limits)
@@ -95,10 +96,10 @@ class PyTorchModels:
         """Sets the bundle to check. Must be called before `run`."""
         exact = Float64Reference(self.own, self.adapters, self.witnesses.subjects, whole_model_outputs(self._manifest))
         separate_rows = self._manifest.rotary_border is not None
-        self._case_runner = CaseRunner(self._manifest, exact, self._target, runner, self.adapters, separate_rows)
+        self._case_runner = CaseRunner(self._manifest, exact, self.target, runner, self.adapters, separate_rows)
         self._greedy: dict[ParityCase, GreedyCaseRunner] = {}
         if self.limits and generates(self._manifest):
-            runners = greedy_case_runners(self._manifest, exact, self._target, runner, self.limits)
+            runners = greedy_case_runners(self._manifest, exact, self.target, runner, self.limits)
             self._greedy = {item.case: item for item in runners}
         self.cases: list[ParityCase] = [*self._shapes, *self._greedy, *self._texts]
         self._numbers = {case: number for number, case in enumerate(self.cases)}
@@ -117,15 +118,28 @@ class PyTorchModels:
         Returns:
             Measurements by adapter and output.
         """
-        seed = self._numbers[case] + draw * len(self._numbers)
+        seed = self._seed(case, draw)
         if (greedy := self._greedy.get(case)) is not None:
             prompts = greedy.prompts(seed)
             observer = recorder.begin_generation(case, prompts, roundings) if recorder else None
             return greedy.run(self.adapters, prompts, roundings, observer)
-        if (inputs := self._texts.get(case)) is None:
-            inputs = make_inputs(case, self._inputs, self.limits, seed)
+        inputs = self.inputs(case, draw)
         observer = recorder.begin(case, inputs, roundings) if recorder else None
         return self._case_runner.run(inputs, roundings, observer)
+
+    def inputs(self, case: ParityCase, draw: int = 0) -> dict[str, np.ndarray]:
+        """Returns the inputs of a case that generates nothing, by name.
+
+        Args:
+            case: One of `cases`.
+            draw: 0 for the first inputs of this shape, 1 and more for new inputs.
+        """
+        if (given := self._texts.get(case)) is not None:
+            return dict(given)
+        return make_inputs(case, self._inputs, self.limits, self._seed(case, draw))
+
+    def _seed(self, case: ParityCase, draw: int) -> int:
+        return self._numbers[case] + draw * len(self._numbers)
 
     def repeat_inputs(self) -> dict[str, np.ndarray]:
         """Returns inputs of several rows, by name, which no case has. For checks of the bundle as a whole."""

@@ -1,4 +1,4 @@
-"""The result of a parity check: as objects, as JSON, and as a table in the terminal."""
+"""The result of a parity check: as objects, and as JSON. `report_tables` prints it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.machine import Machine
 from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Judgement, Verdict, worst
+from adapter_export.parity.localizing.departure import ParityDeparture
 from adapter_export.parity.references.witness import NONE
-from adapter_export.terminal import console, visible
 
 # Stands in place of an adapter's name for runs without an adapter. No adapter can have this name.
 NO_ADAPTER = "(no adapter)"
-_SHOWN_REASONS = 12
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class ParityReport:
             reason.
         judged_to: Length in tokens of the longest checked text, if the model accepts longer texts or has a border
             beyond it; else None.
+        machine: What the check ran on; None for reports that were put together by hand.
+        manifest: The manifest that was judged, with the digests of all files; None likewise.
+        manifest_sha256: Its own digest, which `AdapterSession(expect_sha256=)` takes; None likewise.
+        departure: Where the bundle departs from PyTorch, if a case failed and PyTorch is there; else None.
     """
 
     bundle: Path
@@ -67,6 +72,10 @@ class ParityReport:
     placement: Mapping[str, float] | None = None
     witnesses: Mapping[str, str] = field(default_factory=dict)
     judged_to: int | None = None
+    machine: Machine | None = None
+    manifest: Manifest | None = None
+    manifest_sha256: str | None = None
+    departure: ParityDeparture | None = None
 
     @property
     def witnessed(self) -> bool:
@@ -131,6 +140,9 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
         "dtype": report.dtype,
         "provider": report.provider,
         "placement": report.placement,
+        "machine": None if report.machine is None else asdict(report.machine),
+        "manifest_sha256": report.manifest_sha256,
+        "files": {} if report.manifest is None else dict(report.manifest.files),
         "checks": [asdict(check) | {"verdict": check.verdict.value} for check in report.checks],
         "adapters": summary(report),
         "cases": [
@@ -139,60 +151,9 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
             | {"verdict": item.judgement.verdict.value}
             for item in report.results
         ],
+        "where_it_broke": None if report.departure is None else asdict(report.departure),
         "notes": list(report.notes),
     }
-
-
-def print_report(report: ParityReport) -> None:
-    """Prints the checks, one line per adapter, and the reasons for verdicts other than PASS."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {Verdict.PASS: "green", Verdict.INCONCLUSIVE: "yellow", Verdict.FAIL: "red"}
-    out = console()
-
-    def coloured(verdict: Verdict) -> Text:
-        return Text(verdict.value, colours[verdict])
-
-    def print_line(line: str) -> None:
-        out.print(visible(line, lines=False), soft_wrap=True, highlight=False)
-
-    print_line(f"{report.bundle}: {report.mode}, {report.task}, {report.dtype}, {report.provider}")
-    checks = Table("check", "verdict", "found", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for check in report.checks:
-        checks.add_row(check.name, coloured(check.verdict), visible(check.detail))
-    out.print(checks)
-    if report.results:
-        table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-        table.add_column("adapter", overflow="fold", min_width=len(NO_ADAPTER))
-        for title in ("verdict", "cases", "e(O)", "e(T)", "e(O) off", "effect", "1 - cos"):
-            table.add_column(title, justify="right", no_wrap=True)
-        for row in summary(report):
-            cases = f"{row['cases']['pass']}/{sum(row['cases'].values())}"
-            numbers = [row["error"], row["target_error"], row["off_error"], row["effect"], _one_minus(row["cosine"])]
-            table.add_row(row["adapter"], coloured(Verdict(row["verdict"])), cases, *map(_format, numbers))
-        out.print(table)
-    lines = [
-        f"{item.judgement.verdict.value}: {item.adapter}, case {item.case.name}, {item.output}: {reason}"
-        for item in report.results
-        for reason in item.judgement.reasons
-    ]
-    for line in [*lines[:_SHOWN_REASONS], *(f"note: {note}" for note in report.notes)]:
-        print_line(line)
-    if len(lines) > _SHOWN_REASONS:
-        print_line(f"... and {len(lines) - _SHOWN_REASONS} more; --json has all of them")
-    for name, witness in report.witnesses.items():
-        print_line(f"witness: {name}: {witness}")
-    out.print("parity:", Text(report.outcome, colours[report.verdict]), highlight=False)
-
-
-def _format(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1e}"
-
-
-def _one_minus(cosine: float | None) -> float | None:
-    return None if cosine is None else max(0.0, 1 - cosine)
 
 
 def _largest(values: Iterable[float]) -> float | None:

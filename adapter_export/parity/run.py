@@ -13,6 +13,8 @@ from adapter_export.bundle.manifest import Manifest, read_manifest
 from adapter_export.checkpoints.weights import weights_sha256
 from adapter_export.errors import InputError
 from adapter_export.hub import local
+from adapter_export.machine import this_machine
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.parity.borders import borders_of
 from adapter_export.parity.bundle_records.judge import check_by_record
 from adapter_export.parity.bundle_records.provenance import about_bundle
@@ -27,6 +29,8 @@ from adapter_export.parity.criteria.judge import THRESHOLDS, Verdict
 from adapter_export.parity.criteria.measure import Measurement
 from adapter_export.parity.criteria.retries import retry_sensitive_cases
 from adapter_export.parity.criteria.select import criteria_for
+from adapter_export.parity.localizing.departure import ParityDeparture
+from adapter_export.parity.localizing.unpaired import unpaired
 from adapter_export.parity.notes import cost_notes, general_notes, limit_notes, remove_absent_effects
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.recorded_cases import RecordedCaseRunner
@@ -34,6 +38,7 @@ from adapter_export.parity.references.records import Record, RecordedCase, check
 from adapter_export.parity.report import ParityReport
 from adapter_export.parity.results import Progress, judged, measured_cases
 from adapter_export.reading.folders import existing_folder
+from adapter_export.reading.hashes import sha256
 from adapter_export.reading.json_files import optional_json
 from adapter_export.reading.links import follows_links
 from adapter_export.runtime.generation.prepare import generates
@@ -99,11 +104,14 @@ def check_parity(
         check_record(adapter_record, manifest, manifest.adapter(name))
     files = check_files(manifest, folder)
     report = ParityReport(folder, manifest.mode, manifest.task, manifest.dtype, provider, (files,))
+    digest = sha256(folder / MANIFEST)
+    report = replace(report, machine=this_machine(), manifest=manifest, manifest_sha256=digest)
     if files.verdict is Verdict.FAIL:
         return report
     models = PyTorchModels(model, folder, manifest, adapters, texts) if model is not None else None
     recorder = None if record is None else CaseRecorder(manifest)
     report = _judged(report, manifest, models, records, recorder, progress)
+    report = replace(report, departure=_departure(report, manifest, models))
     if record is not None and recorder and models and report.verdict is not Verdict.FAIL:
         recorder.save(Path(record), about_bundle(manifest, models, adapters, recorder, report))
     return report
@@ -168,7 +176,18 @@ def _judged(
             *cost_notes(manifest, measured),
         ),
         placement=placement,
+        # Again, with the libraries that were imported on the way.
+        machine=this_machine(),
     )
+
+
+def _departure(report: ParityReport, manifest: Manifest, models: PyTorchModels | None) -> ParityDeparture | None:
+    """Returns where the bundle departs from PyTorch; None if no case failed."""
+    if models is None:
+        return unpaired(report.bundle, report.results)
+    from adapter_export.parity.localizing.locate import locate
+
+    return locate(report, manifest, models)
 
 
 def _check_alone(

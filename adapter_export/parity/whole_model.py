@@ -44,11 +44,21 @@ def whole_model_outputs(manifest: Manifest) -> dict[str, TensorInfo]:
     return outputs
 
 
+def encoder_output(name: str) -> str:
+    """Returns the name in the forward of the whole model for an output of the encoder's graph."""
+    return _ENCODER_HIDDEN if name == _HIDDEN else name
+
+
 class WholeModel:
-    """Runs the graphs of a bundle as one forward."""
+    """Runs the graphs of a bundle as one forward.
+
+    Attributes:
+        in_steps: Whether a graph with a cache runs in several steps. If not, it reads the whole text at once.
+    """
 
     def __init__(self, session: AdapterSession) -> None:
         self._session = session
+        self.in_steps = True
 
     def run(self, inputs: Mapping[str, np.ndarray], adapters: Sequence[str | None]) -> dict[str, np.ndarray]:
         """Computes the outputs of the whole model. They must equal those of one forward in PyTorch.
@@ -72,8 +82,7 @@ class WholeModel:
             single_step = border is not None and inputs["input_ids"].shape[1] > border
             if single_step:
                 return {"logits": decoder.logits(inputs).copy()}
-            sizes = single_last_steps if manifest.right_padded else step_sizes
-            return {"logits": _logits_in_steps(decoder, inputs, sizes(inputs["input_ids"].shape[1]))}
+            return {"logits": _logits_in_steps(decoder, inputs, self._sizes(inputs["input_ids"].shape[1]))}
         encoder, info = graphs[ENCODER], manifest.graphs[ENCODER]
         encoder.feed({name: inputs[name] for name in info.inputs if name in inputs})
         encoded = encoder.run(list(info.outputs), host=(_HIDDEN,))
@@ -83,8 +92,14 @@ class WholeModel:
         if "encoder_attention_mask" in manifest.inputs:
             graphs[DECODER].feed({"encoder_attention_mask": inputs["attention_mask"]})
         ids = inputs["decoder_input_ids"]
-        logits = _logits_in_steps(decoder, {"input_ids": ids}, step_sizes(ids.shape[1]))
+        logits = _logits_in_steps(decoder, {"input_ids": ids}, self._sizes(ids.shape[1]))
         return {"logits": logits, _ENCODER_HIDDEN: hidden}
+
+    def _sizes(self, length: int) -> list[int]:
+        """Returns the sizes, in tokens, of the steps for a text of `length` tokens."""
+        if not self.in_steps:
+            return [length]
+        return single_last_steps(length) if self._session.manifest.right_padded else step_sizes(length)
 
 
 def _logits_in_steps(decoder: CachedDecoder, inputs: Mapping[str, np.ndarray], sizes: Sequence[int]) -> np.ndarray:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Levels of ONNX Runtime's log. Errors reach the caller as exceptions; warnings name every overridable initializer.
 _FATAL_ONLY, _ERRORS_ONLY = 4, 3
+# Where ONNX Runtime finds the weights of a graph that is not in a file.
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # The log level of options for which none was set.
 _NOT_CHOSEN = -1
 
@@ -38,9 +40,10 @@ def quiet_options() -> ort.SessionOptions:
 
 
 def still_options(threads: int | None = None) -> ort.SessionOptions:
-    """Returns options like `quiet_options`, for measurements: waiting threads do not spin.
+    """Returns options like `quiet_options`, except that waiting threads do not spin.
 
-    Spinning threads would slow down everything else that runs at the same time.
+    Spinning threads slow down everything else that runs at the same time: other sessions that are measured, and the
+    choice of tokens between two runs of a decoder.
 
     Args:
         threads: Number of threads for one operator; None for ONNX Runtime's default, one per core.
@@ -67,24 +70,54 @@ def open_model(
             weights outside of its folder.
         ProviderError: The session would run on another provider.
     """
+    chosen = Provider.parse(provider, "provider")
+    if tf32 and not chosen.has_tf32:
+        raise InputError(f"tf32: expected provider {Provider.CUDA!r}, which has it; found provider {provider!r}")
+    _check_available(chosen)
+    check_model(Path(model))
+    return _opened(str(model), str(model), chosen, options or quiet_options(), tf32)
+
+
+def open_serialized(graph: bytes, folder: Path, provider: str) -> ort.InferenceSession:
+    """Returns a session of a graph that is not in a file, as `open_model` does.
+
+    Args:
+        graph: The serialized graph.
+        folder: Where the files of its weights are, which were checked before.
+        provider: `cpu` or `cuda`.
+
+    Raises:
+        InputError: ONNX Runtime cannot load it.
+        ProviderError: The session would run on another provider.
+    """
+    options = quiet_options()
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder.resolve()))
+    return _opened(graph, f"a graph of {folder}", Provider.parse(provider, "provider"), options)
+
+
+def _check_available(provider: Provider) -> None:
+    """Raises ProviderError if this build of ONNX Runtime does not have the provider."""
     import onnxruntime as ort
 
-    chosen_provider = Provider.parse(provider, "provider")
-    if tf32 and not chosen_provider.has_tf32:
-        raise InputError(f"tf32: expected provider {Provider.CUDA!r}, which has it; found provider {provider!r}")
     available = ort.get_available_providers()
-    if chosen_provider.execution_provider not in available:
+    if provider.execution_provider not in available:
         raise ProviderError(f"provider {provider!r}: this build of ONNX Runtime has only {', '.join(available)}")
-    check_model(Path(model))
+
+
+def _opened(
+    source: str | bytes, name: str, provider: Provider, options: ort.SessionOptions, tf32: bool = False
+) -> ort.InferenceSession:
+    import onnxruntime as ort
+
     try:
-        with _without_warnings(options or quiet_options()) as chosen:
+        with _without_warnings(options) as chosen:
             session = ort.InferenceSession(
-                str(model), chosen, providers=chosen_provider.session_providers(tf32=tf32), enable_fallback=False
+                source, chosen, providers=provider.session_providers(tf32=tf32), enable_fallback=False
             )
     except Exception as error:  # ONNX Runtime raises a class per status code
-        raise InputError(f"{model}: ONNX Runtime cannot load it: {reason_of(error)}") from error
+        raise InputError(f"{name}: ONNX Runtime cannot load it: {reason_of(error)}") from error
     never_freed_in_a_fork(session)
-    check_provider(chosen_provider, session.get_providers())
+    check_provider(provider, session.get_providers())
     return session
 
 

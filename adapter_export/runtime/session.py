@@ -32,12 +32,12 @@ from adapter_export.runtime.bundle_checks import (
 )
 from adapter_export.runtime.generation.bound_graph import BoundGraph
 from adapter_export.runtime.generation.config import GenerationConfig, read_generation_config
-from adapter_export.runtime.generation.prepare import Prompt, check_generates, start, unread_in
+from adapter_export.runtime.generation.prepare import Prompt, check_generates, generates, start, unread_in
 from adapter_export.runtime.generation.settings import GenerationSettings
 from adapter_export.runtime.generation.stream import Generation
 from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
 from adapter_export.runtime.process import Home
-from adapter_export.runtime.provider import open_model, run_errors
+from adapter_export.runtime.provider import open_model, run_errors, still_options
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -91,7 +91,8 @@ class AdapterSession:
             bundle: Folder of the bundle.
             provider: `cpu` or `cuda`.
             options: Options for ONNX Runtime, such as the number of threads. If they set no log level, warnings are
-                not logged.
+                not logged. None for the defaults, except that the threads of a bundle that generates do not spin while
+                they wait.
             tf32: With `cuda`, whether products of float32 matrices may be computed in TF32, whose mantissa has as few
                 bits as that of float16 (see docs/precision.md).
             verify: Whether to check the sha256 of all files now.
@@ -116,6 +117,8 @@ class AdapterSession:
         if expect_sha256 is not None:
             check_nothing_else(self.bundle, manifest)
         check_dtype(manifest, self.provider)
+        if options is None and generates(manifest):
+            options = still_options()
         self._sessions = {
             graph: open_model(self.bundle / graph, provider, options, tf32=tf32) for graph in manifest.graphs
         }

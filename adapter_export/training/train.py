@@ -26,7 +26,7 @@ from adapter_export.outputs.folder import output_folder
 from adapter_export.reading.folders import existing_folder
 from adapter_export.reading.hashes import sha256
 from adapter_export.reading.links import follows_links
-from adapter_export.sites import Site
+from adapter_export.sites import Port, Site
 from adapter_export.training.classes import classes_of
 from adapter_export.training.columns import Columns, find_columns
 from adapter_export.training.conversations import Conversations, read_conversations
@@ -250,7 +250,10 @@ def _initial_tensors(
 ) -> dict[Site, SiteAdapter]:
     info = base.info
     operators = placed(method, info, options, target)
-    if convolutions := [site.module for site in operators if site.module in info.convolutions]:
-        raise InputError(f"--target {target!r}: {convolutions[0]} is a convolution, where no adapter is trained yet")
+    for site in operators:
+        if site.module in info.convolutions:
+            raise InputError(f"--target {target!r}: {site.module} is a convolution, where no adapter is trained yet")
+        if site.module in info.embeddings and site.port is Port.BRANCH:
+            raise InputError(f"--target {target!r}: {site.module} is an embedding, around which no adapter is trained")
     rng = np.random.default_rng(seed)
     return {site: method.initial(operator, info.features(site), options, rng) for site, operator in operators.items()}

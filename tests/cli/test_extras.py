@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from adapter_export.cli.extras import EXTRAS
 from tests.bundles import Exported
+from tests.recorded import Recorded
 
 GOLDENS = Path(__file__).parents[1] / "goldens/adapterhub"
 # Refuses the packages that extras bring, as an interpreter without them would.
@@ -47,7 +48,7 @@ def of(extra: str) -> set[str]:
 
 def test_the_table_is_that_of_the_project() -> None:
     found = {package: set() for package in EXTRAS}
-    for extra in ("export", "train"):
+    for extra in ("export", "report", "train"):
         for package in of(extra):
             found[package].add(extra)
     assert found == {package: set(extras) for package, extras in EXTRAS.items()}
@@ -113,3 +114,16 @@ def test_parity_needs_torch_only_for_models(merged_bundle: Exported) -> None:
     result = run("parity", "--bundle", merged_bundle.bundle, "--model", merged_bundle.base, "--adapter", adapter)
     assert result.returncode == 2
     assert "error: 'parity' needs the extra [export]" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["parity", "bench"])
+def test_a_page_with_plots_needs_an_extra(command: str, recorded: Recorded, tmp_path: Path) -> None:
+    """It is said before anything is measured, and the same command without a page works."""
+    more = ["--reference", recorded.file] if command == "parity" else ["--repeats=1", "--batch=1", "--length=2"]
+    result = run(command, "--bundle", recorded.exported.bundle, *more, "--report", tmp_path / "page.html")
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    expected = f"error: '{command}' needs the extra [report], as matplotlib is not installed: pip install"
+    assert line == f"{expected} 'adapter-export[report]'"
+    assert list(tmp_path.iterdir()) == []
+    assert run(command, "--bundle", recorded.exported.bundle, *more).returncode == 0

@@ -13,6 +13,7 @@ from adapter_export.cli import main
 from adapter_export.cli.options import ExitCode
 from adapter_export.parity.bundle_records.reader import read_bundle_record
 from tests.bundles import Exported
+from tests.pages.checked import Page
 from tests.parity.mutants import Mutant, make, with_faint, without
 from tests.recorded import Recorded
 
@@ -47,10 +48,16 @@ def test_a_wrong_bundle(more: tuple[str, ...], swappable_bundle: Exported, tmp_p
     result = run(swappable_bundle, *more, bundle=bundle, only="ia3_two")
     assert result.exit_code == ExitCode.PARITY
     if more:
-        assert json.loads(result.stdout)["verdict"] == "fail"
+        found = json.loads(result.stdout)
+        assert found["verdict"] == "fail"
+        assert found["where_it_broke"]["site"] == "encoder.layer.0.attention.self.key"
+        assert found["where_it_broke"]["cause"]["name"] == "adapter absent"
     else:
         assert result.stdout.splitlines()[-1] == "parity: fail"
         assert "fail: ia3_two, case 1 x 1, logits: e(O) = " in result.stdout
+        assert "where it broke: encoder.layer.0.attention.self.key (after the adapter), error " in result.stdout
+        assert "first node: Mul, which computes " in result.stdout
+        assert "likely cause: adapter absent: " in result.stdout
 
 
 def test_an_adapter_without_effect(swappable_bundle: Exported, tmp_path: Path) -> None:
@@ -120,3 +127,44 @@ def test_a_record_is_not_overwritten_unasked(merged_bundle: Exported, tmp_path: 
     assert [case.name for case in read_bundle_record(file).cases][-1] == "text 1"
     # Nothing else is left behind.
     assert list(tmp_path.iterdir()) == [file]
+
+
+class TestAPage:
+    """`--report`."""
+
+    def test_of_a_pass(self, merged_bundle: Exported, tmp_path: Path) -> None:
+        file = tmp_path / "parity.html"
+        result = run(merged_bundle, f"--report={file}", "--json")
+        assert result.exit_code == ExitCode.DONE, result.output
+        found, told = Page(file.read_text(encoding="utf-8")), json.loads(result.stdout)
+        (row,) = told["adapters"]
+        assert f"\u2713 {told['verdict']}" in found.text
+        assert {f"{row['error']:.1e}", f"{row['target_error']:.1e}", f"{row['effect']:.1e}"} <= found.cells
+        assert len(found.plots) == 3
+        assert {
+            told["machine"]["processor"],
+            *told["machine"]["versions"].values(),
+            *told["files"].values(),
+        } <= found.cells
+        for case in told["cases"]:
+            assert case["counts"]["exact"] + sum(case["counts"]["counts"]) > 0
+        assert list(tmp_path.iterdir()) == [file]
+
+    def test_of_a_failure(self, merged_bundle: Exported, tmp_path: Path) -> None:
+        """A bundle that is not run, as its files differ from the manifest."""
+        bundle = Path(shutil.copytree(merged_bundle.bundle, tmp_path / "bundle"))
+        (bundle / "config.json").write_text("{}")
+        file = tmp_path / "parity.html"
+        assert run(merged_bundle, f"--report={file}", bundle=bundle).exit_code == ExitCode.PARITY
+        found = Page(file.read_text(encoding="utf-8"))
+        assert "\u2717 fail" in found.text
+        assert any(cell.startswith(f"{bundle / 'config.json'}: sha256 ") for cell in found.cells)
+
+    def test_is_not_overwritten_unasked(self, merged_bundle: Exported, tmp_path: Path) -> None:
+        file = tmp_path / "parity.html"
+        file.write_text("mine")
+        result = run(merged_bundle, f"--report={file}")
+        assert result.exit_code == ExitCode.BAD_INPUT
+        assert result.stderr == f"error: --report {file}: already there; choose another file or pass --force\n"
+        assert file.read_text() == "mine"
+        assert "no such folder" in run(merged_bundle, f"--report={tmp_path / 'nowhere' / 'p.html'}").stderr

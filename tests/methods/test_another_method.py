@@ -50,7 +50,7 @@ class MixOperator:
     op_type: ClassVar[str] = "Mix"
     op_name: ClassVar[str] = "mix"
     reads: ClassVar[tuple[str, ...]] = ("u", "y", "weight")
-    axis: ClassVar[int] = -1
+    unbankable: ClassVar[str | None] = None
     specs: ClassVar[Mapping[str, TensorSpec]] = {
         "s": TensorSpec((IN,), 1.0),
         "a": TensorSpec((IN, "rank"), 0.0),

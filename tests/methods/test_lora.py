@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from adapter_export import AdapterSession, check_parity, export_onnx, merge, train
-from adapter_export.checkpoints.folder import load_adapter, save_adapter
+from adapter_export import check_parity, export_onnx, merge, train
+from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.errors import InputError
 from adapter_export.methods.lora import LoRAOptions
-from adapter_export.models.base_model import BaseModel, load_base
-from adapter_export.models.injection import inject
-from adapter_export.models.quiet import quiet
+from adapter_export.models.base_model import load_base
 from adapter_export.parity.criteria.judge import Verdict
 from tests.checkpoints.oracle import by_ours, by_peft
-from tests.tiny import inputs_for
-
-WEIGHTS = "adapter_model.safetensors"
-# Of float32 graphs and weights, relative to the size of the outputs.
-TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Case:
-    """A PEFT configuration on an architecture. Empty settings are PEFT's own defaults for it."""
-
-    model_type: str
-    task: str = "causal-lm"
-    settings: dict[str, Any] = field(default_factory=dict)
-    note: str = "defaults"
-
-    def __str__(self) -> str:
-        return f"{self.model_type}-{self.task}-{self.note}"
-
+from tests.methods.peft_lora import TOLERANCE, WEIGHTS, Case, Trained, check_read_and_written_again, trained_by_peft
 
 CASES = [
     # Thirteen architectures: biases on all, some and no layers; Conv1D; fused projections; grouped queries; encoders,
@@ -79,109 +58,30 @@ CASES = [
 ]  # fmt: skip
 # Of each kind one goes through every mode; the others are swapped.
 THROUGH_ALL = {"llama-causal-lm-patterns", "gpt2-causal-lm-regex", "bert-text-classification-defaults"}
-PEFT_TASKS = {"text-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "seq2seq-lm": "SEQ_2_SEQ_LM"}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A checkpoint that PEFT wrote, all of its tensors random, and what PEFT computes with it in float64."""
-
-    case: Case
-    folder: Path
-    base: BaseModel
-    inputs: dict[str, np.ndarray]
-    expected: np.ndarray
 
 
 @pytest.fixture(params=CASES, ids=str)
 def trained(request: pytest.FixtureRequest, tiny_model: Callable[..., Path], tmp_path: Path) -> Trained:
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    case: Case = request.param
-    source = tiny_model(case.model_type, case.task)
-    torch.manual_seed(0)
-    settings = {"lora_dropout": 0.1, **case.settings}
-    if case.task == "image-classification":
-        settings["modules_to_save"] = ["classifier"]
-    config = LoraConfig(task_type=PEFT_TASKS.get(case.task), **settings)
-    wrapped = get_peft_model(load_base(source, case.task, dtype=torch.float64).module, config).eval()
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_" in name or "modules_to_save" in name:
-                # Of single precision, as it is saved.
-                parameter.copy_((torch.randn_like(parameter) * 0.3).float())
-    folder = tmp_path / "lora"
-    with quiet():
-        wrapped.save_pretrained(folder)
-    inputs = inputs_for(case.model_type)
-    with torch.no_grad():
-        outputs = wrapped(**{name: torch.from_numpy(value) for name, value in as_float64(inputs).items()})
-    expected = (outputs.last_hidden_state if case.task == "features" else outputs.logits).numpy()
-    return Trained(case, folder, load_base(source, case.task), inputs, expected)
-
-
-def as_float64(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in inputs.items()}
-
-
-def error(trained: Trained, actual: np.ndarray) -> float:
-    return float(np.abs(actual - trained.expected).max() / np.abs(trained.expected).max())
+    return trained_by_peft(request.param, tiny_model, tmp_path / "lora")
 
 
 def test_read_injected_and_written_again(trained: Trained, tmp_path: Path) -> None:
-    import torch
-
-    adapter = load_adapter(trained.folder, trained.base.info)
-    again = tmp_path / "again"
-    again.mkdir()
-    save_adapter(again, adapter, trained.base.info, "base")
-    ours, theirs = load_file(again / WEIGHTS), load_file(trained.folder / WEIGHTS)
-    assert {name: value.tobytes() for name, value in ours.items()} == {
-        name: value.astype(ours[name].dtype).tobytes() for name, value in theirs.items()
-    }
-    base = load_base(trained.base.folder, trained.case.task, dtype=torch.float64)
-    for folder in (trained.folder, again):
-        injection = inject(base.module, load_adapter(folder, base.info))
-        with torch.no_grad():
-            outputs = base.module(
-                **{name: torch.from_numpy(value) for name, value in as_float64(trained.inputs).items()}
-            )
-        injection.remove()
-        found = outputs.last_hidden_state if trained.case.task == "features" else outputs.logits
-        assert error(trained, found.numpy()) < 1e-12
+    check_read_and_written_again(trained, tmp_path / "again")
 
 
 def test_merged_and_exported(trained: Trained, tmp_path: Path) -> None:
-    case, base = trained.case, trained.base.folder
-    modes = ("merged", "embedded", "swappable", "bank") if str(case) in THROUGH_ALL else ("swappable",)
-    output = "last_hidden_state" if case.task == "features" else "logits"
-    for mode in modes:
+    base, through_all = trained.base.folder, str(trained.case) in THROUGH_ALL
+    for mode in ("merged", "embedded", "swappable", "bank") if through_all else ("swappable",):
         bundle = tmp_path / mode
         export_onnx(base, {"a": trained.folder}, bundle, mode=mode, cache=False, tokenizer=False)
-        with AdapterSession(bundle) as session:
-            given = {name: value for name, value in trained.inputs.items() if name in session.manifest.inputs}
-            missing = {
-                name: np.zeros_like(trained.inputs["input_ids"])
-                for name in session.manifest.graphs[session.manifest.model].given
-                if name not in given
-            }
-            if "position_ids" in missing:
-                missing["position_ids"] = np.maximum(np.cumsum(trained.inputs["attention_mask"], axis=1) - 1, 0)
-            rows = {"adapters": ["a"] * len(next(iter(given.values())))} if mode == "bank" else {"adapter": "a"}
-            outputs = session.run({**given, **missing}, **rows)
-            assert error(trained, outputs[output]) < TOLERANCE, mode
-            if mode == "swappable":
-                assert error(trained, session.run({**given, **missing})[output]) > 10 * TOLERANCE
-    if str(case) in THROUGH_ALL:
+        on, off = trained.errors_in(bundle)
+        assert on < TOLERANCE, mode
+        if mode == "swappable":
+            assert off > 10 * TOLERANCE
+    if through_all:
         assert check_parity(tmp_path / "swappable", base, {"a": trained.folder}).verdict is Verdict.PASS
         merge(base, trained.folder, tmp_path / "model")
-        import torch
-
-        model = load_base(tmp_path / "model", case.task, dtype=torch.float64).module
-        with torch.no_grad():
-            merged = model(**{name: torch.from_numpy(value) for name, value in as_float64(trained.inputs).items()})
-        assert error(trained, merged.logits.numpy()) < TOLERANCE
+        assert trained.error_of(tmp_path / "model") < TOLERANCE
 
 
 def test_mixed_with_ia3_the_order_counts(tiny_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class Mutant:
         bundle: Name of the fixture with the right bundle.
         adapter: The adapter of it that is judged.
         file: The graph that is changed.
+        site: Where the first wrong value is: the site of an adapter, or a module. None if `planted_sites` tells it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Mutant:
     tensors: ChangeTensors | None = None
     graph: ChangeGraph | None = None
     file: str = MODEL
+    site: str | None = None
 
 
 def make(mutant: Mutant, exported: Exported, target: Path) -> Path:

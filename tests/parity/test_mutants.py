@@ -14,6 +14,7 @@ from adapter_export.parity.report import ParityReport
 from adapter_export.parity.run import check_parity
 from tests.bundles import Exported
 from tests.parity.cached_references import cached_float64_reference, cached_reference
+from tests.parity.localizing.page import check_page, row
 from tests.parity.mutants import (
     Mutant,
     bias_unscaled,
@@ -31,6 +32,7 @@ from tests.parity.mutants import (
     together,
     without,
 )
+from tests.parity.planted_sites import planted_site
 
 SWAPPABLE, MERGED, EMBEDDED, FEATURES, HEADED, CACHED, PAIR, BANK, LORA = (
     f"{name}_bundle"
@@ -237,7 +239,7 @@ def test_every_mutant_is_detected(
 ) -> None:
     monkeypatch.setattr(module, "Reference", cached_reference({}))
     monkeypatch.setattr(module, "Float64Reference", cached_float64_reference({}))
-    alive = []
+    alive, rows, misplaced = [], [], []
     print(f"\n{'mutant':<58} verdict      cases      e(O)   cosine")
     for number, mutant in enumerate(MUTANTS):
         report = report_of(mutant, request, tmp_path / str(number))
@@ -252,8 +254,14 @@ def test_every_mutant_is_detected(
         # A failed check of the bundle as a whole does not count: the numbers of the cases must show the mistake.
         if not killing:
             alive.append(mutant.name)
+        planted = planted_site(mutant, request.getfixturevalue(mutant.bundle))
+        rows.append(row(mutant.name, planted, report.departure))
+        if report.departure is None or report.departure.site != planted:
+            misplaced.append(mutant.name)
     print(f"killed: {len(MUTANTS) - len(alive)} of {len(MUTANTS)}")
     assert not alive
+    assert not misplaced
+    check_page("known", rows)
     # The mutants did not fail because of the cached references.
     for bundle, adapter in sorted({(mutant.bundle, mutant.adapter) for mutant in MUTANTS}):
         report = report_of(Mutant("nothing", bundle, adapter), request, tmp_path / f"{bundle}-{adapter}")

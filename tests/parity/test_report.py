@@ -10,15 +10,16 @@ import pytest
 
 from adapter_export.cli.options import emit
 from adapter_export.parity.cases import ParityCase
+from adapter_export.parity.criteria.error_counts import ErrorCounts
 from adapter_export.parity.criteria.judge import Judgement, Verdict
 from adapter_export.parity.criteria.measure import Deviation
+from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture
 from adapter_export.parity.report import (
     NO_ADAPTER,
     ParityCheck,
     ParityReport,
     ParityResult,
     as_dict,
-    print_report,
     summary,
 )
 
@@ -31,7 +32,14 @@ def error(value: float) -> Deviation:
 
 def result(adapter: str, verdict: Verdict, size: float = 1e-6, *reasons: str) -> ParityResult:
     judgement = Judgement(
-        verdict, reasons, error(size), error(2 * size), error(3 * size), effect=1 / size, cosine=1 - size
+        verdict,
+        reasons,
+        error(size),
+        error(2 * size),
+        error(3 * size),
+        effect=1 / size,
+        cosine=1 - size,
+        counts=ErrorCounts(-20, (3, 1), 2, 0.5),
     )
     return ParityResult(adapter, ParityCase(3, 9, "left"), "logits", judgement)
 
@@ -53,6 +61,10 @@ REPORT = ParityReport(
     ),
     notes=("a note",),
     placement={"CPUExecutionProvider": 1.0},
+)
+
+DEPARTURE = ParityDeparture(
+    "wild", "3 x 9 left", "with the adapter", ParityCause("mask", "what was found", "what to do"), "layer.0.key"
 )
 
 
@@ -121,27 +133,16 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "effect": 2.0,
         "cosine": 0.5,
         "tokens": None,
+        "limit": None,
+        "counts": {"first": -20, "counts": [3, 1], "exact": 2, "unit": 0.5},
+        "target_counts": None,
     }
+    assert (found["machine"], found["manifest_sha256"], found["files"]) == (None, None, {})
     assert found["notes"] == ["a note"]
 
 
-def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    print_report(REPORT)
-    lines = capsys.readouterr().out.splitlines()
-    assert all(len(line) <= 80 for line in lines[:-3])
-    (calm,) = (line.split() for line in lines if line.startswith(" calm"))
-    assert calm == ["calm", "pass", "2/2", "2.0e-06", "4.0e-06", "6.0e-06", "5.0e+05", "2.0e-06"]
-    (none,) = (line for line in lines if NO_ADAPTER in line)
-    assert none.split()[-6:] == ["1/1", "-", "-", "-", "-", "-"]
-    assert "fail: wild, case 3 x 9 left, logits: e(O) = 5.00e-01 is above [it all]" in lines
-    assert "inconclusive: wild, case 3 x 9 left, logits: too little" in lines
-    assert lines[-2:] == ["note: a note", "parity: fail"]
-
-
-def test_many_reasons_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    many = ParityReport(Path(), "", "", "", "", (FILES,), tuple(result("a", FAIL, 1, f"reason {n}") for n in range(40)))
-    print_report(many)
-    out = capsys.readouterr().out
-    assert "reason 11" in out
-    assert "reason 12" not in out
-    assert "... and 28 more; --json has all of them" in out
+def test_json_says_where_it_broke() -> None:
+    assert as_dict(REPORT)["where_it_broke"] is None
+    found = as_dict(replace(REPORT, departure=DEPARTURE))["where_it_broke"]
+    assert found["site"] == "layer.0.key"
+    assert found["cause"] == {"name": "mask", "detail": "what was found", "next_step": "what to do"}

@@ -77,8 +77,8 @@ def scales(checkpoint: Checkpoint, names: list[str]) -> dict[str, Callable[[int]
         def scale(rank: int) -> float:
             if rank != ranks[name]:
                 raise InputError(
-                    f"{checkpoint.folder}: tensor '{name}.lora_A.weight': expected rank {ranks[name]}, as the config "
-                    f"says, found {rank}"
+                    f"{checkpoint.folder}: tensors '{name}.lora_*': expected rank {ranks[name]}, as the config says, "
+                    f"found {rank}"
                 )
             return float(alphas[name]) / (math.sqrt(rank) if rslora else rank)
 

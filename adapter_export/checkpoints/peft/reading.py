@@ -33,6 +33,8 @@ __all__ = ["FORMAT", "head_tensors", "notes", "read", "recognises", "resolve", "
 # Matches the adapter's name in the names of modules that were saved as a whole. PEFT leaves it out of its files; other
 # writers may not.
 _SAVED_NAME = re.compile(r"\.modules_to_save\.[^.]+(?=\.)")
+# Stands in the name of an embedding that PEFT saved because the adapter changes it.
+_BASE_LAYER = ".base_layer.weight"
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
@@ -111,6 +113,8 @@ def _plain_names(path: Path, tensors: Mapping[str, np.ndarray], adapter_name: re
     plain: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         short = adapter_name.sub("", _SAVED_NAME.sub("", name.removeprefix(KEY_PREFIX)))
+        if short.endswith(_BASE_LAYER):
+            short = f"{short.removesuffix(_BASE_LAYER)}.weight"
         if short in plain:
             raise InputError(f"{path}: tensor {name!r}: expected one adapter in the file, found {short!r} twice")
         plain[short] = tensor

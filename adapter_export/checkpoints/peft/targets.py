@@ -92,7 +92,9 @@ def _targets(
     names of the tensors show which names those are.
     """
     named = list(named)
-    candidates: Iterable[str] = info.inputs
+    # A module with a tensor that is no layer of a known kind is refused later, with what it is.
+    others = (path for name in named if (path := path_of(name, info)) in info.modules)
+    candidates: Iterable[str] = dict.fromkeys((*info.inputs, *info.embeddings, *others))
     if is_all_linear(targets):
         candidates = [name for name in info.inputs if name not in info.convolutions and name != LM_HEAD]
         targets = r"(?s:.*)"

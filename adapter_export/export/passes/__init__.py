@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapter_export.errors import InputError
+from adapter_export.errors import AdapterExportError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -18,7 +18,7 @@ def run(model: ir.Model, *passes: ir.passes.PassBase) -> None:
     """Applies the passes to the model, in place and in this order.
 
     Raises:
-        InputError: A pass refused the model or an adapter.
+        AdapterExportError: A pass refused the model or an adapter.
         onnx_ir.passes.PassError: What a pass requires or ensures does not hold.
     """
     import onnx_ir as ir
@@ -27,6 +27,6 @@ def run(model: ir.Model, *passes: ir.passes.PassBase) -> None:
         ir.passes.Sequential(*passes)(model)
     except ir.passes.PassError as error:
         # The sequence wraps every error in one of its own.
-        if isinstance(error.__cause__, InputError):
+        if isinstance(error.__cause__, AdapterExportError):
             raise error.__cause__ from None
         raise

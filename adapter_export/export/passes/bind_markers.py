@@ -101,8 +101,7 @@ class BindMarkers(ir.passes.InPlacePass):
         y = node.inputs[-1]
         assert y is not None
         assert y.dtype is not None
-        u = node.inputs[operator.reads.index("u")] if "u" in operator.reads else y
-        features = Features(_size(u, operator.axis), _size(y, operator.axis))
+        features = Features(_number(node, "inputs"), _number(node, "outputs"))
         # Each operator has its own named dims, because an inactive operator keeps its default next to an active one.
         slots = {
             name: TensorSlot(
@@ -166,9 +165,5 @@ def _text(node: ir.Node, name: str) -> str:
     return str(node.attributes[name].value)
 
 
-def _size(value: ir.Value | None, axis: int) -> int:
-    assert value is not None
-    assert value.shape is not None
-    size = value.shape[axis]
-    assert isinstance(size, int)
-    return size
+def _number(node: ir.Node, name: str) -> int:
+    return node.attributes[name].as_int()

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapter_export.bundle.manifest import Manifest, read_manifest
+from adapter_export.machine import this_machine
+from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.parity.bundle_records.about import About
 from adapter_export.parity.bundle_records.belongs import check_belongs
 from adapter_export.parity.bundle_records.cases import BundleRecordCases
@@ -24,9 +26,11 @@ from adapter_export.parity.checks.providers import check_provider
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.criteria.retries import retry_sensitive_cases
 from adapter_export.parity.criteria.select import Criteria, criteria_for
+from adapter_export.parity.localizing.unpaired import unpaired
 from adapter_export.parity.notes import cost_notes, general_notes, remove_absent_effects
 from adapter_export.parity.report import ParityCheck, ParityReport
 from adapter_export.parity.results import Progress, judged, measured_cases
+from adapter_export.reading.hashes import sha256
 
 
 def check_by_record(
@@ -52,6 +56,8 @@ def check_by_record(
     names = [info.name for info in manifest.adapters]
     about, files = record.about, check_files(manifest, bundle)
     report = ParityReport(bundle, manifest.mode, manifest.task, manifest.dtype, provider, (files,))
+    digest = sha256(bundle / MANIFEST)
+    report = replace(report, machine=this_machine(), manifest=manifest, manifest_sha256=digest)
     if files.verdict is Verdict.FAIL:
         return report
     checks = [files, check_recorded_labels(manifest, about), *recorded_checks(about)]
@@ -84,6 +90,8 @@ def check_by_record(
             *cost_notes(manifest, measured),
         ),
         placement=placement,
+        machine=this_machine(),
+        departure=unpaired(bundle, results),
     )
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.checkpoints.weights import checkpoint_sha256, weights_sha256
+from adapter_export.machine import loaded_versions, now
 from adapter_export.parity.bundle_records.about import About, RecordedAdapter, RecordedCheck
 from adapter_export.parity.bundle_records.belongs import graph_files, text_files
 from adapter_export.parity.bundle_records.recorder import CaseRecorder
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
 
 # Checks that need PyTorch or transformers, so that a record repeats what they found.
 _PYTORCH_CHECKS = ("tokens", "base", "witness", "record")
-_LIBRARIES = ("numpy", "onnxruntime", "peft", "tokenizers", "torch", "transformers")
 
 
 def about_bundle(
@@ -43,8 +39,8 @@ def about_bundle(
         report: The result of the check.
     """
     return About(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        versions=_versions(),
+        created=now(),
+        versions=loaded_versions(),
         task=manifest.task,
         dtype=manifest.dtype,
         quantize=manifest.quantize,
@@ -76,8 +72,3 @@ def _adapter(name: str, path: Path, manifest: Manifest, models: PyTorchModels, r
         witnessed_labels=tuple(subject.labels) if subject and subject.labels and not chosen else None,
         problem_type=adapter.problem_type,
     )
-
-
-def _versions() -> dict[str, str]:
-    loaded = {name: str(sys.modules[name].__version__) for name in _LIBRARIES if name in sys.modules}
-    return {"adapter-export": version("adapter-export"), "python": platform.python_version(), **loaded}

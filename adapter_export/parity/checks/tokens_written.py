@@ -10,7 +10,14 @@ import numpy as np
 
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.bundle_runner import Generated
-from adapter_export.parity.criteria.measure import Measurement, OutputArrays, OutputSet, TokenAgreement, measure
+from adapter_export.parity.criteria.measure import (
+    Measurement,
+    OutputArrays,
+    OutputSet,
+    TokenAgreement,
+    TokenDifference,
+    measure,
+)
 from adapter_export.parity.expected import ExpectedTokens, StateReference
 from adapter_export.parity.whole_model import whole_model_inputs, whole_model_outputs
 from adapter_export.runtime.generation.config import GenerationConfig
@@ -134,4 +141,15 @@ def compare_choices(
     error = float(np.abs(np.where(finite, scores, 0) - np.where(finite, expected, 0)).max())
     clear = kept & (reference.margin > 2 * error)
     agreed = clear & (reference.choice == tokens)
-    return TokenAgreement(int(kept.sum()), int(clear.sum()), int(agreed.sum()))
+    differing = tuple(
+        TokenDifference(
+            row,
+            step,
+            int(tokens[row, step]),
+            int(reference.choice[row, step]),
+            float(reference.margin[row, step]),
+            bool(clear[row, step]),
+        )
+        for row, step in np.argwhere(kept & (reference.choice != tokens)).tolist()
+    )
+    return TokenAgreement(int(kept.sum()), int(clear.sum()), int(agreed.sum()), differing)

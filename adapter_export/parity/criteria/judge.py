@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
+from adapter_export.parity.criteria.error_counts import ErrorCounts
 from adapter_export.parity.criteria.measure import OFF, Deviation, ErrorPair, Measurement, TokenAgreement
 
 
@@ -71,6 +72,10 @@ class Judgement:
         effect: See the module's docstring; for 8-bit weights see `quantized`.
         cosine: See the module's docstring.
         tokens: Counts of generated tokens.
+        limit: The largest e(O) of a case that passes, with the adapter: min(slack * e(T) + floor, ceiling). For 8-bit
+            weights it is one of mean errors, see `quantized`.
+        counts: How many values of O have which error, with the adapter.
+        target_counts: The same for T.
     """
 
     verdict: Verdict
@@ -81,6 +86,9 @@ class Judgement:
     effect: float | None = None
     cosine: float | None = None
     tokens: TokenAgreement | None = None
+    limit: float | None = None
+    counts: ErrorCounts | None = None
+    target_counts: ErrorCounts | None = None
 
 
 def judge(measurements: Sequence[Measurement], limits: Thresholds) -> list[Judgement]:
@@ -120,9 +128,10 @@ def may_be_sensitive(measurements: Sequence[Measurement], limits: Thresholds, *,
 
 def _judge(item: Measurement, rms_on: float, rms_off: float, limits: Thresholds) -> Judgement:
     fails, doubts = list(item.fails), list(item.doubts)
-    error = target_error = off_error = effect = None
+    error = target_error = off_error = effect = limit = None
     if item.on is not None:
         error, target_error = _check_errors("", item.on, rms_on, limits, fails, doubts)
+        limit = min(limits.slack * target_error.max + limits.floor, limits.ceiling)
     if item.off is not None:
         off_error, _ = _check_errors(OFF, item.off, rms_off, limits, fails, doubts)
     if item.change is not None and error is not None:
@@ -131,7 +140,18 @@ def _judge(item: Measurement, rms_on: float, rms_off: float, limits: Thresholds)
     if item.tokens is not None:
         _check_generated_tokens(item.tokens, fails, doubts)
     verdict = Verdict.FAIL if fails else Verdict.INCONCLUSIVE if doubts else Verdict.PASS
-    return Judgement(verdict, (*fails, *doubts), error, target_error, off_error, effect, item.cosine, item.tokens)
+    counts, target_counts = relative_counts(item.on, rms_on)
+    return Judgement(
+        verdict, (*fails, *doubts), error, target_error, off_error, effect, item.cosine, item.tokens, limit, counts,
+        target_counts,
+    )  # fmt: skip
+
+
+def relative_counts(pair: ErrorPair | None, rms_reference: float) -> tuple[ErrorCounts | None, ErrorCounts | None]:
+    """Returns the distributions of the errors of O and of T, in units of rms(R)."""
+    counts = (None, None) if pair is None else (pair.actual_counts, pair.target_counts)
+    of_o, of_t = (None if item is None else replace(item, unit=rms_reference) for item in counts)
+    return of_o, of_t
 
 
 def _check_errors(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adapter_export.parity.criteria.error_counts import ErrorCounts, count_errors
+
 # A position is clear where the largest logit exceeds the second largest by at least this much. The class of the largest
 # logit is then at least 2.7 times as likely as the next one.
 MARGIN = 1.0
@@ -85,6 +87,27 @@ class ClassAgreement:
 
 
 @dataclass(frozen=True)
+class TokenDifference:
+    """A generated token that is not the largest logit of R.
+
+    Attributes:
+        row: Number of its row in the batch, from 0.
+        step: How many tokens were generated before it in its row.
+        written: The token that was generated.
+        expected: The token with the largest logit of R.
+        margin: How far the two largest logits of R are apart.
+        clear: Whether this margin is clear, see `greedy`. If it is not, rounding may choose either token.
+    """
+
+    row: int
+    step: int
+    written: int
+    expected: int
+    margin: float
+    clear: bool
+
+
+@dataclass(frozen=True)
 class TokenAgreement:
     """Counts of generated tokens.
 
@@ -92,11 +115,13 @@ class TokenAgreement:
         count: Number of tokens.
         clear: Number of tokens with a clear margin in R, see `greedy`.
         agreed: Number of clear tokens that are the largest logit of R as well.
+        differing: All tokens that are not the largest logit of R.
     """
 
     count: int
     clear: int
     agreed: int
+    differing: tuple[TokenDifference, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +135,8 @@ class ErrorPair:
         squares: Sum of the squares of R, for its root mean square.
         count: Number of values of R.
         class_agreement: Predicted classes of O and R; None for outputs that are not compared as classes.
+        actual_counts: Distribution of the error of ONNX Runtime; None where it is not shown.
+        target_counts: Distribution of the error of PyTorch; None where it is not shown.
     """
 
     actual: Deviation
@@ -117,6 +144,8 @@ class ErrorPair:
     squares: float
     count: int
     class_agreement: ClassAgreement | None = None
+    actual_counts: ErrorCounts | None = None
+    target_counts: ErrorCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +230,7 @@ def measure(output_set: OutputSet) -> Measurement:
     if fails or doubts:
         return Measurement(tuple(fails), tuple(doubts))
     if off is None:
-        return Measurement(on=_error_pair(on, output_set.classes))
+        return Measurement(on=_error_pair(on, output_set.classes, counted=True))
     expected = on.reference - off.reference
     actual = on.actual - (off.targets[0] if off.actual is None else off.actual)
     sums = EffectSums(
@@ -211,8 +240,8 @@ def measure(output_set: OutputSet) -> Measurement:
         float(np.square(on.actual - on.reference).sum()),
     )
     return Measurement(
-        on=_error_pair(on, output_set.classes),
-        off=None if off.actual is None else _error_pair(off, output_set.classes),
+        on=_error_pair(on, output_set.classes, counted=True),
+        off=None if off.actual is None else _error_pair(off, output_set.classes, counted=False),
         change=float(np.abs(expected).max()),
         cosine=sums.cosine,
         effect_sums=sums,
@@ -273,18 +302,22 @@ def _is_constant(values: np.ndarray) -> bool:
     return bool(np.ptp(values) == 0 and (values.size > 1 or not values.any()))
 
 
-def _error_pair(outputs: OutputArrays, classes: bool) -> ErrorPair:
+def _error_pair(outputs: OutputArrays, classes: bool, *, counted: bool) -> ErrorPair:
     assert outputs.actual is not None
     reference = outputs.reference
     agreement = None
     if classes and reference.shape[-1] > 1:
         agreement = class_agreement(reference, outputs.targets, outputs.actual)
+    actual = outputs.actual - reference
+    target = max((target - reference for target in outputs.targets), key=lambda error: float(np.abs(error).max()))
     return ErrorPair(
-        _error(outputs.actual - reference),
-        max((_error(target - reference) for target in outputs.targets), key=lambda error: error.max),
+        _error(actual),
+        _error(target),
         float(np.square(reference).sum()),
         reference.size,
         agreement,
+        count_errors(actual) if counted else None,
+        count_errors(target) if counted else None,
     )
 
 

@@ -28,7 +28,7 @@ from operator import add
 import numpy as np
 
 from adapter_export.bundle.precision import Quantization
-from adapter_export.parity.criteria.judge import Judgement, Verdict, rms
+from adapter_export.parity.criteria.judge import Judgement, Verdict, relative_counts, rms
 from adapter_export.parity.criteria.measure import OFF, ClassAgreement, ErrorPair, Measurement
 
 # Thresholds. `docs/parity.md` describes their calibration.
@@ -100,12 +100,16 @@ def judge_each_case(measurements: Sequence[Measurement]) -> list[Judgement]:
         for prefix, pair, case_rms in (("", item.on, rms_on), (OFF, item.off, rms_off)):
             if pair is not None:
                 fails += _check_errors(prefix, pair, case_rms)
+        counts, target_counts = relative_counts(item.on, rms_on)
         judgement = Judgement(
             Verdict.PASS,
             error=None if item.on is None else item.on.actual.relative(rms_on),
             target_error=None if item.on is None else item.on.target.relative(rms_on),
             off_error=None if item.off is None else item.off.actual.relative(rms_off),
             tokens=item.tokens,
+            limit=None if item.on is None else SLACK * item.on.target.mean / rms_on + FLOOR,
+            counts=counts,
+            target_counts=target_counts,
         )
         judgements.append(_add_reasons(judgement, fails, list(item.doubts)))
     return judgements

@@ -88,7 +88,7 @@ class CaseReference:
     @contextmanager
     def injected(self, adapter: Adapter) -> Iterator[None]:
         """Returns a context in which the adapter is in the model, with its task head."""
-        self._load_head(adapter)
+        self.use_head(adapter)
         injection = inject(self._reference.base.module, adapter)
         try:
             yield
@@ -97,7 +97,7 @@ class CaseReference:
 
     def off(self, adapter: Adapter | None = None) -> ModelOutputs:
         """Returns the outputs, by name, without any adapter, but with the task head of `adapter` if it has one."""
-        self._load_head(adapter)
+        self.use_head(adapter)
         # The body's outputs cannot be kept if the head begins inside the base model, or if the model class is its own
         # base model: another head then changes them.
         base = self._reference.base
@@ -106,7 +106,8 @@ class CaseReference:
         with nullcontext() if inside else self._body_once():
             return self.run()
 
-    def _load_head(self, adapter: Adapter | None) -> None:
+    def use_head(self, adapter: Adapter | None) -> None:
+        """Puts the task head of the adapter into the model; that of the base model if it has none."""
         load_head(self._reference.base.module, adapter if adapter and adapter.head else self._reference.own_head)
 
     @contextmanager

@@ -16,41 +16,12 @@ from adapter_export.errors import InputError
 from adapter_export.merging.model import merge_into
 from adapter_export.methods.ia3 import IA3Operator
 from adapter_export.models.base_model import BaseModel
-from adapter_export.models.description import describe
 from adapter_export.sites import Port, Site
+from tests.checkpoints.convolutional import convolutional, pixels
 from tests.checkpoints.oracle import TOLERANCE, assert_same, assert_same_tensors, by_peft, edit_tensors, run, train
 
 TinyBase = Callable[..., BaseModel]
 PROJECTION = "embeddings.patch_embeddings.projection"
-
-
-def convolutional(rank: int, **options: Any) -> BaseModel:
-    """A model of two convolutions, 4 to 6 to 2 channels, the first as `options` say; every weight random."""
-    import torch
-    from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel
-
-    layer: Any = {2: nn.Conv2d, 3: nn.Conv3d}[rank]
-
-    class Convolutional(PreTrainedModel):
-        config_class = PretrainedConfig
-
-        def __init__(self, config: PretrainedConfig) -> None:
-            super().__init__(config)
-            self.first = layer(4, 6, 3, **options)
-            self.second = layer(6, 2, 1)
-            self.post_init()
-
-        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:
-            return (self.second(torch.tanh(self.first(pixels))),)
-
-    torch.manual_seed(0)
-    module = Convolutional(PretrainedConfig(hidden_size=6, tie_word_embeddings=False)).eval().requires_grad_(False)
-    return BaseModel(module, describe(module), "features", Path(), untrained_head=False)
-
-
-def pixels(rank: int) -> dict[str, np.ndarray]:
-    return {"pixels": np.random.default_rng(0).standard_normal((3, 4, *(5, 6, 7)[:rank])).astype(np.float32)}
 
 
 OPTIONS: list[tuple[int, dict[str, Any]]] = [
@@ -152,6 +123,15 @@ def test_a_convolution_swaps_in_onnx_runtime(
         found = session.run(["last_hidden_state"], inputs, options)[0]
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
         assert not name or np.abs(expected - off).max() > 0.01 * np.abs(off).max()
+
+
+def test_training_places_nothing_around_an_embedding(tiny_base: TinyBase) -> None:
+    from adapter_export.methods import registry
+    from adapter_export.training.train import _initial_tensors
+
+    method = registry.get("lora")
+    with pytest.raises(InputError, match=r"word_embeddings is an embedding, around which no adapter is trained"):
+        _initial_tensors(tiny_base("bert"), method, method.Options(), r".*word_embeddings", 0)
 
 
 def test_training_places_nothing_on_a_convolution(tiny_base: TinyBase) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.checkpoints.peft.defaults import LORA_DEFAULTS
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
+from adapter_export.models.base_model import BaseModel
+from adapter_export.models.heads import with_heads
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -126,17 +129,75 @@ def test_the_defaults_are_pefts_of_today() -> None:
     } == theirs
 
 
-def test_a_convolution_is_refused(tmp_path: Path, tiny_info: Callable[..., ModelInfo]) -> None:
-    info = tiny_info("vit")
-    (module,) = info.convolutions
+@pytest.fixture
+def opt(tmp_path: Path, tiny_info: Callable[..., ModelInfo]) -> tuple[Path, ModelInfo]:
+    """An adapter of the words, without its config, and the model's description."""
+    info = tiny_info("opt")
     tensors = {
-        f"base_model.model.{module}.lora_A.weight": np.ones((2, 3, 4, 4), np.float32),
-        f"base_model.model.{module}.lora_B.weight": np.ones((info.modules[module], 2, 1, 1), np.float32),
+        "base_model.model.decoder.embed_tokens.lora_embedding_A": np.ones((2, 101), np.float32),
+        "base_model.model.decoder.embed_tokens.lora_embedding_B": np.ones((32, 2), np.float32),
     }
     save_file(tensors, tmp_path / WEIGHTS)
-    config = {"peft_type": "LORA", "r": 2, "target_modules": [module.rpartition(".")[2]]}
-    (tmp_path / CONFIG).write_text(json.dumps(config))
+    (tmp_path / CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2, "target_modules": ["embed_tokens"]}))
+    return tmp_path, info
+
+
+def test_an_embedding_that_is_called_by_rows(opt: tuple[Path, ModelInfo]) -> None:
+    (site,) = load_adapter(*opt).sites
+    assert site.module == "decoder.embed_tokens"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("tokens", "positions"),
+            "positions.lora_embedding_A': expected a linear layer, or a convolution or an",
+        ),
+        (("_embedding_A", "_A.weight"), "lora_embedding_A' is missing; found lora_A.weight"),
+        (("_embedding_B", "_embedding_C"), "expected lora_A.weight and lora_B.weight only, or lora_embedding_A and"),
+        (("tokens", "words"), r"embed_words\.lora_\*': 'target_modules' does not name its module"),
+    ],
+    ids=str,
+)
+def test_embeddings_that_are_refused(opt: tuple[Path, ModelInfo], change: tuple[str, str], message: str) -> None:
+    folder, info = opt
+    edit_tensors(folder, lambda t: t.update({name.replace(*change): t.pop(name) for name in list(t)}))
+    edit(folder, target_modules=["embed_positions" if "positions" in change else "embed_tokens"])
+    with pytest.raises(InputError, match=message):
+        load_adapter(folder, info)
+
+
+def test_a_table_that_is_read_as_a_whole_is_none_of_them(tiny_info: Callable[..., ModelInfo]) -> None:
+    info = tiny_info("deberta-v2")
+    assert "encoder.rel_embeddings" in info.modules
+    assert set(info.embeddings) == {"embeddings.word_embeddings", "embeddings.position_embeddings"}
+
+
+def test_a_finished_graph_shows_no_embeddings(opt: tuple[Path, ModelInfo]) -> None:
+    folder, info = opt
     with pytest.raises(
-        InputError, match="expected a linear layer; LoRA of convolutions and embeddings is not supported"
+        InputError, match=r"lora_embedding_A': expected a linear layer; no others are known of a finished"
     ):
-        load_adapter(tmp_path, info)
+        load_adapter(folder, replace(info, embeddings={}, kernels={}))
+
+
+def test_a_name_of_the_adapter_in_the_names_of_tensors(opt: tuple[Path, ModelInfo]) -> None:
+    folder, info = opt
+    plain = load_adapter(folder, info)
+    edit_tensors(folder, lambda tensors: tensors.update({f"{name}.mine": tensors.pop(name) for name in list(tensors)}))
+    assert list(load_adapter(folder, info).sites) == list(plain.sites)
+
+
+def test_a_saved_table_must_be_the_models(opt: tuple[Path, ModelInfo], tiny_base: Callable[..., BaseModel]) -> None:
+    folder, info = opt
+    base, table = tiny_base("opt"), "base_model.model.decoder.embed_tokens.base_layer.weight"
+    own = base.module.get_input_embeddings().weight.detach().numpy()
+    for values in (own, own + 1):
+        edit_tensors(folder, lambda tensors, values=values: tensors.update({table: values}))  # type: ignore[misc]
+        adapter = load_adapter(folder, info)
+        if values is own:
+            with_heads(base, {"a": adapter})
+        else:
+            with pytest.raises(InputError, match=r"embed_tokens"):
+                with_heads(base, {"a": adapter})

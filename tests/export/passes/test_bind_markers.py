@@ -27,8 +27,9 @@ def traced(markers: str = "m m") -> ir.Model:
     """A site that acts once or twice, then a task head."""
     lines, value = [], "x"
     for number, module in enumerate(markers.split()):
-        attributes = f'<module: string = "{module}", port: string = "output", op_type: string = "{OP_TYPE}">'
-        lines.append(f"y{number} = adapter_export.Site {attributes} ({value}, {value})")
+        attributes = f'module: string = "{module}", port: string = "output", op_type: string = "{OP_TYPE}"'
+        sizes = "inputs: int = 4, outputs: int = 4"
+        lines.append(f"y{number} = adapter_export.Site <{attributes}, {sizes}> ({value}, {value})")
         value = f"y{number}"
     lines.append(f'logits = adapter_export.Head <module: string = "classifier"> ({value})')
     model = graph_of(f"graph (float[batch, 4] x) => (float[batch, 3] logits) {{ {' '.join(lines)} }}")

@@ -18,6 +18,7 @@ from adapter_export.parity.criteria.measure import (
     ErrorPair,
     Measurement,
     TokenAgreement,
+    TokenDifference,
 )
 from adapter_export.parity.expected import Expected, ExpectedTokens
 from adapter_export.parity.report import ParityReport
@@ -49,9 +50,11 @@ def test_tokens_on_paper() -> None:
     assert judged(R, [3, 1, 0]) == (TokenAgreement(count=3, clear=2, agreed=2), 0)
     # With an error of 0.3 a margin of 0.5 is not clear, and another token may be chosen.
     actual = R + 0.3 * np.eye(4)[2]
-    assert judged(actual, [3, 2, 0])[0] == TokenAgreement(count=3, clear=1, agreed=1)
+    other = TokenDifference(row=0, step=1, written=2, expected=1, margin=0.5, clear=False)
+    assert judged(actual, [3, 2, 0])[0] == TokenAgreement(count=3, clear=1, agreed=1, differing=(other,))
     # The loop did not choose the largest of its own logits.
-    assert judged(R, [3, 2, 0]) == (TokenAgreement(count=3, clear=2, agreed=1), 1)
+    wrong = TokenDifference(row=0, step=1, written=2, expected=1, margin=0.5, clear=True)
+    assert judged(R, [3, 2, 0]) == (TokenAgreement(count=3, clear=2, agreed=1, differing=(wrong,)), 1)
     # Suppressed tokens are ignored on both sides.
     assert judged(R, [2, 1, 0], begin_suppress_tokens=(3,)) == (TokenAgreement(count=3, clear=2, agreed=2), 0)
     assert judged(R, [3, 2, 0], suppress_tokens=(1,)) == (TokenAgreement(count=3, clear=3, agreed=3), 0)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from adapter_export.parity.criteria.error_counts import ErrorCounts
 from adapter_export.parity.criteria.judge import THRESHOLDS, Judgement, Thresholds, Verdict, judge, worst
 from adapter_export.parity.criteria.measure import Deviation, ErrorPair, Measurement
 
@@ -30,7 +31,7 @@ FINE = Measurement(on=pair(0.002, 0.001), off=pair(0.002, 0.001), change=0.5, co
 
 def test_a_pass_has_numbers_and_no_reasons() -> None:
     error = Deviation(0.002, 0.002, 0.002)
-    assert only(FINE) == Judgement(PASS, (), error, Deviation(0.001, 0.001, 0.001), error, 0.5, 0.95)
+    assert only(FINE) == Judgement(PASS, (), error, Deviation(0.001, 0.001, 0.001), error, 0.5, 0.95, limit=0.004)
 
 
 @pytest.mark.parametrize("target", [0, 0.001, 0.01])
@@ -47,11 +48,19 @@ def test_error_against_the_target_dtype(side: str, target: float) -> None:
     assert reason.startswith("without the adapter") == (side == "off")
 
 
+def test_distributions_are_in_units_of_the_reference() -> None:
+    counts = ErrorCounts(-9, (4, 6), 0)
+    item = replace(FINE, on=replace(pair(0.002, 0.001, rms=2), actual_counts=counts, target_counts=counts))
+    assert only(item).counts == only(item).target_counts == replace(counts, unit=2.0)
+    assert only(FINE).counts is None
+
+
 def test_ceiling() -> None:
     assert only(replace(FINE, on=pair(0.0999, 0.05), change=100)).verdict is PASS
     judgement = only(replace(FINE, on=pair(0.1001, 0.05), change=100))
     assert judgement.verdict is FAIL
     assert judgement.reasons == ("e(O) = 1.00e-01 is above the ceiling 0.1",)
+    assert judgement.limit == 0.1
 
 
 def test_above_the_ceiling_as_pytorch_itself_is_inconclusive() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adapter_export.parity.criteria.error_counts import ErrorCounts
 from adapter_export.parity.criteria.measure import (
     ClassAgreement,
     Deviation,
@@ -41,6 +42,8 @@ def test_numbers_on_paper() -> None:
         target=Deviation(0.125, pytest.approx(0.124625), 0.03125),
         squares=4 + 1 + 9 + 4,
         count=4,
+        actual_counts=ErrorCounts(-2, (1, 1), 2),
+        target_counts=ErrorCounts(-3, (1,), 3),
     )
     assert found.off == ErrorPair(Deviation(0, 0, 0), Deviation(0, 0, 0), 30, 4)
     assert found.change == 2

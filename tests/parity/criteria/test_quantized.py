@@ -56,6 +56,7 @@ def test_a_pass_has_its_own_errors_and_the_change_of_all_cases() -> None:
     assert first.effect == pytest.approx(10.0)
     assert first.cosine == second.cosine == pytest.approx(0.9)
     assert (first.error, first.target_error) == (Deviation(9.0, 5.0, 0.01), Deviation(8.0, 4.0, 0.01))
+    assert first.limit == pytest.approx(3 * 0.01 + 0.01)
     assert judged([]) == []
 
 

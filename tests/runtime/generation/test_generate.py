@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from adapter_export.bundle.manifest import read_manifest, write_manifest
@@ -21,6 +22,7 @@ from adapter_export.errors import InputError
 from adapter_export.models.base_model import load_base
 from adapter_export.models.injection import inject
 from adapter_export.reading.hashes import sha256
+from adapter_export.runtime.provider import open_model
 from adapter_export.runtime.session import AdapterSession
 from tests import tiny
 from tests.bundles import Exported
@@ -349,3 +351,24 @@ def changed(bundle: Path, tmp_path: Path, name: str, **fields: Any) -> Path:
     manifest = read_manifest(copy)
     write_manifest(copy, replace(manifest, files={file: sha256(copy / file) for file in manifest.files}))
     return copy
+
+
+def test_waiting_threads_do_not_spin_unless_the_caller_chooses(
+    llama_bundle: Exported, swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[ort.SessionOptions | None] = []
+
+    def opened(model: Path, provider: str, options: ort.SessionOptions | None, tf32: bool) -> ort.InferenceSession:
+        used.append(options)
+        return open_model(model, provider, options, tf32=tf32)
+
+    monkeypatch.setattr("adapter_export.runtime.session.open_model", opened)
+    own = ort.SessionOptions()
+    AdapterSession(llama_bundle.bundle, verify=False).close()
+    AdapterSession(llama_bundle.bundle, verify=False, options=own).close()
+    AdapterSession(swappable_bundle.bundle, verify=False).close()
+    still, chosen, default = used
+    assert still is not None
+    assert still.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert chosen is own
+    assert default is None

@@ -1,0 +1,1 @@
+"""How a graph of a few traced layers becomes one of all layers."""

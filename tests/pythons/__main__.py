@@ -1,0 +1,129 @@
+"""The tests on other Pythons than that of .venv: `python -m tests.pythons`, which writes docs/pythons.md.
+
+Each Python gets two environments, one after the other, in .cache/pythons: the base installation, in which tests that
+need an extra are skipped, and then all extras, with the tests of a core. PyTorch is the build that pip finds for that
+Python; on Linux it needs some GB for CUDA, so the environment is removed before the next.
+
+VERSION ...     of Python, such as 3.12; all of pyproject.toml's classifiers without it
+--base          the base installation only
+--workers N     tests at a time, 1 by default
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".cache" / "pythons"
+PAGE = ROOT / "docs" / "pythons.md"
+VERSIONS = ("3.10", "3.12", "3.13")
+# With all extras: reading, merging, export in every mode, sessions, generation, parity, training, the commands.
+CORE = (
+    "tests/checkpoints", "tests/merging/test_merge.py", "tests/export/test_plain.py", "tests/runtime/test_session.py",
+    "tests/runtime/generation/test_generate.py", "tests/parity/test_run.py", "tests/training/test_train.py",
+    "tests/cli/test_onnx.py", "tests/cli/test_parity.py",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of tests gave."""
+
+    python: str
+    extras: str
+    torch: str
+    passed: int
+    failed: int
+    skipped: int
+    minutes: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.pythons")
+    parser.add_argument("versions", nargs="*", default=VERSIONS)
+    parser.add_argument("--base", action="store_true")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    outcomes: list[Outcome] = []
+    for version in options.versions:
+        if (python := _found(version)) is None:
+            print(f"python{version}: not found, or it does not run; put it on PATH", file=sys.stderr)
+            return 1
+        folder = FOLDER / version
+        shutil.rmtree(folder, ignore_errors=True)
+        _run(python, "-m", "venv", str(folder))
+        for extras in ("test",) if options.base else ("test", "test,all"):
+            outcomes.append(_tested(folder, version, extras, options.workers))
+            print(outcomes[-1], flush=True)
+        shutil.rmtree(folder)
+    if not options.base and tuple(options.versions) == VERSIONS:
+        PAGE.write_text(_page(outcomes))
+    return int(any(outcome.failed for outcome in outcomes))
+
+
+def _found(version: str) -> str | None:
+    """The interpreter of a version. A command of a version manager may be there and not run."""
+    path = shutil.which(f"python{version}")
+    if path is None:
+        return None
+    return path if subprocess.run([path, "--version"], check=False, capture_output=True).returncode == 0 else None
+
+
+def _tested(folder: Path, version: str, extras: str, workers: int) -> Outcome:
+    python, report = str(folder / "bin" / "python"), folder / "junit.xml"
+    _run(python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", f".[{extras}]")
+    base = extras == "test"
+    tests = ["-p", "tests.pythons.absent"] if base else [*CORE]
+    parallel = ["--numprocesses", str(workers), "--dist", "loadfile"] if workers > 1 else []
+    start = time.monotonic()
+    subprocess.run(
+        [python, "-m", "pytest", "-q", "-m", "not real and not cuda", f"--junitxml={report}", *parallel, *tests],
+        check=False, cwd=ROOT,
+    )  # fmt: skip
+    minutes = (time.monotonic() - start) / 60
+    suite = next(ElementTree.parse(report).iter("testsuite"))
+    number = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
+    failed = number["failures"] + number["errors"]
+    passed = number["tests"] - failed - number["skipped"]
+    code = "import importlib.metadata as m; print(m.version('torch'))"
+    torch = "none" if base else subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+    return Outcome(version, "none" if base else "all", torch.strip(), passed, failed, number["skipped"], minutes)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+def _page(outcomes: list[Outcome]) -> str:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    rows = "\n".join(
+        f"| {item.python} | {item.extras} | {item.torch} | {item.passed:,} | {item.failed} | {item.skipped:,} "
+        f"| {item.minutes:.0f} |"
+        for item in outcomes
+    )
+    return f"""# Versions of Python
+
+The whole suite runs on Python 3.11 with every change (`make test`). `make test-pythons` runs it on the others, on the
+base installation, where tests that need an extra are skipped, and then the tests of a core with all extras. Tests of
+real models are left out. It writes this page.
+
+| Python | extras | PyTorch | passed | failed | skipped | minutes |
+|---|---|---|--:|--:|--:|--:|
+{rows}
+
+Run on {datetime.date.today().isoformat()}, commit {commit.stdout.strip()}, on Linux x86-64.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

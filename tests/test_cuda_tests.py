@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import distribution, distributions, packages_distributions
+from importlib.metadata import distribution, distributions, packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.cuda import machine
+from tests.cuda.checkout import write_metadata
 
 ROOT = Path(__file__).parents[1]
 # What a machine with a GPU has, with all that these need themselves.
@@ -90,6 +91,12 @@ def test_they_are_read_with_few_packages_and_skip_with_the_reason() -> None:
     }
     assert sum(int(number) for number, _ in skipped) == count
     assert re.search(rf"^{count} skipped in ", output, re.MULTILINE), "no test may pass or be left out"
+
+
+def test_a_checkout_that_is_not_installed_knows_its_version(tmp_path: Path) -> None:
+    write_metadata(tmp_path)
+    (found,) = distributions(name="adapter-export", path=[str(tmp_path)])
+    assert found.version == version("adapter-export")
 
 
 def test_no_test_elsewhere_has_the_marker() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ _FATAL_ONLY, _ERRORS_ONLY = 4, 3
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # The log level of options for which none was set.
 _NOT_CHOSEN = -1
+# An error of CUDA or one of its libraries in a message of ONNX Runtime, which has places in its sources before it and
+# the host's name behind it: "CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; hostname=...".
+_DEVICE_FAILURE = re.compile(r"\bCU\w+ failure -?\d+: [^;\n]*[^;\s]")
+_NEEDED = "it needs a GPU, its driver, and the CUDA and cuDNN libraries"
 
 
 def quiet_log() -> None:
@@ -68,7 +73,7 @@ def open_model(
     Raises:
         InputError: An unknown provider or one without TF32, a file that does not load, or one that names files of
             weights outside of its folder.
-        ProviderError: The session would run on another provider.
+        ProviderError: The session would run on another provider, or the provider's device failed.
     """
     chosen = Provider.parse(provider, "provider")
     if tf32 and not chosen.has_tf32:
@@ -88,7 +93,7 @@ def open_serialized(graph: bytes, folder: Path, provider: str) -> ort.InferenceS
 
     Raises:
         InputError: ONNX Runtime cannot load it.
-        ProviderError: The session would run on another provider.
+        ProviderError: The session would run on another provider, or the provider's device failed.
     """
     options = quiet_options()
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder.resolve()))
@@ -115,6 +120,8 @@ def _opened(
                 source, chosen, providers=provider.session_providers(tf32=tf32), enable_fallback=False
             )
     except Exception as error:  # ONNX Runtime raises a class per status code
+        if failure := _DEVICE_FAILURE.search(str(error)):
+            raise ProviderError(f"provider {provider!r}: {failure[0]}; {_NEEDED}") from error
         raise InputError(f"{name}: ONNX Runtime cannot load it: {reason_of(error)}") from error
     never_freed_in_a_fork(session)
     check_provider(provider, session.get_providers())
@@ -142,7 +149,7 @@ def check_provider(provider: Provider, running: Sequence[str]) -> None:
     if running[0] != provider.execution_provider:
         raise ProviderError(
             f"provider {provider!r}: the session would run on {running[0]}, though this build of ONNX Runtime lists "
-            f"{provider.execution_provider}; it needs a GPU, its driver, and the CUDA and cuDNN libraries"
+            f"{provider.execution_provider}; {_NEEDED}"
         )
 
 
@@ -157,6 +164,8 @@ def run_errors() -> Iterator[None]:
         raise ProviderError(f"the execution provider failed: {reason_of(error)}") from error
     # A run with a binding raises RuntimeError, whatever the status.
     except (status.InvalidArgument, status.Fail, status.RuntimeException, RuntimeError) as error:
+        if failure := _DEVICE_FAILURE.search(str(error)):
+            raise ProviderError(f"the execution provider failed: {failure[0]}") from error
         raise InputError(f"ONNX Runtime cannot run these inputs: {reason_of(error)}") from error
 
 

@@ -9,7 +9,9 @@ Besides pytest they need only what the package needs to export. Figures of time 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from adapter_export.parity import pytorch_models
 from adapter_export.providers import Provider
 from tests.bundles import Exported
 from tests.cuda import machine
+from tests.cuda.checkout import ROOT, write_metadata
 from tests.recorded import SHAPES
 
 FOLDER = Path(__file__).parent
@@ -72,6 +75,25 @@ def provider() -> Provider:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
     return Provider.CUDA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_version(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Bundles have the version of this package, which Python knows of what is installed. A checkout that is not gets
+    a folder that says it, for this process and for those that tests start.
+    """
+    try:
+        version("adapter-export")
+    except PackageNotFoundError:
+        folder = tmp_path_factory.mktemp("metadata")
+        write_metadata(folder)
+        path = [str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(folder)
+            patch.setenv("PYTHONPATH", os.pathsep.join(path))
+            yield
+    else:
+        yield
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from typing import Any
 
 import onnxruntime as ort
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as status
 
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.errors import InputError, ProviderError
-from adapter_export.runtime.provider import open_model
+from adapter_export.runtime.provider import open_model, run_errors
 from adapter_export.runtime.session import AdapterSession
 from tests.bundles import Exported
 
@@ -63,3 +64,40 @@ def test_a_session_hands_its_tf32_on(swappable_bundle: Exported, monkeypatch: py
         with pytest.raises(InputError, match="not opened"):
             AdapterSession(swappable_bundle.bundle, provider="cuda", **given)
     assert asked == [{"use_tf32": "0"}, {"use_tf32": "1"}]
+
+
+# As ONNX Runtime writes an error of CUDA.
+PLACES = (
+    "/onnxruntime_src/cuda_call.cc:123 std::conditional_t<THRW, void, Status> CudaCall(ERRTYPE) [with THRW = true] "
+)
+AROUND = "; GPU=32767 ; hostname=private ; file=/onnxruntime_src/cuda_execution_provider.cc ; line=281 ; expr=x();"
+
+
+@pytest.mark.parametrize(
+    "failure", ["CUDA failure 100: no CUDA-capable device is detected", "CUDNN failure 1001: none"]
+)
+def test_a_device_that_fails_is_no_fault_of_the_file(
+    swappable_bundle: Exported, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    """A GPU that is hidden, for one. The line names neither the host nor places in ONNX Runtime's sources."""
+
+    def failed(*arguments: Any, **named: Any) -> Any:
+        raise RuntimeError(f"{PLACES}\n{PLACES} {failure} {AROUND}\n\n")
+
+    monkeypatch.setattr(ort, "InferenceSession", failed)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(ProviderError) as error:
+        open_model(swappable_bundle.bundle / MODEL, "cuda")
+    needed = "it needs a GPU, its driver, and the CUDA and cuDNN libraries"
+    assert str(error.value) == f"provider 'cuda': {failure}; {needed}"
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, status.Fail, status.RuntimeException])
+def test_a_device_that_fails_in_a_run(kind: type[Exception]) -> None:
+    with (
+        pytest.raises(ProviderError, match=r"^the execution provider failed: CUDA failure 2: out of memory$"),
+        run_errors(),
+    ):
+        raise kind(f"[ONNXRuntimeError] : 1 : FAIL : {PLACES} CUDA failure 2: out of memory {AROUND}")
+    with pytest.raises(InputError, match="cannot run these inputs: a tensor is missing"), run_errors():
+        raise kind("a tensor is missing")

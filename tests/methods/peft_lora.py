@@ -51,12 +51,8 @@ class Trained:
         """What a PyTorch model in float64 computes."""
         import torch
 
-        values = {
-            name: value.astype(np.float64) if value.dtype == np.float32 else value
-            for name, value in self.inputs.items()
-        }
         with torch.no_grad():
-            outputs = module(**{name: torch.from_numpy(value) for name, value in values.items()})
+            outputs = module(**{name: torch.from_numpy(value) for name, value in as_float64(self.inputs).items()})
         result: np.ndarray = outputs[self.output].numpy()
         return result
 
@@ -90,6 +86,11 @@ class Trained:
             on = session.run(values, **chosen)[self.output]
             without = on if session.manifest.mode.in_graph else session.run(values)[self.output]
         return self.error(on), self.error(without)
+
+
+def as_float64(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inputs, with float32 as float64."""
+    return {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in inputs.items()}
 
 
 def trained_by_peft(case: Case, tiny_model: Callable[..., Path], folder: Path) -> Trained:

@@ -27,7 +27,7 @@ from adapter_export.export.trace import trace
 from adapter_export.models.base_model import load_base
 from adapter_export.models.quiet import quiet
 from tests.export.test_architectures import batch, session
-from tests.methods.test_lora import PEFT_TASKS, TOLERANCE, as_float64
+from tests.methods.peft_lora import PEFT_TASKS, TOLERANCE, as_float64
 from tests.tiny import inputs_for
 
 Settings = dict[str, Any]

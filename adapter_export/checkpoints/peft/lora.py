@@ -131,13 +131,11 @@ def _kind(checkpoint: Checkpoint, info: ModelInfo, site: Site, name: str, part: 
     if site.module not in info.modules:
         # Names the modules that are close.
         site_features(checkpoint, info, site)
-    if not info.embeddings and not info.kernels:
-        raise InputError(
-            f"{where}: expected a linear layer; no others are known of a finished graph or an older bundle"
-        )
+    known = info.embeddings or info.kernels
+    hint = "" if known else "; of a finished graph or an older bundle, linear layers alone are known"
     raise InputError(
         f"{where}: expected a linear layer, or a convolution or an embedding that has a weight of its own and computes "
-        "what PyTorch's class computes"
+        f"what PyTorch's class computes{hint}"
     )
 
 

@@ -60,7 +60,9 @@ def test_tokens_on_paper() -> None:
     assert judged(R, [3, 2, 0], suppress_tokens=(1,)) == (TokenAgreement(count=3, clear=3, agreed=3), 0)
     # Rules apply to the tokens written before: 3 is halved after it was chosen; 0 and 1 are equal until one was chosen.
     assert judged(R, [3, 1, 0], repetition_penalty=2.0) == (TokenAgreement(count=3, clear=3, agreed=3), 0)
-    assert judged(R, [3, 1, 1], repetition_penalty=2.0) == (TokenAgreement(count=3, clear=3, agreed=2), 1)
+    again = TokenDifference(row=0, step=2, written=1, expected=0, margin=3.5, clear=True)
+    found = TokenAgreement(count=3, clear=3, agreed=2, differing=(again,))
+    assert judged(R, [3, 1, 1], repetition_penalty=2.0) == (found, 1)
     assert judged(R, [0, 1, 3], forced_bos_token_id=0, forced_eos_token_id=(3,)) == (TokenAgreement(3, 3, 3), 0)
 
 

@@ -113,7 +113,8 @@ def test_no_test_elsewhere_has_the_marker() -> None:
 @pytest.mark.parametrize(("given", "python"), [((), ".venv/bin/python"), (("PYTHON=some-python",), "some-python")])
 def test_a_python_that_is_named_needs_no_environment(given: tuple[str, ...], python: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS")}
-    command = ["make", "--dry-run", "--always-make", "test-cuda", *given]
+    # A make that runs these tests would say which folder this one enters.
+    command = ["make", "--no-print-directory", "--dry-run", "--always-make", "test-cuda", *given]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
     lines = done.stdout.splitlines()
     assert lines[-1].startswith(f"{python} -m pytest tests/cuda -m cuda -ra ")

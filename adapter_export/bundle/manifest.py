@@ -11,6 +11,7 @@ from typing import Annotated
 
 from adapter_export.bundle.graphs import ADAPTER_IDS, DECODER, ENCODER, MODEL
 from adapter_export.bundle.modes import Binding, Mode
+from adapter_export.bundle.pooling import Pooling
 from adapter_export.bundle.precision import Fusion, Quantization
 from adapter_export.bundle.versions import upgraded
 from adapter_export.checkpoints.problem_types import PROBLEM_TYPES
@@ -222,6 +223,7 @@ class Manifest:
         positions: Number of positions in the model's table of positions; 0 without a table; None in older bundles,
             which did not record it.
         longest_text: Number of tokens of the longest text by the model's config; None without a limit.
+        pooling: How the model's hidden states become the embedding of a text; None if its folder does not say.
         graft: The other tool's graph that has got the adapters; None for a graph of this package.
         format_version: Version of the format of the manifest.
     """
@@ -252,6 +254,7 @@ class Manifest:
     reread_at: Size | None = None
     positions: Size | None = None
     longest_text: Size | None = None
+    pooling: Pooling | None = None
     graft: GraftInfo | None = None
     format_version: int = field(default=FORMAT_VERSION)
 

@@ -9,10 +9,14 @@ EXTRAS = {
     "onnx_ir": ("export",),
     "onnxscript": ("export",),
     "peft": ("export",),
+    "prometheus_client": ("serve",),
     "pyarrow": ("train",),
+    "pydantic": ("serve",),
     "sentencepiece": ("export", "train"),
+    "starlette": ("serve",),
     "torch": ("export", "train"),
     "transformers": ("export", "train"),
+    "uvicorn": ("serve",),
 }
 
 

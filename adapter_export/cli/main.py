@@ -30,6 +30,7 @@ COMMANDS = {
     "parity": "Check that a bundle computes the same as the model.",
     "reference": "Print the script that records what an adapter computes.",
     "run": "Run a bundle on texts.",
+    "serve": "Serve a bundle over HTTP.",
     "bench": "Measure latency, swapping and memory of a bundle.",
     "inspect": "Describe a checkpoint, a bundle, or an ONNX file.",
 }

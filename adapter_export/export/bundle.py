@@ -28,6 +28,7 @@ from adapter_export.bundle.manifest import (
 )
 from adapter_export.bundle.modes import Binding, Mode
 from adapter_export.bundle.no_adapter import stored_tensors
+from adapter_export.bundle.pooling import read_pooling
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.licenses import base_model_name, license_files, stated, write_license_files
 from adapter_export.checkpoints.problem_types import stated as stated_problem
@@ -111,6 +112,7 @@ def write_bundle(
         rotary_border=rotary_border(base.module),
         positions=position_table(base),
         longest_text=longest_text_of(base.module.config.to_dict()),
+        pooling=read_pooling(base.folder) if base.task == "features" else None,
         reread_at=reread_at(base) if any(is_past(name) for graph in graphs.values() for name in graph.inputs) else None,
         contrib=tuple(sorted({name for lowered in graphs.values() for name in contrib_operators(lowered.model)})),
     )

@@ -293,12 +293,52 @@ class AdapterSession:
         Raises:
             InputError: An adapter is unknown, or there are several in a mode that runs one adapter per batch.
         """
+        lease = self.lease(adapters, head=head)
+        return {graph: self.bound_to(graph, lease) for graph in self._opened()}
+
+    def lease(self, adapters: Sequence[AdapterChoice], *, head: str | None = None) -> Lease:
+        """Holds adapters in memory, as they are now, until the lease is released or collected as garbage.
+
+        Args:
+            adapters: The adapter or adapters of each row, as for `run`; None for the base model.
+            head: As for `run`.
+
+        Raises:
+            InputError: An adapter is unknown, or there are several in a mode that runs one adapter per batch.
+        """
         self._home.check()
-        lease = self._adapters.lease(self._rows(len(adapters), None, adapters, head))
-        return {
-            graph: BoundGraph(session, self.provider, self._feeds(graph, lease), lease)
-            for graph, session in self._opened().items()
-        }
+        return self._adapters.lease(self._rows(len(adapters), None, adapters, head))
+
+    def joined(self, leases: Sequence[Lease]) -> Lease:
+        """Returns one lease of the rows of several leases, in their order. It holds what they hold.
+
+        Args:
+            leases: Leases of this session.
+
+        Raises:
+            InputError: Their adapters differ, in a mode that runs one adapter per batch.
+        """
+        self._home.check()
+        return self._adapters.joined(leases)
+
+    def has_room(self, adapter: AdapterChoice, *, head: str | None = None) -> bool:
+        """Returns whether a lease of this adapter would not have to wait until other leases are released.
+
+        Args:
+            adapter: As for `run`.
+            head: As for `run`.
+        """
+        self._home.check()
+        return self._adapters.has_room(chosen(adapter, head))
+
+    def bound_to(self, graph: str, lease: Lease) -> BoundGraph:
+        """Returns a graph of the bundle with the tensors of a lease bound to it.
+
+        Args:
+            graph: File name of the graph.
+            lease: A lease of this session.
+        """
+        return BoundGraph(self._opened()[graph], self.provider, self._feeds(graph, lease), lease)
 
     def generate(
         self,

@@ -47,6 +47,16 @@ class _Occupied:
     gone: bool = False
 
 
+class BankLease(Lease):
+    """A lease of adapters in a bank.
+
+    Attributes:
+        occupied: The slot of each row's adapter; None for the base model.
+    """
+
+    occupied: tuple[_Occupied | None, ...] = ()
+
+
 class BankPool:
     """Up to `slots` adapters, for many threads. An adapter that a lease holds is neither overwritten nor evicted.
 
@@ -151,6 +161,18 @@ class BankPool:
                 changes |= {key: self._version(key) for key in unread}
             read |= {key: self._read(key, load) for key in unread}
 
+    def joined(self, leases: Sequence[Lease]) -> Lease:
+        rows = [occupied for lease in leases if isinstance(lease, BankLease) for occupied in lease.occupied]
+        with self._changed:
+            held = list({id(occupied): occupied for occupied in rows if occupied is not None}.values())
+            for occupied in held:
+                occupied.leases += 1
+            return self._lease(rows, held)
+
+    def has_room(self, key: AdapterKey | None) -> bool:
+        with self._changed:
+            return key is None or self._fit([key])
+
     def _read(self, key: AdapterKey, load: Load) -> LoadedAdapter:
         parts = [load(name) for name in names_of(key)]
         return self._composer.compose(key, parts) if isinstance(key, Composition) else parts[0]
@@ -175,15 +197,21 @@ class BankPool:
 
     def _leased(self, keys: Sequence[AdapterKey | None], held: Sequence[_Occupied]) -> Lease:
         by_key = {occupied.adapter.key: occupied for occupied in held}
-        slots = [NO_ADAPTER if key is None else by_key[key].slot for key in keys]
+        return self._lease([None if key is None else by_key[key] for key in keys], held)
+
+    def _lease(self, rows_of: Sequence[_Occupied | None], held: Sequence[_Occupied]) -> Lease:
+        """Returns a lease of these rows. The caller has counted it for those that it holds."""
+        slots = [NO_ADAPTER if occupied is None else occupied.slot for occupied in rows_of]
         feeds: dict[str, np.ndarray | ort.OrtValue] = {ADAPTER_IDS: np.array(slots, np.int64)}
         for op_name, rows in self._rows.items():
             # An operator that no row uses gets row 0 alone: no matrices are copied and multiplied to add zeros.
             used = any(op_name in occupied.rows for occupied in held)
             feeds |= rows.values if used else rows.row_zero
             feeds[rows_table(op_name)] = self._tables[op_name] if used else self._no_rows
-        adapters = [None if key is None else by_key[key].adapter for key in keys]
-        return Lease(feeds, adapters, lambda: self._release(held))
+        adapters = [None if occupied is None else occupied.adapter for occupied in rows_of]
+        lease = BankLease(feeds, adapters, lambda: self._release(held))
+        lease.occupied = tuple(rows_of)
+        return lease
 
     def _release(self, held: Sequence[_Occupied]) -> None:
         with self._changed:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedAdapter:
     """One adapter, never changed.
 

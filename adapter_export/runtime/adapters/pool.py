@@ -63,6 +63,16 @@ class AdapterPool(Protocol):
             InputError: The adapters cannot be in one batch, or not be composed; or `load` raised it.
         """
 
+    def joined(self, leases: Sequence[Lease]) -> Lease:
+        """Returns one lease of the rows of several leases of this pool, in their order. It holds what they hold.
+
+        Raises:
+            InputError: Their adapters cannot be in one batch.
+        """
+
+    def has_room(self, key: AdapterKey | None) -> bool:
+        """Returns whether a lease of this adapter or composition would not have to wait for other leases."""
+
 
 def open_pool(
     manifest: Manifest, no_adapter: Mapping[str, np.ndarray], provider: Provider, slots: int | None = None
@@ -118,6 +128,12 @@ class FixedAdapter:
                 f"adapter {str(others[0])!r}: mode {self._mode!r} holds one adapter in the graph: {self._name!r}"
             )
         return Lease({}, [self._adapter for _ in rows])
+
+    def joined(self, leases: Sequence[Lease]) -> Lease:
+        return one_of(leases)
+
+    def has_room(self, key: AdapterKey | None) -> bool:
+        return True
 
     def _refuse(self) -> None:
         takers = " and ".join(map(repr, Mode.that_take_adapters()))
@@ -187,8 +203,26 @@ class SwappedPool:
         adapter = self._composer.kept(key, parts) if isinstance(key, Composition) else parts[0]
         return Lease({**self._defaults, **adapter.tensors}, [adapter for _ in rows])
 
+    def joined(self, leases: Sequence[Lease]) -> Lease:
+        return one_of(leases)
+
+    def has_room(self, key: AdapterKey | None) -> bool:
+        return True
+
     def _loaded(self, name: str, load: Load) -> LoadedAdapter:
         if (adapter := self.get(name)) is None:
             adapter = load(name)
             self.put(adapter)
         return adapter
+
+
+def one_of(leases: Sequence[Lease]) -> Lease:
+    """Returns the lease of the rows of several leases, all of which have the same adapter.
+
+    Raises:
+        InputError: Their adapters differ, or versions of one adapter.
+    """
+    rows = [adapter for lease in leases for adapter in lease.adapters]
+    if any(adapter is not rows[0] for adapter in rows):
+        raise InputError("adapters: expected one adapter for all rows, found several, or several versions of one")
+    return Lease(leases[0].feeds, rows)

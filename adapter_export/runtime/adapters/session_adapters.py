@@ -140,6 +140,14 @@ class SessionAdapters:
         self._usage.count(rows)
         return lease
 
+    def joined(self, leases: Sequence[Lease]) -> Lease:
+        """Returns one lease of the rows of several leases; see `AdapterPool.joined`."""
+        return self._pool.joined(leases)
+
+    def has_room(self, key: AdapterKey | None) -> bool:
+        """Returns whether a lease of this adapter would not have to wait; see `AdapterPool.has_room`."""
+        return self._pool.has_room(key)
+
     def statistics(self) -> dict[str | None, AdapterStatistics]:
         """Returns how often each adapter was used and loaded; None is the base model."""
         return self._usage.statistics(self._pool.loads, self._pool.evictions)

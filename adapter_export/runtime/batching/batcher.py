@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 
 from adapter_export.errors import InputError, Unavailable
-from adapter_export.runtime.adapters.choice import AdapterChoice, AdapterKey, Composition, chosen, names_of
+from adapter_export.runtime.adapters.choice import AdapterChoice, AdapterKey, chosen
 from adapter_export.runtime.batching.grouping import Limits
 from adapter_export.runtime.batching.padding import Padding
 from adapter_export.runtime.batching.queue import RequestQueue, closed
@@ -22,6 +22,7 @@ from adapter_export.runtime.batching.request import Outputs, Request
 from adapter_export.runtime.batching.statistics import BatcherStatistics, Recorder
 from adapter_export.runtime.process import Home
 from adapter_export.runtime.session import AdapterSession
+from adapter_export.runtime.unknown import unknown_names
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class DynamicBatcher:
             Unavailable: No place became free within `timeout`, or the batcher is closed.
         """
         request = self._request(inputs, chosen(adapter, head))
-        for name in self._unknown(request.adapter):
+        for name in unknown_names(self._session, request.adapter):
             self._session.load(name)
         self._queue.put(request)
         try:
@@ -167,7 +168,7 @@ class DynamicBatcher:
             Unavailable: No place became free within `timeout`, or the batcher is closed.
         """
         request = self._request(inputs, chosen(adapter, head))
-        for name in self._unknown(request.adapter):
+        for name in unknown_names(self._session, request.adapter):
             await asyncio.to_thread(self._session.load, name)
         self._queue.put(request)
         try:
@@ -218,21 +219,6 @@ class DynamicBatcher:
         self._padding.check(inputs)
         group = self._padding.group(inputs), None if self._session.manifest.mode.per_row else adapter
         return Request(dict(inputs), adapter, self._padding.length(inputs), group)
-
-    def _unknown(self, adapter: AdapterKey | None) -> list[str]:
-        """Returns the names that the session does not know. They may have been added to the bundle since.
-
-        Raises:
-            InputError: No run can ever use this adapter.
-        """
-        try:
-            self._session.labels(adapter)
-        except InputError:
-            unknown = [name for name in names_of(adapter) if name not in self._session.adapters] if adapter else []
-            if self._session.manifest.mode.in_graph or (not unknown and isinstance(adapter, Composition)):
-                raise
-            return unknown
-        return []
 
     def _work(self) -> None:
         try:

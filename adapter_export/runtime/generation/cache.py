@@ -48,7 +48,7 @@ class CachedDecoder:
             rows: Number of rows of the batch.
         """
         self._graph, self._info, self._rows = graph, info, rows
-        self._grown = _growing(info)
+        self._grown = growing(info)
         self.forget()
 
     def forget(self) -> None:
@@ -95,7 +95,7 @@ class SharedCacheDecoder:
         self._graph = graph
         self._cache: dict[str, ort.OrtValue] = {}
         fed: dict[str, ort.OrtValue] = {}
-        for present, past in _growing(info).items():
+        for present, past in growing(info).items():
             place = info.inputs[past]
             shape = [rows, *(dim if isinstance(dim, int) else capacity for dim in place.shape[1:])]
             fed[past] = self._cache[present] = ort_value(np.zeros(shape, place.dtype.numpy))
@@ -120,7 +120,7 @@ class SharedCacheDecoder:
         return _of_last(logits, last)
 
 
-def _growing(info: GraphInfo) -> dict[str, str]:
+def growing(info: GraphInfo) -> dict[str, str]:
     """Returns the inputs of the cache that grow, by the outputs that continue them."""
     return {present_of(name): name for name in info.inputs if is_past(name) and present_of(name) in info.outputs}
 

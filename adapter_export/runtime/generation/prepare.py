@@ -66,8 +66,7 @@ def start(
     if len(prompts) == 0:
         raise InputError("prompts: expected at least one, found none")
     vocabulary = manifest.outputs["logits"].shape[-1]
-    if bad := [token for token in settings.stop_tokens if not _is_token(token, vocabulary)]:
-        raise InputError(f"stop_tokens: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
+    stops = stop_tokens(config, settings, vocabulary)
     if not _is_token(config.pad, vocabulary):
         # Some models name a padding token outside of their vocabulary. Padding is masked, so any token works.
         config = replace(config, pad=0)
@@ -83,7 +82,7 @@ def start(
     else:
         if settings.prefix:
             raise InputError("prefix: expected none, as this model continues the prompt itself")
-        written = [_tokens(row, prompt, vocabulary) for row, prompt in enumerate(prompts)]
+        written = [prompt_tokens(f"prompt {row}", prompt, vocabulary) for row, prompt in enumerate(prompts)]
         read = written
         if manifest.right_padded:
             feeds = RightPaddedFeeds(written, config.pad)
@@ -97,7 +96,6 @@ def start(
         RowChooser(row, settings, tokens, generator, row_processors(config, settings, tokens, own))
         for row, (tokens, own, generator) in enumerate(zip(written, read, generators, strict=True))
     ]
-    stops = {*settings.stop_tokens, *(() if settings.ignore_eos else config.eos)}
     info = manifest.graphs[manifest.model]
     decoder: Decoder
     if manifest.right_padded and graph.device is Provider.CPU and isinstance(vocabulary, int):
@@ -106,6 +104,22 @@ def start(
     else:
         decoder = CachedDecoder(graph, info, len(prompts))
     return Generation(decoder, feeds, choosers, stops, config.pad, settings.max_new_tokens)
+
+
+def stop_tokens(config: GenerationConfig, settings: GenerationSettings, vocabulary: int | str) -> frozenset[int]:
+    """Returns the tokens that end a row.
+
+    Args:
+        config: What the bundle's files say about generating.
+        settings: What the caller asks for.
+        vocabulary: Number of tokens of the model, or the name of that dim.
+
+    Raises:
+        InputError: The caller's are not tokens of the model.
+    """
+    if bad := [token for token in settings.stop_tokens if not _is_token(token, vocabulary)]:
+        raise InputError(f"stop_tokens: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
+    return frozenset((*settings.stop_tokens, *(() if settings.ignore_eos else config.eos)))
 
 
 def row_processors(
@@ -151,7 +165,8 @@ def _encoder_inputs(
     assert manifest.encoder is not None
     wanted = manifest.encoder.given
     if "input_ids" in wanted:
-        rows = [_tokens(row, prompt, manifest.outputs["logits"].shape[-1]) for row, prompt in enumerate(prompts)]
+        vocabulary = manifest.outputs["logits"].shape[-1]
+        rows = [prompt_tokens(f"prompt {row}", prompt, vocabulary) for row, prompt in enumerate(prompts)]
         for row, tokens in enumerate(rows):
             check_room(f"prompt {row}", len(tokens), 1, manifest.longest_text)
         encoded = padded_right(rows, config.pad)
@@ -204,19 +219,28 @@ def check_room(what: str, tokens: int, max_new_tokens: int, positions: int | Non
         )
 
 
-def _tokens(row: int, prompt: Prompt, vocabulary: int | str) -> list[int]:
-    """Returns the prompt's tokens. A negative token is refused: it would be read from the end of the vocabulary."""
+def prompt_tokens(what: str, prompt: Prompt, vocabulary: int | str) -> list[int]:
+    """Returns the tokens of a prompt. A negative token is refused: it would be read from the end of the vocabulary.
+
+    Args:
+        what: Name of the prompt in messages.
+        prompt: Its token ids.
+        vocabulary: Number of tokens of the model, or the name of that dim.
+
+    Raises:
+        InputError: The prompt is not a list of the model's tokens.
+    """
     try:
         found = np.asarray(prompt)
     except ValueError:  # lists of different lengths
         found = np.asarray(None)
     if found.shape == (0,):
-        raise InputError(f"prompt {row}: expected at least one token, found none")
+        raise InputError(f"{what}: expected at least one token, found none")
     if found.ndim != 1 or found.dtype.kind not in "iu":
-        raise InputError(f"prompt {row}: expected a list of token ids, found {str(prompt)[:60]!r}")
+        raise InputError(f"{what}: expected a list of token ids, found {str(prompt)[:60]!r}")
     tokens = [int(token) for token in found]
     if bad := [token for token in tokens if not _is_token(token, vocabulary)]:
-        raise InputError(f"prompt {row}: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
+        raise InputError(f"{what}: expected tokens from 0 to below {vocabulary}, found {bad[0]}")
     return tokens
 
 

@@ -51,6 +51,14 @@ class PromptTexts:
         """
         return TextStream(self._tokenizer, prompt)
 
+    def token_texts(self, tokens: Sequence[int]) -> list[str]:
+        """Returns the text of each token by itself, special tokens included.
+
+        Args:
+            tokens: Token ids.
+        """
+        return self._tokenizer.decode(*[[token] for token in tokens], skip_special=False)
+
     def completion(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
         """Returns the text of new tokens.
 

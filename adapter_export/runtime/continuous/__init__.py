@@ -1,0 +1,1 @@
+"""Generates for many callers at once: prompts join a batch, and rows leave it, between two tokens."""

@@ -1,0 +1,76 @@
+"""Refuses requests without the token, and bodies that are too large."""
+
+from __future__ import annotations
+
+import hmac
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adapter_export.serving.problems import Problem
+
+# Orchestrators ask these without a token.
+_OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+
+
+class Token:
+    """Refuses requests that do not have the bearer token. Health checks need none."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        """Wraps the application.
+
+        Args:
+            app: The layers inside.
+            token: The token; None if requests need none.
+        """
+        self._app = app
+        self._expected = None if token is None else token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._expected is not None and scope["path"] not in _OPEN:
+            scheme, _, found = Headers(scope=scope).get("authorization", "").partition(" ")
+            # Compared in constant time, so that its duration tells nothing about the token.
+            same = hmac.compare_digest(found.strip().encode("latin-1"), self._expected)
+            if scheme.lower() != "bearer" or not same:
+                problem = Problem(401, "expected the header 'Authorization: Bearer TOKEN' with the server's token")
+                problem.headers["www-authenticate"] = "Bearer"
+                raise problem
+        await self._app(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses bodies above a number of bytes, before they are in memory."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        """Wraps the application.
+
+        Args:
+            app: The layers inside.
+            most: Largest number of bytes.
+        """
+        self._app, self._most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if headers.get("content-encoding", "identity") != "identity":
+            raise Problem(415, "content-encoding: expected none, as bodies are not decompressed here")
+        stated = headers.get("content-length", "0")
+        if stated.isascii() and stated.isdigit() and int(stated) > self._most:
+            raise self._too_large()
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._most:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> Problem:
+        return Problem(413, f"body: expected at most {self._most} bytes")

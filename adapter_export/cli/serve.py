@@ -80,10 +80,10 @@ def command(max_megabytes: int, cache_gigabytes: float, token_file: Path | None,
 
 def _token(file: Path | None) -> str | None:
     """Returns the bearer token of the file, or of the environment; None for none."""
-    from adapter_export.reading.files import read_text
+    from adapter_export.reading.files import decoded, read_given
 
     if file is None:
         return os.environ.get(_TOKEN) or None
-    if not (token := read_text(file, _MAX_TOKEN_BYTES).strip()):
+    if not (token := decoded(file, read_given(file, _MAX_TOKEN_BYTES)).strip()):
         raise InputError(f"{file}: expected a token, found an empty file")
     return token

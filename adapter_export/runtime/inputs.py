@@ -9,6 +9,8 @@ import numpy as np
 from adapter_export.bundle.manifest import Manifest, TensorInfo
 from adapter_export.errors import InputError
 
+_TOKENS = ("input_ids", "decoder_input_ids")
+
 
 def check_inputs(
     inputs: Mapping[str, np.ndarray], expected: Mapping[str, TensorInfo], adapter_tensors: Collection[str] = ()
@@ -34,6 +36,20 @@ def check_inputs(
         _check(name, inputs[name], info, sizes)
 
 
+def check_tokens(inputs: Mapping[str, np.ndarray]) -> None:
+    """Checks that no token is negative: the graph would read it from the end of its table.
+
+    Args:
+        inputs: The inputs of the graph by name.
+
+    Raises:
+        InputError: A token is negative. Those beyond the table are refused by ONNX Runtime.
+    """
+    for name in _TOKENS:
+        if name in inputs and inputs[name].size and (least := inputs[name].min()) < 0:
+            raise InputError(f"input {name!r}: expected tokens from 0, found {least}")
+
+
 def check_positions(inputs: Mapping[str, np.ndarray], positions: int | None) -> None:
     """Checks that texts are not longer than the model's table of positions. A GPU reads beyond it without an error.
 
@@ -53,7 +69,7 @@ def check_positions(inputs: Mapping[str, np.ndarray], positions: int | None) -> 
                 f"{counted.min()} to {counted.max()}"
             )
         return
-    for name in ("input_ids", "decoder_input_ids"):
+    for name in _TOKENS:
         if name in inputs and inputs[name].shape[1] > positions:
             raise InputError(
                 f"input {name!r}: {inputs[name].shape[1]} tokens do not fit in the {positions} positions of this model"

@@ -35,7 +35,7 @@ from adapter_export.runtime.generation.config import GenerationConfig, read_gene
 from adapter_export.runtime.generation.prepare import Prompt, check_generates, generates, start, unread_in
 from adapter_export.runtime.generation.settings import GenerationSettings
 from adapter_export.runtime.generation.stream import Generation
-from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, shared_end
+from adapter_export.runtime.inputs import check_ends, check_inputs, check_positions, check_tokens, shared_end
 from adapter_export.runtime.process import Home
 from adapter_export.runtime.provider import open_model, run_errors, still_options
 
@@ -476,6 +476,7 @@ class AdapterSession:
         """Returns the graph's outputs unchanged, and the number of labels of each row."""
         sessions = self._opened()
         check_inputs(inputs, self._inputs, self._tensors)
+        check_tokens(inputs)
         check_positions(inputs, self.manifest.positions)
         if self._end is not None:
             check_ends(inputs["input_ids"], self._end)

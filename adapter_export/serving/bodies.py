@@ -23,5 +23,6 @@ def parsed(schema: type[T], body: bytes) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
-        message = f"{field}: {first['msg']}" if field else f"body: {first['msg']}"
+        reason = first["msg"].removeprefix("Value error, ")
+        message = f"{field}: {reason}" if field else f"body: {reason}"
         raise Problem(400, message[:_MOST_CHARACTERS], param=field or None) from None

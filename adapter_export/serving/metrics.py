@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from adapter_export.runtime.adapters.usage import AdapterStatistics
@@ -22,6 +29,8 @@ class Metrics:
 
     def __init__(self) -> None:
         """Makes them, each 0."""
+        # The times at which each counter was made, which would double the text.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "adapter_export_requests", "Requests", ["endpoint", "model", "status"], registry=self._registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from adapter_export.bundle.graphs import NUM_LABELS
+from adapter_export.bundle.graphs import NUM_LABELS, is_cache
 from adapter_export.bundle.manifest import TensorInfo
 from adapter_export.runtime.session import AdapterSession
 from adapter_export.serving.inference.tensors import datatype_of
@@ -41,8 +41,8 @@ def model_metadata(session: AdapterSession, name: str, adapter: str | None) -> d
         "name": name,
         "versions": [VERSION],
         "platform": "onnxruntime_onnx",
-        "inputs": [_tensor(key, info, {}) for key, info in graph.given.items()],
-        "outputs": [_tensor(key, info, sizes) for key, info in graph.outputs.items()],
+        "inputs": [_tensor(key, info, {}) for key, info in graph.given.items() if not is_cache(key)],
+        "outputs": [_tensor(key, info, sizes) for key, info in graph.outputs.items() if not is_cache(key)],
     }
 
 

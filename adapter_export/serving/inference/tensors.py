@@ -49,9 +49,8 @@ def from_json(what: str, datatype: str, shape: Sequence[int], data: Any, dtype: 
     if found.size and found.dtype.kind not in _KINDS.get(wanted.kind, "iuf"):
         raise Problem(400, f"{what}: expected a list of {datatype} values, found {shortened(data)}", param=what)
     _check_size(what, shape, found.size)
-    if wanted.kind in "iu" and found.size:
-        if (found.astype(wanted) != found).any():
-            raise Problem(400, f"{what}: expected {datatype} values, found one out of their range", param=what)
+    if wanted.kind in "iu" and found.size and (found.astype(wanted) != found).any():
+        raise Problem(400, f"{what}: expected {datatype} values, found one out of their range", param=what)
     return found.reshape(tuple(shape)).astype(wanted)
 
 

@@ -15,6 +15,9 @@ from adapter_export.serving.problems import CLIENT_CLOSED, ClientGone, Problem, 
 from adapter_export.serving.service import Service
 from adapter_export.serving.tracing import span
 
+# Asked every few seconds by orchestrators.
+_QUIET = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
+
 log = logging.getLogger("adapter_export.serving")
 
 
@@ -66,8 +69,9 @@ class Access:
             service.metrics.ended(endpoint, facts.get("model", ""), status or CLIENT_CLOSED, seconds)
             line = {"method": scope["method"], **facts, "status": status or CLIENT_CLOSED}
             internal = failure is not None and problem_of(failure) is None
+            level = logging.DEBUG if endpoint in _QUIET else logging.INFO
             log.log(
-                logging.ERROR if internal else logging.INFO,
+                logging.ERROR if internal else level,
                 "request",
                 exc_info=failure if internal else None,
                 extra={"facts": {**line, "seconds": round(seconds, 6)}},

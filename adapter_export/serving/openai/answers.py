@@ -6,34 +6,37 @@ import asyncio
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from adapter_export.runtime.continuous.stream import NewToken
 from adapter_export.runtime.generation.texts import PromptTexts
 from adapter_export.serving.openai.rows import Part, Row, Rows
 
 
-@dataclass
 class Writer:
-    """Writes one kind of answer: `text_completion` or `chat.completion`.
+    """Writes the answer to one request, whole or as a stream.
 
     Attributes:
-        model: Name of the model.
-        texts: Turns tokens into text.
-        logprobs: Whether probabilities are part of the answer.
-        fingerprint: Identifies the bundle.
+        kind: The `object` of a whole answer.
+        stream_kind: The `object` of a piece of a stream.
+        prefix: What the id of the answer begins with.
     """
 
-    model: str
-    texts: PromptTexts
-    logprobs: bool
-    fingerprint: str
-    kind: str = ""
-    stream_kind: str = ""
-    prefix: str = ""
-    _id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _created: int = field(default_factory=lambda: int(time.time()))
+    kind: ClassVar[str]
+    stream_kind: ClassVar[str]
+    prefix: ClassVar[str]
+
+    def __init__(self, model: str, texts: PromptTexts, fingerprint: str, *, logprobs: bool) -> None:
+        """Gives the answer an id and a time.
+
+        Args:
+            model: Name of the model.
+            texts: Turns tokens into text.
+            fingerprint: Identifies the bundle.
+            logprobs: Whether probabilities are part of the answer.
+        """
+        self._model, self._texts, self._fingerprint, self._with_logprobs = model, texts, fingerprint, logprobs
+        self._id, self._created = uuid.uuid4().hex, int(time.time())
 
     async def whole(self, rows: Rows) -> dict[str, Any]:
         """Returns the answer with the complete rows."""
@@ -63,8 +66,8 @@ class Writer:
             "id": f"{self.prefix}-{self._id}",
             "object": kind,
             "created": self._created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
+            "model": self._model,
+            "system_fingerprint": self._fingerprint,
         }
 
 
@@ -91,9 +94,9 @@ class CompletionWriter(Writer):
         }
 
     async def _logprobs(self, tokens: Sequence[NewToken]) -> dict[str, Any] | None:
-        if not self.logprobs:
+        if not self._with_logprobs:
             return None
-        names = await token_texts(self.texts, tokens)
+        names = await token_texts(self._texts, tokens)
         chosen = [names[new.token] for new in tokens]
         return {
             "tokens": chosen,
@@ -125,9 +128,9 @@ class ChatWriter(Writer):
         return _choice(part.row, part.finish, delta=delta, logprobs=await self._logprobs(part.tokens))
 
     async def _logprobs(self, tokens: Sequence[NewToken]) -> dict[str, Any] | None:
-        if not self.logprobs:
+        if not self._with_logprobs:
             return None
-        names = await token_texts(self.texts, tokens)
+        names = await token_texts(self._texts, tokens)
 
         def entry(token: int, value: float | None) -> dict[str, Any]:
             return {"token": names[token], "logprob": value, "bytes": list(names[token].encode())}

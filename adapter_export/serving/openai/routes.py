@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from adapter_export.errors import InputError
 from adapter_export.runtime.generation.chat import render_chat
+from adapter_export.runtime.generation.texts import PromptTexts
 from adapter_export.serving.bodies import parsed
 from adapter_export.serving.middleware.access import problem_body
 from adapter_export.serving.names import adapter_of, served_names
@@ -51,7 +52,7 @@ async def completions(request: Request) -> Response:
     prompts = await asyncio.to_thread(_prompts, service, asked.prompts)
     new = _new_tokens(service, prompts, asked.max_tokens or _COMPLETION_TOKENS)
     rows = Rows(service.engine, prompts, adapter, asked, new, asked.logprobs)
-    writer = CompletionWriter(asked.model, _texts(service), asked.logprobs is not None, _fingerprint(service))
+    writer = CompletionWriter(asked.model, _texts(service), _fingerprint(service), logprobs=asked.logprobs is not None)
     return await _answer(request, service, asked, rows, writer)
 
 
@@ -67,7 +68,7 @@ async def chat_completions(request: Request) -> Response:
     new = _new_tokens(service, [prompt], asked.max_completion_tokens or asked.max_tokens)
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     rows = Rows(service.engine, [prompt], adapter, asked, new, logprobs)
-    writer = ChatWriter(asked.model, _texts(service), logprobs is not None, _fingerprint(service))
+    writer = ChatWriter(asked.model, _texts(service), _fingerprint(service), logprobs=logprobs is not None)
     return await _answer(request, service, asked, rows, writer)
 
 
@@ -124,7 +125,7 @@ def _adapter(request: Request, service: Service, asked: Generating) -> str | Non
     return adapter
 
 
-def _texts(service: Service) -> Any:
+def _texts(service: Service) -> PromptTexts:
     if service.engine.prompts is None:
         raise Problem(400, "this bundle has no tokenizer, which is needed to return texts")
     return service.engine.prompts

@@ -166,13 +166,14 @@ class Rows:
         row = self.rows[number]
         texts, stop = self._texts.stream(row.prompt), StopTexts(self._stops)
         async for new in row.stream:  # ends with a token that has a finish, unless it was closed
-            # The text of the token that ended the row is a special one, and decodes to nothing.
-            text = stop.push(await asyncio.to_thread(texts.push, new.token))
-            finish: Finish | None = "stop" if stop.stopped else new.finish
-            if finish is not None and not stop.stopped:
-                text += stop.push(await asyncio.to_thread(texts.rest))
-                if stop.stopped:
-                    finish = "stop"
+            text = await asyncio.to_thread(texts.push, new.token)
+            if new.finish is not None:
+                text += await asyncio.to_thread(texts.rest)
+            text = stop.push(text)
+            finish: Finish | None = new.finish
+            if stop.stopped:
+                finish = "stop"
+            elif finish is not None:
                 text += stop.rest()
             yield Part(number, text, (new,), finish)
             if finish is not None:

@@ -19,7 +19,7 @@ from adapter_export.bundle.manifest import ADAPTER_SUFFIX
 from adapter_export.errors import InputError
 from adapter_export.naming import check_adapter_name
 from adapter_export.outputs.files import atomic_file
-from adapter_export.reading.files import present
+from adapter_export.reading.files import present, regular_file
 from adapter_export.runtime.session import AdapterSession
 from adapter_export.serving.names import BASE
 from adapter_export.serving.problems import Problem
@@ -124,7 +124,7 @@ class Repository:
         if any(info.name == name for info in self._session.manifest.adapters):
             return None
         file = self._folder / f"{name}{ADAPTER_SUFFIX}"
-        return file if present(file) else None
+        return regular_file(file, self._folder) if present(file) else None
 
     def _write(self, change: dict[str, str]) -> int:
         """Adds a change to the journal, and returns how many changes it contains up to this one."""

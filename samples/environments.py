@@ -24,13 +24,15 @@ _CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 class Environment:
     """packages: as pip takes them; the first gives the folder its name. module: what it is for. shares: whether it also
     sees this project's packages, so that what both can use, PyTorch above all, is not installed twice. complete:
-    whether `packages` are all that is installed, and pip does not look for what they need.
+    whether `packages` are all that is installed, and pip does not look for what they need. pinned: whether the rest has
+    the versions of this project's constraints.txt, if it shares nothing.
     """
 
     packages: tuple[str, ...]
     module: str
     shares: bool = False
     complete: bool = False
+    pinned: bool = True
 
 
 # The newest release, and the transformers it was made for.
@@ -76,6 +78,9 @@ BASE = Environment(
     "onnxruntime",
 )
 
+# Clients of the server.
+CLIENTS = Environment(("openai==3.57.0", "tritonclient[http]==2.73.0", "locust==2.47.0"), "openai", pinned=False)
+
 
 def python(environment: Environment) -> Path:
     """The Python of that environment, made on first use. Raises AssetError where it cannot be made."""
@@ -97,7 +102,7 @@ def _install(environment: Environment, executable: Path) -> None:
         own = Path(_output(environment, executable, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"))
         # Behind its own packages, so that those count where both have one.
         (own / "shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    else:
+    elif environment.pinned:
         command.append(f"--constraint={_CONSTRAINTS}")
     if environment.complete:
         command.append("--no-deps")

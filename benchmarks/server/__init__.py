@@ -1,0 +1,1 @@
+"""The server under load. See `benchmarks.server.__main__`."""

@@ -14,6 +14,8 @@
     load_pytorch(model, adapter)                both in PyTorch, to compare with
     AdapterSession(bundle)                      runs it; needs no torch
     DynamicBatcher(session)                     gathers requests of many callers into its batches
+    ContinuousBatcher(session)                  generates for many callers in one batch that rows join and leave
+    serve(settings)                             serves it over HTTP
     BundleWatch(session)                        loads anew what `add` replaces meanwhile
     TextEncoder(bundle, ...), PromptTexts(bundle) texts and prompts to its inputs
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
         read_manifest,
     )
     from adapter_export.bundle.modes import Binding, Mode
+    from adapter_export.bundle.pooling import Pooling, PoolingKind
     from adapter_export.bundle.precision import Fusion, Quantization
     from adapter_export.bundle.remove import remove_adapter
     from adapter_export.checkpoints.planned import AdapterPlan, SitePlan
@@ -103,10 +106,14 @@ if TYPE_CHECKING:
     from adapter_export.parity.report_tables import print_report
     from adapter_export.parity.run import check_parity
     from adapter_export.runtime.adapters.choice import Composition
+    from adapter_export.runtime.adapters.loaded import Lease
     from adapter_export.runtime.adapters.usage import AdapterStatistics
     from adapter_export.runtime.adapters.watching import BundleWatch
     from adapter_export.runtime.batching.batcher import DynamicBatcher
     from adapter_export.runtime.batching.statistics import BatcherStatistics
+    from adapter_export.runtime.continuous.batcher import ContinuousBatcher
+    from adapter_export.runtime.continuous.statistics import ContinuousStatistics
+    from adapter_export.runtime.continuous.stream import NewToken, TokenStream
     from adapter_export.runtime.generation.bound_graph import BoundGraph
     from adapter_export.runtime.generation.config import GenerationConfig
     from adapter_export.runtime.generation.rules import GenerationRules
@@ -114,6 +121,8 @@ if TYPE_CHECKING:
     from adapter_export.runtime.generation.texts import PromptTexts, TextStream
     from adapter_export.runtime.session import AdapterSession
     from adapter_export.runtime.text import EncodedTexts, TextEncoder, probabilities
+    from adapter_export.serving.settings import ServerSettings
+    from adapter_export.serving.workers import serve
     from adapter_export.training.train import TrainResult, train
 
 __all__ = [
@@ -144,6 +153,8 @@ __all__ = [
     "Completion",
     "Composition",
     "CompositionRule",
+    "ContinuousBatcher",
+    "ContinuousStatistics",
     "DType",
     "Description",
     "Deviation",
@@ -163,6 +174,7 @@ __all__ = [
     "InputError",
     "Judgement",
     "Kernel",
+    "Lease",
     "Machine",
     "Manifest",
     "MergePlan",
@@ -173,6 +185,7 @@ __all__ = [
     "ModelDescription",
     "ModelInfo",
     "NamedTensor",
+    "NewToken",
     "OnnxDescription",
     "OperatorCount",
     "OutputBusy",
@@ -184,10 +197,13 @@ __all__ = [
     "ParityReport",
     "ParityResult",
     "Percentiles",
+    "Pooling",
+    "PoolingKind",
     "PromptTexts",
     "ProviderError",
     "Quantization",
     "Ratio",
+    "ServerSettings",
     "SiteGroup",
     "SiteInfo",
     "SitePlan",
@@ -200,6 +216,7 @@ __all__ = [
     "TextStream",
     "TokenAgreement",
     "TokenDifference",
+    "TokenStream",
     "TrainResult",
     "Unavailable",
     "Verdict",
@@ -222,6 +239,7 @@ __all__ = [
     "probabilities",
     "read_manifest",
     "remove_adapter",
+    "serve",
     "train",
 ]
 
@@ -254,6 +272,8 @@ _HOMES = {
     "Completion": "runtime.generation.stream",
     "Composition": "runtime.adapters.choice",
     "CompositionRule": "composition",
+    "ContinuousBatcher": "runtime.continuous.batcher",
+    "ContinuousStatistics": "runtime.continuous.statistics",
     "DType": "dtypes",
     "Description": "inspection.descriptions",
     "Deviation": "parity.criteria.measure",
@@ -273,6 +293,7 @@ _HOMES = {
     "InputError": "errors",
     "Judgement": "parity.criteria.judge",
     "Kernel": "modelinfo",
+    "Lease": "runtime.adapters.loaded",
     "Machine": "machine",
     "Manifest": "bundle.manifest",
     "MergePlan": "merging.dry_run",
@@ -283,6 +304,7 @@ _HOMES = {
     "ModelDescription": "inspection.descriptions",
     "ModelInfo": "modelinfo",
     "NamedTensor": "inspection.descriptions",
+    "NewToken": "runtime.continuous.stream",
     "OnnxDescription": "inspection.descriptions",
     "OperatorCount": "inspection.descriptions",
     "OutputBusy": "errors",
@@ -294,10 +316,13 @@ _HOMES = {
     "ParityReport": "parity.report",
     "ParityResult": "parity.report",
     "Percentiles": "benchmarking.summary",
+    "Pooling": "bundle.pooling",
+    "PoolingKind": "bundle.pooling",
     "PromptTexts": "runtime.generation.texts",
     "ProviderError": "errors",
     "Quantization": "bundle.precision",
     "Ratio": "benchmarking.summary",
+    "ServerSettings": "serving.settings",
     "SiteGroup": "inspection.descriptions",
     "SiteInfo": "bundle.manifest",
     "SitePlan": "checkpoints.planned",
@@ -310,6 +335,7 @@ _HOMES = {
     "TextStream": "runtime.generation.texts",
     "TokenAgreement": "parity.criteria.measure",
     "TokenDifference": "parity.criteria.measure",
+    "TokenStream": "runtime.continuous.stream",
     "TrainResult": "training.train",
     "Unavailable": "errors",
     "Verdict": "parity.criteria.judge",
@@ -332,6 +358,7 @@ _HOMES = {
     "probabilities": "runtime.text",
     "read_manifest": "bundle.manifest",
     "remove_adapter": "bundle.remove",
+    "serve": "serving.workers",
     "train": "training.train",
 }
 

@@ -45,6 +45,8 @@ NAMES = [
     "Completion",
     "Composition",
     "CompositionRule",
+    "ContinuousBatcher",
+    "ContinuousStatistics",
     "DType",
     "Description",
     "Deviation",
@@ -64,6 +66,7 @@ NAMES = [
     "InputError",
     "Judgement",
     "Kernel",
+    "Lease",
     "Machine",
     "Manifest",
     "MergePlan",
@@ -74,6 +77,7 @@ NAMES = [
     "ModelDescription",
     "ModelInfo",
     "NamedTensor",
+    "NewToken",
     "OnnxDescription",
     "OperatorCount",
     "OutputBusy",
@@ -85,10 +89,13 @@ NAMES = [
     "ParityReport",
     "ParityResult",
     "Percentiles",
+    "Pooling",
+    "PoolingKind",
     "PromptTexts",
     "ProviderError",
     "Quantization",
     "Ratio",
+    "ServerSettings",
     "SiteGroup",
     "SiteInfo",
     "SitePlan",
@@ -101,6 +108,7 @@ NAMES = [
     "TextStream",
     "TokenAgreement",
     "TokenDifference",
+    "TokenStream",
     "TrainResult",
     "Unavailable",
     "Verdict",
@@ -123,10 +131,11 @@ NAMES = [
     "probabilities",
     "read_manifest",
     "remove_adapter",
+    "serve",
     "train",
 ]
 # Whose methods users call.
-WORKING = ("AdapterSession", "BundleWatch", "DynamicBatcher", "PromptTexts", "TextEncoder")
+WORKING = ("AdapterSession", "BundleWatch", "ContinuousBatcher", "DynamicBatcher", "PromptTexts", "TextEncoder")
 # What a function works on may be given by position, also where it has a default.
 WORKED_ON = {"adapter", "adapters", "against", "model", "path"}
 

@@ -303,7 +303,7 @@ class ContinuousBatcher:
         return len(row.unread) > 1
 
     def _step_all(self) -> None:
-        """Gives the rows of every lane their next token. No name outlives this: a lane holds the adapters of its rows."""
+        """Gives the rows of every lane their next token. No name keeps a lane after this: it holds adapters."""
         for lane in list(self._lanes.values()):
             self._step(lane)
 

@@ -20,7 +20,7 @@ test-cuda: venv
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-llm test test-cuda test-pythons release-check bench faults fuzz architectures commands docs check venv lock clean
+.PHONY: help demo demo-llm test test-all test-cuda test-pythons release-check bench faults fuzz architectures commands docs check venv lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo-llm: venv ## The same for a language model: train, export, generate, prove,
 
 test: venv ## Run the tests, a file at a time on each core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+
+test-all: venv ## Run the tests with all cases of each, some twenty minutes more
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "" $(ARGS)
 
 test-cuda: ## Run the tests that need a GPU (PYTHON=python3: with its packages, without making .venv)
 	$(CUDA_PYTHON) -m pytest tests/cuda -m cuda -ra --durations=10 $(CUDA_WARNINGS) $(ARGS)

@@ -84,8 +84,8 @@ def test_a_merge(made: Callable[..., list[dict[str, bytes]]], inputs: Callable[.
 @pytest.mark.parametrize(
     ("action", "model_type"),
     [
-        ("merged:text-classification", "bert"),
-        ("embedded:text-classification", "bert"),
+        pytest.param("merged:text-classification", "bert", marks=pytest.mark.thorough),
+        pytest.param("embedded:text-classification", "bert", marks=pytest.mark.thorough),
         ("swappable:text-classification", "bert"),
         ("bank:text-classification", "bert"),
         ("swappable:causal-lm", "llama"),

@@ -1,0 +1,116 @@
+import "./style.css";
+import { show, showLabels } from "./results.js";
+
+const element = (id) => document.getElementById(id);
+const [text, tasks, progress, status, alert] = ["text", "tasks", "progress", "status", "alert"].map(element);
+const results = element("results");
+// How long a text must rest before a screen reader is told what became of it.
+const REST_MILLISECONDS = 1000;
+// How often and how long to look whether what was read has been kept.
+const LOOK_MILLISECONDS = 200;
+const LOOKS = 300;
+
+let worker;
+/** The adapter that is chosen; undefined until there is a choice. @type {string | null | undefined} */
+let adapter;
+let busy = false;
+let again = false;
+let resting;
+
+/** Classifies the text as it is now. While a run is on, only that another one is needed is noted. */
+function classify() {
+  if (adapter === undefined) return;
+  again = busy;
+  if (busy) return;
+  busy = text.value.trim() !== "";
+  results.ariaBusy = String(busy);
+  if (!busy) {
+    showLabels([]);
+    element("run").textContent = "";
+    return;
+  }
+  worker.postMessage({ type: "classify", text: text.value, adapter });
+}
+
+/** A button for each task, the first one chosen. @param {(string | null)[]} names */
+function showTasks(names) {
+  for (const [index, name] of names.entries()) {
+    const label = document.createElement("label");
+    const button = Object.assign(document.createElement("input"), { type: "radio", name: "task", value: String(index) });
+    button.checked = index === 0;
+    button.addEventListener("change", () => {
+      adapter = name;
+      classify();
+    });
+    const shown = document.createElement("span");
+    shown.textContent = name ?? "base model";
+    label.append(button, shown);
+    tasks.append(label);
+  }
+  [adapter] = names;
+  tasks.parentElement.hidden = names.length === 0;
+}
+
+const HANDLERS = {
+  progress({ file, loaded, total }) {
+    const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+    progress.value = loaded / total;
+    element("loading").firstElementChild.textContent = `Loading ${file}: ${megabytes(loaded)} of ${megabytes(total)}`;
+  },
+  ready({ names, provider }) {
+    element("loading").hidden = true;
+    element("provider").textContent = provider === "webgpu" ? "WebGPU" : "WebAssembly";
+    showTasks(names);
+    element("form").hidden = false;
+    status.textContent = "The model is ready.";
+    classify();
+  },
+  async complete({ addresses }) {
+    if (await areKept(addresses)) element("offline").textContent = "This page now works without a network.";
+  },
+  answer({ answer, tokens, truncated, milliseconds }) {
+    busy = false;
+    results.ariaBusy = String(again);
+    if (again) classify();
+    const summary = show(answer);
+    element("run").textContent = `${tokens} tokens${truncated ? ", cut to what the model takes" : ""}, ${milliseconds.toFixed(0)} ms`;
+    clearTimeout(resting);
+    resting = setTimeout(() => (status.textContent = summary), REST_MILLISECONDS);
+  },
+  error({ message }) {
+    busy = false;
+    results.ariaBusy = "false";
+    element("loading").hidden = true;
+    alert.textContent = `It does not work: ${message}`;
+  },
+};
+
+/** Registers the service worker, and waits until it keeps what the page reads from now on. */
+async function kept() {
+  if (!navigator.serviceWorker) return;
+  await navigator.serviceWorker.register(new URL("service-worker.js", document.baseURI));
+  await navigator.serviceWorker.ready;
+  if (navigator.serviceWorker.controller) return;
+  await new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
+}
+
+/** Whether the service worker has kept all these files; there may be no room for them. @param {string[]} addresses */
+async function areKept(addresses) {
+  if (!navigator.serviceWorker?.controller) return false;
+  for (let look = 0; look < LOOKS; look++) {
+    const found = await Promise.all(addresses.map((address) => caches.match(address, { ignoreVary: true })));
+    if (found.every(Boolean)) return true;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MILLISECONDS));
+  }
+  return false;
+}
+
+text.addEventListener("input", classify);
+element("form").addEventListener("submit", (event) => event.preventDefault());
+// Without a service worker (a private window of some browsers) the page works all the same, with a network.
+await kept().catch((error) => console.warn(error));
+worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+worker.addEventListener("message", ({ data }) => HANDLERS[data.type](data));
+worker.addEventListener("error", (event) => HANDLERS.error({ message: event.message || "the worker does not start" }));
+const provider = new URLSearchParams(location.search).get("provider");
+worker.postMessage({ type: "open", address: new URL("bundle/", document.baseURI).href, provider });

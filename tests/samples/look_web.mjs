@@ -1,7 +1,9 @@
 // Uses the page of samples/web in headless Chromium, and prints as JSON what a reader would meet.
 //     TMPDIR=BROWSER node look_web.mjs PACKAGES SITE OUTPUT < JSON { texts, looks }
 // BROWSER is the folder that Chromium is unpacked in, PACKAGES has node_modules, SITE has the build and vite, OUTPUT
-// gets screenshots. looks: whether to look at it at several widths, and to use the keyboard, besides reading answers.
+// gets screenshots.
+// looks: whether to look at it at several widths, to use the keyboard, and to take the network away, besides
+// reading answers.
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -34,7 +36,7 @@ async function served() {
 
 const flags = packed.args.filter((flag) => !["--single-process", "--no-zygote"].includes(flag));
 const [server, address] = await served();
-// Whatever happens, the server ends with this process.
+// Also where something fails.
 process.on("exit", () => server.kill());
 const browser = await chromium.launch({ executablePath: executable, args: flags });
 const context = await browser.newContext({ viewport: { width: WIDTHS[0], height: 900 } });
@@ -87,7 +89,7 @@ const page = await opened();
 found.alert = await page.locator("#alert").textContent();
 found.loading = await page.evaluate(() => window.told);
 found.answers = await answers(page);
-found.provider = await page.locator("#provider").textContent();
+found.run = await page.locator("#run").textContent();
 found.read = await page.workers()[0].evaluate(() => performance.getEntriesByType("resource").map(({ name }) => name));
 await page.locator("#offline:not(:empty)").waitFor();
 
@@ -128,14 +130,15 @@ if (looks) {
   found.keyboard.answer = await shown(page);
   await page.waitForFunction(() => document.querySelector("#status").textContent.includes("%"));
   found.keyboard.told = await page.locator("#status").textContent();
-}
 
-// Without a network, and without the server.
-await context.setOffline(true);
-server.kill();
-await new Promise((resolve) => server.once("exit", resolve));
-await page.close();
-const offline = await opened();
-found.offline = await answers(offline);
+  // Without a network, and without the server.
+  await context.setOffline(true);
+  server.kill();
+  await new Promise((resolve) => server.once("exit", resolve));
+  await page.close();
+  const offline = await opened();
+  found.offline = await answers(offline);
+}
 await browser.close();
+server.kill();
 console.log(JSON.stringify(found));

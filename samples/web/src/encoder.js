@@ -39,17 +39,18 @@ export class TextEncoder {
    * @returns {{ inputs: Record<string, { type: "int64", dims: number[], data: BigInt64Array }>, tokens: number, truncated: boolean }}
    */
   encode(text) {
-    const whole = this.tokenizer.encode(text, { return_token_type_ids: true });
-    const truncated = whole.ids.length > this.maxLength;
-    const [ids, types] = truncated ? this.#cut(text, whole) : [whole.ids, whole.token_type_ids];
-    if (ids.length === 0) throw new Error("the tokenizer makes no token of this text");
-    const rows = { input_ids: ids, attention_mask: ids.map(() => 1), token_type_ids: this.types ? types : ids.map(() => 0) };
+    const { ids: all, token_type_ids: given } = this.tokenizer.encode(text, { return_token_type_ids: true });
+    const truncated = all.length > this.maxLength;
+    const whole = [all, (this.types && given) || all.map(() => 0)];
+    const [ids, types] = truncated ? this.#cut(text, whole) : whole;
+    if (ids.length === 0 || ids.includes(undefined)) throw new Error("the tokenizer has no tokens for this text");
+    const rows = { input_ids: ids, attention_mask: ids.map(() => 1), token_type_ids: types };
     const tensor = (name) => ({ type: "int64", dims: [1, ids.length], data: BigInt64Array.from(rows[name], BigInt) });
     return { inputs: Object.fromEntries(this.inputs.map((name) => [name, tensor(name)])), tokens: ids.length, truncated };
   }
 
   /** The tokens of the text are cut, the special tokens around them stay. */
-  #cut(text, { ids, token_type_ids: types }) {
+  #cut(text, [ids, types]) {
     const own = this.tokenizer.encode(text, { add_special_tokens: false }).ids;
     const special = ids.length - own.length;
     let start = 0;

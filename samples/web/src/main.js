@@ -3,7 +3,7 @@ import { show, showLabels } from "./results.js";
 
 const element = (id) => document.getElementById(id);
 const [text, tasks, progress, status, alert] = ["text", "tasks", "progress", "status", "alert"].map(element);
-const results = element("results");
+const [results, run] = [element("results"), element("run")];
 // How long a text must rest before a screen reader is told what became of it.
 const REST_MILLISECONDS = 1000;
 // How often and how long to look whether what was read has been kept.
@@ -11,6 +11,7 @@ const LOOK_MILLISECONDS = 200;
 const LOOKS = 300;
 
 let worker;
+let runtime;
 /** The adapter that is chosen; undefined until there is a choice. @type {string | null | undefined} */
 let adapter;
 let busy = false;
@@ -26,7 +27,7 @@ function classify() {
   results.ariaBusy = String(busy);
   if (!busy) {
     showLabels([]);
-    element("run").textContent = "";
+    run.textContent = "";
     return;
   }
   worker.postMessage({ type: "classify", text: text.value, adapter });
@@ -48,7 +49,6 @@ function showTasks(names) {
     tasks.append(label);
   }
   [adapter] = names;
-  tasks.parentElement.hidden = names.length === 0;
 }
 
 const HANDLERS = {
@@ -59,7 +59,7 @@ const HANDLERS = {
   },
   ready({ names, provider }) {
     element("loading").hidden = true;
-    element("provider").textContent = provider === "webgpu" ? "WebGPU" : "WebAssembly";
+    runtime = provider === "webgpu" ? "WebGPU" : "WebAssembly";
     showTasks(names);
     element("form").hidden = false;
     status.textContent = "The model is ready.";
@@ -73,7 +73,9 @@ const HANDLERS = {
     results.ariaBusy = String(again);
     if (again) classify();
     const summary = show(answer);
-    element("run").textContent = `${tokens} tokens${truncated ? ", cut to what the model takes" : ""}, ${milliseconds.toFixed(0)} ms`;
+    alert.textContent = "";
+    const cut = truncated ? " (the text is cut there, as the model takes no more)" : "";
+    run.textContent = `${runtime}: ${tokens} tokens${cut}, ${milliseconds.toFixed(0)} ms`;
     clearTimeout(resting);
     resting = setTimeout(() => (status.textContent = summary), REST_MILLISECONDS);
   },

@@ -12,6 +12,9 @@ const HANDLERS = {
   /** @param {{ address: string, provider: string | null }} message */
   async open({ address, provider }) {
     const bundle = await AdapterBundle.open(address);
+    // The base model, as null, if it has labels of its own.
+    const names = [null, ...bundle.adapters].filter((name) => bundle.labels(name) !== null);
+    if (names.length === 0) throw new Error("the bundle has no adapter with labels");
     const encoder = await TextEncoder.of(bundle);
     let file;
     // A server that compresses does not say how large a file is, so the build says it.
@@ -23,7 +26,6 @@ const HANDLERS = {
       bundle.createSession(ort, options, watching),
     );
     opened = { bundle, encoder, ort, session };
-    const names = bundle.labels() === null ? bundle.adapters : [null, ...bundle.adapters];
     postMessage({ type: "ready", names, provider: used });
     // The other adapters are small. Once they are here, too, nothing needs the network any more.
     for (const name of names) await bundle.load(name);

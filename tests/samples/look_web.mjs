@@ -1,9 +1,9 @@
 // Uses the page of samples/web in headless Chromium, and prints as JSON what a reader would meet.
-//     TMPDIR=BROWSER node look_web.mjs PACKAGES SITE OUTPUT < JSON { texts, looks }
+//     TMPDIR=BROWSER node look_web.mjs PACKAGES SITE OUTPUT < JSON { texts, looks, gpu }
 // BROWSER is the folder that Chromium is unpacked in, PACKAGES has node_modules, SITE has the build and vite, OUTPUT
 // gets screenshots.
-// looks: whether to look at it at several widths, to use the keyboard, and to take the network away, besides
-// reading answers.
+// looks: whether to look at it at several widths, to use the keyboard, and to take the network away, besides reading
+// answers. gpu: whether there is a GPU, which Chromium computes itself.
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
 const [packages, site, output] = process.argv.slice(2);
-const { texts, looks } = JSON.parse(readFileSync(0, "utf8"));
+const { texts, looks, gpu } = JSON.parse(readFileSync(0, "utf8"));
 const require = createRequire(join(packages, "node_modules", "/"));
 const packed = (await import(pathToFileURL(require.resolve("@sparticuz/chromium")))).default;
 const executable = await packed.executablePath();
@@ -34,7 +34,9 @@ async function served() {
   throw new Error(`the server does not start: ${written}`);
 }
 
-const flags = packed.args.filter((flag) => !["--single-process", "--no-zygote"].includes(flag));
+// Not those that the package of Chromium proposes: they take down the walls between pages, and with them threads.
+const flags = ["--no-sandbox", "--headless=shell", "--in-process-gpu", "--use-angle=swiftshader"];
+if (gpu) flags.push("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan", "--use-vulkan=swiftshader");
 const [server, address] = await served();
 // Also where something fails.
 process.on("exit", () => server.kill());
@@ -89,6 +91,7 @@ const page = await opened();
 found.alert = await page.locator("#alert").textContent();
 found.loading = await page.evaluate(() => window.told);
 found.answers = await answers(page);
+found.isolated = await page.evaluate(() => crossOriginIsolated);
 found.run = await page.locator("#run").textContent();
 found.read = await page.workers()[0].evaluate(() => performance.getEntriesByType("resource").map(({ name }) => name));
 await page.locator("#offline:not(:empty)").waitFor();

@@ -7,7 +7,7 @@ import { folderSource } from "adapter-export/node";
 
 /**
  * Refuses a bundle that the page could not run, and copies the files that its manifest lists into `bundle/`. The page
- * gets their sizes as BUNDLE_BYTES.
+ * gets the size of the graph and its weights as MODEL_BYTES.
  *
  * @param {string | undefined} folder
  * @returns {import("vite").Plugin}
@@ -25,8 +25,9 @@ export function bundled(folder) {
       if (task !== "text-classification") throw new Error(`${folder}: expected task text-classification, found ${task}`);
       if (!bundle.has("tokenizer.json")) throw new Error(`${folder}: expected tokenizer.json, found none`);
       files = ["manifest.json", ...Object.keys(listed)];
-      const sizes = files.map(async (file) => [file, (await stat(join(folder, file))).size]);
-      return { define: { BUNDLE_BYTES: JSON.stringify(Object.fromEntries(await Promise.all(sizes))) } };
+      const model = files.filter((file) => file.startsWith("model.onnx"));
+      const sizes = await Promise.all(model.map(async (file) => (await stat(join(folder, file))).size));
+      return { define: { MODEL_BYTES: String(sizes.reduce((sum, size) => sum + size, 0)) } };
     },
     configResolved(config) {
       output = join(config.root, config.build.outDir, "bundle");

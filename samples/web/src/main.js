@@ -52,10 +52,16 @@ function showTasks(names) {
 }
 
 const HANDLERS = {
-  progress({ file, loaded, total }) {
+  progress({ loaded, total }) {
     const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
-    progress.value = loaded / total;
-    element("loading").firstElementChild.textContent = `Loading ${file}: ${megabytes(loaded)} of ${megabytes(total)}`;
+    const label = element("loading").firstElementChild;
+    if (loaded < total) {
+      label.textContent = `Loading the model: ${megabytes(loaded)} of ${megabytes(total)}`;
+      progress.value = loaded / total;
+    } else {
+      label.textContent = "Starting the model";
+      progress.removeAttribute("value");
+    }
   },
   ready({ names, provider }) {
     element("loading").hidden = true;

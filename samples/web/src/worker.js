@@ -16,11 +16,14 @@ const HANDLERS = {
     const names = [null, ...bundle.adapters].filter((name) => bundle.labels(name) !== null);
     if (names.length === 0) throw new Error("the bundle has no adapter with labels");
     const encoder = await TextEncoder.of(bundle);
-    let file;
     // A server that compresses does not say how large a file is, so the build says it.
+    let [before, current] = [0, 0];
     const watching = {
-      onFile: (begun) => (file = begun),
-      onProgress: (loaded) => postMessage({ type: "progress", file, loaded, total: BUNDLE_BYTES[file] }),
+      onFile: (file) => ([before, current] = [file === "model.onnx" ? 0 : before + current, 0]),
+      onProgress: (loaded) => {
+        current = loaded;
+        postMessage({ type: "progress", loaded: before + loaded, total: MODEL_BYTES });
+      },
     };
     const [used, ort, session] = await started(await providers(provider), (ort, options) =>
       bundle.createSession(ort, options, watching),

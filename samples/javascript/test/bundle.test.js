@@ -86,6 +86,12 @@ test("what a bundle has", async () => {
   assert.throws(() => bundle.labels("news"), /adapter "news": not in the bundle \(it has: topics\)/);
 });
 
+test("an adapter without a task head has the labels of the base model, and their meaning", async () => {
+  const { bundle } = await open({ adapters: [{ ...manifest().adapters[0], labels: null, problem_type: "regression" }] });
+  assert.deepEqual(bundle.labels("topics"), ["no", "yes"]);
+  assert.equal(bundle.problemType("topics"), "multi_label_classification");
+});
+
 test("an adapter's tensors take the place of those of no adapter, and files are read once", async () => {
   const { bundle, read } = await open();
   const feeds = await bundle.feeds("topics", 1);

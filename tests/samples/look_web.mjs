@@ -134,6 +134,18 @@ if (looks) {
   await page.waitForFunction(() => document.querySelector("#status").textContent.includes("%"));
   found.keyboard.told = await page.locator("#status").textContent();
 
+  // A text that is taken away while it is classified.
+  found.cleared = await page.evaluate(async () => {
+    const text = document.getElementById("text");
+    for (const value of ["a text", ""]) {
+      text.value = value;
+      text.dispatchEvent(new Event("input"));
+    }
+    const busy = document.getElementById("results").ariaBusy;
+    while (document.getElementById("results").ariaBusy !== "false") await new Promise((resolve) => setTimeout(resolve, 10));
+    return [busy, document.getElementById("results").childElementCount, document.getElementById("run").textContent];
+  });
+
   // Without a network, and without the server.
   await context.setOffline(true);
   server.kill();

@@ -248,6 +248,11 @@ def test_the_keyboard(used: dict[str, Any], required_bundle: Exported) -> None:
     assert keyboard["told"].startswith(f"{label}: ")
 
 
+def test_a_text_that_is_taken_away_has_no_answer(used: dict[str, Any]) -> None:
+    """Also if it was taken away while it was classified."""
+    assert used["cleared"] == ["true", 0, ""]
+
+
 def test_widths_and_accessibility(used: dict[str, Any]) -> None:
     """Nothing is wider than the page, and axe finds nothing: names, roles, contrast as it is drawn, in both schemes."""
     assert [(view["scheme"], view["width"]) for view in used["views"]] == [

@@ -6,6 +6,8 @@ const [text, tasks, progress, status, alert] = ["text", "tasks", "progress", "st
 const [results, run] = [element("results"), element("run")];
 // How long a text must rest before a screen reader is told what became of it.
 const REST_MILLISECONDS = 1000;
+// How long to wait for the service worker.
+const KEPT_MILLISECONDS = 4000;
 // How often and how long to look whether what was read has been kept.
 const LOOK_MILLISECONDS = 200;
 const LOOKS = 300;
@@ -28,9 +30,17 @@ function classify() {
   if (!busy) {
     showLabels([]);
     run.textContent = "";
+    clearTimeout(resting);
     return;
   }
   worker.postMessage({ type: "classify", text: text.value, adapter });
+}
+
+/** A run has ended. Last of what is done then, because the text may be empty by now, and what was shown goes. */
+function finished() {
+  busy = false;
+  results.ariaBusy = "false";
+  if (again) classify();
 }
 
 /** A button for each task, the first one chosen. @param {(string | null)[]} names */
@@ -75,29 +85,28 @@ const HANDLERS = {
     if (await areKept(addresses)) element("offline").textContent = "This page now works without a network.";
   },
   answer({ answer, tokens, truncated, milliseconds }) {
-    busy = false;
-    results.ariaBusy = String(again);
-    if (again) classify();
     const summary = show(answer);
     alert.textContent = "";
     const cut = truncated ? " (the text is cut there, as the model takes no more)" : "";
     run.textContent = `${runtime}: ${tokens} tokens${cut}, ${milliseconds.toFixed(0)} ms`;
     clearTimeout(resting);
     resting = setTimeout(() => (status.textContent = summary), REST_MILLISECONDS);
+    finished();
   },
   error({ message }) {
-    busy = false;
-    results.ariaBusy = "false";
     element("loading").hidden = true;
     alert.textContent = `It does not work: ${message}`;
+    finished();
   },
 };
 
-/** Registers the service worker, and waits until it keeps what the page reads from now on. */
+/**
+ * Registers the service worker, and waits until it keeps what the page reads from now on. Without it (a private window of
+ * some browsers, a reload that goes around it) the page works all the same, with a network.
+ */
 async function kept() {
   if (!navigator.serviceWorker) return;
   await navigator.serviceWorker.register(new URL("service-worker.js", document.baseURI));
-  await navigator.serviceWorker.ready;
   if (navigator.serviceWorker.controller) return;
   await new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
 }
@@ -115,8 +124,8 @@ async function areKept(addresses) {
 
 text.addEventListener("input", classify);
 element("form").addEventListener("submit", (event) => event.preventDefault());
-// Without a service worker (a private window of some browsers) the page works all the same, with a network.
-await kept().catch((error) => console.warn(error));
+const patience = new Promise((resolve) => setTimeout(resolve, KEPT_MILLISECONDS));
+await Promise.race([kept().catch((error) => console.warn(error)), patience]);
 worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
 worker.addEventListener("message", ({ data }) => HANDLERS[data.type](data));
 worker.addEventListener("error", (event) => HANDLERS.error({ message: event.message || "the worker does not start" }));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -77,9 +78,8 @@ def build(site: Path) -> Callable[[Path], subprocess.CompletedProcess[str]]:
 
 def tokenizers(folder: Path) -> dict[str, Path]:
     """Folders with tokenizer.json and tokenizer_config.json of each kind of model."""
-    from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Regex, SentencePieceUnigramTokenizer
-    from tokenizers.normalizers import NFKC, Replace, Sequence
-    from tokenizers.processors import RobertaProcessing, TemplateProcessing
+    from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+    from tokenizers.processors import RobertaProcessing
 
     texts = [*VARIED, " ".join(tiny.WORDS)] * 2
     wordpiece = BertWordPieceTokenizer(lowercase=True)
@@ -87,21 +87,32 @@ def tokenizers(folder: Path) -> dict[str, Path]:
     bpe = ByteLevelBPETokenizer(add_prefix_space=True)
     bpe.train_from_iterator(texts, 600, special_tokens=["<s>", "</s>", "<unk>"], show_progress=False)
     bpe._tokenizer.post_processor = RobertaProcessing(("</s>", 1), ("<s>", 0))
-    unigram = SentencePieceUnigramTokenizer()
-    # Without sentencepiece's Nmt, which the library of the page refuses.
-    unigram._tokenizer.normalizer = Sequence([NFKC(), Replace(Regex(" {2,}"), " ")])
-    unigram.train_from_iterator(
-        texts, 500, special_tokens=["<s>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
-    )
-    unigram._tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A:1 </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    made = {"wordpiece": wordpiece, "bpe": bpe, "unigram": unigram}
+    made = {"wordpiece": wordpiece, "bpe": bpe, "unigram": unigram(texts)}
     for name, tokenizer in made.items():
         (folder / name).mkdir()
         tokenizer.save(str(folder / name / "tokenizer.json"))
         (folder / name / "tokenizer_config.json").write_text("{}")
     return {name: folder / name for name in made}
+
+
+def unigram(texts: Sequence[str]) -> Any:
+    """A Unigram tokenizer of pieces of the texts, without sentencepiece's Nmt, which the page refuses. The scores are
+    random: trained on so little, many would be equal, and which of two equal ways a word is cut would be chance.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    rng = random.Random(0)
+    words = sorted({f"\u2581{word}" for text in texts for word in text.split()})
+    pieces = sorted({word[at : at + size] for word in words for at in range(len(word)) for size in (1, 2, 4)})
+    names = ("<s>", "</s>", "<unk>")
+    scores = [(piece, -rng.uniform(3, 12)) for piece in pieces if piece not in names]
+    tokenizer = Tokenizer(models.Unigram([*((name, 0.0) for name in names), *scores], unk_id=2))
+    tokenizer.add_special_tokens([*names])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = [("<s>", 0), ("</s>", 1)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A:1 </s>", special_tokens=special)
+    return tokenizer
 
 
 def with_tokenizer(bundle: Path, target: Path, source: Path, settings: Mapping[str, object]) -> Path:

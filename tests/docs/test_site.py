@@ -66,8 +66,8 @@ def test_a_page_of_the_site(tmp_path: Path) -> None:
     assert "](parity.md)" in home
     assert "](contributing.md)" in home
     assert not files
-    assert "](files/samples/javascript/run.mjs)" in _site.page("docs/serving.md", files)
-    assert files == {ROOT / "samples/javascript/run.mjs"}
+    assert "](files/samples/javascript/README.md)" in _site.page("docs/serving.md", files)
+    assert files == {ROOT / "samples/javascript/README.md", ROOT / "samples/web/README.md"}
 
 
 def test_lists_tables_and_blocks_stand_apart() -> None:

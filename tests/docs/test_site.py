@@ -67,7 +67,7 @@ def test_a_page_of_the_site(tmp_path: Path) -> None:
     assert "](contributing.md)" in home
     assert not files
     assert "](files/samples/javascript/run.mjs)" in _site.page("docs/serving.md", files)
-    assert files == {ROOT / "samples/javascript/run.mjs"}
+    assert files == {ROOT / "samples/javascript/run.mjs", ROOT / "samples/c/run.c"}
 
 
 def test_lists_tables_and_blocks_stand_apart() -> None:

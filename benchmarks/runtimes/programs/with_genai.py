@@ -38,7 +38,7 @@ def sequence(model: Any, adapters: Any, job: dict[str, Any], one: dict[str, Any]
     return answers
 
 
-answer: dict[str, Any] = {"version": f"{version('onnxruntime-genai')} (on {version('onnxruntime')})"}
+answer: dict[str, Any] = {"version": f"{version('onnxruntime-genai')} (ONNX Runtime {version('onnxruntime')})"}
 try:
     answer["answers"] = main(json.load(sys.stdin))
 except Exception as error:  # whatever the runtime says is the answer

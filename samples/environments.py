@@ -57,6 +57,8 @@ OPTIMUM = Environment(
     shares=True,
     complete=True,
 )
+# It reads ONNX graphs by itself: neither this project nor ONNX Runtime is needed there.
+OPENVINO = Environment(("openvino==2026.4.1", "numpy"), "openvino")
 
 # The base install of this project with what its plugin of pytest needs, without the project itself and without PyTorch.
 BASE = Environment(

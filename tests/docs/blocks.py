@@ -87,11 +87,13 @@ def _bash(block: Block, folder: Path) -> None:
 
 
 def _python(block: Block, folder: Path) -> None:
-    if f"import {environments.GENAI.module}" not in block.text:
+    others = (environments.CLIENTS, environments.GENAI, environments.OPENVINO)
+    needed = [environment for environment in others if re.search(rf"(import|from) {environment.module}\b", block.text)]
+    if not needed:
         _process(block, folder, [sys.executable, "-W", "error", "-c", block.text])
         return
     try:
-        python = environments.python(environments.GENAI)
+        python = environments.python(*needed)
     except AssetError as error:
         pytest.skip(str(error))
     _process(block, folder, [python, "-c", block.text], PYTHONPATH="")

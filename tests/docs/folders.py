@@ -160,6 +160,10 @@ def _test_suite(folder: Path, shared: Shared) -> None:
     export_onnx(folder / "MiniLM", {"topics": folder / "adapters/topics"}, folder / "bundle", mode="swappable")
 
 
+def _server(folder: Path, shared: Shared) -> None:
+    shared.copy(folder, bank="bank", writer="writer")
+
+
 def _serving(folder: Path, shared: Shared) -> None:
     shared.copy(folder, MiniLM="MiniLM", adapters__topics="topics", bundle="swappable", bank="bank", writer="writer")
 
@@ -172,6 +176,7 @@ _PAGES: Mapping[str, Callable[[Path, Shared], None]] = {
     "docs/graft.md": _graft,
     "docs/merge.md": _merge,
     "docs/parity.md": _parity,
+    "docs/server.md": _server,
     "docs/serving.md": _serving,
     "docs/test-suite.md": _test_suite,
     "docs/usage.md": _usage,

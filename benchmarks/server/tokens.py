@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,7 @@ def _bundle(folder: Path) -> Path:
         "thin": ("lora", {"rank": 8}),
     }
     checkpoints = {
-        name: saved(folder / name, random_adapter(base, method, seed=seed, **options), base)
+        name: saved(folder / name, replace(random_adapter(base, method, seed=seed, **options), task="causal-lm"), base)
         for seed, (name, (method, options)) in enumerate(made.items())
     }
     export_onnx(smollm2(), checkpoints, folder / "bundle", mode="bank", task="causal-lm")

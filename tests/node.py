@@ -55,13 +55,12 @@ def locked(folder: Path, *beside: Path) -> Path:
     return _filled(f"{folder.name}-{digest}", fill) / folder.name / "node_modules"
 
 
-def npm(folder: Path, *command: str) -> str:
-    """What npm prints for a package. Skips with its words where it fails."""
+def npm(folder: Path, *command: str) -> None:
+    """Installs packages into a folder. Skips with npm's words where it fails."""
     line = [shutil.which("npm") or "npm", *command[:1], *_OPTIONS, f"--prefix={folder}", *command[1:]]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"npm {' '.join(command)}: {' '.join(done.stderr.split())[-300:]}")
-    return done.stdout
 
 
 def linked(packages: Path, target: Path, own: Path) -> None:

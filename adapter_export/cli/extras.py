@@ -5,6 +5,7 @@ from __future__ import annotations
 # Packages that are not in the base install -> the extras of pyproject.toml that include them, the smallest first.
 EXTRAS = {
     "accelerate": ("train",),
+    "httptools": ("serve",),
     "matplotlib": ("report",),
     "onnx_ir": ("export",),
     "onnxscript": ("export",),

@@ -16,9 +16,9 @@ Examples:
   adapter-export serve --bundle bundle
   adapter-export serve --bundle writer --host 0.0.0.0 --workers 2 --token-file token --adapters more-adapters
 
-  curl localhost:8080/v2/models/topics/infer --json \\
+  curl localhost:8080/v2/models/topics/infer -d \\
     '{"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["the team won"]}]}'
-  curl localhost:8080/v1/completions --json '{"model": "poems", "prompt": "the night", "max_tokens": 8}'
+  curl localhost:8080/v1/completions -d '{"model": "poems", "prompt": "the night", "max_tokens": 8}'
 
 The model of a request is the name of an adapter; 'base' is the model without one.
 """

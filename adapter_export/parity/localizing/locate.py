@@ -92,11 +92,23 @@ class _Search:
         self._inputs = models.inputs(item.case)
         self._comparison = Comparison(manifest, self._inputs)
         self._graphs = {file: GraphValues(report.bundle, file, manifest) for file in manifest.graphs}
-        self._places = [place for graph in self._graphs.values() for place in graph.places]
         self._names = ModuleNames(models.own.base.module)
+        merged = self._merged_at_input()
+        self._places = [
+            place
+            for graph in self._graphs.values()
+            for place in graph.places
+            if place.part != INPUT or self._names.module(place) not in merged
+        ]
         self._sites = [Site(info.module, Port(info.port)) for info in manifest.sites if info.role is SiteRole.ADAPTER]
         self._name = None if item.adapter == NO_ADAPTER else item.adapter
         self._adapter = None if self._name is None else models.adapters[self._name]
+
+    def _merged_at_input(self) -> set[str | None]:
+        """Returns the modules whose weight scales what they read: in PyTorch an adapter does it before them."""
+        adapters = self._models.adapters.values() if self._manifest.mode is Mode.MERGED else ()
+        sites = [site for adapter in adapters for site in adapter.sites if site.port is Port.INPUT]
+        return {self._names.path(site.module) for site in sites}
 
     def departure(self) -> ParityDeparture:
         """Returns the first departure: without the adapter, if the graph departs there already."""
@@ -215,7 +227,7 @@ class _Search:
         """Returns the path of the module that computes the value at a place; None if none does alone."""
         if place.final or place.part == INPUT:
             return None
-        return self._names.path(place.name.removesuffix(".input"))
+        return self._names.module(place)
 
     def _stored(self) -> Arrays:
         """Returns the tensors that the bundle has for the adapter, by name."""

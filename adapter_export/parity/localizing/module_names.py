@@ -41,6 +41,10 @@ class ModuleNames:
                 rest = rest.partition(".")[2]
         return None
 
+    def module(self, place: Place) -> str | None:
+        """Returns the path of the module that a place belongs to, which is not the output of the model."""
+        return self.path(place.name.removesuffix(".input"))
+
     def shown(self, place: Place) -> str:
         """Returns the name of a place as sites are named: without the prefix of a task class.
 

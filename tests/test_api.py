@@ -84,6 +84,7 @@ NAMES = [
     "ParityDeparture",
     "ParityReport",
     "ParityResult",
+    "ParitySiteError",
     "Percentiles",
     "PromptTexts",
     "ProviderError",

@@ -23,7 +23,10 @@ def test_the_named_site_is_the_planted_one(request: pytest.FixtureRequest, tmp_p
             departure = located.departure(mutant, exported, tmp_path / f"{table}-{number}")
             planted = planted_site(mutant, exported)
             rows.append(row(mutant.name, planted, departure))
-            right += departure is not None and departure.site == planted
+            assert departure is not None
+            # Errors are told by site, that of the named one included.
+            assert any(item.site == departure.site and item.error > item.limit for item in departure.sites), mutant.name
+            right += departure.site == planted
         print("\n".join(rows))
         assert right >= 0.9 * len(mutants)
         check_page(table, rows)

@@ -4,7 +4,7 @@ Each Python gets two environments, one after the other, in .cache/pythons: the b
 need an extra are skipped, and then all extras, with the tests of a core. PyTorch is the build that pip finds for that
 Python; on Linux it needs some GB for CUDA, so the environment is removed before the next.
 
-VERSION ...     of Python, such as 3.12; all of pyproject.toml's classifiers without it
+VERSION ...     of Python, such as 3.12; 3.10, 3.12 and 3.13 without it
 --base          the base installation only
 --workers N     tests at a time, 1 by default
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
+
+from samples.assets import CACHE_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".cache" / "pythons"
@@ -84,9 +87,11 @@ def _tested(folder: Path, version: str, extras: str, workers: int) -> Outcome:
     tests = ["-p", "tests.pythons.absent"] if base else [*CORE]
     parallel = ["--numprocesses", str(workers), "--dist", "loadfile"] if workers > 1 else []
     start = time.monotonic()
+    # Environments that tests make for other tools see the packages of this one, and go when it goes.
+    environment = {**os.environ, CACHE_VARIABLE: str(folder / "cache")}
     subprocess.run(
         [python, "-m", "pytest", "-q", "-m", "not real and not cuda", f"--junitxml={report}", *parallel, *tests],
-        check=False, cwd=ROOT,
+        check=False, cwd=ROOT, env=environment,
     )  # fmt: skip
     minutes = (time.monotonic() - start) / 60
     suite = next(ElementTree.parse(report).iter("testsuite"))

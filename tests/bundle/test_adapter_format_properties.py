@@ -80,8 +80,10 @@ def test_onnx_runtime_reads_them_too(state: dict[str, np.ndarray]) -> None:
 def test_the_one_difference(tmp_path: Path) -> None:
     """A tensor without axes: ONNX Runtime writes it, and then refuses the file. We write none."""
     (path := tmp_path / "a.onnx_adapter").write_bytes(without_axes())
-    with pytest.raises(RuntimeError, match="dims is missing or empty"):
-        ort.AdapterFormat.read_adapter(str(path))
+    # 1.23, the last release for Python 3.10, reads it.
+    if not ort.__version__.startswith("1.23."):
+        with pytest.raises(RuntimeError, match="dims is missing or empty"):
+            ort.AdapterFormat.read_adapter(str(path))
     assert parse_adapter(path.read_bytes()).places["a"].shape == ()
     write_adapter_file(path, {"a": np.array(1, np.float32)}, "")
     file = ort.AdapterFormat.read_adapter(str(path))

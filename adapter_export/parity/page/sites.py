@@ -18,11 +18,14 @@ def site_parts(report: ParityReport) -> Iterator[Part]:
         yield Paragraph(_reason(report))
         return
     what = "mean" if judged_by_means(report.manifest) else "largest"
+    runs = list(dict.fromkeys(item.run for item in departure.sites))
+    # The last run, which has all rows of the others and mostly one more, tells their order.
+    rows = [item.site for run in reversed(runs) for item in departure.sites if item.run == run]
     yield HeatMap(
         f"Case {departure.case}, {departure.adapter}: {what} error by site",
         "site",
-        list(dict.fromkeys(item.run for item in departure.sites)),
-        list(dict.fromkeys(item.site for item in departure.sites)),
+        runs,
+        list(dict.fromkeys(rows)),
         {(item.site, item.run): _cell(item) for item in departure.sites},
         LEVELS,
         "From the inputs of the model at the top to its outputs at the bottom, in the case that was run again to find "

@@ -151,6 +151,7 @@ def test_errors_by_site() -> None:
         ParitySiteError("layer.0.key", runs[0], 4e-7, 1e-5),
         ParitySiteError("logits", runs[0], 2e-6, 1e-5),
         ParitySiteError("layer.0.key", runs[1], 9e-6, 1e-5),
+        ParitySiteError("layer.0", runs[1], 0.5, 1e-5),
         ParitySiteError("logits", runs[1], float("inf"), 1e-5),
     )
     cause = ParityCause("cache", "what was found", "what to do")
@@ -159,8 +160,9 @@ def test_errors_by_site() -> None:
     )
     (heat,) = site_parts(failed)
     assert isinstance(heat, HeatMap)
-    assert (heat.rows, heat.columns) == (["layer.0.key", "logits"], [*runs])
-    assert [heat.cells[row, run].level for run in runs for row in heat.rows] == [0, 1, 2, 3]
+    assert (heat.rows, heat.columns) == (["layer.0.key", "layer.0", "logits"], [*runs])
+    levels = [[heat.cells[row, run].level for run in runs if (row, run) in heat.cells] for row in heat.rows]
+    assert levels == [[0, 2], [3], [1, 3]]
     found = Page(parity_page(failed))
     assert (2, "Error by site") in found.headings
     assert {"layer.0.key", "4.0e-07", "2.0e-06", "9.0e-06", "inf departs", *runs} <= found.cells

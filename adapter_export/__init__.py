@@ -100,7 +100,7 @@ if TYPE_CHECKING:
     from adapter_export.parity.criteria.error_counts import ErrorCounts
     from adapter_export.parity.criteria.judge import Judgement, Verdict
     from adapter_export.parity.criteria.measure import Deviation, TokenAgreement, TokenDifference
-    from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture
+    from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture, ParitySiteError
     from adapter_export.parity.page.page import parity_page
     from adapter_export.parity.report import ParityCheck, ParityReport, ParityResult
     from adapter_export.parity.report_tables import print_report
@@ -196,6 +196,7 @@ __all__ = [
     "ParityDeparture",
     "ParityReport",
     "ParityResult",
+    "ParitySiteError",
     "Percentiles",
     "Pooling",
     "PoolingKind",
@@ -315,6 +316,7 @@ _HOMES = {
     "ParityDeparture": "parity.localizing.departure",
     "ParityReport": "parity.report",
     "ParityResult": "parity.report",
+    "ParitySiteError": "parity.localizing.departure",
     "Percentiles": "benchmarking.summary",
     "Pooling": "bundle.pooling",
     "PoolingKind": "bundle.pooling",

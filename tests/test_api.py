@@ -88,6 +88,7 @@ NAMES = [
     "ParityDeparture",
     "ParityReport",
     "ParityResult",
+    "ParitySiteError",
     "Percentiles",
     "Pooling",
     "PoolingKind",

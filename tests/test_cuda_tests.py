@@ -79,6 +79,7 @@ def run(there: set[str], *arguments: str) -> str:
 
 
 def test_they_are_read_with_few_packages_and_skip_with_the_reason() -> None:
+    pytest.importorskip("torch", reason="needs torch, in a process of its own")
     # Without what ONNX and transformers need: none of it is for reading the tests.
     listed = run(needed(THERE) | {*BROUGHT}, "-m", "cuda", "-q", "--collect-only", "--color=no")
     count = listed.count("::")

@@ -30,6 +30,7 @@ ADDITIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git, which applies the patch")
 @pytest.mark.parametrize("name", ADDITIONS)
 def test_one_file_and_its_test_are_all_it_takes(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs torch, in a process of its own")
     files, arguments = ADDITIONS[name]
     patch = Path(__file__).with_name(f"{name}.patch")
     assert tuple(re.findall(r"^\+\+\+ b/(.*)$", patch.read_text(encoding="utf-8"), re.MULTILINE)) == files

@@ -45,7 +45,9 @@ def test_written_and_read(tensors: dict[str, np.ndarray], tmp_path: Path) -> Non
     found = read_adapter_file(path, BASE, sha256(path))
     assert set(found) == set(tensors)
     assert all(np.array_equal(found[name], tensors[name]) for name in tensors)
-    theirs = ort.AdapterFormat.read_adapter(str(path)).get_parameters()
+    # The values are memory of this object.
+    file = ort.AdapterFormat.read_adapter(str(path))
+    theirs = file.get_parameters()
     assert all(np.array_equal(theirs[name].numpy(), tensors[name]) for name in tensors)
 
 

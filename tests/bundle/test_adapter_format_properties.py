@@ -68,7 +68,9 @@ def test_onnx_runtime_reads_them_too(state: dict[str, np.ndarray]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.onnx_adapter"
         path.write_bytes(written(state))
-        parameters = ort.AdapterFormat.read_adapter(str(path)).get_parameters()
+        # The values are memory of this object.
+        file = ort.AdapterFormat.read_adapter(str(path))
+        parameters = file.get_parameters()
     assert parameters.keys() == state.keys()
     for name, value in parameters.items():
         if state[name].dtype != BFLOAT16:  # which it gives to numpy in no form
@@ -78,8 +80,11 @@ def test_onnx_runtime_reads_them_too(state: dict[str, np.ndarray]) -> None:
 def test_the_one_difference(tmp_path: Path) -> None:
     """A tensor without axes: ONNX Runtime writes it, and then refuses the file. We write none."""
     (path := tmp_path / "a.onnx_adapter").write_bytes(without_axes())
-    with pytest.raises(RuntimeError, match="dims is missing or empty"):
-        ort.AdapterFormat.read_adapter(str(path))
+    # 1.23, the last release for Python 3.10, reads it.
+    if not ort.__version__.startswith("1.23."):
+        with pytest.raises(RuntimeError, match="dims is missing or empty"):
+            ort.AdapterFormat.read_adapter(str(path))
     assert parse_adapter(path.read_bytes()).places["a"].shape == ()
     write_adapter_file(path, {"a": np.array(1, np.float32)}, "")
-    assert ort.AdapterFormat.read_adapter(str(path)).get_parameters()["a"].shape() == [1]
+    file = ort.AdapterFormat.read_adapter(str(path))
+    assert file.get_parameters()["a"].shape() == [1]

@@ -4,7 +4,7 @@ Each Python gets two environments, one after the other, in .cache/pythons: the b
 need an extra are skipped, and then all extras, with the tests of a core. PyTorch is the build that pip finds for that
 Python; on Linux it needs some GB for CUDA, so the environment is removed before the next.
 
-VERSION ...     of Python, such as 3.12; all of pyproject.toml's classifiers without it
+VERSION ...     of Python, such as 3.12; 3.10, 3.12 and 3.13 without it
 --base          the base installation only
 --workers N     tests at a time, 1 by default
 """
@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +23,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
+
+from samples.assets import CACHE_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".cache" / "pythons"
@@ -61,11 +66,11 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
         _run(python, "-m", "venv", str(folder))
         for extras in ("test",) if options.base else ("test", "test,all"):
-            outcomes.append(_tested(folder, version, extras, options.workers))
+            outcomes.append(_tested(folder, extras, options.workers))
             print(outcomes[-1], flush=True)
         shutil.rmtree(folder)
-    if not options.base and tuple(options.versions) == VERSIONS:
-        PAGE.write_text(_page(outcomes))
+        if not options.base:
+            PAGE.write_text(_page([_row(item, options.workers) for item in outcomes]))
     return int(any(outcome.failed for outcome in outcomes))
 
 
@@ -77,52 +82,73 @@ def _found(version: str) -> str | None:
     return path if subprocess.run([path, "--version"], check=False, capture_output=True).returncode == 0 else None
 
 
-def _tested(folder: Path, version: str, extras: str, workers: int) -> Outcome:
+def _tested(folder: Path, extras: str, workers: int) -> Outcome:
     python, report = str(folder / "bin" / "python"), folder / "junit.xml"
     _run(python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", f".[{extras}]")
     base = extras == "test"
     tests = ["-p", "tests.pythons.absent"] if base else [*CORE]
     parallel = ["--numprocesses", str(workers), "--dist", "loadfile"] if workers > 1 else []
     start = time.monotonic()
-    subprocess.run(
+    # Environments that tests make for other tools see the packages of this one, and go when it goes.
+    environment = {**os.environ, CACHE_VARIABLE: str(folder / "cache")}
+    done = subprocess.run(
         [python, "-m", "pytest", "-q", "-m", "not real and not cuda", f"--junitxml={report}", *parallel, *tests],
-        check=False, cwd=ROOT,
+        check=False, cwd=ROOT, env=environment,
     )  # fmt: skip
+    # 1 is a failed test. After anything else, the report does not have all tests.
+    if done.returncode not in (0, 1):
+        sys.exit(f"pytest ended with {done.returncode}")
     minutes = (time.monotonic() - start) / 60
     suite = next(ElementTree.parse(report).iter("testsuite"))
     number = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
     failed = number["failures"] + number["errors"]
     passed = number["tests"] - failed - number["skipped"]
-    code = "import importlib.metadata as m; print(m.version('torch'))"
-    torch = "none" if base else subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
-    return Outcome(version, "none" if base else "all", torch.strip(), passed, failed, number["skipped"], minutes)
+    whole = _output(python, "-c", "import platform; print(platform.python_version())")
+    torch = "none" if base else _output(python, "-c", "import importlib.metadata as m; print(m.version('torch'))")
+    return Outcome(whole, "none" if base else "all", torch, passed, failed, number["skipped"], minutes)
 
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, cwd=ROOT)
 
 
-def _page(outcomes: list[Outcome]) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=True, cwd=ROOT, capture_output=True, text=True
-    )
-    rows = "\n".join(
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def _row(item: Outcome, workers: int) -> str:
+    commit = _output("git", "rev-parse", "--short", "HEAD")
+    return (
         f"| {item.python} | {item.extras} | {item.torch} | {item.passed:,} | {item.failed} | {item.skipped:,} "
-        f"| {item.minutes:.0f} |"
-        for item in outcomes
+        f"| {item.minutes:.0f} | {workers} | {datetime.date.today().isoformat()}, {commit} |"
     )
+
+
+def _page(rows: list[str]) -> str:
+    """The page with these rows, and with those that it has of other Pythons."""
+    new = {_version(row) for row in rows}
+    before = PAGE.read_text().splitlines() if PAGE.exists() else []
+    kept = [line for line in before if re.match(r"\| \d", line) and _version(line) not in new]
+    # Of one Python, the base installation comes first, as it does in the run.
+    lines = "\n".join(sorted([*kept, *rows], key=_version))
     return f"""# Versions of Python
 
 The whole suite runs on Python 3.11 with every change (`make test`). `make test-pythons` runs it on the others, on the
 base installation, where tests that need an extra are skipped, and then the tests of a core with all extras. Tests of
 real models are left out. It writes this page.
 
-| Python | extras | PyTorch | passed | failed | skipped | minutes |
-|---|---|---|--:|--:|--:|--:|
-{rows}
+| Python | extras | PyTorch | passed | failed | skipped | minutes | at a time | date, commit |
+|---|---|---|--:|--:|--:|--:|--:|---|
+{lines}
 
-Run on {datetime.date.today().isoformat()}, commit {commit.stdout.strip()}, on Linux x86-64.
+On {platform.system()} {platform.machine()}, {os.cpu_count()} processors. Minutes are those of the tests, without the
+installation.
 """
+
+
+def _version(row: str) -> tuple[int, ...]:
+    """The numbers of the Python in a row, without the last."""
+    return tuple(int(number) for number in row.split(" ")[1].split(".")[:2])
 
 
 if __name__ == "__main__":

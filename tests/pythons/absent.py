@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-# What the extras `export`, `train` and `report` bring, and the base installation does not.
+# What the extras `export`, `train`, `report` and `dev` bring, and the base installation does not.
 ABSENT = (
     "accelerate",
+    "grimp",
     "matplotlib",
     "onnx_ir",
     "onnxscript",
@@ -22,6 +23,8 @@ ABSENT = (
     "torch",
     "transformers",
 )
+# By file of a test module that could not be imported: the absent package. Others may import from what is left of it.
+_unimported: dict[str, str] = {}
 
 
 def missing(error: BaseException | None) -> str | None:
@@ -29,6 +32,8 @@ def missing(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and error.name is not None and error.name.split(".")[0] in ABSENT:
             return error.name.split(".")[0]
+        if isinstance(error, ImportError) and error.path in _unimported:
+            return _unimported[error.path]
         error = error.__cause__ or error.__context__
     return None
 
@@ -40,6 +45,7 @@ def pytest_make_collect_report(
     report = yield
     error = getattr(getattr(report, "call", None), "excinfo", None)
     if report.failed and error is not None and (name := missing(error.value)) is not None:
+        _unimported[str(collector.path)] = name
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: needs {name}")
     return report

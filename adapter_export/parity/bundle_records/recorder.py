@@ -101,7 +101,9 @@ class CaseRecorder:
     def _of_state(self, reference: StateReference, inputs: Arrays | None) -> dict[str, np.ndarray]:
         """Returns the arrays to keep of one state, by kind and output."""
         exact = self._columns.select(reference[0])
-        first, *others = (self._columns.select(target) for target in reference[1])
+        # T may have outputs that the graph of another tool lacks, and R not.
+        targets = [{name: target[name] for name in exact} for target in reference[1]]
+        first, *others = map(self._columns.select, targets)
         found = {f"{EXACT}/{name}": value for name, value in exact.items()}
         found |= {f"{TARGET}/{name}": value for name, value in first.items()}
         for name, value in exact.items():

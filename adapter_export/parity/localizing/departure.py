@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 
+def in_words(on: bool) -> str:
+    """Returns the state of a run in words: whether the body of the adapter acts."""
+    return "with the adapter" if on else "without the adapter"
+
+
 @dataclass(frozen=True)
 class ParityCause:
     """The likely cause of a departure.
@@ -19,6 +24,23 @@ class ParityCause:
     name: str
     detail: str
     next_step: str
+
+
+@dataclass(frozen=True)
+class ParitySiteError:
+    """The error of one value inside of the model.
+
+    Attributes:
+        site: The site of an adapter, the module, or the output of the model.
+        run: How the case was run: with the adapter or without, and whether a text was read at once or in steps.
+        error: The error of the value.
+        limit: The largest error that agrees.
+    """
+
+    site: str
+    run: str
+    error: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,8 @@ class ParityDeparture:
         node: The first node that departs, with its operator; None if it is not known.
         error: The error of the value at the site.
         limit: The largest error that agrees.
+        sites: The errors at the sites of adapters, at the outputs, and at the first place that departs, in each run of
+            the case that the search needed, in the order of computation; empty if no values were paired.
     """
 
     adapter: str
@@ -48,6 +72,7 @@ class ParityDeparture:
     node: str | None = None
     error: float | None = None
     limit: float | None = None
+    sites: tuple[ParitySiteError, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Yields the departure in words."""

@@ -10,9 +10,11 @@ from adapter_export.bundle.graphs import ENCODER
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.bundle_runner import BundleRunner
 from adapter_export.parity.localizing.comparison import rows_of
+from adapter_export.parity.localizing.departure import in_words
 from adapter_export.parity.localizing.graph_values import GraphValues
 from adapter_export.parity.localizing.probed_session import ProbedSession
 from adapter_export.parity.whole_model import encoder_output
+from adapter_export.runtime.generation.prepare import generates
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -47,6 +49,12 @@ class GraphRun:
     @property
     def _manifest(self) -> Manifest:
         return self._session.manifest
+
+    @property
+    def words(self) -> str:
+        """How the case is run, in words."""
+        steps = "in steps" if self._in_steps else "read at once"
+        return f"{in_words(self._on)}, {steps}" if generates(self._manifest) else in_words(self._on)
 
     def values(self, names: Mapping[str, Collection[str]]) -> dict[tuple[str, str], Sequence[np.ndarray]]:
         """Runs the case, and returns values by graph and name: one array for each step that a graph runs.

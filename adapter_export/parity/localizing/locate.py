@@ -22,7 +22,7 @@ from adapter_export.parity.criteria.retries import ROUNDINGS
 from adapter_export.parity.localizing.causes import likely_cause
 from adapter_export.parity.localizing.comparison import Comparison, Paired, first_departure
 from adapter_export.parity.localizing.counterparts import Counterparts, first_without
-from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture
+from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture, ParitySiteError, in_words
 from adapter_export.parity.localizing.evidence import Evidence
 from adapter_export.parity.localizing.graph_run import GraphRun
 from adapter_export.parity.localizing.graph_values import GraphValues
@@ -38,6 +38,7 @@ from adapter_export.parity.localizing.patterns import (
 from adapter_export.parity.localizing.places import INPUT, Place
 from adapter_export.parity.localizing.probed_session import ProbedSession
 from adapter_export.parity.localizing.pytorch_values import PyTorchValues, run_watched
+from adapter_export.parity.localizing.site_errors import site_errors
 from adapter_export.parity.localizing.unpaired import unpaired
 from adapter_export.parity.pytorch_models import PyTorchModels
 from adapter_export.parity.references.pytorch import Reference
@@ -92,11 +93,14 @@ class _Search:
         self._inputs = models.inputs(item.case)
         self._comparison = Comparison(manifest, self._inputs)
         self._graphs = {file: GraphValues(report.bundle, file, manifest) for file in manifest.graphs}
-        self._places = [place for graph in self._graphs.values() for place in graph.places]
         self._names = ModuleNames(models.own.base.module)
+        merged = models.adapters.values() if manifest.mode is Mode.MERGED else ()
+        places = [place for graph in self._graphs.values() for place in graph.places]
+        self._places = list(self._names.without_merged_inputs(places, merged))
         self._sites = [Site(info.module, Port(info.port)) for info in manifest.sites if info.role is SiteRole.ADAPTER]
         self._name = None if item.adapter == NO_ADAPTER else item.adapter
         self._adapter = None if self._name is None else models.adapters[self._name]
+        self._errors: list[ParitySiteError] = []
 
     def departure(self) -> ParityDeparture:
         """Returns the first departure: without the adapter, if the graph departs there already."""
@@ -130,6 +134,8 @@ class _Search:
             targets += [self._watched(self._models.target, on=on, rounding=number) for number in range(1, ROUNDINGS)]
             pairs = self._pairs(actual, own, targets)
             first = first_departure(pairs, self._graphs)
+        adapted = [*self._sites, *(self._adapter.sites if self._adapter is not None else ())]
+        self._errors += site_errors(pairs, first, adapted, self._names, run.words)
         if first is None:
             return None
         node = self._first_node(run, first, pairs, on=on)
@@ -215,7 +221,7 @@ class _Search:
         """Returns the path of the module that computes the value at a place; None if none does alone."""
         if place.final or place.part == INPUT:
             return None
-        return self._names.path(place.name.removesuffix(".input"))
+        return self._names.module(place)
 
     def _stored(self) -> Arrays:
         """Returns the tensors that the bundle has for the adapter, by name."""
@@ -234,7 +240,7 @@ class _Search:
         return ParityDeparture(
             adapter=self._item.adapter,
             case=self._item.case.name,
-            state="with the adapter" if on else "without the adapter",
+            state=in_words(on),
             cause=cause,
             site=self._names.shown(first.place) if first else None,
             part=self._names.part(first.place) if first else None,
@@ -242,4 +248,5 @@ class _Search:
             node=node,
             error=first.error if first else None,
             limit=first.limit if first else None,
+            sites=tuple(self._errors),
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adapter_export.bundle.graphs import ENCODER
+from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.parity.localizing.places import AFTER, BEFORE, INPUT, Place
 from adapter_export.parity.localizing.pytorch_values import PyTorchValues
 from adapter_export.parity.whole_model import encoder_output
-from adapter_export.sites import strip_prefix
+from adapter_export.sites import Port, strip_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +42,21 @@ class ModuleNames:
                     return self._paths[rest]
                 rest = rest.partition(".")[2]
         return None
+
+    def module(self, place: Place) -> str | None:
+        """Returns the path of the module that a place belongs to, which is not the output of the model."""
+        return self.path(place.name.removesuffix(".input"))
+
+    def without_merged_inputs(self, places: Iterable[Place], merged: Iterable[Adapter]) -> Iterator[Place]:
+        """Yields places, except what a module reads whose weight scales it: in PyTorch an adapter does so before it.
+
+        Args:
+            places: The places of a graph.
+            merged: The adapters that are merged into the weights of the graph.
+        """
+        sites = [site for adapter in merged for site in adapter.sites if site.port is Port.INPUT]
+        scaling = {self.path(site.module) for site in sites}
+        return (place for place in places if place.part != INPUT or self.module(place) not in scaling)
 
     def shown(self, place: Place) -> str:
         """Returns the name of a place as sites are named: without the prefix of a task class.

@@ -13,7 +13,7 @@ from adapter_export.parity.report import ParityReport
 _COLUMNS = 8
 # Upper ends of the levels, as shares of the limit. Beyond the last one a case fails.
 _SHARES = (0.1, 0.5, 1.0)
-_LEVELS = ("at most a tenth of the limit", "at most half of it", "at most the limit", "above the limit")
+LEVELS = ("at most a tenth of the limit", "at most half of it", "at most the limit", "above the limit")
 
 
 def heat_maps(report: ParityReport) -> Iterator[HeatMap]:
@@ -36,7 +36,7 @@ def heat_maps(report: ParityReport) -> Iterator[HeatMap]:
                     for item in results
                     if item.adapter in shown
                 },
-                _LEVELS,
+                LEVELS,
                 f"The {what} difference of a case between ONNX Runtime and the reference, divided by the root mean "
                 "square of the reference. A case is named by rows x tokens, and the side of the padding. The colour "
                 "says how near the error is to the limit of its case. A case may fail for another reason than its "
@@ -49,4 +49,9 @@ def _cell(judgement: Judgement, means: bool) -> HeatCell:
     mark = "" if judgement.verdict is Verdict.PASS else judgement.verdict.value
     if error is None or limit is None:
         return HeatCell(number(error), None, mark)
-    return HeatCell(number(error), sum(not error <= share * limit for share in _SHARES), mark)
+    return HeatCell(number(error), level(error, limit), mark)
+
+
+def level(error: float, limit: float) -> int:
+    """Returns which of `LEVELS` an error has."""
+    return sum(not error <= share * limit for share in _SHARES)

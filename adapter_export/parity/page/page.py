@@ -12,6 +12,7 @@ from adapter_export.parity.page.errors import error_parts
 from adapter_export.parity.page.heat import heat_maps
 from adapter_export.parity.page.law import law
 from adapter_export.parity.page.model import model_parts
+from adapter_export.parity.page.sites import site_parts
 from adapter_export.parity.page.texts import number, plural, word
 from adapter_export.parity.page.tokens import token_parts
 from adapter_export.parity.report import NO_ADAPTER, ParityReport, summary
@@ -52,6 +53,7 @@ def parity_page(report: ParityReport) -> str:
         Section("broke", "Where it broke", list(_departure(report))),
         Section("errors", "Errors, effect and direction", list(error_parts(report))),
         Section("heat", "Error by adapter and case", list(heat_maps(report))),
+        Section("sites", "Error by site", list(site_parts(report))),
         Section("tokens", "Tokens that differ", list(token_parts(report))),
         Section("model", "The model and its adapter sites", list(model_parts(report.manifest))),
         Section("run", "What ran where", list(_run(report))),

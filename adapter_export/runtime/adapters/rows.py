@@ -147,7 +147,8 @@ def value_on(provider: Provider, array: np.ndarray) -> ort.OrtValue:
 
 def copy_to(value: ort.OrtValue, array: np.ndarray) -> None:
     """Overwrites the value in place with an array of its shape."""
-    value.update_inplace(ort_value(array) if needs_ort_value(array) else array)
+    # By its bits: ONNX Runtime 1.23 takes an array here, and no value of its own.
+    value.update_inplace(array.view(np.uint16) if needs_ort_value(array) else array)
 
 
 def room_for(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:

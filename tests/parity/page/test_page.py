@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from adapter_export.bundle.precision import Quantization
+from adapter_export.pages.parts import HeatMap
 from adapter_export.parity.cases import GreedyCase, ParityCase
 from adapter_export.parity.criteria.error_counts import ErrorCounts
 from adapter_export.parity.criteria.judge import Judgement, Verdict
 from adapter_export.parity.criteria.measure import Deviation, TokenAgreement, TokenDifference
-from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture
+from adapter_export.parity.localizing.departure import ParityCause, ParityDeparture, ParitySiteError
 from adapter_export.parity.page.errors import _added
 from adapter_export.parity.page.heat import heat_maps
 from adapter_export.parity.page.page import parity_page
+from adapter_export.parity.page.sites import site_parts
 from adapter_export.parity.report import NO_ADAPTER, ParityCheck, ParityReport, ParityResult, summary
 from tests.pages.checked import Page
 from tests.recorded import SHAPES, Recorded
@@ -138,7 +140,38 @@ def test_where_it_broke_is_told_in_words() -> None:
     for line in departure.lines():
         assert line.strip() in found.text
     assert EVIL in found.text
+    assert "No values inside of the model were compared: see Where it broke." in found.text
     assert "Where it broke" not in Page(parity_page(report(result(1e-6, 1e-5)))).text
+
+
+def test_errors_by_site() -> None:
+    """A row for each site and a column for each run, coloured by the limit of the place."""
+    runs = "with the adapter, read at once", "with the adapter, in steps"
+    sites = (
+        ParitySiteError("layer.0.key", runs[0], 4e-7, 1e-5),
+        ParitySiteError("logits", runs[0], 2e-6, 1e-5),
+        ParitySiteError("layer.0.key", runs[1], 9e-6, 1e-5),
+        ParitySiteError("layer.0", runs[1], 0.5, 1e-5),
+        ParitySiteError("logits", runs[1], float("inf"), 1e-5),
+    )
+    cause = ParityCause("cache", "what was found", "what to do")
+    failed = report(
+        result(0.5, 1e-5, Verdict.FAIL), departure=ParityDeparture("wild", "3 x 9 left", runs[1], cause, sites=sites)
+    )
+    (heat,) = site_parts(failed)
+    assert isinstance(heat, HeatMap)
+    assert (heat.rows, heat.columns) == (["layer.0.key", "layer.0", "logits"], [*runs])
+    levels = [[heat.cells[row, run].level for run in runs if (row, run) in heat.cells] for row in heat.rows]
+    assert levels == [[0, 2], [3], [1, 3]]
+    found = Page(parity_page(failed))
+    assert (2, "Error by site") in found.headings
+    assert {"layer.0.key", "4.0e-07", "2.0e-06", "9.0e-06", "inf departs", *runs} <= found.cells
+    assert "Case 3 x 9 left, wild: largest error by site" in found.text
+
+
+def test_why_there_are_no_errors_by_site() -> None:
+    found = Page(parity_page(report(result(1e-6, 1e-5))))
+    assert "are compared only after a case has failed" in found.text
 
 
 def test_tokens_that_differ() -> None:

@@ -1,47 +1,31 @@
-"""Parity in a test suite of pytest, which loads this module where the package is installed.
-
-    pytest --adapter-bundle=DIR [--adapter-reference=FILE] [--adapter-provider=cpu|cuda]
-
-Write them with `=`: pytest looks for its configuration file before it knows these options, and takes a path that stands
-alone for a folder of tests. The three may also stand in that file, as `adapter_bundle`, `adapter_reference` and
-`adapter_provider`, with paths from its folder. Fixtures:
-
-    adapter_bundle    Path of the bundle.
-    adapter_session   AdapterSession of it.
-    adapter_case      One case of one adapter of the reference: a test that takes it becomes one test for each.
-    assert_parity     Function that fails where the bundle does not compute what PyTorch does, see `AssertParity`.
-
-The reference is the file that `adapter-export parity --record` writes. torch is not needed.
-
-Nothing but pytest is imported before a fixture is used.
-"""
+"""Compares a bundle with PyTorch inside of a test, and fails the test with a few lines where they differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
-if TYPE_CHECKING:
-    from adapter_export.bundle.manifest import Manifest
-    from adapter_export.parity.bundle_records.reader import BundleRecord
-    from adapter_export.parity.bundle_records.suite import RecordSuite
-    from adapter_export.parity.cases import ParityCase
-    from adapter_export.parity.localizing.departure import ParityDeparture
-    from adapter_export.runtime.session import AdapterSession
+from adapter_export.bundle.manifest import Manifest
+from adapter_export.errors import AdapterExportError, InputError
+from adapter_export.parity.bundle_records.suite import RecordSuite
+from adapter_export.parity.cases import ParityCase
+from adapter_export.parity.criteria.given import differences
+from adapter_export.parity.criteria.judge import Verdict
+from adapter_export.parity.localizing.departure import ParityDeparture
+from adapter_export.parity.localizing.unpaired import unpaired
+from adapter_export.parity.report import NO_ADAPTER
+from adapter_export.parity.report_tables import once, reason_lines
+from adapter_export.parity.texts import encoded
+from adapter_export.parity.whole_model import WholeModel, whole_model_inputs
+from adapter_export.runtime.session import AdapterSession
 
-# Name -> help text. An option is --adapter-NAME, a line of the configuration file adapter_NAME.
-_SETTINGS = {
-    "bundle": "Folder of the bundle to test.",
-    "reference": "What PyTorch computes for the bundle: a file by adapter-export parity --record.",
-    "provider": "Where to run the bundle: cpu (the default) or cuda.",
-}
 # The most lines of a failure.
 _MAX_LINES = 8
-_RECORD = pytest.StashKey["BundleRecord"]()
 
 
 @dataclass(frozen=True)
@@ -61,44 +45,6 @@ class AdapterCase:
         return f"{self.adapter or 'base'}-{name}"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the options."""
-    group = parser.getgroup("adapter-export")
-    for name, text in _SETTINGS.items():
-        group.addoption(f"--adapter-{name}", metavar={"bundle": "DIR", "reference": "FILE"}.get(name), help=text)
-        parser.addini(f"adapter_{name}", text)
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Makes one test of each case, for tests that take `adapter_case`."""
-    if "adapter_case" in metafunc.fixturenames:
-        cases = _cases(metafunc.config)
-        metafunc.parametrize("adapter_case", cases, ids=[str(case) for case in cases])
-
-
-@pytest.fixture(scope="session")
-def adapter_bundle(pytestconfig: pytest.Config) -> Path:
-    """The folder of the bundle."""
-    return _path(pytestconfig, "bundle")
-
-
-@pytest.fixture(scope="session")
-def adapter_session(pytestconfig: pytest.Config, adapter_bundle: Path) -> Iterator[AdapterSession]:
-    """A session of the bundle, one for all tests of a process."""
-    from adapter_export.runtime.session import AdapterSession
-
-    with AdapterSession(adapter_bundle, provider=_provider(pytestconfig)) as session:
-        yield session
-
-
-@pytest.fixture(scope="session")
-def assert_parity(request: pytest.FixtureRequest) -> Iterator[AssertParity]:
-    """A function that fails the test where the bundle does not compute what PyTorch does."""
-    check = AssertParity(request)
-    yield check
-    check.close()
-
-
 class AssertParity:
     """Compares the bundle with PyTorch; fails the test with a few lines where they differ.
 
@@ -111,8 +57,14 @@ class AssertParity:
                                                 is needed. The error must be below the ceiling of the bundle's dtype.
     """
 
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        self._request, self._config = request, request.config
+    def __init__(self, suite: Callable[[], RecordSuite], session: Callable[[], AdapterSession]) -> None:
+        """Opens nothing yet.
+
+        Args:
+            suite: Opens the bundle with its reference. Called on first use.
+            session: Returns a session of the bundle.
+        """
+        self._open_suite, self._session = suite, session
         self._suite: RecordSuite | None = None
 
     def __call__(
@@ -132,8 +84,6 @@ class AssertParity:
             case: One case of the reference, in place of all other arguments.
         """
         __tracebackhide__ = True
-        from adapter_export.errors import AdapterExportError, InputError
-
         try:
             if case is not None:
                 self._judge(case)
@@ -160,18 +110,10 @@ class AssertParity:
     @property
     def _opened(self) -> RecordSuite:
         if self._suite is None:
-            from adapter_export.parity.bundle_records.suite import RecordSuite
-
-            bundle = _path(self._config, "bundle")
-            self._suite = RecordSuite(bundle, _record(self._config), _provider(self._config))
+            self._suite = self._open_suite()
         return self._suite
 
     def _judge(self, case: AdapterCase) -> None:
-        from adapter_export.parity.criteria.judge import Verdict
-        from adapter_export.parity.localizing.unpaired import unpaired
-        from adapter_export.parity.report import NO_ADAPTER
-        from adapter_export.parity.report_tables import reason_lines
-
         suite, name = self._opened, case.adapter or NO_ADAPTER
         results = suite.judge(name, case.case)
         wrong = [item for item in results if item.judgement.verdict is not Verdict.PASS]
@@ -184,9 +126,6 @@ class AssertParity:
             _fail(lines, [*_where(unpaired(suite.bundle, results)), self._about(suite)])
 
     def _judge_bundle(self, adapter: str | None) -> None:
-        from adapter_export.parity.criteria.judge import Verdict
-        from adapter_export.parity.report_tables import once, reason_lines
-
         suite = self._opened
         report = suite.report()
         results = report.results if adapter is None else report.of(suite.manifest.adapter(adapter).name)
@@ -213,10 +152,7 @@ class AssertParity:
     def _compare(
         self, adapter: str | None, inputs: str | Sequence[str] | Mapping[str, Any], expected: Mapping[str, Any]
     ) -> None:
-        from adapter_export.parity.criteria.given import differences
-        from adapter_export.parity.whole_model import WholeModel
-
-        session: AdapterSession = self._request.getfixturevalue("adapter_session")
+        session = self._session()
         _check_adapter(session.manifest, adapter)
         arrays = _arrays(session.bundle, session.manifest, inputs)
         rows = len(next(iter(arrays.values()), ()))
@@ -253,8 +189,6 @@ def _fail(lines: Sequence[str], ending: Sequence[str] = ()) -> NoReturn:
 
 def _check_adapter(manifest: Manifest, adapter: str | None) -> None:
     """Raises InputError if the bundle cannot run with this adapter, or without one."""
-    from adapter_export.errors import InputError
-
     if adapter is not None:
         manifest.adapter(adapter)
     elif manifest.in_graph is not None:
@@ -262,58 +196,9 @@ def _check_adapter(manifest: Manifest, adapter: str | None) -> None:
 
 
 def _arrays(bundle: Path, manifest: Manifest, inputs: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    import numpy as np
-
-    from adapter_export.errors import InputError
-    from adapter_export.parity.texts import encoded
-    from adapter_export.parity.whole_model import whole_model_inputs
-
     if isinstance(inputs, Mapping):
         wanted = whole_model_inputs(manifest)
         if {*wanted} != {*inputs}:
             raise InputError(f"inputs: expected {', '.join(wanted)}, found {', '.join(inputs) or 'none'}")
         return {name: np.asarray(inputs[name]) for name in wanted}
     return encoded(bundle, manifest, [inputs] if isinstance(inputs, str) else list(inputs))
-
-
-def _cases(config: pytest.Config) -> list[AdapterCase]:
-    """Returns the cases of the reference, for each adapter of the bundle."""
-    from adapter_export.bundle.manifest import read_manifest
-    from adapter_export.errors import InputError
-    from adapter_export.parity.bundle_records.belongs import check_belongs
-
-    bundle = _path(config, "bundle")
-    try:
-        record, manifest = _record(config), read_manifest(bundle)
-        check_belongs(record, bundle, manifest)
-    except InputError as error:
-        message = str(error)
-    else:
-        names: list[str | None] = [None] if manifest.in_graph is None else []
-        names += [info.name for info in manifest.adapters]
-        return [AdapterCase(name, case) for name in names for case in record.cases]
-    _fail([message])
-
-
-def _record(config: pytest.Config) -> BundleRecord:
-    """Returns the reference, which is read once in each process."""
-    if _RECORD not in config.stash:
-        from adapter_export.parity.bundle_records.reader import read_bundle_record
-
-        config.stash[_RECORD] = read_bundle_record(_path(config, "reference"))
-    return config.stash[_RECORD]
-
-
-def _path(config: pytest.Config, name: str) -> Path:
-    """Returns a path of the command line, or of pytest's configuration file.
-
-    A missing one is an error: a suite that would skip its tests would pass without having tested anything.
-    """
-    given, written = config.getoption(f"adapter_{name}"), config.getini(f"adapter_{name}")
-    if not given and not written:
-        _fail([f"expected --adapter-{name}, or adapter_{name} in pytest's configuration; found neither"])
-    return Path(str(given)) if given else Path(config.rootpath, str(written))
-
-
-def _provider(config: pytest.Config) -> str:
-    return str(config.getoption("adapter_provider") or config.getini("adapter_provider") or "cpu")

@@ -25,7 +25,7 @@ from tests.recorded import SHAPES, TEXT, Recorded
 if sys.version_info >= (3, 11):
     import tomllib
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLUGIN = "adapter_export.pytest_plugin"
 # Whatever a suite does, these must not be needed.
 NO_TORCH = f"""

@@ -20,10 +20,21 @@ from benchmarks.server.adapters import COUNTS, requests_of, wrong_in
 from benchmarks.server.clients import Job, Result, send
 from benchmarks.server.running import Running, running
 from benchmarks.serving.made import make
+from tests.faults.page import write_server
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 CLIENTS, WORKERS, SLOTS, RETRIES = 16, 2, 8, 2
 _KILL_SECONDS, _PART_SECONDS = 20.0, 10.0
+
+
+_WORDS = """\
+`python -m benchmarks.server soak` puts load on `adapter-export serve` with a bank of MiniLM, whose adapters are 10 IA3
+and 10 bottlenecks. Every {seconds:g} seconds it kills a worker with SIGKILL. All the time it loads and unloads another
+adapter over HTTP, and compares every answer with that of a session. A request without an answer, because its worker
+was killed, is sent again, at most twice.
+
+| {title} | |
+|---|--:|"""
 
 
 def main(folder: Path) -> None:
@@ -51,19 +62,20 @@ def main(folder: Path) -> None:
         for thread in threads:
             thread.join()
     sixths = [memory[len(memory) * part // 6] / 1e6 for part in range(6)] + [memory[-1] / 1e6]
-    print_table(
-        f"{CLIENTS} clients for {MINUTES:g} minutes, {WORKERS} workers, 20 adapters, {SLOTS} slots",
-        ("", "value"),
-        [
-            ("requests answered", f"{counts['requests']:,}"),
-            ("wrong rows", str(counts["wrong"])),
-            ("requests without an answer after two more tries", str(len(whole.failed))),
-            ("requests sent again", f"{counts['sent again']:,}"),
-            ("workers killed", str(counts["killed"])),
-            ("loads and unloads", f"{counts['changes']:,}"),
-            ("loads and unloads that were refused or cut off", str(counts["refused"])),
-            ("MB of all workers, at each sixth", ", ".join(f"{one:,.0f}" for one in sixths)),
-        ],
+    rows = [
+        ("requests answered", f"{counts['requests']:,}"),
+        ("wrong rows", f"{counts['wrong']}"),
+        ("requests without an answer after two more tries", f"{len(whole.failed)}"),
+        ("requests sent again", f"{counts['sent again']:,}"),
+        ("workers killed", f"{counts['killed']}"),
+        ("loads and unloads", f"{counts['changes']:,}"),
+        ("loads and unloads that were refused or cut off", f"{counts['refused']}"),
+        ("MB of all workers, at each sixth of the time", ", ".join(f"{one:,.0f}" for one in sixths)),
+    ]
+    title = f"{CLIENTS} clients for {MINUTES:g} minutes, {WORKERS} workers, 20 adapters, {SLOTS} slots"
+    print_table(title, ("", "value"), rows)
+    write_server(
+        [*_WORDS.format(title=title, seconds=_KILL_SECONDS).splitlines(), *(f"| {a} | {b} |" for a, b in rows)]
     )
     for line in whole.failed[:20]:
         print(line)

@@ -1,4 +1,4 @@
-"""docs/reliability.md, from what a whole campaign found."""
+"""docs/reliability.md: what a whole campaign found, and what another program has put behind it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from tests.faults.journal import SURVIVED, Journal
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+# `python -m benchmarks.server soak` writes the page from this heading on.
+SERVER = "## A server under load"
 
 _EXPLAINED = {
     "ENOSPC at each write": "a command of which one change of the file system fails, and all after it: a full disk",
@@ -24,8 +26,8 @@ _EXPLAINED = {
 _HEAD = """\
 # Reliability
 What happens to outputs and answers when something goes wrong around them. `make faults` does all of this on a tiny
-BERT, and it alone writes this page. It makes `train`, `merge`, `onnx` and `add` fail, half of the times with an earlier
-output in place, and looks at what is there afterwards.
+BERT, and it alone writes this part of the page. It makes `train`, `merge`, `onnx` and `add` fail, half of the times
+with an earlier output in place, and looks at what is there afterwards.
 
 A trial is **lost** if the output is neither what it was before nor complete; if something else is left behind, after
 SIGKILL by the next command on the same output; if an input has changed; if a command hangs, ends with an internal error
@@ -52,4 +54,11 @@ def write(journal: Journal, seed: int, writes_failed: bool) -> None:
         "way back, no lock, no verification of files), which the campaign must find: it then exits with 1.",
         *(["", "## Lost", *lost] if lost else []),
     ]
-    PAGE.write_text(_HEAD + "\n".join([*rows, *tail]) + "\n")
+    _, heading, rest = PAGE.read_text(encoding="utf-8").partition(SERVER)
+    PAGE.write_text(_HEAD + "\n".join([*rows, *tail]) + f"\n\n{heading}{rest}", encoding="utf-8")
+
+
+def write_server(lines: list[str]) -> None:
+    """Replaces what is said of a server under load."""
+    before = PAGE.read_text(encoding="utf-8").partition(SERVER)[0].rstrip("\n")
+    PAGE.write_text(before + "\n\n" + "\n".join([SERVER, *lines]) + "\n", encoding="utf-8")

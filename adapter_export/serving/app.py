@@ -66,7 +66,7 @@ class Application:
             middleware=[
                 Middleware(Access, self.service, ROUTES),
                 Middleware(Token, settings.token),
-                Middleware(BodyLimit, settings.max_body),
+                Middleware(BodyLimit, settings.max_body, settings.seconds),
             ],
             exception_handlers={HTTPException: _no_endpoint},
             lifespan=self._lifespan,

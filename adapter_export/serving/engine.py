@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from adapter_export.errors import InputError
 from adapter_export.reading.files import present
+from adapter_export.runtime.adapters.watching import BundleWatch
 from adapter_export.runtime.batching.batcher import DynamicBatcher
 from adapter_export.runtime.continuous.batcher import ContinuousBatcher
 from adapter_export.runtime.generation.prepare import generates
@@ -21,6 +23,8 @@ from adapter_export.serving.generator import OneByOne
 from adapter_export.serving.names import check_names
 from adapter_export.serving.problems import Problem
 from adapter_export.serving.settings import ServerSettings
+
+log = logging.getLogger("adapter_export.serving")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Engine:
         prompts: Turns texts into prompts and tokens into texts; None in a bundle that does not generate, or that has no
             tokenizer.
         max_rows: Largest number of rows of one request.
+        watch: Loads adapters again that `add` replaces; None if the adapter is in the graph.
     """
 
     session: AdapterSession
@@ -43,6 +48,7 @@ class Engine:
     encoder: TextEncoder | None
     prompts: PromptTexts | None
     max_rows: int
+    watch: BundleWatch | None = None
 
     @property
     def generates(self) -> bool:
@@ -97,6 +103,8 @@ class Engine:
 
     def close(self) -> None:
         """Finishes all rows that were accepted, and closes the session."""
+        if self.watch is not None:
+            self.watch.stop()
         for part in (self.batcher, self.generator):
             if part is not None:
                 part.close()
@@ -115,7 +123,10 @@ def open_engine(settings: ServerSettings) -> Engine:
     )
     try:
         check_names(session)
-        return _engine(session, settings)
+        engine = _engine(session, settings)
+        if session.manifest.mode.in_graph:
+            return engine
+        return replace(engine, watch=BundleWatch(session, on_error=lambda error: log.warning("%s", error)))
     except BaseException:
         session.close()
         raise

@@ -39,6 +39,8 @@ def adapter_of(session: AdapterSession, name: str, version: str = VERSION) -> st
     Raises:
         Problem: 404, there is no such model.
     """
+    if name not in served_names(session) and not session.manifest.mode.in_graph:
+        session.reread()  # `add` may have put it into the bundle
     if name not in served_names(session) or version != VERSION:
         raise Problem(404, f"model {name[:200]!r}: not found", param="model")
     return None if name == BASE else name

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -56,7 +57,7 @@ class Access:
         try:
             with span(scope, facts):
                 await self._app(scope, receive, watched)
-        except ClientGone:
+        except (ClientDisconnect, ClientGone):
             status = CLIENT_CLOSED
         except Exception as error:  # of any kind: the client gets an answer
             failure = error

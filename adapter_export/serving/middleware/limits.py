@@ -1,8 +1,10 @@
-"""Refuses requests without the token, and bodies that are too large."""
+"""Refuses requests without the token, and bodies that are too large or too slow."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,16 +41,17 @@ class Token:
 
 
 class BodyLimit:
-    """Refuses bodies above a number of bytes, before they are in memory."""
+    """Refuses bodies above a number of bytes, before they are in memory, and bodies that take too long."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
         """Wraps the application.
 
         Args:
             app: The layers inside.
             most: Largest number of bytes.
+            seconds: Most time from the head of a request to the end of its body.
         """
-        self._app, self._most = app, most
+        self._app, self._most, self._seconds = app, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,11 +63,17 @@ class BodyLimit:
         stated = headers.get("content-length", "0")
         if stated.isascii() and stated.isdigit() and int(stated) > self._most:
             raise self._too_large()
-        size = 0
+        size, end, complete = 0, time.monotonic() + self._seconds, False
 
         async def counted() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, complete
+            if complete:  # whoever waits now waits for the client to go away
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), end - time.monotonic())
+            except asyncio.TimeoutError:
+                raise Problem(408, f"body: not complete within {self._seconds:g} seconds") from None
+            complete = not message.get("more_body", False)
             size += len(message.get("body", b""))
             if size > self._most:
                 raise self._too_large()

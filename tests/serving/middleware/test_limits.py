@@ -65,6 +65,19 @@ class TestBodies:
         assert answer.status == 415
 
 
+def test_a_body_has_so_much_time(bank_bundle: Exported) -> None:
+    with serving(bank_bundle.bundle, seconds=0.3) as client:
+        connection = client.connect()
+        connection.putrequest("POST", INFER)
+        connection.putheader("Content-Length", "100")
+        connection.endheaders(b"{")
+        response = connection.getresponse()
+        assert response.status == 408
+        assert json.loads(response.read()) == {"error": "body: not complete within 0.3 seconds"}
+        connection.close()
+        assert client.post(INFER, REQUEST).status == 200
+
+
 def test_a_request_has_so_much_time(export_cached: Callable[..., Exported]) -> None:
     with serving(export_cached("llama", mode="bank").bundle, seconds=0.2, max_batch=1) as client:
         asked = {"model": "ia3", "prompt": "the cat", "max_tokens": 60, "temperature": 1.0, "n": 16, "seed": 1}

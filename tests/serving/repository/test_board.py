@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from adapter_export.bundle.add import add_adapter
 from adapter_export.errors import InputError
 from adapter_export.runtime.session import AdapterSession
 from adapter_export.serving.repository.board import Repository
@@ -54,6 +56,19 @@ class TestOneWorker:
         assert names[-1] == "four"
         assert change(client, "unload", "four") == (200, "")
         assert client.post("/v2/models/four/infer", REQUEST).status == 404
+
+    def test_what_add_puts_into_the_bundle_is_served(self, bank_bundle: Exported, tmp_path: Path) -> None:
+        bundle = Path(shutil.copytree(bank_bundle.bundle, tmp_path / "bundle"))
+        with serving(bundle) as client:
+            assert client.post("/v2/models/later/infer", REQUEST).status == 404
+            add_adapter(bundle, {"later": bank_bundle.adapters["houlsby_four"]})
+            answer = client.post("/v2/models/later/infer", REQUEST)
+            assert (answer.status, answer.json["outputs"][0]["shape"]) == (200, [1, 4])
+            add_adapter(bundle, {"later": bank_bundle.adapters["houlsby_two"]}, force=True)
+            end = time.monotonic() + 30
+            while client.post("/v2/models/later/infer", REQUEST).json["outputs"][0]["shape"] != [1, 2]:
+                assert time.monotonic() < end, "the adapter that replaced it is not served"
+                time.sleep(0.1)
 
     def test_a_file_that_has_changed_is_loaded_again(self, client: Client, folder: Path) -> None:
         assert change(client, "load", "four") == (200, "")

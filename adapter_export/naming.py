@@ -7,8 +7,7 @@ from collections.abc import Iterable
 
 from adapter_export.errors import InputError
 
-# File names that are valid on every system, and that cannot lead out of the folder.
-_ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10))})
 _MAX_TENSOR_NAME = 1000
 
@@ -23,12 +22,17 @@ HEAD_OP = "head"
 
 def check_adapter_name(name: str) -> str:
     """Returns `name` if it is safe as a file name and as an identifier. Raises InputError otherwise."""
-    if not _ADAPTER_NAME.fullmatch(name) or name.endswith(".") or name.partition(".")[0].lower() in _RESERVED:
+    if not is_file_name(name):
         raise InputError(
             f"adapter name {name!r}: expected 1 to 64 of letters, digits, '.', '_', '-', starting with a letter or "
             "digit, and no name reserved by an operating system"
         )
     return name
+
+
+def is_file_name(name: str) -> bool:
+    """Returns whether `name` is a file name that is valid on every system, and that cannot lead out of its folder."""
+    return bool(_FILE_NAME.fullmatch(name)) and name[-1] != "." and name.partition(".")[0].lower() not in _RESERVED
 
 
 def parse_named_path(text: str, option: str = "--adapter", what: str = "DIR") -> tuple[str, str]:

@@ -31,6 +31,7 @@ COMMANDS = {
     "reference": "Print the script that records what an adapter computes.",
     "run": "Run a bundle on texts.",
     "serve": "Serve a bundle over HTTP.",
+    "triton": "Write a model repository of NVIDIA's Triton.",
     "bench": "Measure latency, swapping and memory of a bundle.",
     "inspect": "Describe a checkpoint, a bundle, or an ONNX file.",
 }

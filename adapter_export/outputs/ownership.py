@@ -1,6 +1,7 @@
 """Decides by the content of a folder whether it is an output of ours: it lists its files, and holds no others.
 
-The listing of a bundle is in manifest.json; that of a trained adapter or a merged model is in adapter_export.json.
+The listing of a bundle is in manifest.json; that of a trained adapter, a merged model or a model repository of Triton
+is in adapter_export.json.
 """
 
 from __future__ import annotations

@@ -134,6 +134,10 @@ def _benchmarks(folder: Path, shared: Shared) -> None:
     shared.copy(folder, bundle="swappable", swappable="swappable", bank="bank")
 
 
+def _deployment(folder: Path, shared: Shared) -> None:
+    shared.copy(folder, bank="bank")
+
+
 def _generation(folder: Path, shared: Shared) -> None:
     shared.copy(folder, bundle="writer")
 
@@ -171,6 +175,7 @@ def _serving(folder: Path, shared: Shared) -> None:
 _PAGES: Mapping[str, Callable[[Path, Shared], None]] = {
     "README.md": _readme,
     "docs/benchmarks.md": _benchmarks,
+    "docs/deployment.md": _deployment,
     "docs/generation.md": _generation,
     "docs/getting-started.md": _getting_started,
     "docs/graft.md": _graft,

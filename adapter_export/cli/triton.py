@@ -21,7 +21,6 @@ from adapter_export.cli.options import (
 EXAMPLE = """\
 Example:
   adapter-export triton --bundle bank --output repository --name classifier
-  tritonserver --model-repository "$PWD/repository"
 """
 
 

@@ -265,7 +265,8 @@ class ContinuousBatcher:
                 row.lease = self._session.lease([row.adapter])
             except Exception as error:  # of any kind: it is the result of this row
                 row.fail(error)
-                self._reading.remove(row)
+                with self._changed:
+                    self._reading.remove(row)
 
     def _fits(self, row: Row) -> bool:
         return self._cached_tokens(row) <= self._most_tokens and self._session.has_room(row.adapter)

@@ -12,6 +12,7 @@ import pytest
 
 from adapter_export.errors import InputError, Unavailable
 from adapter_export.runtime.continuous.batcher import ContinuousBatcher
+from adapter_export.runtime.continuous.row import Row
 from adapter_export.runtime.continuous.stream import NewToken, TokenStream
 from adapter_export.runtime.session import AdapterSession
 from tests import tiny
@@ -80,6 +81,22 @@ class TestTokens:
             for prompt in prompts((6, 7, 8, 14, 15, 40)):
                 got = tokens_of(batcher.submit(prompt, "ia3", max_new_tokens=9))
                 assert got == alone(bank, prompt, "ia3", max_new_tokens=9)
+
+    def test_at_the_border_a_text_is_read_again(self, bank: AdapterSession, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As LongRoPE needs it, whose cache of a shorter text is not valid for a longer one."""
+        again: list[int] = []
+        read_again = Row.read_again
+
+        def counted(row: Row) -> None:
+            again.append(row.read)
+            read_again(row)
+
+        monkeypatch.setattr(Row, "read_again", counted)
+        with ContinuousBatcher(bank, max_rows=4) as batcher:
+            batcher._border, batcher._part = 12, None
+            check_all(bank, batcher)
+        assert set(again) == {12}
+        assert len(again) > 2
 
     def test_probabilities_are_those_of_the_logits(self, bank: AdapterSession) -> None:
         (prompt,) = prompts((11,))

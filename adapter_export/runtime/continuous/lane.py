@@ -29,7 +29,7 @@ class Lane:
     @property
     def rows(self) -> list[Row]:
         """The rows that decode: those that have not ended or left."""
-        return [row for row in (*self._rows, *self._joining) if self._stays(row)]
+        return [*filter(self._stays, self._rows), *(row for row in self._joining if not row.ended)]
 
     def join(self, row: Row) -> None:
         """Adds a row whose tokens, but the last, have been read."""
@@ -64,12 +64,14 @@ class Lane:
         return len(self._rows)
 
     def _stays(self, row: Row) -> bool:
+        """Returns whether a row keeps its place in the cache."""
         return not row.ended and row not in self._left
 
     def _arrange(self) -> None:
         """Brings the cache to the rows that decode from now on."""
         keep = [number for number, row in enumerate(self._rows) if self._stays(row)]
-        joining = [row for row in self._joining if self._stays(row)]
+        # A row may have left and come back.
+        joining = [row for row in self._joining if not row.ended]
         rows = [*(self._rows[number] for number in keep), *joining]
         leases = [row.lease for row in rows if row.lease is not None]
         if rows:

@@ -6,9 +6,10 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.bundle.graphs import is_past
@@ -69,8 +70,10 @@ def trace(
         target: What the graph is made for.
 
     Raises:
-        InputError: The model cannot be traced with dynamic axes.
+        InputError: The model cannot be traced with dynamic axes, or transformers has no fusions and they are asked for.
     """
+    if target.fuse.used:
+        _fusions(target)
     stacks = find_stacks(base.module, sites)
     if stacks:
         try:
@@ -126,7 +129,8 @@ def _trace(
                 f"model {base.folder}: {base.info.architecture} cannot be traced: {reason[:500]}"
             ) from error
         root = next(path for path, module in traced.module.named_modules() if module is base.module)
-    model = exported.program
+    # transformers 5.20, the last for Python 3.10, returns the program of PyTorch.
+    model = exported.program if hasattr(exported, "program") else exported.model
     run(model, NameCache(), UnrollLayers(stacks, root))
     _fuse_and_quantize(model, target)
     run(model, CorrectShapes(), WidenBoundary())
@@ -151,12 +155,23 @@ def _fuse_and_quantize(model: ir.Model, target: Target) -> None:
     from adapter_export.export.passes.quantize_weights import QuantizeWeights
 
     if target.fuse.used:
-        from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
-
         with _silence():
-            fuse_for_onnxruntime(model, target.fuse.value)
+            _fusions(target)(model, target.fuse.value)
     if target.quantize.used:
         run(model, QuantizeWeights(target.quantize.bits))
+
+
+def _fusions(target: Target) -> Callable[[ir.Model, str], object]:
+    """Returns the fusions of transformers. Raises InputError if it has none."""
+    try:
+        from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
+    except ModuleNotFoundError:
+        raise InputError(
+            f"--fuse {target.fuse}: transformers {version('transformers')} has no fusions for ONNX Runtime; expected "
+            "5.23 or newer, which needs Python 3.11"
+        ) from None
+    fuse: Callable[[ir.Model, str], object] = fuse_for_onnxruntime
+    return fuse
 
 
 def _public_axes(model: ir.Model, sample: Sample) -> dict[str, Mapping[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.cli import main
+from adapter_export.cli.options import ExitCode
 from adapter_export.modelinfo import ModelInfo
 
 
@@ -38,10 +40,11 @@ def request_for(
 @pytest.mark.parametrize(
     ("options", "expected", "line"),
     [
-        (
+        pytest.param(
             ["--dtype", "fp16", "--fuse", "cpu"],
             {"dtype": "float16", "quantize": "none", "fuse": "cpu"},
             "float16, fused for cpu",
+            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="transformers for Python 3.10 has no fusions"),
         ),
         (
             ["--quantize", "int8"],
@@ -58,6 +61,18 @@ def test_what_was_asked_for_is_reported_and_recorded(
     assert line in " ".join(made.stdout.split())
     inspected = json.loads(CliRunner().invoke(main, ["inspect", str(tmp_path / "bundle"), "--json"]).stdout)
     assert {name: inspected[name] for name in expected} == expected
+
+
+def test_fusions_that_transformers_does_not_have(
+    request_for: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on Python 3.10."""
+    monkeypatch.setitem(sys.modules, "transformers.exporters.onnxruntime_fusions", None)
+    made = CliRunner().invoke(main, request_for(tmp_path / "bundle", "--fuse", "cpu"))
+    assert made.exit_code == ExitCode.BAD_INPUT
+    assert "--fuse cpu: transformers " in made.stderr
+    assert "has no fusions for ONNX Runtime; expected 5.23 or newer, which needs Python 3.11" in made.stderr
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +94,7 @@ def test_what_nothing_runs_is_refused_before_any_work(
 
 def test_a_bfloat16_bundle_says_what_it_needs(request_for: Callable[..., list[str]], tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    assert CliRunner().invoke(main, request_for(bundle, "--dtype", "bf16")).exit_code == 0
+    assert CliRunner().invoke(main, request_for(bundle, "--dtype", "bf16", "--opset", "22")).exit_code == 0
     result = CliRunner().invoke(main, ["run", "--bundle", str(bundle), "--text", "a"])
     assert result.exit_code == 2
     assert "computes in bfloat16, for which ONNX Runtime's CPU provider has no operators" in result.stderr

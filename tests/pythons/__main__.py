@@ -4,9 +4,9 @@ Each Python gets two environments, one after the other, in .cache/pythons: the b
 need an extra are skipped, and then all extras, with the tests of a core. PyTorch is the build that pip finds for that
 Python; on Linux it needs some GB for CUDA, so the environment is removed before the next.
 
-VERSION ...     of Python, such as 3.12; 3.10, 3.12 and 3.13 without it
---base          the base installation only
---workers N     tests at a time, 1 by default
+VERSION ...         of Python, such as 3.12; 3.10, 3.12 and 3.13 without it
+--extras none|all   the base installation only, or all extras only
+--workers N         tests at a time, 1 by default
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Outcome:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.pythons")
     parser.add_argument("versions", nargs="*", default=VERSIONS)
-    parser.add_argument("--base", action="store_true")
+    parser.add_argument("--extras", choices=("none", "all"))
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    outcomes: list[Outcome] = []
+    failed = 0
     for version in options.versions:
         if (python := _found(version)) is None:
             print(f"python{version}: not found, or it does not run; put it on PATH", file=sys.stderr)
@@ -65,13 +65,13 @@ def main() -> int:
         folder = FOLDER / version
         shutil.rmtree(folder, ignore_errors=True)
         _run(python, "-m", "venv", str(folder))
-        for extras in ("test",) if options.base else ("test", "test,all"):
-            outcomes.append(_tested(folder, extras, options.workers))
-            print(outcomes[-1], flush=True)
+        for extras in ("none", "all") if options.extras is None else (options.extras,):
+            outcome = _tested(folder, extras, options.workers)
+            print(outcome, flush=True)
+            PAGE.write_text(_page(_row(outcome, options.workers)))
+            failed += outcome.failed
         shutil.rmtree(folder)
-        if not options.base:
-            PAGE.write_text(_page([_row(item, options.workers) for item in outcomes]))
-    return int(any(outcome.failed for outcome in outcomes))
+    return int(failed > 0)
 
 
 def _found(version: str) -> str | None:
@@ -84,8 +84,8 @@ def _found(version: str) -> str | None:
 
 def _tested(folder: Path, extras: str, workers: int) -> Outcome:
     python, report = str(folder / "bin" / "python"), folder / "junit.xml"
-    _run(python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", f".[{extras}]")
-    base = extras == "test"
+    base = extras == "none"
+    _run(python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", ".[test]" if base else ".[test,all]")
     tests = ["-p", "tests.pythons.absent"] if base else [*CORE]
     parallel = ["--numprocesses", str(workers), "--dist", "loadfile"] if workers > 1 else []
     start = time.monotonic()
@@ -105,7 +105,7 @@ def _tested(folder: Path, extras: str, workers: int) -> Outcome:
     passed = number["tests"] - failed - number["skipped"]
     whole = _output(python, "-c", "import platform; print(platform.python_version())")
     torch = "none" if base else _output(python, "-c", "import importlib.metadata as m; print(m.version('torch'))")
-    return Outcome(whole, "none" if base else "all", torch, passed, failed, number["skipped"], minutes)
+    return Outcome(whole, extras, torch, passed, failed, number["skipped"], minutes)
 
 
 def _run(*command: str) -> None:
@@ -124,13 +124,11 @@ def _row(item: Outcome, workers: int) -> str:
     )
 
 
-def _page(rows: list[str]) -> str:
-    """The page with these rows, and with those that it has of other Pythons."""
-    new = {_version(row) for row in rows}
+def _page(row: str) -> str:
+    """The page with this row, and with those that it has of other environments."""
     before = PAGE.read_text().splitlines() if PAGE.exists() else []
-    kept = [line for line in before if re.match(r"\| \d", line) and _version(line) not in new]
-    # Of one Python, the base installation comes first, as it does in the run.
-    lines = "\n".join(sorted([*kept, *rows], key=_version))
+    kept = [line for line in before if re.match(r"\| \d", line) and _environment(line) != _environment(row)]
+    lines = "\n".join(sorted([*kept, row], key=_environment))
     return f"""# Versions of Python
 
 The whole suite runs on Python 3.11 with every change (`make test`). `make test-pythons` runs it on the others, on the
@@ -146,9 +144,11 @@ installation.
 """
 
 
-def _version(row: str) -> tuple[int, ...]:
-    """The numbers of the Python in a row, without the last."""
-    return tuple(int(number) for number in row.split(" ")[1].split(".")[:2])
+def _environment(row: str) -> tuple[int, int, bool]:
+    """What a row is about: the Python, without its last number, and whether it has extras."""
+    _, python, extras, *_ = row.split("|")
+    major, minor, _ = python.strip().split(".")
+    return int(major), int(minor), extras.strip() == "all"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from adapter_export.serving.repository.board import Repository
 from adapter_export.serving.repository.routes import ROUTES as REPOSITORY
 from adapter_export.serving.service import Service, service_of
 from adapter_export.serving.settings import ServerSettings
+
+log = logging.getLogger("adapter_export.serving")
 
 # How often the counts of the engine are taken over.
 _METRICS_SECONDS = 1.0
@@ -95,7 +98,10 @@ class Application:
 async def _counting(service: Service) -> None:
     """Takes over the counts of the engine until it is cancelled, so that other workers can report them."""
     while True:
-        service.metrics.update(service.engine, ready=service.ready)
+        try:
+            service.metrics.update(service.engine, ready=service.ready)
+        except Exception:  # a bug; the next round may succeed
+            log.exception("metrics: they go on")
         await asyncio.sleep(_METRICS_SECONDS)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -37,6 +38,27 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T], seconds: f
     finally:
         task.cancel()
         gone.cancel()
+
+
+async def within(parts: AsyncIterator[T], seconds: float) -> AsyncIterator[T]:
+    """Yields the parts of a stream, as long as there is time.
+
+    Args:
+        parts: The parts.
+        seconds: The most time for all of them.
+
+    Raises:
+        Problem: 504, the time is over.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            part = await asyncio.wait_for(anext(parts), end - time.monotonic())
+        except StopAsyncIteration:
+            return
+        except asyncio.TimeoutError:
+            raise Problem(504, f"not finished within {seconds:g} seconds") from None
+        yield part
 
 
 async def _gone(request: Request) -> None:

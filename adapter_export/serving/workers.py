@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -58,6 +59,8 @@ class _Workers:
         self._context = multiprocessing.get_context("spawn")
         self._running: list[tuple[BaseProcess, Connection]] = []
         self._ending = False
+        # Whether a worker has ever opened the bundle.
+        self._opened = False
 
     def run(self) -> None:
         """Starts the workers, and returns when they have ended after a signal."""
@@ -67,10 +70,11 @@ class _Workers:
             self._start()
         while self._running:
             wait([process.sentinel for process, _ in self._running], timeout=0.5)
+            self._opened = self._opened or any(_has_started(started) for _, started in self._running)
             for process, started in list(self._running):
                 if not process.is_alive():
                     self._running.remove((process, started))
-                    self._ended(process, started)
+                    self._ended(process)
 
     def _start(self) -> None:
         reading, writing = self._context.Pipe(duplex=False)
@@ -79,12 +83,11 @@ class _Workers:
         writing.close()
         self._running.append((process, reading))
 
-    def _ended(self, process: BaseProcess, started: Connection) -> None:
+    def _ended(self, process: BaseProcess) -> None:
         process.join()
         if self._ending:
             return
-        # Whoever writes nothing before it ends has not opened the bundle.
-        if not _has_started(started):
+        if not self._opened:
             self._end()
             raise InputError(f"a worker could not start (exit code {process.exitcode})")
         log.error("worker ended", extra={"facts": {"pid": process.pid, "exit_code": process.exitcode}})
@@ -100,6 +103,7 @@ class _Workers:
 
 
 def _has_started(started: Connection) -> bool:
+    """Returns whether a worker has said that it has opened the bundle. It says so once."""
     try:
         return started.poll() and bool(started.recv())
     except EOFError:
@@ -109,8 +113,17 @@ def _has_started(started: Connection) -> bool:
 def _work(settings: ServerSettings, listening: socket.socket, board: Path, started: Connection) -> None:
     """What a worker's process does."""
     log_to_stderr()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         run_worker(settings, listening, board, on_open=lambda: started.send(True))
     except AdapterExportError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(_BAD_INPUT)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker if the process that started it is gone. It would keep the port, and nobody would end it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

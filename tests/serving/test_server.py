@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,17 +88,26 @@ class TestOneProcess:
 class TestSeveralProcesses:
     def test_changes_reach_all_workers_also_one_that_starts_later(self, bank_bundle: Exported, tmp_path: Path) -> None:
         source = bank_bundle.bundle / "adapters" / "houlsby_two.onnx_adapter"
+        bundle = Path(shutil.copytree(bank_bundle.bundle, tmp_path / "bundle"))
         (tmp_path / "more").mkdir()
         (tmp_path / "more" / "new.onnx_adapter").write_bytes(source.read_bytes())
-        with started(bank_bundle.bundle, "--workers", "2", "--adapters", str(tmp_path / "more")) as client:
+        with started(bundle, "--workers", "2", "--adapters", str(tmp_path / "more")) as client:
             new = "/v2/models/new/infer"
             assert client.post(new, REQUEST).status == 404
             assert client.post("/v2/repository/models/new/load").status == 200
             # From now on no worker says that it does not know it.
             assert {client.post(new, REQUEST).status for _ in range(30)} == {200}
             first, *_ = children(client)
+            # A worker that cannot start again leaves the others as they are, and is tried again.
+            (bundle / "manifest.json").rename(tmp_path / "manifest.json")
             os.kill(first, signal.SIGKILL)
-            end = time.monotonic() + 60
+            end, asked = time.monotonic() + 120, 60
+            while sum(line["message"] == "worker ended" for line in list(client.lines)) < 2:
+                assert client.post(new, REQUEST).status == 200
+                asked += 1
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            (tmp_path / "manifest.json").rename(bundle / "manifest.json")
             while (len(children(client)) < 2 or first in children(client)) and time.monotonic() < end:
                 time.sleep(0.1)
             while metric(client, "adapter_export_ready") < 2 and time.monotonic() < end:
@@ -106,10 +116,21 @@ class TestSeveralProcesses:
             assert client.post("/v2/repository/models/new/unload").status == 200
             assert {client.post(new, REQUEST).status for _ in range(30)} == {404}
             answered = 'adapter_export_requests_total{endpoint="/v2/models/{model}/infer",model="new",status="200"}'
-            assert metric(client, answered) == 60
+            assert metric(client, answered) == asked
             assert client.process is not None
             client.process.terminate()
             assert client.process.wait(30) == 0
+
+    def test_workers_end_with_the_process_that_started_them(self, bank_bundle: Exported) -> None:
+        with started(bank_bundle.bundle, "--workers", "2") as client:
+            workers = children(client)
+            assert len(workers) == 2
+            assert client.process is not None
+            client.process.kill()
+            end = time.monotonic() + 30
+            while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < end:
+                time.sleep(0.1)
+            assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
     def test_a_bundle_that_is_none_ends_at_once(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "adapter_export", "serve", "--bundle", str(tmp_path), "--port", "0"]

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+# Largest number of inputs and of outputs; no graph has so many.
+_MOST_TENSORS = 1024
 Dim = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
@@ -55,5 +57,5 @@ class InferenceRequest(BaseModel):
 
     id: str | None = None
     parameters: RequestParameters = RequestParameters()
-    inputs: list[RequestInput]
-    outputs: list[RequestOutput] = []
+    inputs: Annotated[list[RequestInput], Field(max_length=_MOST_TENSORS)]
+    outputs: Annotated[list[RequestOutput], Field(max_length=_MOST_TENSORS)] = []

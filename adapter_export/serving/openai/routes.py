@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from adapter_export.serving.openai.rows import Rows
 from adapter_export.serving.openai.schema import ChatRequest, CompletionRequest, Generating
 from adapter_export.serving.problems import Problem, problem_of
 from adapter_export.serving.service import Service, note, service_of
-from adapter_export.serving.waiting import unless_gone
+from adapter_export.serving.waiting import unless_gone, within
 
 # OpenAI's default for completions.
 _COMPLETION_TOKENS = 16
@@ -87,14 +86,11 @@ async def _events(
     request: Request, service: Service, rows: Rows, writer: Writer, *, with_usage: bool
 ) -> AsyncIterator[str]:
     """Yields the answer as server-sent events. If the client goes away, the rows end."""
-    end = time.monotonic() + service.settings.seconds
     with rows:
         try:
             for piece in await writer.first(rows):
                 yield _event(piece)
-            async for part in rows.parts():
-                if time.monotonic() > end:
-                    raise Problem(504, f"not finished within {service.settings.seconds:g} seconds")
+            async for part in within(rows.parts(), service.settings.seconds):
                 yield _event(await writer.chunk(part))
             if with_usage:
                 yield _event(writer.last(rows))

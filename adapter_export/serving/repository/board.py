@@ -81,8 +81,11 @@ class Repository:
         """Makes the changes of other workers, until it is cancelled."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            async with self._lock:
-                await asyncio.to_thread(self.catch_up)
+            try:
+                async with self._lock:
+                    await asyncio.to_thread(self.catch_up)
+            except Exception:  # a full disk, for example; the next round may succeed
+                log.exception("changes of other workers: they are tried again")
 
     def catch_up(self) -> None:
         """Makes all changes that this worker has not made, and says so to the others."""

@@ -195,6 +195,12 @@ class TestRefusals:
         assert answer.status == 400
         assert answer.json["error"]
 
+    def test_more_tensors_than_any_graph_has(self, classifiers: Client) -> None:
+        request = {"inputs": [{"name": f"x{number}", "shape": [], "datatype": "INT64"} for number in range(2000)]}
+        answer = classifiers.post("/v2/models/ia3_two/infer", request)
+        assert answer.status == 400
+        assert "at most 1024 items" in answer.json["error"]
+
     @pytest.mark.parametrize("length", ["-1", "999999", "x", "1e3", "²"])
     def test_a_wrong_length_of_the_json_part(self, classifiers: Client, length: str) -> None:
         headers = {"Inference-Header-Content-Length": length}

@@ -10,19 +10,10 @@ from typing import Any
 
 import pytest
 
-# What the extras `export`, `train`, `report` and `dev` bring, and the base installation does not.
-ABSENT = (
-    "accelerate",
-    "grimp",
-    "matplotlib",
-    "onnx_ir",
-    "onnxscript",
-    "peft",
-    "pyarrow",
-    "sentencepiece",
-    "torch",
-    "transformers",
-)
+from adapter_export.cli.extras import EXTRAS
+
+# What the extras bring, with `dev`, and the base installation does not.
+ABSENT = (*EXTRAS, "grimp")
 # By file of a test module that could not be imported: the absent package. Others may import from what is left of it.
 _unimported: dict[str, str] = {}
 

@@ -11,6 +11,11 @@ from adapter_export.choices import Choice
 
 # Which adapter each row has, int64 [batch]; an input of graphs of mode bank.
 ADAPTER_IDS = "adapter_ids"
+# For how many of the last tokens of each row a run computes logits, int64 [1]; 0, the default, for all. An overridable
+# initializer of decoders with a cache. transformers has an argument of this name and meaning.
+LOGITS_TO_KEEP = "logits_to_keep"
+# The named axis of the tokens that get logits.
+KEPT_SEQUENCE = "kept_sequence"
 # The named axis of the outputs of a task head, if adapters may have heads of different sizes.
 NUM_LABELS = "num_labels"
 PAST, PRESENT = "past_key_values.", "present."

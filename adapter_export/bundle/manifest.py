@@ -93,10 +93,12 @@ class GraphInfo:
     Attributes:
         inputs: The inputs by name.
         outputs: The outputs by name.
+        logits_to_keep: Whether the graph has the overridable initializer `logits_to_keep`, see `bundle.graphs`.
     """
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
+    logits_to_keep: bool = False
 
     @property
     def given(self) -> dict[str, TensorInfo]:

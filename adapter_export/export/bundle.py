@@ -22,7 +22,6 @@ from adapter_export.bundle.manifest import (
     BASE_LICENSES,
     NO_ADAPTER_FILE,
     SLOTS,
-    GraphInfo,
     Manifest,
     write_manifest,
 )
@@ -94,7 +93,7 @@ def write_bundle(
         dtype=target.dtype.dtype,
         opset=next(iter(graphs.values())).model.graph.opset_imports[""],
         base=base.info,
-        graphs={file: GraphInfo(lowered.inputs, lowered.outputs) for file, lowered in graphs.items()},
+        graphs={file: lowered.info for file, lowered in graphs.items()},
         sites=all_sites(graphs.values()),
         adapters=(),
         files={},

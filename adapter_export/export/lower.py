@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter_export.bundle.manifest import AdapterTensorInfo, SiteInfo, TensorInfo
+from adapter_export.bundle.graphs import LOGITS_TO_KEEP
+from adapter_export.bundle.manifest import AdapterTensorInfo, GraphInfo, SiteInfo, TensorInfo
 from adapter_export.dtypes import DType
 from adapter_export.export.bound_site import BoundSite
 from adapter_export.export.passes import run
@@ -39,6 +40,11 @@ class Lowered:
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
     sites: tuple[SiteInfo, ...]
+
+    @property
+    def info(self) -> GraphInfo:
+        """What the manifest says of the graph itself."""
+        return GraphInfo(self.inputs, self.outputs, LOGITS_TO_KEEP in self.model.graph.initializers)
 
 
 def lower(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from adapter_export.models.injection import SiteFunction
 
-SITE, HEAD, LAYER = "Site", "Head", "Layer"
+SITE, HEAD, LAYER, KEPT = "Site", "Head", "Layer", "Kept"
 
 
 @contextmanager
@@ -55,6 +55,28 @@ def markers(
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
+        remove_all(handles)
+
+
+@contextmanager
+def kept_logits_marked(model: PreTrainedModel, marked: bool) -> Iterator[None]:
+    """Inside the block, the hidden states that become logits go through a marker, see `passes.keep_logits`.
+
+    Args:
+        model: The model to be traced. One without a layer for logits gets no marker.
+        marked: Whether there is a marker at all.
+    """
+
+    def before(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        x = args[0]
+        return (emit(KEPT, (x,), {}, x, x.shape), *args[1:])
+
+    layer = model.get_output_embeddings() if marked else None
+    # Before the hooks of adapters at this layer, which read its input.
+    handles = [] if layer is None else [layer.register_forward_pre_hook(before, prepend=True)]
+    try:
+        yield
+    finally:
         remove_all(handles)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_export.bundle.graphs import is_past
 from adapter_export.errors import InputError
-from adapter_export.export.markers import markers
+from adapter_export.export.markers import kept_logits_marked, markers
 from adapter_export.export.passes import run
 from adapter_export.export.repeated.shorten import ends_marked, shortened
 from adapter_export.export.repeated.stacks import NotUniform, Stack, find_stacks, left_out
@@ -96,6 +96,7 @@ def _trace(
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     from adapter_export.export.passes.correct_shapes import CorrectShapes
+    from adapter_export.export.passes.keep_logits import KeepLogits
     from adapter_export.export.passes.name_cache import NameCache
     from adapter_export.export.passes.unroll_layers import UnrollLayers
     from adapter_export.export.passes.widen_boundary import WidenBoundary
@@ -117,6 +118,7 @@ def _trace(
         try:
             with (
                 markers(base.module, base.info, traced_sites, head),
+                kept_logits_marked(base.module, traced.cache),
                 ends_marked(stacks),
                 each_row_alone(base.module),
                 _use_cache(base, traced.cache),
@@ -133,7 +135,7 @@ def _trace(
     model = exported.program if hasattr(exported, "program") else exported.model
     run(model, NameCache(), UnrollLayers(stacks, root))
     _fuse_and_quantize(model, target)
-    run(model, CorrectShapes(), WidenBoundary())
+    run(model, CorrectShapes(), WidenBoundary(), KeepLogits())
     return Trace(_own(model), _public_axes(model, sample))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bundle.graphs import MODEL
-from adapter_export.bundle.manifest import SLOTS, GraftInfo, GraphInfo, Manifest
+from adapter_export.bundle.manifest import SLOTS, GraftInfo, Manifest
 from adapter_export.checkpoints.problem_types import stated
 from adapter_export.dtypes import DType
 from adapter_export.export.bundle import finish_bundle
@@ -92,7 +92,7 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
         dtype=DType.FLOAT32,
         opset=model.graph.opset_imports[""],
         base=foreign.info,
-        graphs={MODEL: GraphInfo(placed.lowered.inputs, placed.lowered.outputs)},
+        graphs={MODEL: placed.lowered.info},
         sites=placed.lowered.sites,
         adapters=(),
         files={},

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 # Operators that multiply by a weight, and the position of the weight among their inputs.
-_MULTIPLY = {"MatMul": 1, "Gemm": 1, "FusedMatMul": 1, "MatMulNBits": 1}
+MULTIPLY = {"MatMul": 1, "Gemm": 1, "FusedMatMul": 1, "MatMulNBits": 1}
 _NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
 # These add their first two inputs, and norm the sum, which is their last output.
 _SKIP_NORMS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
@@ -62,7 +62,7 @@ class Linear:
     @property
     def weight(self) -> ir.Value:
         """The weight, as the node takes it."""
-        value = self.node.inputs[_MULTIPLY[self.node.op_type]]
+        value = self.node.inputs[MULTIPLY[self.node.op_type]]
         assert value is not None
         return value
 
@@ -302,7 +302,7 @@ def unfinished(linear: Linear) -> ir.Node | None:
 
 
 def _multiplies(node: ir.Node) -> bool:
-    return node.op_type in _MULTIPLY and _is_weight(node.inputs[_MULTIPLY[node.op_type]])
+    return node.op_type in MULTIPLY and _is_weight(node.inputs[MULTIPLY[node.op_type]])
 
 
 def _is_weight(value: ir.Value | None) -> bool:

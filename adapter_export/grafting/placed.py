@@ -98,8 +98,10 @@ def place(request: GraftRequest, progress: Callable[[str], None]) -> Placed:
         InputError: The graph or an adapter is wrong, or an adapter acts at a place that the graph does not show.
     """
     from adapter_export.export.passes import run
+    from adapter_export.export.passes.keep_logits import KeepLogits
     from adapter_export.grafting.heads import head_tensors
     from adapter_export.grafting.insert_markers import InsertMarkers
+    from adapter_export.grafting.mark_logits import MarkLogits
 
     progress("reading the graph")
     model = None if request.model is None else existing_folder(request.model, "model")
@@ -114,7 +116,12 @@ def place(request: GraftRequest, progress: Callable[[str], None]) -> Placed:
         verify_head(foreign.info.head, foreign.modules, folder)
     progress("placing the adapters")
     tensors = head_tensors(foreign.modules, foreign.info.head)
-    run(foreign.model, InsertMarkers(sites, foreign.modules, foreign.packed, foreign.info))
+    run(
+        foreign.model,
+        InsertMarkers(sites, foreign.modules, foreign.packed, foreign.info),
+        MarkLogits(),
+        KeepLogits(),
+    )
     head = foreign.info.head
     traced, storage = Trace(foreign.model, _axes(foreign)), _storage(adapters, request.mode)
     lowered = lower(traced, sites, storage, tensors, head[-1] if head else None)

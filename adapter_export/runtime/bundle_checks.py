@@ -10,6 +10,7 @@ import numpy as np
 
 from adapter_export.bundle.adapter_file import check_tensors, read_adapter_file
 from adapter_export.bundle.bank import rows_table
+from adapter_export.bundle.graphs import LOGITS_TO_KEEP
 from adapter_export.bundle.manifest import NO_ADAPTER_FILE, Manifest, TensorInfo, license_owner
 from adapter_export.bundle.unlisted import unlisted
 from adapter_export.errors import InputError, ProviderError
@@ -115,25 +116,27 @@ def check_graph(bundle: Path, graph: str, manifest: Manifest, session: ort.Infer
     overridable = {value.name for value in session.get_overridable_initializers()}
     inputs = {value.name for value in session.get_inputs()}
     bound = {*manifest.tensors} & inputs if manifest.bind.required else set()
-    for what, listed, found in (
-        ("input", {*manifest.graphs[graph].inputs} | bound, inputs),
-        ("output", {*manifest.graphs[graph].outputs}, {value.name for value in session.get_outputs()}),
-        ("adapter tensor", _overridable(manifest, overridable), overridable),
+    info = manifest.graphs[graph]
+    kept, optional = {LOGITS_TO_KEEP} if info.logits_to_keep else set(), {LOGITS_TO_KEEP} & overridable
+    for what, expected, found in (
+        ("input", {*info.inputs} | bound | kept, inputs | optional),
+        ("output", {*info.outputs}, {value.name for value in session.get_outputs()}),
+        ("adapter tensor", _overridable(manifest, overridable), overridable - optional),
     ):
-        if differing := listed ^ found:
+        if differing := expected ^ found:
             name = min(differing)
-            reason = "the manifest lists, the graph lacks" if name in listed else "the manifest does not list"
+            reason = "the manifest lists, the graph lacks" if name in expected else "the manifest does not list"
             raise InputError(f"{bundle / graph}: {what} {name!r}: {reason}")
     # A bank has stacks of tensors, of which the manifest lists one row.
     tensors = {} if manifest.mode.per_row else manifest.tensors
     for what, declared, values in (
-        ("input", {**manifest.graphs[graph].inputs, **tensors}, session.get_inputs()),
-        ("output", manifest.graphs[graph].outputs, session.get_outputs()),
+        ("input", {**info.inputs, **tensors}, session.get_inputs()),
+        ("output", info.outputs, session.get_outputs()),
         ("adapter tensor", tensors, session.get_overridable_initializers()),
     ):
         for value in values:
-            if (info := declared.get(value.name)) is not None and not _fits(info, value):
-                shown = f"{info.dtype} {list(info.shape)}"
+            if (listed := declared.get(value.name)) is not None and not _fits(listed, value):
+                shown = f"{listed.dtype} {list(listed.shape)}"
                 raise InputError(
                     f"{bundle / graph}: {what} {value.name!r}: the manifest lists it as {shown}, the graph has "
                     f"{value.type} {value.shape}"

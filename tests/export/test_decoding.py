@@ -41,9 +41,11 @@ class Decoder:
         self.ids = np.where(self.mask, rng.integers(4, 90, (BATCH, LENGTH)), 0)
         self.positions = np.maximum(self.mask.cumsum(1) - 1, 0)
 
-    def run(self, adapter: str | None, chunks: list[int]) -> np.ndarray:
-        """Logits of the whole batch, computed `chunks` tokens at a time."""
+    def run(self, adapter: str | None, chunks: list[int], keep: int | None = None) -> np.ndarray:
+        """Logits of the batch, computed `chunks` tokens at a time: of all tokens, or of the last ones of each run."""
         tensors = {} if adapter is None else adapter_tensors(self.adapters[adapter])
+        if keep is not None:
+            tensors = {**tensors, "logits_to_keep": np.array([keep], np.int64)}
         names = [name for name in self.graph.inputs if is_past(name)]
         cache = []
         for name in names:
@@ -97,6 +99,16 @@ def test_prefill_and_steps_equal_one_full_forward(decoder: Decoder) -> None:
             assert np.abs(expected - without).max() > 0.05, "an adapter must matter"
         for chunks in ([LENGTH], [1] * LENGTH, [7, 1, 1, 2], [1, LENGTH - 1]):
             assert decoder.difference(adapter, chunks, expected) < TOLERANCE, (adapter, chunks)
+
+
+@pytest.mark.parametrize("keep", [1, 4])
+def test_a_run_computes_the_logits_of_the_last_tokens_only(decoder: Decoder, keep: int) -> None:
+    adapter = next(iter(decoder.adapters))
+    every = decoder.run(adapter, [7, LENGTH - 7])
+    # Of both steps, whose shapes differ.
+    expected = np.concatenate([every[:, 7 - keep : 7], every[:, -keep:]], axis=1)
+    found = decoder.run(adapter, [7, LENGTH - 7], keep=keep)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 def test_boundary_has_the_names_and_axes_of_the_ecosystem(decoder: Decoder) -> None:

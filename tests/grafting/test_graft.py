@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from adapter_export import AdapterSession, InputError, add_adapter, graft, plan_graft
 from adapter_export.bundle.adapter_file import read_adapter_file
 from adapter_export.bundle.graphs import MODEL
+from adapter_export.runtime.generation.cache import CachedDecoder
 from adapter_export.runtime.session import AdapterSession as Session
 from tests.finished import ADAPTERS, Finished, given, session_inputs
 
@@ -118,6 +119,28 @@ def test_generation_of_prompts_of_different_lengths(finished: Callable[..., Fini
         text = {"input_ids": np.array([[*prompt, *tokens[row][:-1]]])}
         wanted = made.expected(name, text)[0, len(prompt) - 1 :]
         assert np.abs(logits[row] - wanted).max() < TOLERANCE * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("model_type", ["llama"])
+def test_a_prompt_needs_the_logits_of_its_last_tokens_only(
+    model_type: str, finished: Callable[..., Finished], tmp_path: Path
+) -> None:
+    """Gemma 2 caps its logits."""
+    made = finished("fp32", model_type)
+    manifest = graft(made.graph, {"lora": made.adapters["lora"]}, tmp_path / "bundle")
+    info = manifest.graphs[manifest.model]
+    assert info.logits_to_keep
+    ids = np.array([[5, 9, 7, 11, 20], [8, 4, 3, 2, 6]])
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(5) + 0 * ids}
+    with AdapterSession(tmp_path / "bundle") as session:
+        decoder = CachedDecoder(session.bound(["lora", "lora"])[manifest.model], info, 2)
+        given = {name: value for name, value in feeds.items() if name in info.inputs}
+        every = decoder.logits(given).copy()
+        decoder.forget()
+        last = decoder.run(given)
+    wanted = made.expected("lora", {"input_ids": ids})
+    assert np.abs(every - wanted).max() < TOLERANCE * np.abs(wanted).max()
+    assert np.abs(last - wanted[:, -1]).max() < TOLERANCE * np.abs(wanted).max()
 
 
 def test_int4_changes_in_the_direction_of_the_adapter(finished: Callable[..., Finished], tmp_path: Path) -> None:

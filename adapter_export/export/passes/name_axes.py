@@ -35,7 +35,7 @@ class NameAxes(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)
         for value in _values(model.graph):
             if value.shape is not None:
-                value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
+                value.shape = ir.Shape([renamed(dim, names) for dim in value.shape])
         return ir.passes.PassResult(model, modified=True)
 
     def ensures(self, model: ir.Model) -> None:
@@ -58,8 +58,13 @@ def _symbol(value: ir.Value, axis: int) -> str | None:
     return str(dim.value) if isinstance(dim, ir.SymbolicDim) and dim.value is not None else None
 
 
-def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | ir.SymbolicDim | str:
-    """Renames symbols in a dim, also within sums and products of symbols (`s18*s41`)."""
+def renamed(dim: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | ir.SymbolicDim | str:
+    """Renames symbols in a dim, also within sums and products of symbols (`s18*s41`).
+
+    Args:
+        dim: The dim.
+        names: New names by symbol.
+    """
     if not isinstance(dim, ir.SymbolicDim) or not dim.value:
         return dim
     pattern = r"\b(" + "|".join(map(re.escape, names)) + r")\b"

@@ -10,7 +10,7 @@ import numpy as np
 from adapter_export.bundle.manifest import GraphInfo, TensorInfo
 from adapter_export.bundle.ort_values import new_ort_value, ort_value
 from adapter_export.runtime.generation.bound_graph import BoundGraph
-from adapter_export.runtime.generation.cache import growing
+from adapter_export.runtime.generation.cache import growing, keeping
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -92,7 +92,7 @@ class ConcatenatedCache:
                     array[row, ..., width - length :, :] = cache[past][0]
             self._values[past] = _on_device(array, graph)
         self.lengths, self._width, self._graph = lengths, width, graph
-        graph.feed(self._values)
+        graph.feed({**self._values, **keeping(self._info, 1)})
 
     def run(self, ids: np.ndarray) -> np.ndarray:
         tokens = ids.shape[1]
@@ -138,6 +138,7 @@ class SharedCache:
         new = [tokens_of(cache) for cache in joining]
         lengths = np.array([*self.lengths[list(keep)], *new], np.int64)
         self._graph = graph
+        graph.feed(keeping(self._info, 1))
         self._make_room(list(keep), len(lengths), int(lengths.max(initial=0)) + 1)
         for row, (cache, length) in enumerate(zip(joining, new, strict=True), len(keep)):
             for past, array in self._arrays.items():
@@ -153,7 +154,9 @@ class SharedCache:
         feeds = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
         self._graph.feed(_named(feeds, self._info.inputs))
         logits = self._info.outputs["logits"]
-        found = np.zeros((*ids.shape, int(logits.shape[-1])), logits.dtype.numpy)
+        rows, tokens = ids.shape
+        kept = 1 if self._info.logits_to_keep else tokens
+        found = np.zeros((rows, kept, int(logits.shape[-1])), logits.dtype.numpy)
         self._graph.run_into({"logits": ort_value(found), **self._presents})
         self.lengths = after
         last: np.ndarray = found[:, -1]

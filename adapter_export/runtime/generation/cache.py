@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from adapter_export.bundle.graphs import is_past, present_of
+from adapter_export.bundle.graphs import LOGITS_TO_KEEP, is_past, present_of
 from adapter_export.bundle.manifest import GraphInfo, TensorInfo
 from adapter_export.bundle.ort_values import new_ort_value, ort_value
 from adapter_export.providers import Provider
@@ -49,6 +49,7 @@ class CachedDecoder:
         """
         self._graph, self._info, self._rows = graph, info, rows
         self._grown = growing(info)
+        self._keep = 0
         self.forget()
 
     def forget(self) -> None:
@@ -59,13 +60,21 @@ class CachedDecoder:
 
     def run(self, feeds: Mapping[str, np.ndarray], last: np.ndarray | None = None) -> np.ndarray:
         """Runs the graph, and returns the logits of each row's last token, as `Decoder.run`."""
-        return _of_last(self.logits(feeds), last)
+        tokens = feeds["input_ids"].shape[1]
+        return _of_last(self._run(feeds, _columns(tokens, last)), last, tokens)
 
     def logits(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
         """Runs the graph, and returns the logits of all tokens fed, [rows, tokens, vocabulary].
 
         ONNX Runtime owns their memory. Copy them to keep them.
         """
+        return self._run(feeds, feeds["input_ids"].shape[1])
+
+    def _run(self, feeds: Mapping[str, np.ndarray], keep: int) -> np.ndarray:
+        """Runs the graph, and returns the logits of the last `keep` tokens; of all, if the graph cannot choose."""
+        if keep != self._keep:
+            self._graph.feed(keeping(self._info, keep))
+            self._keep = keep
         self._graph.feed(feeds)
         outputs = self._graph.run(["logits", *self._grown], host=("logits",))
         self._graph.feed({past: outputs[present] for present, past in self._grown.items()})
@@ -92,7 +101,7 @@ class SharedCacheDecoder:
             rows: Number of rows of the batch.
             capacity: Largest number of tokens of a row, padding included.
         """
-        self._graph = graph
+        self._graph, self._info = graph, info
         self._cache: dict[str, ort.OrtValue] = {}
         fed: dict[str, ort.OrtValue] = {}
         for present, past in growing(info).items():
@@ -114,10 +123,25 @@ class SharedCacheDecoder:
         rows, tokens = feeds["input_ids"].shape
         if tokens == 1:
             self._graph.run_into(self._outputs)
-            return _of_last(self._step, last)
-        logits = np.zeros((rows, tokens, self._step.shape[-1]), self._step.dtype)
+            return _of_last(self._step, last, tokens)
+        keep = _columns(tokens, last) if self._info.logits_to_keep else tokens
+        self._graph.feed(keeping(self._info, keep))
+        logits = np.zeros((rows, keep, self._step.shape[-1]), self._step.dtype)
         self._graph.run_into({"logits": ort_value(logits), **self._cache})
-        return _of_last(logits, last)
+        return _of_last(logits, last, tokens)
+
+
+def keeping(info: GraphInfo, count: int) -> dict[str, np.ndarray]:
+    """Returns the feeds with which a decoder computes the logits of the last tokens only.
+
+    Args:
+        info: The decoder's entry in the manifest.
+        count: Number of these tokens.
+
+    Returns:
+        Arrays by name; none if the graph always computes the logits of all tokens.
+    """
+    return {LOGITS_TO_KEEP: np.array([count], np.int64)} if info.logits_to_keep else {}
 
 
 def growing(info: GraphInfo) -> dict[str, str]:
@@ -125,8 +149,21 @@ def growing(info: GraphInfo) -> dict[str, str]:
     return {present_of(name): name for name in info.inputs if is_past(name) and present_of(name) in info.outputs}
 
 
-def _of_last(logits: np.ndarray, last: np.ndarray | None) -> np.ndarray:
-    found: np.ndarray = (logits[:, -1] if last is None else logits[np.arange(len(last)), last]).copy()
+def _columns(tokens: int, last: np.ndarray | None) -> int:
+    """Returns how many of the last columns hold the last tokens of all rows."""
+    return 1 if last is None else tokens - int(last.min())
+
+
+def _of_last(logits: np.ndarray, last: np.ndarray | None, tokens: int) -> np.ndarray:
+    """Returns a copy of the logits of each row's last token.
+
+    Args:
+        logits: Logits of the last columns, or of all.
+        last: The column of each row's last token; None if it is the last column.
+        tokens: Number of all columns.
+    """
+    columns = -1 if last is None else last - (tokens - logits.shape[1])
+    found: np.ndarray = logits[np.arange(len(logits)), columns]
     return found
 
 

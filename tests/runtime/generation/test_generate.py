@@ -186,8 +186,8 @@ class TestBinding:
             ort.OrtValue, "ortvalue_from_numpy", lambda array, *more: (made.append(array), from_numpy(array, *more))[1]
         )
         generation.completions()
-        assert read == [[4, 17, 101], *[[4, 1, 101]] * 7], "of the outputs, only logits are read"
-        assert len(made) == 8 * 3, "of the inputs, only ids, mask and positions are made"
+        assert read == [[4, 1, 101]] * 8, "of the outputs, only logits of last tokens are read"
+        assert len(made) == 8 * 3 + 1, "of the inputs, only ids, mask and positions, and once how many logits to keep"
 
 
 class TestEnds:

@@ -169,9 +169,11 @@ class TestClientsThatGoAway:
         assert writers.application is not None
         generator = writers.application.service.engine.generator
         assert generator is not None
-        asked = {"model": "ia3", "prompt": PROMPT, "max_tokens": 80, "temperature": 1.0, "seed": 3}
+        asked = {"model": "ia3", "prompt": PROMPT, "max_tokens": 80, "temperature": 1.0, "seed": 3, "n": 8}
+        all_tokens = writers.post("/v1/completions", asked).json["usage"]["completion_tokens"]
         for stream in (True, False):
-            body = json.dumps({**asked, "stream": stream, "n": 8}).encode()
+            before = generator.statistics().tokens
+            body = json.dumps({**asked, "stream": stream}).encode()
             with contextlib.closing(writers.connect()) as connection:
                 connection.request("POST", "/v1/completions", body)
                 while not generator.statistics().running:
@@ -180,6 +182,7 @@ class TestClientsThatGoAway:
             while generator.statistics().running and time.monotonic() < end:
                 time.sleep(0.01)
             assert generator.statistics().running == 0
+            assert generator.statistics().tokens - before < all_tokens
 
     def test_a_full_queue_is_told(self, writers: Client) -> None:
         body = {"model": "ia3", "prompt": PROMPT, "max_tokens": 60, "temperature": 1.0, "n": 16}

@@ -33,6 +33,7 @@ ADAPTERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 }
 # GroupQueryAttention takes heads of 16 features and more.
 GENAI_CONFIG = {"hidden_size": 64, "head_dim": 16}
+MISTRAL_WINDOW = 8
 GENAI_COMMAND = ("-m", "onnxruntime_genai.models.builder", "-e", "cpu")
 GENAI_PRECISIONS = ("fp32", "int4")
 OPTIMUM_COMMAND = ("-m", "optimum.exporters.onnx")
@@ -111,7 +112,8 @@ def finished(
 
 
 def _config(model_type: str) -> dict[str, Any]:
-    return {name: value for name, value in GENAI_CONFIG.items() if name == "hidden_size" or model_type != "qwen2"}
+    config = {name: value for name, value in GENAI_CONFIG.items() if name == "hidden_size" or model_type != "qwen2"}
+    return config | ({"sliding_window": MISTRAL_WINDOW} if model_type == "mistral" else {})
 
 
 def make_dynamo(model: Path, model_type: str, output: Path) -> None:

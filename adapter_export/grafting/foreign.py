@@ -13,6 +13,7 @@ from adapter_export.bundle.precision import Quantization
 from adapter_export.checkpoints.labels import class_names
 from adapter_export.errors import InputError
 from adapter_export.grafting.dialects import DIALECTS, Dialect, dialect_of
+from adapter_export.grafting.longest_text import longest_text_in
 from adapter_export.modelinfo import ModelInfo
 from adapter_export.naming import DOMAIN
 from adapter_export.reading.folders import existing_folder
@@ -45,6 +46,7 @@ class ForeignGraph:
         task: The task that the graph is for.
         quantize: How the weights are stored.
         config: config.json of the model; empty without one.
+        longest_text: For how many tokens of a text the graph computes what the model does; None without a limit.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class ForeignGraph:
     task: str
     quantize: Quantization
     config: Mapping[str, Any]
+    longest_text: int | None
 
 
 def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
@@ -96,6 +99,7 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     ir.external_data.set_base_dir(graph.graph, file.parent)
     # Tracers put them between a weight and its second use.
     common.IdentityEliminationPass()(graph)
+    _keep_whole_texts(graph.graph)
     _size_cache(graph.graph, _object(genai, "decoder").get("head_size"))
     modules = Modules(graph.graph, dialect, model_type)
     packed = packed_in(modules)
@@ -112,7 +116,29 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     if tasks.is_labelled(task):
         info = replace(info, head=head_layers(modules), labels=class_names(config))
     paths = tuple(external.path for external in data if external.path is not None)
-    return ForeignGraph(file, paths, dialect, graph, modules, packed, info, task, _quantization(graph.graph), config)
+    return ForeignGraph(
+        file,
+        paths,
+        dialect,
+        graph,
+        modules,
+        packed,
+        info,
+        task,
+        _quantization(graph.graph),
+        config,
+        longest_text_in(graph.graph, config),
+    )
+
+
+def _keep_whole_texts(graph: ir.Graph) -> None:
+    """Lets every cache hold whole texts.
+
+    The builder lets a layer with a sliding window keep that window only. Such a layer does not take texts of different
+    lengths in one batch. Without the attribute, it computes the same.
+    """
+    for node in graph:
+        node.attributes.pop("sliding_window_cache", None)
 
 
 def _file(path: Path) -> Path:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from adapter_export.architectures.positions import longest_text_of
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import SLOTS, GraftInfo, Manifest
 from adapter_export.checkpoints.problem_types import stated
@@ -70,7 +69,8 @@ def graft(
         placed = place(request, say)
         say("writing the bundle")
         save_graft(placed.lowered, placed.foreign, written.folder)
-        copy_others(placed.foreign.path.parent, request.model, written.folder, placed.foreign.path.name)
+        source = placed.foreign.path
+        copy_others(source.parent, request.model, written.folder, source.name, genai=not request.mode.per_row)
         manifest = finish_bundle(
             written.folder,
             _manifest(placed, request, slots),
@@ -103,7 +103,7 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
         # The graph decides it, whatever the adapters state.
         task_asked=True,
         card=True,
-        longest_text=longest_text_of(foreign.config) if foreign.config else None,
+        longest_text=foreign.longest_text,
         contrib=contrib_operators(model),
         graft=GraftInfo(
             foreign.dialect.name, sha256(foreign.path), placed.verified, COUNTS_BY_MASK in contrib_operators(model)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Layer types that attend to a part of the text only, and the config fields with the size of that part.
-_WINDOW_FIELDS = ("sliding_window", "local_attention", "window_size")
-_LOCAL_LAYER_TYPES = frozenset({"sliding_attention", "local"})
+from adapter_export.architectures.windows import is_length, windows_of
 
 
 def borders_of(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -25,23 +23,15 @@ def borders_of(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _borders_in(config: Mapping[str, Any]) -> Iterator[int]:
-    layers = config.get("layer_types") or config.get("attention_layers")
-    if isinstance(layers, list):
-        has_window = bool(_LOCAL_LAYER_TYPES & set(layers))
-    else:
-        has_window = config.get("use_sliding_window") is not False
-    names = [*(_WINDOW_FIELDS if has_window else ()), "floor_scale"]
-    if isinstance(layers, list) and "chunked_attention" in layers:
-        names.append("attention_chunk_size")
-    yield from (config[name] for name in names if _is_length(config.get(name)))
+    yield from windows_of(config)
+    layers = config.get("layer_types")
+    chunked = isinstance(layers, list) and "chunked_attention" in layers
+    names = ("floor_scale", *(("attention_chunk_size",) if chunked else ()))
+    yield from (config[name] for name in names if is_length(config.get(name)))
     # Longformer has a window for each layer.
     windows = config.get("attention_window")
-    yield from (window for window in windows if _is_length(window)) if isinstance(windows, list) else ()
+    yield from (window for window in windows if is_length(window)) if isinstance(windows, list) else ()
     rope = config.get("rope_parameters")
     for part in (rope, *rope.values()) if isinstance(rope, Mapping) else ():
-        if isinstance(part, Mapping) and _is_length(part.get("original_max_position_embeddings")):
+        if isinstance(part, Mapping) and is_length(part.get("original_max_position_embeddings")):
             yield part["original_max_position_embeddings"]
-
-
-def _is_length(value: Any) -> bool:
-    return type(value) is int and value > 0

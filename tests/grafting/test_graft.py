@@ -21,7 +21,7 @@ from adapter_export.bundle.adapter_file import read_adapter_file
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.runtime.generation.cache import CachedDecoder
 from adapter_export.runtime.session import AdapterSession as Session
-from tests.finished import ADAPTERS, Finished, given, session_inputs
+from tests.finished import ADAPTERS, MISTRAL_WINDOW, Finished, given, session_inputs
 
 # Of float32, relative to the largest output.
 TOLERANCE = 1e-5
@@ -108,10 +108,15 @@ def in_steps(session: Session, prompts: list[list[int]], **choice: Any) -> tuple
     return [list(row.tokens) for row in generation.completions()], logits
 
 
-def test_generation_of_prompts_of_different_lengths(finished: Callable[..., Finished], tmp_path: Path) -> None:
-    """The attention of such a graph takes batches that are padded on the right."""
-    made = finished("fp32", "llama")
+@pytest.mark.parametrize("model_type", ["llama", "gemma2"])
+def test_generation_of_prompts_of_different_lengths(
+    model_type: str, finished: Callable[..., Finished], tmp_path: Path
+) -> None:
+    """The attention of such a graph takes batches that are padded on the right. Gemma 2 has a window of 4 tokens."""
+    made = finished("fp32", model_type)
     graft(made.graph, made.adapters, tmp_path / "bundle", mode="bank")
+    # GenAI cannot choose an adapter for each row.
+    assert not (tmp_path / "bundle/genai_config.json").exists()
     prompts, names = [[5, 9, 7, 11, 20], [8], [6, 30, 12]], ["lora", None, "pfeiffer"]
     with AdapterSession(tmp_path / "bundle") as session:
         tokens, logits = in_steps(session, prompts, adapters=names)
@@ -121,7 +126,24 @@ def test_generation_of_prompts_of_different_lengths(finished: Callable[..., Fini
         assert np.abs(logits[row] - wanted).max() < TOLERANCE * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("model_type", ["llama"])
+def test_a_window_that_the_builder_left_out(
+    finished: Callable[..., Finished], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mistral's: up to its length, the graph computes what the model does. Longer texts are refused."""
+    made = finished("fp32", "mistral")
+    manifest = graft(made.graph, {"lora": made.adapters["lora"]}, tmp_path / "bundle", model=made.model)
+    assert manifest.longest_text == MISTRAL_WINDOW
+    assert f"the model's the last {MISTRAL_WINDOW}; texts are limited to {MISTRAL_WINDOW} tokens" in caplog.text
+    prompt = [5, 9, 7]
+    with AdapterSession(tmp_path / "bundle") as session:
+        tokens, logits = in_steps(session, [prompt], adapter="lora")
+        wanted = made.expected("lora", {"input_ids": np.array([[*prompt, *tokens[0][:-1]]])})[0, len(prompt) - 1 :]
+        assert np.abs(logits[0] - wanted).max() < TOLERANCE * np.abs(wanted).max()
+        with pytest.raises(InputError, match=r"prompt 0: .*8"):
+            in_steps(session, [[5, 9, 7, 11]], adapter="lora")
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2"])
 def test_a_prompt_needs_the_logits_of_its_last_tokens_only(
     model_type: str, finished: Callable[..., Finished], tmp_path: Path
 ) -> None:

@@ -95,7 +95,7 @@ def made(traced: Trace, adapters: Mapping[str, Adapter], folder: Path) -> Graph:
     lowered = lower(traced, union_of_sites(adapters.values()), Overridable())
     save_graphs({MODEL: lowered}, folder)
     tensors = {title: adapter_tensors(adapter) for title, adapter in adapters.items()}
-    return Graph(folder, GraphInfo(lowered.inputs, lowered.outputs), tensors)
+    return Graph(folder, lowered.info, tensors)
 
 
 def session(graph: Graph, threads: int) -> Any:

@@ -1,0 +1,63 @@
+"""Makes a model of llama.cpp from a model folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from samples import environments
+from samples.assets import AssetError
+
+# Python bindings, which bring the sources of llama.cpp and compile them.
+LLAMA = environments.Environment(("llama-cpp-python==0.3.36",), "llama_cpp", pinned=False)
+_QUANTIZE = """
+import sys, llama_cpp
+parameters = llama_cpp.llama_model_quantize_default_params()
+parameters.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_1
+sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), parameters))
+"""
+
+
+def quantized_gguf(model: Path, folder: Path) -> Path:
+    """Returns the file of the model in Q4_1: blocks of 32 weights in 4 bits, with a scale and a smallest value.
+
+    Args:
+        model: Folder of the model.
+        folder: An empty folder that is made for the files.
+
+    Raises:
+        AssetError: llama.cpp cannot be fetched or compiled, or does not know the model.
+    """
+    python = environments.python(LLAMA)
+    folder.mkdir()
+    _run(
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary=:all:",
+        "-d",
+        folder,
+        *LLAMA.packages,
+    )
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+    source = next(folder.glob("*/vendor/llama.cpp"))
+    whole, small = folder / "float32.gguf", folder / "q4_1.gguf"
+    script = source / "convert_hf_to_gguf.py"
+    # It uses PyTorch and transformers of this environment.
+    _run(sys.executable, script, model, "--outtype", "f32", "--outfile", whole, path=source / "gguf-py")
+    _run(python, "-c", _QUANTIZE, whole, small)
+    return small
+
+
+def _run(*command: str | Path, path: Path | None = None) -> None:
+    environment = os.environ if path is None else {**os.environ, "PYTHONPATH": str(path)}
+    done = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise AssetError(f"{Path(command[0]).name} {command[1]}: {done.stderr.strip()[-500:]}")

@@ -32,7 +32,7 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 # Exported bundles.
-pytest_plugins = ["tests.bundles", "tests.decoders", "tests.finished", "tests.recorded"]
+pytest_plugins = ["tests.traces", "tests.bundles", "tests.decoders", "tests.finished", "tests.recorded"]
 
 ROOT = Path(__file__).parents[1]
 # All tests that need a GPU.

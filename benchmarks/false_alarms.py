@@ -28,7 +28,7 @@ def main() -> None:
     counts: Counter[tuple[str, str]] = Counter()
     for model_type in sys.argv[1:] or model_types():
         with tempfile.TemporaryDirectory(prefix="false-alarms-") as name:
-            for precision, outcome in outcomes(Path(name), model_type, tasks_of(model_type)[-1]):
+            for precision, outcome in outcomes(Path(name), model_type, tasks_of(model_type)[0]):
                 counts[precision, outcome.split(":")[0]] += 1
     for (precision, outcome), count in sorted(counts.items()):
         print(f"{precision}: {outcome}: {count}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,21 @@ MODELS: Mapping[str, tuple[Callable[[], Path], str, Mapping[str, Mapping[str, ob
 }
 
 
-def measure() -> dict[str, Any]:
-    """Everything that the page says: `machine`, and `runtimes` with a version and cells by model and form, or with the
-    reason that it was not tried."""
-    found: dict[str, Any] = {title: {"cells": {}} for title in RUNTIMES}
+def measure(titles: Collection[str]) -> dict[str, Any]:
+    """What the page says: `machine`, and `runtimes` with a version and cells by model and form, or with the reason that
+    it was not tried.
+
+    Args:
+        titles: The runtimes to measure.
+    """
+    found: dict[str, Any] = {title: {"cells": {}} for title in RUNTIMES if title in titles}
     for model, (fetched, task, methods) in MODELS.items():
         with tempfile.TemporaryDirectory(prefix="runtimes-") as folder:
             print(f"{model}: exporting", flush=True)
             made = jobs(make(fetched(), task, methods, Path(folder)))
             for title, answered in RUNTIMES.items():
+                if title not in found:
+                    continue
                 print(f"{model}: {title}", flush=True)
                 try:
                     answers = {form: answered(job) for form, job in made.items()}

@@ -18,8 +18,10 @@ from benchmarks.runtimes.jobs import Job
 from samples import environments
 from samples.assets import AssetError
 from tests import node
+from tests.pages import browser
 
 PROGRAMS = Path(__file__).parent / "programs"
+_WEB = "onnxruntime-web@1.30.0"
 Answer = Mapping[str, Any]
 
 
@@ -48,14 +50,17 @@ def in_node(job: Job) -> Answer:
             node.beside(Path(folder))
         except pytest.skip.Exception as reason:
             raise NotTried(str(reason)) from None
-        script = Path(folder, "node.mjs")
-        script.write_bytes((PROGRAMS / "node.mjs").read_bytes())
-        return _answered(["node", script], job)
+        for name in ("node.mjs", "sequences.mjs"):
+            Path(folder, name).write_bytes((PROGRAMS / name).read_bytes())
+        return _answered(["node", Path(folder, "node.mjs")], job)
 
 
 def in_browser(job: Job) -> Answer:
-    del job
-    raise NotTried("this command does not start a browser")
+    try:
+        web = node.installed(_WEB) / "node_modules" / "onnxruntime-web"
+        return browser.drive(PROGRAMS / "browser.mjs", web, text=json.dumps(job.to_json()))
+    except pytest.skip.Exception as reason:
+        raise NotTried(str(reason)) from None
 
 
 def in_c(job: Job) -> Answer:

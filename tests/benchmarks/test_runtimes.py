@@ -25,11 +25,13 @@ from tests.bundles import Exported
 ENCODER, DECODER = MODELS
 # Above any error of float32 in these models. Seen: 2e-5 in MiniLM, 9e-6 in SmolLM2, 2e-6 in the tiny ones.
 CEILING = 5e-5
+BROWSER = "ONNX Runtime, browser"
 # What each runtime does with each form, as the text of the page says: a number, or the start of another cell.
 SAID = {
     "ONNX Runtime, Python": dict.fromkeys(FORMS, "error"),
     "ONNX Runtime, C": {**dict.fromkeys(FORMS, "error"), REQUIRED: "refused"},
     "ONNX Runtime, Node": {**dict.fromkeys(FORMS, "error"), SWAPPABLE: "ignores"},
+    BROWSER: {**dict.fromkeys(FORMS, "error"), SWAPPABLE: "refused"},
     "OpenVINO": {**dict.fromkeys(FORMS, "refused"), MERGED: "error"},
     "OpenVINO, functions inlined": {**dict.fromkeys(FORMS, "error"), SWAPPABLE: "refused"},
 }
@@ -184,7 +186,9 @@ class TestTinyModels:
     def test_a_decoder(self, decoder: Job, title: str) -> None:
         assert judged(RUNTIMES[title], decoder)["error"] < CEILING
 
-    @pytest.mark.parametrize("title", ["ONNX Runtime, Python", "ONNX Runtime, Node", "OpenVINO, functions inlined"])
+    @pytest.mark.parametrize(
+        "title", ["ONNX Runtime, Python", "ONNX Runtime, Node", BROWSER, "OpenVINO, functions inlined"]
+    )
     def test_adapters_as_required_inputs(self, required: Job, title: str) -> None:
         assert judged(RUNTIMES[title], required)["error"] < CEILING
 

@@ -83,6 +83,9 @@ BASE = Environment(
 # Clients of the server.
 CLIENTS = Environment(("openai==3.57.0", "tritonclient[http]==2.73.0", "locust==2.47.0"), "openai", pinned=False)
 
+# Some 440 MB of packages, which no other part of the project needs.
+RAY = Environment(("ray==2.60.0", "ray[serve,data]==2.60.0"), "ray.serve", shares=True)
+
 # Schemas by which configurations of other servers are checked: Triton's messages, and JSON Schema for Kubernetes.
 SCHEMAS = Environment(
     ("jsonschema==4.26.0", "tritonclient[grpc]==2.73.0"), "tritonclient.grpc.model_config_pb2", pinned=False

@@ -13,6 +13,7 @@ EXTRAS = {
     "prometheus_client": ("serve",),
     "pyarrow": ("train",),
     "pydantic": ("serve",),
+    "ray": ("ray",),
     "sentencepiece": ("export", "train"),
     "starlette": ("serve",),
     "torch": ("export", "train"),

@@ -30,6 +30,7 @@ COMMANDS = {
     "parity": "Check that a bundle computes the same as the model.",
     "reference": "Print the script that records what an adapter computes.",
     "run": "Run a bundle on texts.",
+    "score": "Run a data set through a bundle, here or on a Ray cluster.",
     "serve": "Serve a bundle over HTTP.",
     "triton": "Write a model repository of NVIDIA's Triton.",
     "bench": "Measure latency, swapping and memory of a bundle.",

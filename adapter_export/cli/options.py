@@ -169,15 +169,15 @@ def emit(result: Mapping[str, Any], as_json: bool, human: Callable[[Mapping[str,
     ctx = click.get_current_context(silent=True)
     invocation = ctx.find_object(Invocation) if ctx else None
     stdout = invocation.stdout if invocation else None
-    click.echo(json.dumps(_jsonable(result), indent=2, allow_nan=False), file=stdout)
+    click.echo(json.dumps(jsonable(result), indent=2, allow_nan=False), file=stdout)
 
 
-def _jsonable(value: Any) -> Any:
-    """Replaces values that JSON does not have: NaN and infinities by null, paths by texts."""
+def jsonable(value: Any) -> Any:
+    """Returns a value without what JSON does not have: NaN and infinities become null, and paths texts."""
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Path):

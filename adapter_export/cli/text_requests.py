@@ -94,7 +94,7 @@ def text_requests(
         except NotJson as error:
             raise InputError(f"{where}: expected a JSON object, found: {error}") from None
         given = _given(where, value, chat)
-        own = _own(where, value)
+        own = own_choice(where, value)
         yield from (TextRequest(where, given, key) for key in (everywhere if own is None else (own,)))
 
 
@@ -110,8 +110,16 @@ def _given(where: str, value: Any, chat: bool) -> dict[str, Any]:
     return {"messages": messages}
 
 
-def _own(where: str, line: Mapping[str, Any]) -> AdapterKey | None:
-    """Returns the adapter or composition that a line names; None if it names none."""
+def own_choice(where: str, line: Mapping[str, Any]) -> AdapterKey | None:
+    """Returns the adapter or composition that a line names; None if it names none.
+
+    Args:
+        where: How error messages name the line.
+        line: Its fields, of which `adapter` and `head` are read.
+
+    Raises:
+        InputError: One of them has another form.
+    """
     own, head = line.get("adapter"), line.get("head")
     if own is not None and not isinstance(own, str | dict):
         raise InputError(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from adapter_export.errors import InputError, OutputExists
 
@@ -19,9 +19,21 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def atomic_file(path: Path, content: bytes) -> None:
     """Writes a file as a whole or not at all, and replaces a file or link that was there. Raises OSError."""
+    with atomic_writer(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """Yields a file whose content takes its place, as `path`, at the end of the `with` statement; not after an error.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            yield file
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)

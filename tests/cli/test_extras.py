@@ -48,7 +48,7 @@ def of(extra: str) -> set[str]:
 
 def test_the_table_is_that_of_the_project() -> None:
     found = {package: set() for package in EXTRAS}
-    for extra in ("export", "report", "serve", "train"):
+    for extra in ("export", "ray", "report", "serve", "train"):
         for package in of(extra):
             found[package].add(extra)
     assert found == {package: set(extras) for package, extras in EXTRAS.items()}

@@ -125,9 +125,18 @@ def _usage(folder: Path, shared: Shared) -> None:
     shutil.copytree(shared.folder / "mood", folder / "peft-folder")
     (folder / "names.txt").write_text("unhappy\nhappy\n", encoding="utf-8")
     for name in ("train.csv", "test.csv"):
-        with (folder / name).open("w", newline="", encoding="utf-8") as file:
-            rows = [(text, label) for label, texts in TOPICS.items() for text in texts]
-            csv.writer(file).writerows([("text", "label"), *rows])
+        _table(folder / name)
+
+
+def _ray(folder: Path, shared: Shared) -> None:
+    shared.copy(folder, bank="bank")
+    _table(folder / "test.csv")
+
+
+def _table(path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = [(text, label) for label, texts in TOPICS.items() for text in texts]
+        csv.writer(file).writerows([("text", "label"), *rows])
 
 
 def _benchmarks(folder: Path, shared: Shared) -> None:
@@ -181,6 +190,7 @@ _PAGES: Mapping[str, Callable[[Path, Shared], None]] = {
     "docs/graft.md": _graft,
     "docs/merge.md": _merge,
     "docs/parity.md": _parity,
+    "docs/ray.md": _ray,
     "docs/server.md": _server,
     "docs/serving.md": _serving,
     "docs/test-suite.md": _test_suite,

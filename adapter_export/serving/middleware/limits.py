@@ -15,6 +15,28 @@ from adapter_export.serving.problems import Problem
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
 
 
+def check_token(path: str, headers: Headers, expected: bytes | None) -> None:
+    """Checks that a request has the bearer token, if it needs one.
+
+    Args:
+        path: The path of the request.
+        headers: Its headers.
+        expected: The token; None if requests need none.
+
+    Raises:
+        Problem: 401, it has another token or none.
+    """
+    if expected is None or path in _OPEN:
+        return
+    scheme, _, found = headers.get("authorization", "").partition(" ")
+    # Compared in constant time, so that its duration tells nothing about the token.
+    same = hmac.compare_digest(found.strip().encode("latin-1"), expected)
+    if scheme.lower() != "bearer" or not same:
+        problem = Problem(401, "expected the header 'Authorization: Bearer TOKEN' with the server's token")
+        problem.headers["www-authenticate"] = "Bearer"
+        raise problem
+
+
 class Token:
     """Refuses requests that do not have the bearer token. Health checks need none."""
 
@@ -29,14 +51,8 @@ class Token:
         self._expected = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._expected is not None and scope["path"] not in _OPEN:
-            scheme, _, found = Headers(scope=scope).get("authorization", "").partition(" ")
-            # Compared in constant time, so that its duration tells nothing about the token.
-            same = hmac.compare_digest(found.strip().encode("latin-1"), self._expected)
-            if scheme.lower() != "bearer" or not same:
-                problem = Problem(401, "expected the header 'Authorization: Bearer TOKEN' with the server's token")
-                problem.headers["www-authenticate"] = "Bearer"
-                raise problem
+        if scope["type"] == "http":
+            check_token(scope["path"], Headers(scope=scope), self._expected)
         await self._app(scope, receive, send)
 
 

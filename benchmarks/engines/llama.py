@@ -40,7 +40,7 @@ def quantized_gguf(model: Path, folder: Path) -> Path:
         "download",
         "--quiet",
         "--no-deps",
-        "--no-binary=:all:",
+        "--no-binary=llama-cpp-python",
         "-d",
         folder,
         *LLAMA.packages,

@@ -218,7 +218,7 @@ def test_features(features_bundle: Exported) -> None:
 
 
 def test_a_language_model() -> None:
-    from adapter_export.cli import run
+    from adapter_export.cli import answers, run
 
     class Encoder:
         def decode(self, token: int) -> str:
@@ -226,7 +226,7 @@ def test_a_language_model() -> None:
 
     logits = np.zeros((1, 8), np.float32)
     logits[0, 4] = 3
-    found = run._next(Encoder(), logits)  # type: ignore[arg-type]
+    found = answers._next(Encoder(), logits)  # type: ignore[arg-type]
     assert found["next"][0]["token"] == "<4>"
     assert len({item["token"] for item in found["next"]}) == 5
     assert np.isclose(found["next"][0]["probability"], np.exp(3) / (np.exp(3) + 7))
@@ -234,9 +234,9 @@ def test_a_language_model() -> None:
 
 
 def test_a_regression_has_a_value_and_no_probability() -> None:
-    from adapter_export.cli import run
+    from adapter_export.cli import answers, run
 
-    found = run._label(("score",), np.array([2.5], np.float32), "regression")
+    found = answers._label(("score",), np.array([2.5], np.float32), "regression")
     assert found == {"problem_type": "regression", "label": "score", "value": 2.5, "values": {"score": 2.5}}
     assert run._cells(found) == ("score", "2.5000")
 

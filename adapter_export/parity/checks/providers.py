@@ -98,7 +98,7 @@ def profile(bundle: Path, provider: str, inputs: Mapping[str, np.ndarray], adapt
             WholeModel(session).run(inputs, [adapter] * rows)
             graphs = list(session.manifest.graphs)
         files = sorted(Path(folder).glob("profile*.json"))
-        # There is one file per graph. Its name is the time at which it was opened, so two graphs may share a file.
+        # There is one file per graph.
         placements = [read_profile(json.loads(file.read_text(encoding="utf-8"))) for file in files]
         if len([placement for placement in placements if placement]) != len(graphs):
             names = " and ".join(graphs)

@@ -43,15 +43,15 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bundle: Path
-    provider: str = "cpu"
-    max_batch: int = 16
-    max_queue: int = 256
-    max_body: int = 16 << 20
-    max_tokens: int | None = None
-    cache_bytes: int = 1 << 30
-    seconds: float = 300.0
-    slots: int | None = None
-    expect_sha256: str | None = None
+    provider: str = ServerSettings.provider
+    max_batch: int = ServerSettings.max_batch
+    max_queue: int = ServerSettings.max_queue
+    max_body: int = ServerSettings.max_body
+    max_tokens: int | None = ServerSettings.max_tokens
+    cache_bytes: int = ServerSettings.cache_bytes
+    seconds: float = ServerSettings.seconds
+    slots: int | None = ServerSettings.slots
+    expect_sha256: str | None = ServerSettings.expect_sha256
     token_file: Path | None = None
     replicas: int = Field(1, ge=1)
     min_replicas: int = Field(1, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from adapter_export.providers import Provider
 from adapter_export.runtime.continuous.batcher import ContinuousBatcher
 from adapter_export.runtime.continuous.caches import SharedCache, bytes_per_token
 from adapter_export.runtime.continuous.lane import new_cache
+from adapter_export.runtime.generation.bound_graph import BoundGraph
 from tests.bundles import Exported
 from tests.finished import Finished
 
@@ -66,6 +68,25 @@ def test_rows_that_change_places(kind: str, llama_bundle: Exported, grafted: Ada
         for number, text in enumerate(([*PROMPTS[2], 13, 14], [*PROMPTS[0], 11, 15], [*PROMPTS[3], 16])):
             for name, value in read(text)[0].items():
                 np.testing.assert_allclose(cache.row(number)[name], value, rtol=0, atol=1e-5 * np.abs(value).max())
+
+
+def test_a_prompt_gets_the_logits_of_its_last_token_only(
+    llama_bundle: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+    run = BoundGraph.run
+
+    def spy(self: BoundGraph, outputs: list[str], host: tuple[str, ...] = ()) -> Any:
+        found = run(self, outputs, host)
+        computed.append(found["logits"].shape()[:2])
+        return found
+
+    monkeypatch.setattr(BoundGraph, "run", spy)
+    with AdapterSession(llama_bundle.bundle) as session:
+        cache = new_cache(session.manifest)
+        cache.change(session.bound_to(session.manifest.model, session.lease([None])), [], [{}])
+        cache.run(np.array([PROMPTS[0]], np.int64))
+    assert computed == [[1, 1]]
 
 
 def test_bytes_of_a_token(llama_bundle: Exported) -> None:

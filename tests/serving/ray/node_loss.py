@@ -72,7 +72,7 @@ def main(smaller: Path, bundle: Path, rows: Path, output: Path) -> None:
         with Load(port, ADAPTERS) as load:
             load.wait(60)
             # Ray may place several ingresses on one node. Those of the others send requests again.
-            victim = min(workers, key=lambda node: count(node, "Ingress"))
+            victim = min((node for node in workers if count(node, "Replica")), key=lambda node: count(node, "Ingress"))
             with load.large_requests(LARGE_REQUESTS):
                 time.sleep(BEGUN)
                 found["killed"] = kill(victim)

@@ -70,7 +70,8 @@ def test_no_request_fails_during_an_update(
 def test_no_request_is_lost_when_a_node_ends(
     found: dict[str, Any], check_answers: Callable[[list[dict[str, Any]]], None]
 ) -> None:
-    assert found["killed"]["Replica"] == found["killed"]["ProxyActor"] == found["killed"]["raylet"] == 1
+    # Whether the node has a proxy at that moment is up to Ray.
+    assert found["killed"]["Replica"] == found["killed"]["raylet"] == 1
     seen = found["under load"]
     retries = [one["retries"] for one in seen]
     by_ingress = sum(one["by ingress"] for one in seen)

@@ -93,6 +93,10 @@ class TestSeveralProcesses:
         (tmp_path / "more" / "new.onnx_adapter").write_bytes(source.read_bytes())
         with started(bundle, "--workers", "2", "--adapters", str(tmp_path / "more")) as client:
             new = "/v2/models/new/infer"
+            # The other worker must go on alone later, and could not start without the manifest.
+            end, asked = time.monotonic() + 180, 60
+            while metric(client, "adapter_export_ready") < 2 and time.monotonic() < end:
+                time.sleep(0.1)
             assert client.post(new, REQUEST).status == 404
             assert client.post("/v2/repository/models/new/load").status == 200
             # From now on no worker says that it does not know it.
@@ -101,7 +105,8 @@ class TestSeveralProcesses:
             # A worker that cannot start again leaves the others as they are, and is tried again.
             (bundle / "manifest.json").rename(tmp_path / "manifest.json")
             os.kill(first, signal.SIGKILL)
-            end, asked = time.monotonic() + 120, 60
+            while first in children(client):
+                time.sleep(0.01)
             while sum(line["message"] == "worker ended" for line in list(client.lines)) < 2:
                 assert client.post(new, REQUEST).status == 200
                 asked += 1

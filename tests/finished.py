@@ -34,8 +34,15 @@ ADAPTERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 # GroupQueryAttention takes heads of 16 features and more.
 GENAI_CONFIG = {"hidden_size": 64, "head_dim": 16}
 MISTRAL_WINDOW = 8
-GENAI_COMMAND = ("-m", "onnxruntime_genai.models.builder", "-e", "cpu")
-GENAI_PRECISIONS = ("fp32", "int4")
+GENAI_COMMAND = ("-m", "onnxruntime_genai.models.builder")
+# How GenAI's builder makes a graph. Those for CUDA compute in float16; the CPU provider runs them, too.
+GENAI_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "fp32": ("-p", "fp32", "-e", "cpu"),
+    "int4": ("-p", "int4", "-e", "cpu"),
+    "fp16-cuda": ("-p", "fp16", "-e", "cuda"),
+    "bf16-cuda": ("-p", "bf16", "-e", "cuda"),
+    "int4-cuda": ("-p", "int4", "-e", "cuda"),
+}
 OPTIMUM_COMMAND = ("-m", "optimum.exporters.onnx")
 
 
@@ -77,12 +84,12 @@ def finished(
 ) -> Callable[..., Finished]:
     """Called as (tool, model_type) -> Finished, each once a run.
 
-    tool: GenAI's builder ("fp32", "int4"), "optimum", PyTorch's own exporter ("dynamo"), or this package ("own").
+    tool: GenAI's builder (a key of GENAI_OPTIONS), "optimum", PyTorch's own exporter ("dynamo"), or this package ("own").
     """
 
     def make(tool: str, model_type: str, folder: Path) -> Finished:
-        task = "causal-lm" if tool in GENAI_PRECISIONS else "features"
-        model = tiny_model(model_type, task, **(_config(model_type) if tool in GENAI_PRECISIONS else {}))
+        task = "causal-lm" if tool in GENAI_OPTIONS else "features"
+        model = tiny_model(model_type, task, **(_config(model_type) if tool in GENAI_OPTIONS else {}))
         if tool == "dynamo":
             make_dynamo(model, model_type, folder)
         elif tool == "own":
@@ -163,8 +170,7 @@ def make_graph(
             str(model),
             "-o",
             str(output),
-            "-p",
-            tool,
+            *GENAI_OPTIONS[tool],
             "-c",
             str(output.with_suffix(".cache")),
             *(["--extra_options", f"adapter_path={adapter}"] if adapter else []),
@@ -188,7 +194,7 @@ def session_inputs(names: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -
             found[name] = inputs[name]
         elif name.startswith("past_key_values"):
             _, heads, _, size = info.shape
-            found[name] = np.zeros((len(inputs["input_ids"]), heads, 0, size), np.float32)
+            found[name] = np.zeros((len(inputs["input_ids"]), heads, 0, size), info.dtype.numpy)
         elif name == "position_ids":
             found[name] = np.maximum(inputs["attention_mask"].cumsum(axis=1) - 1, 0)
         elif name == "token_type_ids":

@@ -15,6 +15,7 @@ from adapter_export.runtime.provider import open_model, quiet_options
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
+    import onnxruntime as ort
 
 # Constants above this size are weights, of which only the shape is checked. Smaller constants may be shapes themselves.
 _SMALL_BYTES = 1 << 10
@@ -63,8 +64,10 @@ def check_saved(path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
         return
     _without_weights(graph)
+    options = quiet_options()
+    options.add_session_config_entry("session.strict_shape_type_inference", "1")
     with _saved_next_to(graph, path) as copy:
-        _run_time_check(copy)
+        check_loads(copy, options)
     # For the checker, an unknown operator is an error in the domain of the standard, but not in another domain.
     for node in foreign:
         node.domain = node.domain or CONTRIB
@@ -74,13 +77,18 @@ def check_saved(path: Path) -> None:
         onnx.checker.check_model(str(copy), full_check=True)
 
 
-def _run_time_check(path: Path) -> None:
-    """Lets ONNX Runtime infer all types and shapes.
+def check_loads(path: Path, options: ort.SessionOptions) -> None:
+    """Lets ONNX Runtime load a graph, and so infer all types and shapes.
 
     A kernel that the CPU provider lacks is no error, because the graph may be made for CUDA.
+
+    Args:
+        path: File of the graph.
+        options: Options of the session.
+
+    Raises:
+        InputError: ONNX Runtime refuses the graph.
     """
-    options = quiet_options()
-    options.add_session_config_entry("session.strict_shape_type_inference", "1")
     try:
         open_model(path, Provider.CPU, options)
     except InputError as error:

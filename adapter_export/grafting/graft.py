@@ -9,7 +9,7 @@ from pathlib import Path
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import SLOTS, GraftInfo, Manifest
 from adapter_export.checkpoints.problem_types import stated
-from adapter_export.dtypes import DType
+from adapter_export.dtypes import WEIGHT_DTYPES, DType
 from adapter_export.export.bundle import finish_bundle
 from adapter_export.export.validate import contrib_operators
 from adapter_export.grafting.companions import copy_others
@@ -89,7 +89,7 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
         project_version=version("adapter-export"),
         mode=request.mode,
         task=foreign.task,
-        dtype=DType.FLOAT32,
+        dtype=_dtype(placed),
         opset=model.graph.opset_imports[""],
         base=foreign.info,
         graphs={MODEL: placed.lowered.info},
@@ -109,6 +109,12 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
             foreign.dialect.name, sha256(foreign.path), placed.verified, COUNTS_BY_MASK in contrib_operators(model)
         ),
     )
+
+
+def _dtype(placed: Placed) -> DType:
+    """Returns the dtype with the fewest bits among the adapter tensors, which have the dtypes of the graph's values."""
+    found = {tensor.dtype for site in placed.lowered.sites for tensor in site.tensors.values()}
+    return next(dtype for dtype in reversed(WEIGHT_DTYPES) if dtype in found)
 
 
 def _labels(placed: Placed) -> tuple[str, ...] | None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.export.lower import Lowered
+from adapter_export.export.validate import check_loads
 from adapter_export.grafting.foreign import ForeignGraph
 from adapter_export.merging.stream import copy_file
-from adapter_export.providers import Provider
-from adapter_export.runtime.provider import open_model, quiet_options
+from adapter_export.runtime.provider import quiet_options
 
 
 def save_graft(lowered: Lowered, foreign: ForeignGraph, folder: Path) -> None:
@@ -33,4 +33,4 @@ def save_graft(lowered: Lowered, foreign: ForeignGraph, folder: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         copy_file(file, foreign.path.parent, place, lambda count: None)
     ir.save(lowered.model, folder / MODEL)
-    open_model(folder / MODEL, Provider.CPU, quiet_options())
+    check_loads(folder / MODEL, quiet_options())

@@ -27,7 +27,10 @@ def grafted(made: Finished, output: Path) -> dict[str, Path]:
     return adapters
 
 
-@pytest.mark.parametrize(("tool", "model_type"), [("fp32", "llama"), ("int4", "llama"), ("optimum", "bert")])
+@pytest.mark.parametrize(
+    ("tool", "model_type"),
+    [("fp32", "llama"), ("fp16-cuda", "llama"), ("int4", "llama"), ("int4-cuda", "llama"), ("optimum", "bert")],
+)
 def test_the_graph_of_another_tool_passes(
     tool: str, model_type: str, finished: Callable[..., Finished], tmp_path: Path
 ) -> None:
@@ -35,7 +38,7 @@ def test_the_graph_of_another_tool_passes(
     adapters = grafted(made, tmp_path / "bundle")
     report = check_parity(tmp_path / "bundle", made.model, adapters)
     assert report.verdict is Verdict.PASS, [result.judgement.reasons for result in report.results]
-    if tool == "int4":
+    if tool.startswith("int4"):
         # PyTorch has the graph's own weights. With others, T would have another error than the graph.
         errors = [(result.judgement.error, result.judgement.target_error) for result in report.results]
         ratios = [error.mean / target.mean for error, target in errors if error is not None and target is not None]

@@ -57,6 +57,8 @@ OPTIMUM = Environment(
     shares=True,
     complete=True,
 )
+# Its own package names no `requests`, which it imports.
+OLIVE = Environment(("olive-ai==0.13.0", "requests==2.34.2"), "olive", shares=True)
 # It reads ONNX graphs by itself: neither this project nor ONNX Runtime is needed there.
 OPENVINO = Environment(("openvino==2026.4.1", "numpy"), "openvino")
 

@@ -44,6 +44,9 @@ GENAI_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "int4-cuda": ("-p", "int4", "-e", "cuda"),
 }
 OPTIMUM_COMMAND = ("-m", "optimum.exporters.onnx")
+OLIVE_COMMAND = ("-m", "olive", "capture-onnx-graph", "--use_dynamo_exporter", "--disable_telemetry")
+# What `optimum-cli` makes of a language model, with a cache.
+OPTIMUM_CACHE = "optimum-cache"
 
 
 @dataclass(frozen=True)
@@ -84,16 +87,19 @@ def finished(
 ) -> Callable[..., Finished]:
     """Called as (tool, model_type) -> Finished, each once a run.
 
-    tool: GenAI's builder (a key of GENAI_OPTIONS), "optimum", PyTorch's own exporter ("dynamo"), or this package ("own").
+    tool: GenAI's builder (a key of GENAI_OPTIONS), "optimum", OPTIMUM_CACHE, "olive", PyTorch's own exporter
+    ("dynamo"), or this package ("own").
     """
 
     def make(tool: str, model_type: str, folder: Path) -> Finished:
-        task = "causal-lm" if tool in GENAI_OPTIONS else "features"
+        task = "causal-lm" if tool in (*GENAI_OPTIONS, OPTIMUM_CACHE, "olive") else "features"
         model = tiny_model(model_type, task, **(_config(model_type) if tool in GENAI_OPTIONS else {}))
         if tool == "dynamo":
             make_dynamo(model, model_type, folder)
         elif tool == "own":
             export_onnx(model, {}, folder, mode="merged", task=task, cache=False)
+        elif tool == OPTIMUM_CACHE:
+            make_graph("optimum", model, folder, "text-generation-with-past")
         else:
             make_graph(tool, model, folder, "image-feature-extraction" if model_type == "vit" else "feature-extraction")
         base = load_base(model, task)
@@ -158,11 +164,14 @@ def make_graph(
     from samples.assets import AssetError
 
     try:
-        python = environments.python(environments.OPTIMUM if tool == "optimum" else environments.GENAI)
+        known = {"optimum": environments.OPTIMUM, "olive": environments.OLIVE}
+        python = environments.python(known.get(tool, environments.GENAI))
     except AssetError as error:
         pytest.skip(str(error))
     if tool == "optimum":
         command = [*OPTIMUM_COMMAND, "-m", str(model), "--task", task, str(output)]
+    elif tool == "olive":
+        command = [*OLIVE_COMMAND, "-m", str(model), "-t", "text-generation", "-o", str(output)]
     else:
         command = [
             *GENAI_COMMAND,

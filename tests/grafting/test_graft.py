@@ -21,7 +21,7 @@ from adapter_export.bundle.adapter_file import read_adapter_file
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.runtime.generation.cache import CachedDecoder
 from adapter_export.runtime.session import AdapterSession as Session
-from tests.finished import ADAPTERS, MISTRAL_WINDOW, Finished, given, session_inputs
+from tests.finished import ADAPTERS, MISTRAL_WINDOW, OPTIMUM_CACHE, Finished, given, session_inputs
 
 # Of float32, relative to the largest output.
 TOLERANCE = 1e-5
@@ -43,6 +43,7 @@ FLOAT32 = [
     ("dynamo", "gpt2"),
     ("dynamo", "llama"),
     ("own", "bert"),
+    pytest.param("olive", "llama", marks=pytest.mark.thorough),
 ]
 every_graph = pytest.mark.parametrize(("tool", "model_type"), FLOAT32, ids=str)
 
@@ -108,12 +109,14 @@ def in_steps(session: Session, prompts: list[list[int]], **choice: Any) -> tuple
     return [list(row.tokens) for row in generation.completions()], logits
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gemma2"])
+@pytest.mark.parametrize(
+    ("tool", "model_type"), [("fp32", "llama"), ("fp32", "gemma2"), (OPTIMUM_CACHE, "llama"), (OPTIMUM_CACHE, "gpt2")]
+)
 def test_generation_of_prompts_of_different_lengths(
-    model_type: str, finished: Callable[..., Finished], tmp_path: Path
+    tool: str, model_type: str, finished: Callable[..., Finished], tmp_path: Path
 ) -> None:
-    """The attention of such a graph takes batches that are padded on the right. Gemma 2 has a window of 4 tokens."""
-    made = finished("fp32", model_type)
+    """The attention of the builder takes batches that are padded on the right. Gemma 2 has a window of 4 tokens."""
+    made = finished(tool, model_type)
     graft(made.graph, made.adapters, tmp_path / "bundle", mode="bank")
     # GenAI cannot choose an adapter for each row.
     assert not (tmp_path / "bundle/genai_config.json").exists()

@@ -1,4 +1,4 @@
-"""Grafts into graphs that compute in float16, as GenAI's builder makes them for CUDA. The CPU provider runs them, too."""
+"""Grafts into graphs of half precision, as GenAI's builder makes them for CUDA. The CPU provider runs float16, too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-import pytest
 
 from adapter_export import DType, graft
 from adapter_export.bundle.adapter_file import read_adapter_file

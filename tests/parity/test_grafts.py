@@ -16,7 +16,7 @@ from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import read_manifest, write_manifest
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.reading.hashes import sha256
-from tests.finished import Finished
+from tests.finished import OPTIMUM_CACHE, Finished
 
 NAMES = ("ia3", "lora", "pfeiffer")
 
@@ -29,7 +29,14 @@ def grafted(made: Finished, output: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     ("tool", "model_type"),
-    [("fp32", "llama"), ("fp16-cuda", "llama"), ("int4", "llama"), ("int4-cuda", "llama"), ("optimum", "bert")],
+    [
+        ("fp32", "llama"),
+        ("fp16-cuda", "llama"),
+        ("int4", "llama"),
+        pytest.param("int4-cuda", "llama", marks=pytest.mark.thorough),
+        ("optimum", "bert"),
+        (OPTIMUM_CACHE, "gpt2"),
+    ],
 )
 def test_the_graph_of_another_tool_passes(
     tool: str, model_type: str, finished: Callable[..., Finished], tmp_path: Path

@@ -34,7 +34,7 @@ demo-llm: venv ## The same for a language model: train, export, generate, prove,
 test: venv ## Run the tests, a file at a time on each core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
-test-all: venv ## Run the tests with all cases of each, some twenty minutes more
+test-all: venv ## Run the tests with all cases of each, some half an hour more
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "" $(ARGS)
 
 test-cuda: ## Run the tests that need a GPU (PYTHON=python3: with its packages, without making .venv)

@@ -58,6 +58,8 @@ CASES = [
 ]  # fmt: skip
 # Of each kind one goes through every mode; the others are swapped.
 THROUGH_ALL = {"llama-causal-lm-patterns", "gpt2-causal-lm-regex", "bert-text-classification-defaults"}
+# Of the others, these go through a graph in every run: two stacks, images, and a head.
+THROUGH_ONE = {"t5-seq2seq-lm-defaults", "vit-image-classification-named", "llama-text-classification-head"}
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -69,6 +71,15 @@ def test_read_injected_and_written_again(trained: Trained, tmp_path: Path) -> No
     check_read_and_written_again(trained, tmp_path / "again")
 
 
+@pytest.mark.parametrize(
+    "trained",
+    [
+        pytest.param(case, marks=() if str(case) in THROUGH_ALL | THROUGH_ONE else pytest.mark.thorough)
+        for case in CASES
+    ],
+    ids=str,
+    indirect=True,
+)
 def test_merged_and_exported(trained: Trained, tmp_path: Path) -> None:
     base, through_all = trained.base.folder, str(trained.case) in THROUGH_ALL
     for mode in ("merged", "embedded", "swappable", "bank") if through_all else ("swappable",):

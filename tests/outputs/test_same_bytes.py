@@ -87,7 +87,7 @@ def test_a_merge(made: Callable[..., list[dict[str, bytes]]], inputs: Callable[.
         pytest.param("merged:text-classification", "bert", marks=pytest.mark.thorough),
         pytest.param("embedded:text-classification", "bert", marks=pytest.mark.thorough),
         ("swappable:text-classification", "bert"),
-        ("bank:text-classification", "bert"),
+        pytest.param("bank:text-classification", "bert", marks=pytest.mark.thorough),
         ("swappable:causal-lm", "llama"),
     ],
 )

@@ -55,7 +55,7 @@ def deep(tiny_base: Callable[..., BaseModel], model_type: str) -> BaseModel:
     return tiny_base(model_type, task, **sizes)
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "t5"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", pytest.param("t5", marks=pytest.mark.thorough)])
 def test_it_is_the_graph_of_all_layers(
     model_type: str,
     tiny_base: Callable[..., BaseModel],

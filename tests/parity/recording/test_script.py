@@ -55,7 +55,9 @@ def test_the_script_needs_nothing_of_this_package(recorder: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("case", ["bert-cls-pfeiffer-bin", "llama-houlsby", "gpt2-ia3"])
+@pytest.mark.parametrize(
+    "case", ["bert-cls-pfeiffer-bin", "llama-houlsby", pytest.param("gpt2-ia3", marks=pytest.mark.thorough)]
+)
 def test_adapterhubs_own_library(case: str, recorder: Path, hub_python: Path, tmp_path: Path) -> None:
     """A record of the library judges our bundle, without its checkpoint and without the model."""
     base, adapter = GOLDENS / case / "base", GOLDENS / case / "adapter"

@@ -78,7 +78,7 @@ class Subject:
         return tokens, [bool(first - second < CLOSE) for first, second in best]
 
 
-@pytest.fixture(scope="module", params=list(TASKS))
+@pytest.fixture(scope="module", params=["llama", "t5", pytest.param("bart", marks=pytest.mark.thorough)])
 def subject(request: pytest.FixtureRequest, export_cached: Callable[..., Exported]) -> Subject:
     return Subject(request.param, export_cached(request.param, TASKS[request.param]))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,6 @@ _MOST_PARAMETERS = 1_000_000
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_traces(shared_folder: Path) -> Iterator[None]:
-    from filelock import FileLock
-
     def shared(
         base: BaseModel,
         sites: Mapping[Site, Sequence[Operator]],
@@ -45,10 +44,8 @@ def shared_traces(shared_folder: Path) -> Iterator[None]:
         if sum(parameter.numel() for parameter in base.module.parameters()) > _MOST_PARAMETERS:
             return traced()
         file = shared_folder / f"{_digest(base, [*sites.items()], [*head], opset, stage.__qualname__, target)}.trace"
-        # Other processes of the run make traces, too.
-        with FileLock(file.with_suffix(".lock")):
-            if not file.exists():
-                _write(file, traced())
+        if not file.exists():
+            _write(file, traced())
         return _read(file)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -60,7 +57,10 @@ def _write(file: Path, traced: Trace) -> None:
     import onnx_ir as ir
 
     model = ir.serde.serialize_model(traced.model).SerializeToString()
-    file.write_bytes(json.dumps({**traced.axes}).encode() + b"\n" + model)
+    # Other processes of the run find a whole file or none.
+    own = file.with_suffix(f".{os.getpid()}")
+    own.write_bytes(json.dumps({**traced.axes}).encode() + b"\n" + model)
+    own.replace(file)
 
 
 def _read(file: Path) -> Trace:

@@ -60,6 +60,10 @@ class Dialect:
             return ""
         return ".".join(self.renames.get(part, part) for part in parts)
 
+    def name_node(self, node: ir.Node, path: str) -> None:
+        """Lets a node tell a module, in a dialect whose nodes have metadata."""
+        node.metadata_props[self.scopes] = str(["", path, node.name])
+
 
 DIALECTS = (
     Dialect(

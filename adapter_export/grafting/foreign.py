@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
     from adapter_export.grafting.modules import Modules
     from adapter_export.grafting.packed import PackedLinear
+    from adapter_export.merging.model_folder import ModelFolder
 
 # Names of the hidden size in configs.
 _HIDDEN_SIZES = ("hidden_size", "d_model", "dim", "n_embd")
+# What Olive adds to the names of nodes and values of 4 bits.
+_QUANTIZED = "_Q4"
 CONFIG, GENAI_CONFIG = "config.json", "genai_config.json"
 
 
@@ -62,12 +65,13 @@ class ForeignGraph:
     longest_text: int | None
 
 
-def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
+def open_graph(path: Path, folder: ModelFolder | None, sha256: str) -> ForeignGraph:
     """Reads a graph and recognises its modules.
 
     Args:
         path: The file of the graph, or a folder with one.
-        model: Folder of the base model, whose config.json is read if the graph's folder has none.
+        folder: The base model's folder. Its config counts if the graph's folder has none. Nodes that have lost their
+            names are recognised by its weights.
         sha256: Digest of the base model's weights; empty if it is not known.
 
     Raises:
@@ -78,6 +82,7 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
 
     from adapter_export.grafting.heads import head_layers
     from adapter_export.grafting.modules import Modules
+    from adapter_export.grafting.name_by_weights import name_by_weights
     from adapter_export.grafting.packed import packed_in
 
     file = _file(path)
@@ -90,7 +95,7 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     data = external_files(file, proto)
     if missing := [external.location for external in data if external.path is None]:
         raise InputError(f"{file.parent / missing[0]}: no such file, though {file.name} has weights there")
-    config = optional_json(file.parent / CONFIG) or (optional_json(model / CONFIG) if model is not None else {})
+    config = optional_json(file.parent / CONFIG) or (dict(folder.config) if folder is not None else {})
     genai = _object(optional_json(file.parent / GENAI_CONFIG), "model")
     model_type = str(config.get("model_type") or genai.get("type") or "")
     if not model_type:
@@ -100,7 +105,10 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     # Tracers put them between a weight and its second use.
     common.IdentityEliminationPass()(graph)
     _keep_whole_texts(graph.graph)
+    _name_outputs(graph.graph)
     _size_cache(graph.graph, _object(genai, "decoder").get("head_size"))
+    if folder is not None:
+        name_by_weights(graph.graph, dialect, folder)
     modules = Modules(graph.graph, dialect, model_type)
     packed = packed_in(modules)
     # The builder's folder does not name the class. All of its models are language models.
@@ -112,6 +120,7 @@ def open_graph(path: Path, model: Path | None, sha256: str) -> ForeignGraph:
     if task is None:
         raise InputError(f"{file}: the task of {architecture} is not known")
     hidden = _hidden_size(config or _object(genai, "decoder"))
+    _check_output(file, graph.graph, tasks.get(task).output)
     info = _describe(modules, packed, architecture, hidden, sha256)
     if tasks.is_labelled(task):
         info = replace(info, head=head_layers(modules), labels=class_names(config))
@@ -139,6 +148,20 @@ def _keep_whole_texts(graph: ir.Graph) -> None:
     """
     for node in graph:
         node.attributes.pop("sliding_window_cache", None)
+
+
+def _name_outputs(graph: ir.Graph) -> None:
+    """Gives outputs the names that they had before Olive replaced the nodes that make them by quantized ones."""
+    names = {value.name for value in graph.outputs}
+    for value in graph.outputs:
+        name = str(value.name).removesuffix(_QUANTIZED)
+        value.name = value.name if name in names else name
+
+
+def _check_output(file: Path, graph: ir.Graph, name: str) -> None:
+    found = [str(value.name) for value in graph.outputs]
+    if name not in found:
+        raise InputError(f"{file}: expected an output {name!r}, found {', '.join(found)[:200]}; rename it in the graph")
 
 
 def _file(path: Path) -> Path:

@@ -147,17 +147,18 @@ class Modules:
         self.outside: dict[str, list[Linear]] = {}
         self.norms: dict[str, list[Norm]] = {}
         for node, path in self._paths.items():
-            if _multiplies(node):
+            if multiplies(node):
                 self.linear.setdefault(path, []).append(_linear(node, path, self._paths))
             elif node.op_type in _NORMS or node.op_type in _SKIP_NORMS:
                 self.norms.setdefault(path, []).append(Norm(node))
         for node, path in paths.items():
-            if node not in self._paths and path and _multiplies(node):
+            if node not in self._paths and path and multiplies(node):
                 self.outside.setdefault(path, []).append(_linear(node, path, paths))
         if not self.linear:
             raise InputError(
                 f"graph of {dialect.name}: no node that multiplies by a weight tells its module, as "
                 f"{'encoder.layer.0.output.dense' if dialect.scopes else '/encoder/layer.0/output/dense/MatMul'}"
+                + ("; with --model, nodes are recognised by their weights" if dialect.scopes else "")
             )
 
     def near(self, path: str) -> list[str]:
@@ -301,7 +302,8 @@ def unfinished(linear: Linear) -> ir.Node | None:
     return None
 
 
-def _multiplies(node: ir.Node) -> bool:
+def multiplies(node: ir.Node) -> bool:
+    """Returns whether a node multiplies by a weight."""
     return node.op_type in MULTIPLY and _is_weight(node.inputs[MULTIPLY[node.op_type]])
 
 

@@ -20,9 +20,9 @@ from adapter_export.export.lower import Lowered, lower
 from adapter_export.export.modes import union_of_sites
 from adapter_export.export.storage import Constants, Overridable, Storage
 from adapter_export.export.trace import Trace
-from adapter_export.grafting.foreign import ForeignGraph, open_graph
+from adapter_export.grafting.foreign import CONFIG, ForeignGraph, open_graph
 from adapter_export.grafting.verify import verify, verify_head
-from adapter_export.merging.model_folder import read_model_folder
+from adapter_export.merging.model_folder import ModelFolder, read_model_folder
 from adapter_export.merging.weights import read_weight_headers
 from adapter_export.naming import check_adapter_name
 from adapter_export.reading.folders import existing_folder
@@ -105,13 +105,12 @@ def place(request: GraftRequest, progress: Callable[[str], None]) -> Placed:
 
     progress("reading the graph")
     model = None if request.model is None else existing_folder(request.model, "model")
-    foreign = open_graph(request.graph, model, "" if model is None else weights_sha256(model))
+    folder = None if model is None else _folder(model)
+    foreign = open_graph(request.graph, folder, "" if model is None else weights_sha256(model))
     adapters = {name: _loaded(folder, foreign) for name, folder in request.adapters.items()}
     sites = union_of_sites(adapters.values())
-    if model is not None:
+    if folder is not None:
         progress("comparing weights")
-        config = read_json(model / "config.json")
-        folder = read_model_folder(model, config, read_weight_headers(model, config))
         verify(sites, foreign.modules, foreign.packed, folder)
         verify_head(foreign.info.head, foreign.modules, folder)
     progress("placing the adapters")
@@ -125,7 +124,12 @@ def place(request: GraftRequest, progress: Callable[[str], None]) -> Placed:
     head = foreign.info.head
     traced, storage = Trace(foreign.model, _axes(foreign)), _storage(adapters, request.mode)
     lowered = lower(traced, sites, storage, tensors, head[-1] if head else None)
-    return Placed(foreign, adapters, lowered, tensors, model is not None)
+    return Placed(foreign, adapters, lowered, tensors, folder is not None)
+
+
+def _folder(model: Path) -> ModelFolder:
+    config = read_json(model / CONFIG)
+    return read_model_folder(model, config, read_weight_headers(model, config))
 
 
 def _axes(foreign: ForeignGraph) -> dict[str, dict[int, str]]:

@@ -59,10 +59,9 @@ def _compare_with(path: str, on_disk: str, layer: Linear, rows: slice, folder: M
     begin, size = rows.start, rows.stop - rows.start
     step = max(1, size // _ROWS)
     theirs = weight_rows(layer, slice(begin, begin + size, step))
-    stored = _stored(folder, f"{on_disk}.weight")
-    ours = (stored.T if folder.transposed else stored)[::step]
-    bound = _QUANTIZED if is_quantized(layer) else _ROUNDED
-    if theirs.shape != ours.shape or np.linalg.norm(theirs - ours) > bound * np.linalg.norm(ours):
+    weight = stored(folder, f"{on_disk}.weight")
+    ours = (weight.T if folder.transposed else weight)[::step]
+    if theirs.shape != ours.shape or np.linalg.norm(theirs - ours) > largest_difference(layer) * np.linalg.norm(ours):
         raise InputError(
             f"site {path}: the weight of node {layer.node.name!r} is not that of {on_disk} in {folder.folder}"
         )
@@ -70,13 +69,18 @@ def _compare_with(path: str, on_disk: str, layer: Linear, rows: slice, folder: M
     name = f"{on_disk}.bias"
     has_bias = name in folder.weights.where
     if has_bias != (bias is not None) or (
-        bias is not None and np.abs(bias[begin : begin + size] - _stored(folder, name)).max() > _ROUNDED
+        bias is not None and np.abs(bias[begin : begin + size] - stored(folder, name)).max() > _ROUNDED
     ):
         raise InputError(f"site {path}: the bias at node {layer.node.name!r} is not that of {on_disk}")
 
 
-def _stored(folder: ModelFolder, name: str) -> np.ndarray:
-    """Returns a tensor of the model folder in float64."""
+def largest_difference(layer: Linear) -> float:
+    """Returns the largest difference of a layer's weight from the same one on disk, relative to its norm."""
+    return _QUANTIZED if is_quantized(layer) else _ROUNDED
+
+
+def stored(folder: ModelFolder, name: str) -> np.ndarray:
+    """Returns a tensor of the model folder in float64. Raises InputError if there is none of this name."""
     name = name if name in folder.weights.where else folder.weights.aliases.get(name, name)
     if name not in folder.weights.where:
         raise InputError(f"model {folder.folder}: expected a tensor {name!r}, found none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from adapter_export.bundle.graphs import is_cache
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.parity.cases import ParityCase, TextLimits
 from adapter_export.parity.criteria.measure import Measurement
@@ -82,6 +83,8 @@ def general_notes(manifest: Manifest, recorded: Sequence[str] = ()) -> list[str]
             + (", and not on what it generates" if generates(manifest) else "")
             + (f", and not on {', '.join(nested)}" if nested else "")
         )
+    if not generates(manifest) and (caches := [name for name in manifest.outputs if is_cache(name)]):
+        notes.append(f"the graph gives a cache that it does not take, which was not judged: {', '.join(caches)}")
     if manifest.mode.per_row:
         notes.append("every row was judged in a batch beside rows of other adapters and of none")
     if manifest.in_graph:

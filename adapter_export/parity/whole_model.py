@@ -72,7 +72,9 @@ class WholeModel:
         """
         session, manifest = self._session, self._session.manifest
         if not generates(manifest):
-            return session.run(inputs, adapters=adapters)
+            found = session.run(inputs, adapters=adapters)
+            # A graph of another tool may give a cache that it does not take.
+            return {name: value for name, value in found.items() if not is_cache(name)}
         graphs = session.bound(adapters)
         decoder = CachedDecoder(graphs[manifest.model], manifest.graphs[manifest.model], len(adapters))
         if ENCODER not in graphs:

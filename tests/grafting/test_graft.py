@@ -202,6 +202,33 @@ def test_the_other_tools_weights_are_not_rewritten(finished: Callable[..., Finis
     assert {"genai_config.json", "tokenizer.json", "model.onnx.data"} <= set(manifest.files)
 
 
+def with_output(made: Finished, folder: Path, name: str) -> Path:
+    """The graph, its first output named otherwise."""
+    shutil.copytree(made.graph, folder)
+    model = onnx.load(str(folder / MODEL))
+    old = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = [name if output == old else output for output in node.output]
+        node.input[:] = [name if value == old else value for value in node.input]
+    model.graph.output[0].name = name
+    onnx.save(model, str(folder / MODEL))
+    return folder
+
+
+def test_an_output_that_olive_has_renamed(finished: Callable[..., Finished], tmp_path: Path) -> None:
+    made = finished("optimum", "bert")
+    manifest = graft(with_output(made, tmp_path / "graph", "last_hidden_state_Q4"), made.adapters, tmp_path / "bundle")
+    assert [*manifest.outputs] == ["last_hidden_state"]
+
+
+def test_a_graph_without_the_output_of_its_task(finished: Callable[..., Finished], tmp_path: Path) -> None:
+    made = finished("optimum", "bert")
+    folder = with_output(made, tmp_path / "graph", "hidden")
+    with pytest.raises(InputError, match=r"model\.onnx: expected an output 'last_hidden_state', found hidden"):
+        graft(folder, made.adapters, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_neither_torch_nor_transformers_is_loaded(finished: Callable[..., Finished], tmp_path: Path) -> None:
     made = finished("fp32", "llama")
     program = (

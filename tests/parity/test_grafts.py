@@ -36,6 +36,8 @@ def grafted(made: Finished, output: Path) -> dict[str, Path]:
         pytest.param("int4-cuda", "llama", marks=pytest.mark.thorough),
         ("optimum", "bert"),
         (OPTIMUM_CACHE, "gpt2"),
+        # It gives a cache, and takes none.
+        pytest.param("olive", "llama", marks=pytest.mark.thorough),
     ],
 )
 def test_the_graph_of_another_tool_passes(
@@ -51,6 +53,23 @@ def test_the_graph_of_another_tool_passes(
         ratios = [error.mean / target.mean for error, target in errors if error is not None and target is not None]
         assert len(ratios) > 50
         assert 0.9 < float(np.median(ratios)) < 1.1
+
+
+def test_a_cache_that_the_graph_does_not_take_is_noted(finished: Callable[..., Finished], tmp_path: Path) -> None:
+    made = finished("dynamo", "llama")
+    folder = Path(shutil.copytree(made.graph, tmp_path / "graph"))
+    model = onnx.load(str(folder / MODEL))
+    cache = onnx.ValueInfoProto()
+    cache.CopyFrom(model.graph.output[0])
+    cache.name = "present.0.key"
+    model.graph.node.append(onnx.helper.make_node("Neg", ["last_hidden_state"], [cache.name]))
+    model.graph.output.append(cache)
+    onnx.save(model, str(folder / MODEL))
+    adapters = {"ia3": made.adapters["ia3"]}
+    graft(folder, adapters, tmp_path / "bundle", model=made.model)
+    report = check_parity(tmp_path / "bundle", made.model, adapters)
+    assert report.verdict is Verdict.PASS
+    assert "the graph gives a cache that it does not take, which was not judged: present.0.key" in report.notes
 
 
 @pytest.mark.parametrize("tool", ["fp32", "int4"])

@@ -78,7 +78,6 @@ def open_graph(path: Path, folder: ModelFolder | None, sha256: str) -> ForeignGr
         InputError: There is no graph, its tool is not known, or nothing says which architecture it is.
     """
     import onnx_ir as ir
-    from onnx_ir.passes import common
 
     from adapter_export.grafting.heads import head_layers
     from adapter_export.grafting.modules import Modules
@@ -102,8 +101,7 @@ def open_graph(path: Path, folder: ModelFolder | None, sha256: str) -> ForeignGr
         raise InputError(f"{file.parent}: expected {CONFIG} or {GENAI_CONFIG} with the architecture, found neither")
     graph = ir.serde.deserialize_model(proto)
     ir.external_data.set_base_dir(graph.graph, file.parent)
-    # Tracers put them between a weight and its second use.
-    common.IdentityEliminationPass()(graph)
+    _remove_identities(graph.graph)
     _keep_whole_texts(graph.graph)
     _name_outputs(graph.graph)
     _size_cache(graph.graph, _object(genai, "decoder").get("head_size"))
@@ -138,6 +136,19 @@ def open_graph(path: Path, folder: ModelFolder | None, sha256: str) -> ForeignGr
         config,
         longest_text_in(graph.graph, config),
     )
+
+
+def _remove_identities(graph: ir.Graph) -> None:
+    """Removes the nodes Identity that tracers put between a weight and its second use, and all others inside.
+
+    Those that make an output stay: two outputs may have the same value.
+    """
+    import onnx_ir as ir
+
+    for node in list(graph):
+        if node.op_type == "Identity" and not node.domain and not node.outputs[0].is_graph_output():
+            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+            graph.remove(node, safe=True)
 
 
 def _keep_whole_texts(graph: ir.Graph) -> None:

@@ -36,14 +36,13 @@ def name_by_weights(graph: ir.Graph, dialect: Dialect, folder: ModelFolder) -> N
         dialect: How its nodes are named. Nothing is done if that is not by metadata.
         folder: The model folder.
     """
-    if not dialect.scopes:
+    unnamed = [node for node in graph if multiplies(node) and not dialect.path_of(node)]
+    if not dialect.scopes or not unnamed:
         return
     prefix = f"{folder.prefix.rstrip('.')}." if folder.prefix else ""
     nested = any(dialect.path_of(node).startswith(prefix) for node in graph) if prefix else False
     known = _weights(folder, prefix if nested else "")
-    for node in graph:
-        if not multiplies(node) or dialect.path_of(node):
-            continue
+    for node in unnamed:
         layer = Linear(node, (node, 0), node.outputs[0])
         if not is_quantized(layer) and (layer.weight.shape is None or len(layer.weight.shape) != _MATRIX_RANK):
             continue

@@ -122,7 +122,6 @@ def _start(command: list[str], threads: int) -> subprocess.Popen[str]:
         [python, str(WORKER), engine, str(threads), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(WORKER.parents[2])},
     )

@@ -221,6 +221,23 @@ def test_an_output_that_olive_has_renamed(finished: Callable[..., Finished], tmp
     assert [*manifest.outputs] == ["last_hidden_state"]
 
 
+def test_two_outputs_of_the_same_value(finished: Callable[..., Finished], tmp_path: Path) -> None:
+    made = finished("optimum", "bert")
+    folder = Path(shutil.copytree(made.graph, tmp_path / "graph"))
+    model = onnx.load(str(folder / MODEL))
+    again = onnx.ValueInfoProto()
+    again.CopyFrom(model.graph.output[0])
+    again.name = "again"
+    model.graph.node.append(onnx.helper.make_node("Identity", ["last_hidden_state"], ["again"]))
+    model.graph.output.append(again)
+    onnx.save(model, str(folder / MODEL))
+    graft(folder, made.adapters, tmp_path / "bundle")
+    inputs = given(made, "bert")
+    with AdapterSession(tmp_path / "bundle") as session:
+        found = session.run(session_inputs(session.manifest.inputs, inputs), "houlsby")
+    np.testing.assert_array_equal(found["again"], found["last_hidden_state"])
+
+
 def test_a_graph_without_the_output_of_its_task(finished: Callable[..., Finished], tmp_path: Path) -> None:
     made = finished("optimum", "bert")
     folder = with_output(made, tmp_path / "graph", "hidden")

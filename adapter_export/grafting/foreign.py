@@ -146,8 +146,10 @@ def _remove_identities(graph: ir.Graph) -> None:
     import onnx_ir as ir
 
     for node in list(graph):
-        if node.op_type == "Identity" and not node.domain and not node.outputs[0].is_graph_output():
-            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+        if node.op_type != "Identity" or node.domain or node.outputs[0].is_graph_output():
+            continue
+        if (value := node.inputs[0]) is not None:
+            ir.convenience.replace_all_uses_with(node.outputs[0], value)
             graph.remove(node, safe=True)
 
 

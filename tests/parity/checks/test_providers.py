@@ -148,4 +148,5 @@ class _SilentSession:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def run(self, *_: Any, **__: Any) -> None: ...
+    def run(self, *_: Any, **__: Any) -> dict[str, np.ndarray]:
+        return {}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from adapter_export.bundle.graphs import is_past
 from adapter_export.errors import InputError
 from adapter_export.export.markers import kept_logits_marked, markers
+from adapter_export.export.overflow import overflow_clamped
 from adapter_export.export.passes import run
 from adapter_export.export.repeated.shorten import ends_marked, shortened
 from adapter_export.export.repeated.stacks import NotUniform, Stack, find_stacks, left_out
@@ -121,6 +122,7 @@ def _trace(
                 kept_logits_marked(base.module, traced.cache),
                 ends_marked(stacks),
                 each_row_alone(base.module),
+                overflow_clamped(),
                 _use_cache(base, traced.cache),
                 _silence(),
             ):

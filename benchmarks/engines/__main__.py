@@ -23,7 +23,7 @@ from typing import Any
 from adapter_export import export_onnx, graft
 from adapter_export.cli.table import print_table
 from adapter_export.models.base_model import load_base
-from benchmarks.engines.llama import LLAMA, quantized_gguf
+from benchmarks.engines.llama import compiled, quantized_gguf
 from benchmarks.models import random_adapter, saved
 from samples import environments
 from samples.assets import AssetError, smollm2
@@ -88,7 +88,7 @@ def prepared(folder: Path) -> dict[str, list[str]]:
         found[f"session, own export, {title}, IA3"] = [own, "session", str(bundle), "ia3", ""]
     try:
         found["llama.cpp Q4_1, no adapter"] = [
-            str(environments.python(LLAMA)),
+            str(compiled()),
             "llama",
             str(quantized_gguf(model, folder / "llama")),
         ]

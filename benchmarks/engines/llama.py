@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import tarfile
@@ -11,7 +12,7 @@ from pathlib import Path
 from samples import environments
 from samples.assets import AssetError
 
-# Python bindings, which bring the sources of llama.cpp and compile them.
+# Python bindings, which bring the sources of llama.cpp and compile them for this processor.
 LLAMA = environments.Environment(("llama-cpp-python==0.3.36",), "llama_cpp", pinned=False)
 _QUANTIZE = """
 import sys, llama_cpp
@@ -19,6 +20,15 @@ parameters = llama_cpp.llama_model_quantize_default_params()
 parameters.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_1
 sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), parameters))
 """
+
+
+def compiled() -> Path:
+    """Returns the Python of the environment with llama.cpp. Raises AssetError as `quantized_gguf`."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        # Virtual machines may show these instructions, and not allow them.
+        flags = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+        os.environ["CMAKE_ARGS"] = f"'-DCMAKE_C_FLAGS={flags}' '-DCMAKE_CXX_FLAGS={flags}'"
+    return environments.python(LLAMA)
 
 
 def quantized_gguf(model: Path, folder: Path) -> Path:
@@ -31,7 +41,7 @@ def quantized_gguf(model: Path, folder: Path) -> Path:
     Raises:
         AssetError: llama.cpp cannot be fetched or compiled, or does not know the model.
     """
-    python = environments.python(LLAMA)
+    python = compiled()
     folder.mkdir()
     _run(
         sys.executable,

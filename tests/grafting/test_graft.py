@@ -239,9 +239,9 @@ def test_two_outputs_of_the_same_value(finished: Callable[..., Finished], tmp_pa
 
 
 def test_a_graph_without_the_output_of_its_task(finished: Callable[..., Finished], tmp_path: Path) -> None:
-    made = finished("optimum", "bert")
-    folder = with_output(made, tmp_path / "graph", "hidden")
-    with pytest.raises(InputError, match=r"model\.onnx: expected an output 'last_hidden_state', found hidden"):
+    made = finished(OPTIMUM_CACHE, "gpt2")
+    folder = with_output(made, tmp_path / "graph", "scores")
+    with pytest.raises(InputError, match=r"model\.onnx: expected an output 'logits', found scores, present"):
         graft(folder, made.adapters, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

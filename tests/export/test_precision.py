@@ -85,6 +85,8 @@ def half(
             "ia3": random_adapter(exact.info, "ia3", 1),
             "houlsby": random_adapter(exact.info, "bottleneck", 2, reduction_factor=4),
             "lora": random_adapter(exact.info, "lora", 3, rank=4, alpha=6, target=target_of_lora),
+            # It reads the residual stream, and changes the feed-forward's output.
+            "parallel": random_adapter(exact.info, "bottleneck", 4, reduction_factor=4, placement="parallel"),
         }
         rounded = tiny_base(model_type, dtype=target.torch_dtype, **config)
         _, graphs = lower_mode(rounded, adapters, Mode.SWAPPABLE, target=target)
@@ -250,7 +252,7 @@ def test_what_a_model_keeps_in_float32_its_adapters_keep_too(half: Callable[...,
     }
     fed = {name: feeds[name] for name in made.lowered.inputs}
     running = session(made.path)
-    for adapter in ("ia3", "lora"):
+    for adapter in ("ia3", "lora", "parallel"):
         fitted = graph_tensors("adapter a", made.adapters[adapter], manifest)
         assert {name: tensor.dtype.name for name, tensor in fitted.items()} == {name: dtypes[name] for name in fitted}
         actual = running.run(None, {**fed, **fitted})[0]

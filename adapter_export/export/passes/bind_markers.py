@@ -74,7 +74,7 @@ class BindMarkers(ir.passes.InPlacePass):
                 continue
             # What the operator reads, without what it replaces.
             count = len(place.function.arguments) - len(place.slots)
-            read = [value for value in node.inputs[:count] if value is not None]
+            read = [_in_dtype_of_output(graph, node, value) for value in node.inputs[:count] if value is not None]
             place, chosen = self._storage.place(graph, place, read)
             if (uses := bound.get(place.name)) is None:
                 values = [self._storage.store(graph, place, slot) for slot in place.slots.values()]
@@ -141,6 +141,23 @@ class BindMarkers(ir.passes.InPlacePass):
 
 def _markers(graph: ir.Graph) -> Iterator[ir.Node]:
     return (node for node in graph if node.domain == DOMAIN and node.op_type in (SITE, HEAD))
+
+
+def _in_dtype_of_output(graph: ir.Graph, marker: ir.Node, value: ir.Value) -> ir.Value:
+    """Returns a value that an adapter reads in the dtype of the value that it changes.
+
+    T5 in float16 keeps the output layer of its feed-forward in float32, and the residual that an adapter may read in
+    float16.
+    """
+    y = marker.inputs[-1]
+    assert y is not None
+    if value.dtype is None or value.dtype == y.dtype:
+        return value
+    cast = ir.node("Cast", [value], attributes={"to": y.dtype}, name=f"{marker.outputs[0].name}/{value.name}/cast")
+    new = cast.outputs[0]
+    new.name, new.type, new.shape = cast.name, y.type, value.shape
+    graph.insert_before(marker, cast)
+    return new
 
 
 def _replace(graph: ir.Graph, marker: ir.Node, function: Function, inputs: list[ir.Value], name: str) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapter_export.bundle.adapter_file import read_adapter_file
 from adapter_export.bundle.graphs import MODEL
+from adapter_export.bundle.manifest import read_manifest
 from adapter_export.checkpoints.adapter import Adapter
 from adapter_export.checkpoints.folder import load_adapter
 from adapter_export.export.export import export_onnx
@@ -185,7 +187,10 @@ def make_graph(
             *(["--extra_options", f"adapter_path={adapter}"] if adapter else []),
         ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(python), *command], capture_output=True, text=True, env=environment, check=False)
+    # Olive leaves a cache where it runs.
+    done = subprocess.run(
+        [str(python), *command], capture_output=True, text=True, env=environment, cwd=output.parent, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -193,6 +198,24 @@ def given(made: Finished, model_type: str, rows: int = 3) -> dict[str, np.ndarra
     """Inputs of the model. Those of language models are one complete text, as they are padded on another side."""
     inputs = tiny.inputs_for(model_type, rows=rows)
     return {name: value[:1] for name, value in inputs.items()} if made.task == "causal-lm" else inputs
+
+
+def swapped(
+    made: Finished, bundle: Path, model_type: str
+) -> Iterator[tuple[str | None, np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Plain ONNX Runtime swaps from each adapter to the next and back to none. Yields the adapter, the first output,
+    PyTorch's in float64, and the mask."""
+    import onnxruntime as ort
+
+    inputs = given(made, model_type)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(bundle / MODEL, options, providers=["CPUExecutionProvider"])
+    fed = session_inputs(read_manifest(bundle).inputs, inputs)
+    for name in (None, *ADAPTERS, None):
+        tensors = {} if name is None else read_adapter_file(bundle / "adapters" / f"{name}.onnx_adapter")
+        found = session.run(None, {**fed, **tensors})[0]
+        yield name, found, made.expected(name, inputs), inputs.get("attention_mask")
 
 
 def session_inputs(names: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ def overflow_clamped() -> Iterator[None]:
     """Inside the block, layers that clamp values of float16 if one is infinite (BART, Marian) clamp them always.
 
     Whether a value is infinite is not known in a trace, and it would let a row depend on the other rows of its batch.
-    Clamping always changes finite values only if they are above 64,504, which the layer then uses in their place.
+    Clamping always changes finite values only if they are above 64,512, which the layer then uses in their place.
     """
     import torch
 

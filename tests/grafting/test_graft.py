@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
 from adapter_export import AdapterSession, InputError, add_adapter, graft, plan_graft
-from adapter_export.bundle.adapter_file import read_adapter_file
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.runtime.generation.cache import CachedDecoder
 from adapter_export.runtime.session import AdapterSession as Session
-from tests.finished import ADAPTERS, MISTRAL_WINDOW, OPTIMUM_CACHE, Finished, given, session_inputs
+from tests.finished import ADAPTERS, MISTRAL_WINDOW, OPTIMUM_CACHE, Finished, given, session_inputs, swapped
 
 # Of float32, relative to the largest output.
 TOLERANCE = 1e-5
@@ -62,18 +60,11 @@ def test_swapped_in_onnx_runtime(tool: str, model_type: str, finished: Callable[
     manifest = graft(made.graph, made.adapters, tmp_path / "bundle", model=made.model)
     assert manifest.graft is not None
     assert manifest.graft.verified
-    inputs = given(made, model_type)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(tmp_path / "bundle" / MODEL, options, providers=["CPUExecutionProvider"])
-    fed = session_inputs(manifest.inputs, inputs)
-    plain = made.expected(None, inputs)
-    for name in (None, *ADAPTERS, None):
-        tensors = {} if name is None else read_adapter_file(tmp_path / "bundle/adapters" / f"{name}.onnx_adapter")
-        found, wanted = session.run(None, {**fed, **tensors})[0], made.expected(name, inputs)
-        assert error(found, wanted, inputs.get("attention_mask")) < TOLERANCE, name
+    plain = made.expected(None, given(made, model_type))
+    for name, found, wanted, mask in swapped(made, tmp_path / "bundle", model_type):
+        assert error(found, wanted, mask) < TOLERANCE, name
         if name is not None:
-            assert error(plain, wanted, inputs.get("attention_mask")) > 1000 * TOLERANCE
+            assert error(plain, wanted, mask) > 1000 * TOLERANCE
 
 
 @pytest.mark.parametrize(("tool", "model_type"), [("fp32", "llama"), ("optimum", "bert")])

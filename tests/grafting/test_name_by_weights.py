@@ -14,6 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from adapter_export import AdapterSession, InputError, check_parity, graft
 from adapter_export.bundle.graphs import MODEL
+from adapter_export.checkpoints.adapter import Adapter
+from adapter_export.models.base_model import load_base
 from adapter_export.parity.criteria.judge import Verdict
 from tests.finished import ADAPTERS, Finished, given, session_inputs
 
@@ -86,7 +88,12 @@ def test_without_a_model_folder_it_is_refused(finished: Callable[..., Finished],
     assert not (tmp_path / "bundle").exists()
 
 
-def test_weights_that_two_modules_have_tell_none(finished: Callable[..., Finished], tmp_path: Path) -> None:
+def test_weights_that_two_modules_have_tell_none(
+    finished: Callable[..., Finished],
+    random_adapter: Callable[..., Adapter],
+    save_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
     made = finished("dynamo", "bert")
     folder = without_names(made, tmp_path / "graph")
     model = Path(shutil.copytree(made.model, tmp_path / "model"))
@@ -103,5 +110,8 @@ def test_weights_that_two_modules_have_tell_none(finished: Callable[..., Finishe
     assert changed == 1
     onnx.save(graph, str(folder / MODEL))
     save_file({**tensors, second: tensors[first].copy()}, model / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match=r"module .encoder\.layer\.\d\.output\.dense.: expected a linear layer"):
-        graft(folder, {"ia3": made.adapters["ia3"]}, tmp_path / "bundle", model=model)
+    # Taken for one of the two, both nodes would get the adapter of one.
+    info = load_base(model, "features").info
+    lora = save_checkpoint(random_adapter(info, "lora", 1, target=r".*layer\.0\.output\.dense"), info)
+    with pytest.raises(InputError, match=r"encoder\.layer\.0\.output\.dense\S*: expected a linear layer"):
+        graft(folder, {"lora": lora}, tmp_path / "bundle", model=model)

@@ -147,11 +147,11 @@ def _in_dtype_of_output(graph: ir.Graph, marker: ir.Node, value: ir.Value) -> ir
     """Returns a value that an adapter reads in the dtype of the value that it changes.
 
     T5 in float16 keeps the output layer of its feed-forward in float32, and the residual that an adapter may read in
-    float16.
+    float16. The numbers of rows that an embedding reads stay integers.
     """
     y = marker.inputs[-1]
     assert y is not None
-    if value.dtype is None or value.dtype == y.dtype:
+    if value.dtype is None or value.dtype == y.dtype or not value.dtype.is_floating_point():
         return value
     cast = ir.node("Cast", [value], attributes={"to": y.dtype}, name=f"{marker.outputs[0].name}/{value.name}/cast")
     new = cast.outputs[0]

@@ -49,6 +49,14 @@ OPTIMUM_COMMAND = ("-m", "optimum.exporters.onnx")
 OLIVE_COMMAND = ("-m", "olive", "capture-onnx-graph", "--use_dynamo_exporter", "--disable_telemetry")
 # What `optimum-cli` makes of a language model, with a cache.
 OPTIMUM_CACHE = "optimum-cache"
+# What it makes of an encoder-decoder: graphs of the encoder and of the decoder, and one of the decoder with a cache.
+OPTIMUM_TWO, OPTIMUM_THREE = "optimum-two", "optimum-three"
+# optimum's names of tasks.
+_TASKS: Mapping[str, str] = {
+    OPTIMUM_CACHE: "text-generation-with-past",
+    OPTIMUM_TWO: "text2text-generation",
+    OPTIMUM_THREE: "text2text-generation-with-past",
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Finished:
         given = {name: torch.from_numpy(value) for name, value in inputs.items()}
         with torch.no_grad():
             outputs = base.module(**{name: t.double() if t.is_floating_point() else t for name, t in given.items()})
-        found: np.ndarray = (outputs.logits if self.task == "causal-lm" else outputs.last_hidden_state).numpy()
+        found: np.ndarray = (outputs.last_hidden_state if self.task == "features" else outputs.logits).numpy()
         return found
 
 
@@ -89,19 +97,22 @@ def finished(
 ) -> Callable[..., Finished]:
     """Called as (tool, model_type) -> Finished, each once a run.
 
-    tool: GenAI's builder (a key of GENAI_OPTIONS), "optimum", OPTIMUM_CACHE, "olive", PyTorch's own exporter
-    ("dynamo"), or this package ("own").
+    tool: GenAI's builder (a key of GENAI_OPTIONS), "optimum", OPTIMUM_CACHE, OPTIMUM_TWO, OPTIMUM_THREE, "olive",
+    PyTorch's own exporter ("dynamo"), or this package ("own").
     """
 
     def make(tool: str, model_type: str, folder: Path) -> Finished:
         task = "causal-lm" if tool in (*GENAI_OPTIONS, OPTIMUM_CACHE, "olive") else "features"
-        model = tiny_model(model_type, task, **(_config(model_type) if tool in GENAI_OPTIONS else {}))
+        task = "seq2seq-lm" if tool in (OPTIMUM_TWO, OPTIMUM_THREE) else task
+        own = tool in GENAI_OPTIONS or model_type == "whisper"
+        model = tiny_model(model_type, task, **(_config(model_type) if own else {}))
         if tool == "dynamo":
             make_dynamo(model, model_type, folder)
         elif tool == "own":
             export_onnx(model, {}, folder, mode="merged", task=task, cache=False)
-        elif tool == OPTIMUM_CACHE:
-            make_graph("optimum", model, folder, "text-generation-with-past")
+        elif tool in _TASKS:
+            speech = "automatic-speech-recognition-with-past"
+            make_graph("optimum", model, folder, speech if model_type == "whisper" else _TASKS[tool])
         else:
             make_graph(tool, model, folder, "image-feature-extraction" if model_type == "vit" else "feature-extraction")
         base = load_base(model, task)
@@ -127,6 +138,10 @@ def finished(
 
 
 def _config(model_type: str) -> dict[str, Any]:
+    """Settings with which a tool takes the model."""
+    if model_type == "whisper":
+        # optimum's examples have 30 seconds of sound.
+        return {"max_source_positions": 1500}
     config = {name: value for name, value in GENAI_CONFIG.items() if name == "hidden_size" or model_type != "qwen2"}
     return config | ({"sliding_window": MISTRAL_WINDOW} if model_type == "mistral" else {})
 

@@ -171,18 +171,18 @@ class AdapterInfo:
 
 @dataclass(frozen=True)
 class GraftInfo:
-    """The graph of another tool, into which the adapters of the bundle were put.
+    """The graphs of another tool, into which the adapters of the bundle were put.
 
     Attributes:
         dialect: How its nodes are named, see `grafting.dialects`.
-        sha256: Digest of its file.
+        sources: Digests of its files, by name.
         verified: Whether the weights at the places of the adapters were compared with those of a model folder.
         right_padded: Whether its attention counts the tokens of a row by the sum of its mask, so that texts of
             different lengths must be padded on the right.
     """
 
     dialect: str
-    sha256: Sha256
+    sources: Mapping[str, Sha256]
     verified: bool
     right_padded: bool = False
 

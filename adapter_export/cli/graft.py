@@ -113,7 +113,8 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
     click.echo(
         f"{plan['output']}: would be written: {plan['mode']}, {plan['task']}, {plan['sites']} sites, {_places(plan)}"
     )
-    click.echo(f"{plan['graph']}: {plan['model_type']}, a graph of {plan['dialect']}")
+    for file in plan["graphs"]:
+        click.echo(f"{file}: {plan['model_type']}, a graph of {plan['dialect']}")
     print_adapters(plan["adapters"])
     print_notes(plan["notes"])
 

@@ -24,6 +24,9 @@ _AXES = {
     "past_sequence_length": "past_sequence",
     "total_sequence_length": "past_sequence + sequence",
     "past_sequence_length + sequence_length": "past_sequence + sequence",
+    "encoder_sequence_length": "encoder_sequence",
+    "decoder_sequence_length": "sequence",
+    "past_decoder_sequence_length": "past_sequence",
 }
 
 

@@ -19,8 +19,8 @@ class GraftPlan:
 
     Attributes:
         output: Folder that it would write.
-        graph: The file of the graph.
-        dialect: How the nodes of the graph are named.
+        graphs: The files of the graphs.
+        dialect: How the nodes of the graphs are named.
         mode: How the bundle would hold its adapters.
         task: Task of the bundle.
         model_type: Architecture of the model.
@@ -31,7 +31,7 @@ class GraftPlan:
     """
 
     output: Path
-    graph: Path
+    graphs: tuple[Path, ...]
     dialect: str
     mode: str
     task: str
@@ -77,13 +77,13 @@ def plan_graft(
         placed = place(request, lambda _text: None)
     return GraftPlan(
         Path(output),
-        placed.foreign.path,
+        placed.foreign.files,
         placed.foreign.dialect.name,
         request.mode,
         placed.foreign.task,
         placed.foreign.info.model_type,
         placed.verified,
         tuple(plan_of(name, adapter) for name, adapter in placed.adapters.items()),
-        len(placed.lowered.sites),
+        len(placed.sites),
         tuple(notes),
     )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import SLOTS, GraftInfo, Manifest
 from adapter_export.checkpoints.problem_types import stated
 from adapter_export.dtypes import WEIGHT_DTYPES, DType
@@ -68,9 +67,11 @@ def graft(
     with output_folder(output, force, inputs=request.folders) as written:
         placed = place(request, say)
         say("writing the bundle")
-        save_graft(placed.lowered, placed.foreign, written.folder)
-        source = placed.foreign.path
-        copy_others(source.parent, request.model, written.folder, source.name, genai=not request.mode.per_row)
+        foreign = placed.foreign
+        save_graft(placed.graphs, foreign, written.folder)
+        copy_others(
+            foreign.folder, request.model, written.folder, foreign.files[0].name, genai=not request.mode.per_row
+        )
         manifest = finish_bundle(
             written.folder,
             _manifest(placed, request, slots),
@@ -84,16 +85,17 @@ def graft(
 
 
 def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
-    foreign, model = placed.foreign, placed.lowered.model
+    foreign, models = placed.foreign, [lowered.model for lowered in placed.graphs.values()]
+    contrib = tuple(sorted({name for model in models for name in contrib_operators(model)}))
     return Manifest(
         project_version=version("adapter-export"),
         mode=request.mode,
         task=foreign.task,
         dtype=_dtype(placed),
-        opset=model.graph.opset_imports[""],
+        opset=models[0].graph.opset_imports[""],
         base=foreign.info,
-        graphs={MODEL: placed.lowered.info},
-        sites=placed.lowered.sites,
+        graphs={file: lowered.info for file, lowered in placed.graphs.items()},
+        sites=placed.sites,
         adapters=(),
         files={},
         labels=_labels(placed),
@@ -104,16 +106,19 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
         task_asked=True,
         card=True,
         longest_text=foreign.longest_text,
-        contrib=contrib_operators(model),
+        contrib=contrib,
         graft=GraftInfo(
-            foreign.dialect.name, sha256(foreign.path), placed.verified, COUNTS_BY_MASK in contrib_operators(model)
+            foreign.dialect.name,
+            {file.name: sha256(file) for file in foreign.files},
+            placed.verified,
+            COUNTS_BY_MASK in contrib,
         ),
     )
 
 
 def _dtype(placed: Placed) -> DType:
     """Returns the dtype with the fewest bits among the adapter tensors, which have the dtypes of the graph's values."""
-    found = {tensor.dtype for site in placed.lowered.sites for tensor in site.tensors.values()}
+    found = {tensor.dtype for site in placed.sites for tensor in site.tensors.values()}
     return next(dtype for dtype in reversed(WEIGHT_DTYPES) if dtype in found)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import Manifest
 from adapter_export.errors import InputError
 from adapter_export.grafting.dialects import dialect_named
@@ -38,12 +37,17 @@ def use_graph_weights(model: PreTrainedModel, bundle: Path, manifest: Manifest) 
     Raises:
         InputError: The graph is broken, or quantized in a way that is not known.
     """
+    for file in manifest.graphs:
+        _use_weights_of(bundle / file, model, manifest)
+
+
+def _use_weights_of(file: Path, model: PreTrainedModel, manifest: Manifest) -> None:
     import onnx_ir as ir
 
     assert manifest.graft is not None
-    check_model(bundle / MODEL)
-    graph = ir.serde.deserialize_model(read_model(bundle / MODEL)).graph
-    ir.external_data.set_base_dir(graph, bundle)
+    check_model(file)
+    graph = ir.serde.deserialize_model(read_model(file)).graph
+    ir.external_data.set_base_dir(graph, file.parent)
     modules = Modules(graph, dialect_named(manifest.graft.dialect), manifest.base.model_type)
     packed = packed_in(modules)
     for path, part in packed.items():

@@ -50,7 +50,10 @@ def test_bad_input_is_one_line(finished: Callable[..., Finished], tmp_path: Path
     made = finished("fp32", "llama")
     for graph, message in (
         (tmp_path / "nothing", "graph"),
-        (made.model, f"graph {made.model}: expected one file *.onnx, found none; name the file itself"),
+        (
+            made.model,
+            f"graph {made.model}: expected one file *.onnx, or encoder_model.onnx and decoder_model.onnx, found none",
+        ),
     ):
         result = invoke("--graph", graph, "--adapter", f"one={made.adapters['ia3']}", "--output", tmp_path / "bundle")
         assert result.exit_code == 2

@@ -14,9 +14,10 @@ import pytest
 from adapter_export import check_parity, graft
 from adapter_export.bundle.graphs import MODEL
 from adapter_export.bundle.manifest import read_manifest, write_manifest
+from adapter_export.bundle.precision import Quantization
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.reading.hashes import sha256
-from tests.finished import OPTIMUM_CACHE, Finished
+from tests.finished import OPTIMUM_CACHE, OPTIMUM_THREE, Finished
 
 NAMES = ("ia3", "lora", "pfeiffer")
 
@@ -36,6 +37,7 @@ def grafted(made: Finished, output: Path) -> dict[str, Path]:
         pytest.param("int4-cuda", "llama", marks=pytest.mark.thorough),
         ("optimum", "bert"),
         (OPTIMUM_CACHE, "gpt2"),
+        (OPTIMUM_THREE, "t5"),
         # It gives a cache, and takes none.
         pytest.param("olive", "llama", marks=pytest.mark.thorough),
     ],
@@ -53,6 +55,27 @@ def test_the_graph_of_another_tool_passes(
         ratios = [error.mean / target.mean for error, target in errors if error is not None and target is not None]
         assert len(ratios) > 50
         assert 0.9 < float(np.median(ratios)) < 1.1
+
+
+@pytest.mark.parametrize("model_type", ["t5", pytest.param("bart", marks=pytest.mark.thorough)])
+def test_onnx_runtimes_own_four_bits(model_type: str, finished: Callable[..., Finished], tmp_path: Path) -> None:
+    """Its quantizer keeps the names of optimum's nodes. PyTorch has the weights of all three graphs."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    made = finished(OPTIMUM_THREE, model_type)
+    folder = Path(shutil.copytree(made.graph, tmp_path / "graphs"))
+    for file in folder.glob("*coder_*.onnx"):
+        quantizer = MatMulNBitsQuantizer(onnx.load(str(file)), block_size=32, is_symmetric=True, accuracy_level=4)
+        quantizer.process()
+        quantizer.model.save_model_to_file(str(file))
+    adapters = {name: made.adapters[name] for name in NAMES}
+    manifest = graft(folder, adapters, tmp_path / "bundle", model=made.model)
+    assert manifest.quantize is Quantization.INT4
+    report = check_parity(tmp_path / "bundle", made.model, adapters)
+    assert report.verdict is Verdict.PASS, [result.judgement.reasons for result in report.results]
+    errors = [(result.judgement.error, result.judgement.target_error) for result in report.results]
+    ratios = [error.mean / target.mean for error, target in errors if error is not None and target is not None]
+    assert 0.9 < float(np.median(ratios)) < 1.1
 
 
 def test_a_cache_that_the_graph_does_not_take_is_noted(finished: Callable[..., Finished], tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Bundles of tiny models with a key-value cache, for tests that generate: each exported once a run, on first use, also
 where several processes run the tests.
 
-llama_bundle: rotary positions and grouped-query attention; gpt2_bundle: learned positions; t5_bundle, whisper_bundle:
-two graphs, Whisper's with LARGE many tokens. All swappable, room for POSITIONS tokens, with adapters random in every
-tensor: `ia3`, and `houlsby` (bottlenecks of width 8); GPT-2 and Gemma 2 have `parallel` besides, of width 4 at places
-that `houlsby` has too; bundles in half precision have `lora` besides. `export_cached` makes others. `logits_of` runs a
-generation and tells what its tokens were chosen from.
+llama_bundle: rotary positions and grouped-query attention; fused_bundle: the same with fused operators; gpt2_bundle:
+learned positions; t5_bundle, whisper_bundle: two graphs, Whisper's with LARGE many tokens. All swappable, room for
+POSITIONS tokens, with adapters random in every tensor: `ia3`, and `houlsby` (bottlenecks of width 8); GPT-2 and Gemma 2
+have `parallel` besides, of width 4 at places that `houlsby` has too; bundles in half precision have `lora` besides.
+`export_cached` makes others. `logits_of` runs a generation and tells what its tokens were chosen from.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ def llama_bundle(export_cached: Callable[..., Exported]) -> Exported:
 
 
 @pytest.fixture(scope="session")
+def fused_bundle(export_cached: Callable[..., Exported]) -> Exported:
+    return export_cached("llama", fuse="cpu")
+
+
+@pytest.fixture(scope="session")
 def gpt2_bundle(export_cached: Callable[..., Exported]) -> Exported:
     return export_cached("gpt2")
 
@@ -58,13 +63,13 @@ def export_cached(
     save_checkpoint: Callable[..., Path],
     exported_once: Callable[..., Exported],
 ) -> Callable[..., Exported]:
-    """Called as (model_type, task="causal-lm", mode="swappable", dtype="fp32", **config) -> Exported, each once. Takes
-    some 10 seconds a graph.
+    """Called as (model_type, task="causal-lm", mode="swappable", dtype="fp32", fuse="none", **config) -> Exported, each
+    once. Takes some 10 seconds a graph.
 
     Modes merged and embedded have the one adapter that the mode is for: `ia3`, `houlsby`. config: as of `tiny_model`.
     """
 
-    def make(model_type: str, task: str, mode: str, dtype: str, config: dict[str, Any]) -> Exported:
+    def make(model_type: str, task: str, mode: str, dtype: str, fuse: str, config: dict[str, Any]) -> Exported:
         info = tiny_info(model_type, task, **config)
         adapters = {
             "ia3": random_adapter(info, "ia3", 31),
@@ -77,17 +82,22 @@ def export_cached(
         names = {"merged": ["ia3"], "embedded": ["houlsby"]}.get(mode, list(adapters))
         folders = {name: save_checkpoint(adapters[name], info) for name in names}
         base, bundle = tiny_model(model_type, task, **config), tmp_path_factory.mktemp(model_type) / "bundle"
-        export_onnx(base, folders, bundle, mode=mode, task=task, dtype=dtype)
+        export_onnx(base, folders, bundle, mode=mode, task=task, dtype=dtype, fuse=fuse)
         return Exported(bundle, base, folders)
 
     @cache
     def once(
-        model_type: str, task: str = "causal-lm", mode: str = "swappable", dtype: str = "fp32", **config: Any
+        model_type: str,
+        task: str = "causal-lm",
+        mode: str = "swappable",
+        dtype: str = "fp32",
+        fuse: str = "none",
+        **config: Any,
     ) -> Exported:
-        name = "-".join(map(str, (model_type, task, mode, dtype, *config.values())))
+        name = "-".join(map(str, (model_type, task, mode, dtype, fuse, *config.values())))
         room = "max_target_positions" if model_type == "whisper" else "max_position_embeddings"
         config = {room: POSITIONS, **_CONFIGS.get(model_type, {}), **config}
-        return exported_once(name, lambda: make(model_type, task, mode, dtype, config))
+        return exported_once(name, lambda: make(model_type, task, mode, dtype, fuse, config))
 
     return once
 

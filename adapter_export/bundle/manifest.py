@@ -20,7 +20,7 @@ from adapter_export.composition import CompositionRule
 from adapter_export.dtypes import WEIGHT_DTYPES, DType
 from adapter_export.errors import InputError
 from adapter_export.modelinfo import ModelInfo
-from adapter_export.naming import check_adapter_name
+from adapter_export.naming import CONTRIB, check_adapter_name
 from adapter_export.outputs.files import write_json
 from adapter_export.outputs.ownership import MANIFEST
 from adapter_export.reading.declared import Between, OneOf, OptionalSha256, Real, Sha256, Size
@@ -169,6 +169,10 @@ class AdapterInfo:
     license: str | None = None
 
 
+# The attention of ONNX Runtime that appends to the cache itself.
+SHARES_CACHE = f"{CONTRIB}.GroupQueryAttention"
+
+
 @dataclass(frozen=True)
 class GraftInfo:
     """The graphs of another tool, into which the adapters of the bundle were put.
@@ -289,6 +293,15 @@ class Manifest:
     def right_padded(self) -> bool:
         """Whether texts of different lengths must be padded on the right, see `GraftInfo`."""
         return self.graft is not None and self.graft.right_padded
+
+    @property
+    def shares_cache(self) -> bool:
+        """Whether the graph can write new keys and values into the memory from which it reads the old ones.
+
+        It then takes several rows of several tokens with an empty cache only; after that, several rows of one token or
+        one row of several.
+        """
+        return SHARES_CACHE in self.contrib
 
     @property
     def heads(self) -> tuple[SiteInfo, ...]:

@@ -82,8 +82,7 @@ def genai_config(folder: Path, base: BaseModel, manifest: Manifest) -> dict[str,
         "vocab_size": manifest.outputs["logits"].shape[-1],
         "decoder": decoder,
     }
-    # Only special operators can have past and present in one buffer.
-    search = {"do_sample": False, "max_length": longest, "past_present_share_buffer": False}
+    search = {"do_sample": False, "max_length": longest, "past_present_share_buffer": manifest.shares_cache}
     return {"model": model, "search": search}
 
 

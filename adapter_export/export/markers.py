@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from adapter_export.models.injection import SiteFunction
 
-SITE, HEAD, LAYER, KEPT = "Site", "Head", "Layer", "Kept"
+SITE, HEAD, LAYER, KEPT, ATTENTION = "Site", "Head", "Layer", "Kept", "Attention"
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def _head_marker(name: str, layer: nn.Linear) -> Callable[[torch.Tensor], torch.
 def emit(
     op: str,
     inputs: Sequence[torch.Tensor],
-    attributes: Mapping[str, str | int],
+    attributes: Mapping[str, str | int | float],
     like: torch.Tensor,
     shape: Sequence[int],
 ) -> torch.Tensor:

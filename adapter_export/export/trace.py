@@ -13,7 +13,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from adapter_export.bundle.graphs import is_past
+from adapter_export.bundle.precision import Fusion
 from adapter_export.errors import InputError
+from adapter_export.export.attention import CannotFuse, attention_marked
 from adapter_export.export.markers import kept_logits_marked, markers
 from adapter_export.export.overflow import overflow_clamped
 from adapter_export.export.passes import run
@@ -75,13 +77,19 @@ def trace(
     """
     if target.fuse.used:
         _fusions(target)
-    stacks = find_stacks(base.module, sites)
-    if stacks:
+    stacks, attention = find_stacks(base.module, sites), target.fuse is Fusion.CPU
+    while stacks or attention:
         try:
-            return _trace(base, sites, head, opset, stage, target, stacks)
+            return _trace(base, sites, head, opset, stage, target, stacks, attention)
+        except CannotFuse as error:
+            _log.warning("model %s: attention is not fused with the cache: %s", base.folder, error)
+            attention = False
         except (InputError, NotUniform) as error:
             _log.debug("model %s: all layers are traced: %s", base.folder, error)
-    return _trace(base, sites, head, opset, stage, target, ())
+            if not stacks:
+                raise
+            stacks = ()
+    return _trace(base, sites, head, opset, stage, target, (), attention=False)
 
 
 def _trace(
@@ -92,8 +100,12 @@ def _trace(
     stage: StageOf,
     target: Target,
     stacks: Sequence[Stack],
+    attention: bool,
 ) -> Trace:
-    """Traces a model, with some layers of the stacks only; the graph has all of them."""
+    """Traces a model, with some layers of the stacks only; the graph has all of them.
+
+    With `attention`, the attention of a decoder is fused with its cache.
+    """
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     from adapter_export.export.passes.correct_shapes import CorrectShapes
@@ -121,6 +133,7 @@ def _trace(
                 markers(base.module, base.info, traced_sites, head),
                 kept_logits_marked(base.module, traced.cache),
                 ends_marked(stacks),
+                attention_marked(attention and traced.cache),
                 each_row_alone(base.module),
                 overflow_clamped(),
                 _use_cache(base, traced.cache),
@@ -156,11 +169,16 @@ def _own(model: ir.Model) -> ir.Model:
 
 def _fuse_and_quantize(model: ir.Model, target: Target) -> None:
     """Replaces groups of nodes by fused operators, and weights by quantized weights, as the target asks."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from adapter_export.export.passes.collapse_reshapes import CollapseReshapes
+    from adapter_export.export.passes.fuse_attention import FuseAttention
     from adapter_export.export.passes.quantize_weights import QuantizeWeights
 
     if target.fuse.used:
         with _silence():
             _fusions(target)(model, target.fuse.value)
+        run(model, FuseAttention(), CollapseReshapes(), RemoveUnusedNodesPass())
     if target.quantize.used:
         run(model, QuantizeWeights(target.quantize.bits))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from adapter_export.bundle.manifest import SLOTS, GraftInfo, Manifest
+from adapter_export.bundle.manifest import SHARES_CACHE, SLOTS, GraftInfo, Manifest
 from adapter_export.checkpoints.problem_types import stated
 from adapter_export.dtypes import WEIGHT_DTYPES, DType
 from adapter_export.export.bundle import finish_bundle
@@ -14,14 +14,12 @@ from adapter_export.export.validate import contrib_operators
 from adapter_export.grafting.companions import copy_others
 from adapter_export.grafting.placed import GraftRequest, Placed, place
 from adapter_export.grafting.saving import save_graft
-from adapter_export.naming import CONTRIB, HEAD_OP, tensor_name
+from adapter_export.naming import HEAD_OP, tensor_name
 from adapter_export.outputs.folder import output_folder
 from adapter_export.reading.hashes import sha256
 from adapter_export.reading.links import follows_links
 
 Progress = Callable[[str], None]
-# The attention that does not look at the mask of each token, but at the number of tokens.
-COUNTS_BY_MASK = f"{CONTRIB}.GroupQueryAttention"
 
 
 @follows_links("graph", "model", "adapters")
@@ -111,7 +109,8 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
             foreign.dialect.name,
             {file.name: sha256(file) for file in foreign.files},
             placed.verified,
-            COUNTS_BY_MASK in contrib,
+            # GenAI's builder gives its attention no mask, but the number of tokens of each row.
+            SHARES_CACHE in contrib,
         ),
     )
 

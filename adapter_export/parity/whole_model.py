@@ -101,7 +101,7 @@ class WholeModel:
         """Returns the sizes, in tokens, of the steps for a text of `length` tokens."""
         if not self.in_steps:
             return [length]
-        return single_last_steps(length) if self._session.manifest.right_padded else step_sizes(length)
+        return single_last_steps(length) if self._session.manifest.shares_cache else step_sizes(length)
 
 
 def _logits_in_steps(decoder: CachedDecoder, inputs: Mapping[str, np.ndarray], sizes: Sequence[int]) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Decoding speed of whole engines on SmolLM2-135M: GenAI's own loop, this project's sessions, llama.cpp and PyTorch.
 
-    python -m benchmarks.engines
+    python -m benchmarks.engines [ROWS ...]
 
-GenAI's graph is of its model builder in 4 bits, without adapters and with those that `graft` puts into it. Each engine
-is a process of its own, and they decode in turns, in an order that turns around in each round: greedily, one text, and
-the same number of tokens. The first engine is there twice, as the control. ONNX Runtime lays out memory by the order in
-which models are loaded; the process of each engine loads one model only. llama.cpp is compiled once, which takes some
-minutes; where that fails, its row is missing.
+ROWS: texts that are decoded together, 1 and 8 without it; llama.cpp decodes one. GenAI's graph is of its model builder
+in 4 bits, without adapters and with those that `graft` puts into it. Each engine is a process of its own, and they
+decode in turns, in an order that turns around in each round: greedily, and the same number of tokens. The first engine
+is there twice, as the control. ONNX Runtime lays out memory by the order in which models are loaded; the process of
+each engine loads one model only. llama.cpp is compiled once, which takes some minutes; where that fails, its row is
+missing.
 """
 
 from __future__ import annotations
@@ -38,6 +39,17 @@ ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "LoRA r=8": ("lora", {"rank": 8}),
     "bottleneck k=32": ("bottleneck", {"reduction_factor": 18}),
 }
+# Of our own exports: the adapter, its method, and the options `quantize` and `fuse`.
+OWN = (
+    ("IA3", "ia3", "int4", "cpu"),
+    ("bottleneck k=32", "bottleneck", "int4", "cpu"),
+    ("IA3", "ia3", "int8", "cpu"),
+    ("IA3", "ia3", "none", "cpu"),
+    ("IA3", "ia3", "int4", "none"),
+    ("IA3", "ia3", "int8", "none"),
+    ("IA3", "ia3", "none", "none"),
+)
+LLAMA = "llama.cpp"
 
 
 @dataclass
@@ -47,20 +59,24 @@ class Engine:
     process: subprocess.Popen[str]
     seconds: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
-    def measure(self, prompt: int) -> None:
+    def measure(self, rows: int, prompt: int) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{prompt} {STEPS}\n")
+        self.process.stdin.write(f"{rows} {prompt} {STEPS}\n")
         self.process.stdin.flush()
         wall, cpu = map(float, self.process.stdout.readline().split())
         self.seconds.setdefault(prompt, []).append((wall, cpu))
 
 
 def main() -> None:
+    batches = [int(rows) for rows in sys.argv[1:]] or [1, 8]
     with tempfile.TemporaryDirectory() as name:
         commands = prepared(Path(name))
-        for threads in sorted({1, os.cpu_count() or 1}):
-            measure(commands, threads)
+        for rows in batches:
+            alone = rows == 1
+            chosen = {title: command for title, command in commands.items() if alone or not title.startswith(LLAMA)}
+            for threads in sorted({1, os.cpu_count() or 1}):
+                measure(chosen, threads, rows)
 
 
 def prepared(folder: Path) -> dict[str, list[str]]:
@@ -81,13 +97,14 @@ def prepared(folder: Path) -> dict[str, list[str]]:
         file = str(bundle / "adapters" / f"{method}.onnx_adapter")
         found[f"{GENAI}, {title} grafted and active"] = [genai, "genai", str(bundle), method, file]
         found[f"session, the same graph, {title}"] = [own, "session", str(bundle), method, file]
-    for quantize in ("int4", "int8", "none"):
-        bundle = folder / f"own-{quantize}"
-        export_onnx(model, {"ia3": checkpoints["IA3"]}, bundle, mode="swappable", quantize=quantize)
-        title = "float32" if quantize == "none" else quantize
-        found[f"session, own export, {title}, IA3"] = [own, "session", str(bundle), "ia3", ""]
+    for title, method, quantize, fuse in OWN:
+        bundle = folder / f"own-{method}-{quantize}-{fuse}"
+        export_onnx(model, {method: checkpoints[title]}, bundle, mode="swappable", quantize=quantize, fuse=fuse)
+        weights = "float32" if quantize == "none" else quantize
+        fused = ", fused" if fuse == "cpu" else ""
+        found[f"session, own export, {weights}{fused}, {title}"] = [own, "session", str(bundle), method, ""]
     try:
-        found["llama.cpp Q4_1, no adapter"] = [
+        found[f"{LLAMA} Q4_1, no adapter"] = [
             str(compiled()),
             "llama",
             str(quantized_gguf(model, folder / "llama")),
@@ -97,17 +114,17 @@ def prepared(folder: Path) -> dict[str, list[str]]:
     return {**found, "PyTorch float32, no adapter": [own, "torch", str(model)]}
 
 
-def measure(commands: dict[str, list[str]], threads: int) -> None:
+def measure(commands: dict[str, list[str]], threads: int, rows: int) -> None:
     engines = {title: Engine(_start(command, threads)) for title, command in commands.items()}
     for number in range(ROUNDS):
         for title in list(engines) if number % 2 else reversed(list(engines)):
             for prompt in PROMPTS:
-                engines[title].measure(prompt)
+                engines[title].measure(rows, prompt)
     for engine in engines.values():
         engine.process.kill()
         engine.process.wait()
     print_table(
-        f"A token of one text, threads: {threads}: time against {GENAI} ({ROUNDS} rounds of {STEPS} tokens)",
+        f"A step of {rows} texts, threads: {threads}: time against {GENAI} ({ROUNDS} rounds of {STEPS} tokens)",
         ("engine", *(f"after {prompt}: {clock}" for prompt in PROMPTS for clock in ("wall", "CPU"))),
         [
             (title, *(f"{_ratio(engine, engines[GENAI], prompt, clock):.2f}" for prompt in PROMPTS for clock in (0, 1)))

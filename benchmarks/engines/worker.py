@@ -3,9 +3,9 @@ engine `session`, so that it runs in the environment of any of them.
 
     python worker.py ENGINE THREADS FOLDER [ADAPTER FILE]
 
-Engines: genai (ONNX Runtime GenAI), session (this project's), llama (llama.cpp), torch. For each line `PROMPT STEPS` on
-stdin, it decodes STEPS tokens after a prompt of PROMPT tokens, and prints the median seconds of a token: by the clock,
-and of CPU time.
+Engines: genai (ONNX Runtime GenAI), session (this project's), llama (llama.cpp, one row only), torch. For each line
+`ROWS PROMPT STEPS` on stdin, it decodes STEPS tokens after ROWS prompts of PROMPT tokens, and prints the median seconds
+of a step, in which each row gets a token: by the clock, and of CPU time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# Begins a decoding: (prompt, number of tokens) -> an iterator that computes a token whenever it is asked for one.
-Begin = Callable[[list[int], int], Iterator[Any]]
+# Begins a decoding: (prompts, number of tokens) -> an iterator that computes a token of each whenever it is asked.
+Begin = Callable[[list[list[int]], int], Iterator[Any]]
 
 
 def genai(threads: int, folder: str, adapter: tuple[str, str] | None) -> Begin:
@@ -35,14 +35,14 @@ def genai(threads: int, folder: str, adapter: tuple[str, str] | None) -> Begin:
     if adapter is not None:
         adapters.load(adapter[1], adapter[0])
 
-    def begin(prompt: list[int], steps: int) -> Iterator[Any]:
+    def begin(prompts: list[list[int]], steps: int) -> Iterator[Any]:
         parameters = og.GeneratorParams(model)
-        length = len(prompt) + steps
-        parameters.set_search_options(max_length=length, min_length=length, do_sample=False)
+        length, rows = len(prompts[0]) + steps, len(prompts)
+        parameters.set_search_options(batch_size=rows, max_length=length, min_length=length, do_sample=False)
         generator = og.Generator(model, parameters)
         if adapter is not None:
             generator.set_active_adapter(adapters, adapter[0])
-        generator.append_tokens(np.array(prompt, np.int32))
+        generator.append_tokens(np.array(prompts, np.int32))
         for _ in range(steps):
             generator.generate_next_token()
             yield None
@@ -59,7 +59,7 @@ def session(threads: int, folder: str, adapter: tuple[str, str] | None) -> Begin
     options.intra_op_num_threads = threads
     opened = AdapterSession(folder, options=options)
     name = None if adapter is None else adapter[0]
-    return lambda prompt, steps: opened.generate([prompt], name, max_new_tokens=steps, ignore_eos=True)
+    return lambda prompts, steps: opened.generate(prompts, name, max_new_tokens=steps, ignore_eos=True)
 
 
 def llama(threads: int, file: str, adapter: tuple[str, str] | None) -> Begin:
@@ -67,9 +67,9 @@ def llama(threads: int, file: str, adapter: tuple[str, str] | None) -> Begin:
 
     model = Llama(file, n_threads=threads, n_threads_batch=threads, n_ctx=1024, verbose=False)
 
-    def begin(prompt: list[int], steps: int) -> Iterator[Any]:
+    def begin(prompts: list[list[int]], steps: int) -> Iterator[Any]:
         model.reset()
-        tokens = prompt
+        (tokens,) = prompts
         for _ in range(steps):
             model.eval(tokens)
             tokens = [model.sample(temp=0.0)]
@@ -85,8 +85,8 @@ def torch(threads: int, folder: str, adapter: tuple[str, str] | None) -> Begin:
     module.set_num_threads(threads)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
 
-    def begin(prompt: list[int], steps: int) -> Iterator[Any]:
-        cache, token = DynamicCache(config=model.config), module.tensor([prompt])
+    def begin(prompts: list[list[int]], steps: int) -> Iterator[Any]:
+        cache, token = DynamicCache(config=model.config), module.tensor(prompts)
         for _ in range(steps):
             with module.inference_mode():
                 found = model(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -103,10 +103,11 @@ def main() -> None:
     )
     print("ready", flush=True)
     for line in sys.stdin:
-        length, steps = map(int, line.split())
-        prompt = [random.Random(number).randrange(1000, 20000) for number in range(length)]
-        tokens = begin(prompt, steps)
-        # The first token comes with the prompt.
+        rows, length, steps = map(int, line.split())
+        drawn = random.Random(0)
+        prompts = [[drawn.randrange(1000, 20000) for _ in range(length)] for _ in range(rows)]
+        tokens = begin(prompts, steps)
+        # The first token comes with the prompts.
         next(tokens)
         walls, cpus = [], []
         for _ in range(steps - 1):

@@ -119,8 +119,8 @@ def assert_right(
     return written
 
 
-# Rotary positions and grouped-query attention; learned positions.
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+# Rotary positions and grouped-query attention; learned positions; attention that shares the cache's memory.
+@pytest.fixture(scope="module", params=["llama", "gpt2", "fused"])
 def exported(request: pytest.FixtureRequest) -> Exported:
     bundle: Exported = request.getfixturevalue(f"{request.param}_bundle")
     return bundle

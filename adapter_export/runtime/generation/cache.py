@@ -162,8 +162,9 @@ def _of_last(logits: np.ndarray, last: np.ndarray | None, tokens: int) -> np.nda
         last: The column of each row's last token; None if it is the last column.
         tokens: Number of all columns.
     """
-    columns = -1 if last is None else last - (tokens - logits.shape[1])
-    found: np.ndarray = logits[np.arange(len(logits)), columns]
+    if last is None:
+        return logits[:, -1].copy()
+    found: np.ndarray = logits[np.arange(len(logits)), last - (tokens - logits.shape[1])]
     return found
 
 

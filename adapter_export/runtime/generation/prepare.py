@@ -98,7 +98,7 @@ def start(
     ]
     info = manifest.graphs[manifest.model]
     decoder: Decoder
-    if manifest.right_padded and graph.device is Provider.CPU and isinstance(vocabulary, int):
+    if manifest.shares_cache and graph.device is Provider.CPU and isinstance(vocabulary, int):
         capacity = max(map(len, written)) + settings.max_new_tokens
         decoder = SharedCacheDecoder(graph, info, len(prompts), capacity)
     else:

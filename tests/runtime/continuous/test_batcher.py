@@ -35,7 +35,7 @@ def tokens_of(stream: TokenStream) -> tuple[int, ...]:
     return tuple(new.token for new in stream)
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+@pytest.fixture(scope="module", params=["llama", "gpt2", "fused"])
 def swappable(request: pytest.FixtureRequest) -> Iterator[AdapterSession]:
     exported: Exported = request.getfixturevalue(f"{request.param}_bundle")
     with AdapterSession(exported.bundle) as session:

@@ -163,8 +163,9 @@ def _of_last(logits: np.ndarray, last: np.ndarray | None, tokens: int) -> np.nda
         tokens: Number of all columns.
     """
     if last is None:
-        return logits[:, -1].copy()
-    found: np.ndarray = logits[np.arange(len(logits)), last - (tokens - logits.shape[1])]
+        found: np.ndarray = logits[:, -1].copy()
+    else:
+        found = logits[np.arange(len(logits)), last - (tokens - logits.shape[1])]
     return found
 
 

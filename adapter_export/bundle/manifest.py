@@ -179,16 +179,18 @@ class GraftInfo:
 
     Attributes:
         dialect: How its nodes are named, see `grafting.dialects`.
-        sources: Digests of its files, by name.
+        sha256: Digest of its file, or of the first of its files.
         verified: Whether the weights at the places of the adapters were compared with those of a model folder.
         right_padded: Whether its attention counts the tokens of a row by the sum of its mask, so that texts of
             different lengths must be padded on the right.
+        more: Digests of its other files, by name: an encoder and a decoder may be in several files.
     """
 
     dialect: str
-    sources: Mapping[str, Sha256]
+    sha256: Sha256
     verified: bool
     right_padded: bool = False
+    more: Mapping[str, Sha256] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

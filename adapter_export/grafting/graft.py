@@ -107,10 +107,11 @@ def _manifest(placed: Placed, request: GraftRequest, slots: int) -> Manifest:
         contrib=contrib,
         graft=GraftInfo(
             foreign.dialect.name,
-            {file.name: sha256(file) for file in foreign.files},
+            sha256(foreign.files[0]),
             placed.verified,
             # GenAI's builder gives its attention no mask, but the number of tokens of each row.
             SHARES_CACHE in contrib,
+            {file.name: sha256(file) for file in foreign.files[1:]},
         ),
     )
 

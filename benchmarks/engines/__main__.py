@@ -2,12 +2,12 @@
 
     python -m benchmarks.engines [ROWS ...]
 
-ROWS: texts that are decoded together, 1 and 8 without it; of several, only the engines in 4 bits. GenAI's graph is of its model builder
-in 4 bits, without adapters and with those that `graft` puts into it. Each engine is a process of its own, and they
-decode in turns, in an order that turns around in each round: greedily, and the same number of tokens. The first engine
-is there twice, as the control. ONNX Runtime lays out memory by the order in which models are loaded; the process of
-each engine loads one model only. llama.cpp is compiled once, which takes some minutes; where that fails, its row is
-missing.
+ROWS: texts that are decoded together, 1 and 8 without it; of several, only the engines in 4 bits. GenAI's graph is of
+its model builder in 4 bits, without adapters and with those that `graft` puts into it. Each engine is a process of its
+own, and they decode in turns, in an order that turns around in each round: greedily, and the same number of tokens. The
+first engine is there twice, as the control. ONNX Runtime lays out memory by the order in which models are loaded; the
+process of each engine loads one model only. llama.cpp is compiled once, which takes some minutes; where that fails, its
+row is missing.
 """
 
 from __future__ import annotations

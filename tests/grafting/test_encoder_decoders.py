@@ -140,6 +140,22 @@ def test_the_encoders_graph_has_no_more_than_it_needs(finished: Callable[..., Fi
     }
 
 
+def test_weights_beside_the_graphs(finished: Callable[..., Finished], tmp_path: Path) -> None:
+    """As optimum leaves those of large models: of each graph in a file of its own."""
+    made = finished(OPTIMUM_THREE, "t5")
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    shutil.copy(made.graph / "config.json", folder)
+    for name in (ENCODER.value, DECODER.value, WITH_PAST):
+        model = onnx.load(str(made.graph / name))
+        settings = {"location": f"{name}_data", "size_threshold": 0}
+        onnx.save(model, str(folder / name), save_as_external_data=True, **settings)
+    manifest = graft(folder, made.adapters, tmp_path / "bundle", model=made.model)
+    assert {f"{name}_data" for name in (ENCODER.value, DECODER.value, WITH_PAST)} <= set(manifest.files)
+    tensors = read_adapter_file(tmp_path / "bundle/adapters/lora.onnx_adapter")
+    check(in_two_steps(tmp_path / "bundle", tensors), made.expected("lora", INPUTS))
+
+
 def test_a_dry_run_names_the_files(finished: Callable[..., Finished], tmp_path: Path) -> None:
     made = finished(OPTIMUM_THREE, "t5")
     plan = plan_graft(made.graph, made.adapters, tmp_path / "bundle")

@@ -99,14 +99,13 @@ def open_model(path: Path, folder: ModelFolder | None, sha256: str) -> ForeignMo
     from adapter_export.grafting.packed import packed_in
 
     files = graph_files(path)
-    beside = files[0].parent
+    read = [read_graph(file) for file in files]
+    dialect, beside = read[0].dialect, files[0].parent
     config = optional_json(beside / CONFIG) or (dict(folder.config) if folder is not None else {})
     genai = _object(optional_json(beside / GENAI_CONFIG), "model")
     model_type = str(config.get("model_type") or genai.get("type") or "")
     if not model_type:
         raise InputError(f"{beside}: expected {CONFIG} or {GENAI_CONFIG} with the architecture, found neither")
-    read = [read_graph(file) for file in files]
-    dialect = read[0].dialect
     graphs = {}
     for role, (model, outputs) in _by_role(read).items():
         _size_cache(model.graph, _object(genai, "decoder").get("head_size"))

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# The attention of transformers that is replaced inside of the block, and what is not always None or False among its
-# other arguments where a marker would compute something else.
+# The attention of transformers that is replaced inside of the block.
 _SDPA = "sdpa"
+_MASK_RANK = 4
+# Its arguments with which it computes what the marker does not say.
 _OTHERS = ("position_bias", "s_aux", "softcap", "cache", "output_attentions")
 
 
@@ -46,7 +47,9 @@ def attention_marked(marked: bool) -> Iterator[None]:
         **settings: Any,
     ) -> Any:
         others = any(settings.get(name) not in (None, False) for name in _OTHERS)
-        if others or attention_mask is None or attention_mask.ndim != query.ndim or attention_mask.shape[1] != 1:
+        # The fused operator reads no later tokens, whatever the mask says.
+        causal = settings.get("is_causal") is not False and getattr(module, "is_causal", False)
+        if others or not causal or attention_mask is None or not _for_all_heads(attention_mask):
             return original(module, query, key, value, attention_mask, **settings)
         batch, heads, tokens, size = query.shape
         scale = settings.get("scaling") or size**-0.5
@@ -59,3 +62,8 @@ def attention_marked(marked: bool) -> Iterator[None]:
         yield
     finally:
         ALL_ATTENTION_FUNCTIONS[_SDPA] = original
+
+
+def _for_all_heads(mask: torch.Tensor) -> bool:
+    """Whether a mask is [batch, 1, tokens, all tokens]."""
+    return mask.ndim == _MASK_RANK and mask.shape[1] == 1

@@ -22,6 +22,9 @@ class CollapseReshapes(ir.passes.InPlacePass):
             x = None if inner is None else inner.inputs[0]
             if x is None or x.shape is None or node.outputs[0].is_graph_output():
                 continue
+            # Of a size without a name, nothing is known.
+            if x.shape.has_unknown_dim():
+                continue
             if _sizes(node) == [str(size) for size in x.shape]:
                 ir.convenience.replace_all_uses_with(node.outputs[0], x)
                 graph = node.graph

@@ -13,6 +13,7 @@ from adapter_export.export.markers import ATTENTION
 from adapter_export.export.storage import initializer
 from adapter_export.naming import CONTRIB, DOMAIN
 
+_OP_TYPE = "GroupQueryAttention"
 _IDS, _MASK = "input_ids", "attention_mask"
 # Axes of keys and values [batch, heads, tokens, head size].
 _TOKENS, _RANK = 2, 4
@@ -54,6 +55,11 @@ class FuseAttention(ir.passes.InPlacePass):
     def ensures(self, model: ir.Model) -> None:
         if left := next(_markers(model.graph), None):
             raise ir.passes.PostconditionError(f"marker {left.name!r} is left")
+        appended = [node for node in model.graph if node.op_type == _OP_TYPE and node.domain == CONTRIB]
+        caches = {value for node in appended for value in (*node.inputs[3:5], *node.outputs[1:])}
+        for node in model.graph:
+            if node.op_type == "Shape" and node.inputs[0] in caches and _TOKENS in _axes(node):
+                raise ir.passes.PostconditionError(f"node {node.name!r} reads the number of tokens from a cache")
 
 
 class _Lengths:
@@ -87,8 +93,7 @@ class _Lengths:
                         self._read(node, value, length)
 
     def _read(self, node: ir.Node, value: ir.Value, length: ir.Value) -> None:
-        start, end = (node.attributes.get_int(name, default) for name, default in (("start", 0), ("end", _RANK)))
-        axes = range(_RANK)[start:end]
+        axes = _axes(node)
         name = f"{node.outputs[0].name}.by_mask"
         parts = [
             length if axis == _TOKENS else _shape(self._graph, node, value, axis, f"{name}.{axis}") for axis in axes
@@ -96,6 +101,12 @@ class _Lengths:
         whole = parts[0] if len(parts) == 1 else _node(self._graph, node, "Concat", parts, name, axis=0)
         ir.convenience.replace_all_uses_with(node.outputs[0], whole)
         self._graph.remove(node, safe=True)
+
+
+def _axes(shape: ir.Node) -> range:
+    """Returns the axes of a cache whose sizes a node Shape gives."""
+    start, end = (shape.attributes.get_int(name, default) for name, default in (("start", 0), ("end", _RANK)))
+    return range(_RANK)[start:end]
 
 
 def _markers(graph: ir.Graph) -> Iterator[ir.Node]:
@@ -115,7 +126,7 @@ def _replace(graph: ir.Graph, marker: ir.Node, bias: ir.Value, lengths: _Lengths
     ]
     past = [_past(key), _past(value)]
     node = ir.node(
-        "GroupQueryAttention",
+        _OP_TYPE,
         [*flat, *past, lengths.last_key, lengths.total_scalar, None, None, None, bias],
         attributes=attributes,
         domain=CONTRIB,

@@ -36,6 +36,12 @@ def test_heads_that_are_split_and_merged(known: list[int | str] | None) -> None:
     np.testing.assert_array_equal(evaluate(model, x=X)[0], -X)
 
 
+def test_sizes_without_names_may_differ() -> None:
+    model = traced([0, 0, -1], [None, None, 8])  # type: ignore[list-item]
+    value_of(model, "x").shape = ir.Shape([None, None, 8])
+    assert not CollapseReshapes()(model).modified
+
+
 @pytest.mark.parametrize(
     ("merged", "known"),
     [

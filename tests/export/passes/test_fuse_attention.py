@@ -129,6 +129,14 @@ def test_a_graph_without_markers_stays_as_it_is() -> None:
     assert [node.op_type for node in model.graph] == ["Neg"]
 
 
+def test_a_cache_whose_length_is_read_is_an_error() -> None:
+    model = traced()
+    run(model, FuseAttention())
+    model.graph.append(ir.node("Shape", [value_of(model, "present.0.key")], name="late"))
+    with pytest.raises(ir.passes.PostconditionError, match="node 'late' reads the number of tokens from a cache"):
+        idle(FuseAttention)()(model)
+
+
 def test_a_marker_that_is_left_is_an_error() -> None:
     with pytest.raises(ir.passes.PostconditionError, match="is left"):
         idle(FuseAttention)()(traced())

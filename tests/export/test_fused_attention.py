@@ -172,3 +172,12 @@ def test_attention_that_computes_something_else_stays(model_type: str, tiny_base
     (stage,) = stages_for("causal-lm", cache=True).values()
     made = trace(base, {}, stage=stage, target=Target.parse(fuse="cpu"))
     assert ATTENTION not in {node.op_type for node in made.model.graph}
+
+
+def test_attention_to_later_tokens_stays(tiny_base: Callable[..., BaseModel]) -> None:
+    """The fused operator reads none, whatever the mask says."""
+    base = tiny_base("llama", "causal-lm", num_hidden_layers=1)
+    base.module.base_model.layers[0].self_attn.is_causal = False
+    (stage,) = stages_for("causal-lm", cache=True).values()
+    made = trace(base, {}, stage=stage, target=Target.parse(fuse="cpu"))
+    assert ATTENTION not in {node.op_type for node in made.model.graph}

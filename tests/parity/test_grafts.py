@@ -112,6 +112,9 @@ def test_exchanged_weights_do_not(tool: str, finished: Callable[..., Finished], 
     report = check_parity(tmp_path / "bundle", made.model, adapters)
     # In 4 bits the graph says which weights it has, and the comparison of weights is left to `graft --model`.
     assert report.verdict is Verdict.FAIL
+    assert report.departure is not None
+    assert (report.departure.cause.name == "cost of the bits") == (tool == "int4")
+    assert (report.departure.site is None) == (tool == "int4")
 
 
 def test_another_adapters_tensors_do_not(finished: Callable[..., Finished], tmp_path: Path) -> None:

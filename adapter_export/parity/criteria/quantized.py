@@ -35,6 +35,9 @@ from adapter_export.parity.criteria.measure import OFF, ClassAgreement, ErrorPai
 SLACK = 3.0
 FLOOR = 0.01
 COSINE = 0.8
+# Begins the reasons that no single case shows, and those among them that concern the bits alone.
+ALL_CASES = "over all cases"
+COST = f"{ALL_CASES}, the cost of the bits: "
 # Lower bound of e(T) in the weights, so that a case in which T has no error does not outweigh all others.
 _MIN_TARGET_ERROR = 1e-6
 
@@ -82,11 +85,11 @@ def judge_quantized(measurements: Sequence[Measurement], limits: QuantizedLimits
         effect, cosine = total.effect, total.cosine
         if effect < limits.effect:
             doubts.append(
-                f"over all cases: the adapter changes the output too little to tell: effect = {effect:.2f}, expected "
+                f"{ALL_CASES}: the adapter changes the output too little to tell: effect = {effect:.2f}, expected "
                 f"{limits.effect:g} or more"
             )
         elif cosine is None or cosine < COSINE:
-            fails.append(f"over all cases: the change is another one: cosine = {cosine or 0:.4f}, below {COSINE:g}")
+            fails.append(f"{ALL_CASES}: the change is another one: cosine = {cosine or 0:.4f}, below {COSINE:g}")
     judgements = [replace(judgement, effect=effect, cosine=cosine) for judgement in judgements]
     return [_add_reasons(judgements[0], fails, doubts), *judgements[1:]] if judgements else []
 
@@ -144,10 +147,10 @@ def _check_cost(prefix: str, pairs: Sequence[ErrorPair], rms_reference: float, l
     """Returns what fails in the cost of the bits. The median is used because single inputs may exceed every limit."""
     fails = []
     if pairs and not (error := float(np.median([pair.actual.mean for pair in pairs])) / rms_reference) <= limits.error:
-        fails.append(f"{prefix}over all cases: mean error = {error:.2e} is above {limits.error:g}")
+        fails.append(f"{prefix}{COST}mean error = {error:.2e} is above {limits.error:g}")
     agreements = [pair.class_agreement for pair in pairs if pair.class_agreement is not None]
     if agreements and (divergence := median_divergence(agreements)) > limits.divergence:
-        fails.append(f"{prefix}over all cases: KL = {divergence:.2e} is above {limits.divergence:g}")
+        fails.append(f"{prefix}{COST}KL = {divergence:.2e} is above {limits.divergence:g}")
     return fails
 
 

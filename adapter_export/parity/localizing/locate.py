@@ -28,9 +28,11 @@ from adapter_export.parity.localizing.graph_run import GraphRun
 from adapter_export.parity.localizing.graph_values import GraphValues
 from adapter_export.parity.localizing.module_names import ModuleNames
 from adapter_export.parity.localizing.patterns import (
+    COST,
     GENERATION,
     NOT_REPEATED,
     SHAPE,
+    costs_only,
     not_run,
     pattern_of,
     read_otherwise,
@@ -67,7 +69,8 @@ def locate(report: ParityReport, manifest: Manifest, models: PyTorchModels) -> P
     pairable = [item for item in failed if item.adapter in (NO_ADAPTER, *models.adapters)]
     if not pairable:
         return unpaired(report.bundle, report.results)
-    item = min(pairable, key=_size)
+    # Of what only the bits cost, no value inside tells more.
+    item = min([item for item in pairable if not costs_only(item)] or pairable, key=_size)
     reading = next((check for check in report.checks if check.name in _READING and check.verdict is Verdict.FAIL), None)
     if reading is not None:
         return ParityDeparture(item.adapter, item.case.name, "with the adapter", read_otherwise(reading.name))
@@ -75,6 +78,8 @@ def locate(report: ParityReport, manifest: Manifest, models: PyTorchModels) -> P
         return ParityDeparture(
             item.adapter, item.case.name, "with the adapter", GENERATION, "the loop of the generation"
         )
+    if costs_only(item):
+        return ParityDeparture(item.adapter, item.case.name, in_words(item.adapter != NO_ADAPTER), COST)
     return _Search(report, manifest, models, item).departure()
 
 

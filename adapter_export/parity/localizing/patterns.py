@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from adapter_export.parity.cases import GreedyCase, ParityCase
+from adapter_export.parity.criteria import quantized
 from adapter_export.parity.criteria.judge import Verdict
 from adapter_export.parity.localizing.departure import ParityCause
 from adapter_export.parity.report import ParityReport, ParityResult
@@ -19,6 +20,12 @@ NOT_REPEATED = ParityCause(
     "optimization",
     "all values agree when they are read, so a node that ONNX Runtime fuses or removes is wrong",
     "run the case with graph_optimization_level ORT_DISABLE_ALL; if it agrees, report it to ONNX Runtime",
+)
+COST = ParityCause(
+    "cost of the bits",
+    "PyTorch with the same weights is as far from the model as the graph is: the bits are too few for this model, or "
+    "a graft holds the weights of another one",
+    "measure the quality on real text; use more bits (--quantize int8), or compare a graft's weights (graft --model)",
 )
 SHAPE = ParityCause(
     "shape",
@@ -42,6 +49,17 @@ def read_otherwise(check: str) -> ParityCause:
         "reading",
         f"the model or the checkpoint is read otherwise than by its own library; the check {check!r} says where",
         "report it with the checkpoint; no graph can be right that is made by such a reading",
+    )
+
+
+def costs_only(item: ParityResult) -> bool:
+    """Whether the bits of quantized weights cost too much, and no single case has an error that PyTorch has not.
+
+    The change by an adapter says nothing beside such costs, as it is measured through them.
+    """
+    reasons = item.judgement.reasons
+    return any(quantized.COST in reason for reason in reasons) and all(
+        quantized.ALL_CASES in reason for reason in reasons
     )
 
 

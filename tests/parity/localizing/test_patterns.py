@@ -6,7 +6,8 @@ from pathlib import Path
 
 from adapter_export.parity.cases import ParityCase
 from adapter_export.parity.criteria.judge import Judgement, Verdict
-from adapter_export.parity.localizing.patterns import not_run, pattern_of
+from adapter_export.parity.criteria.quantized import ALL_CASES, COST
+from adapter_export.parity.localizing.patterns import costs_only, not_run, pattern_of
 from adapter_export.parity.report import ParityCheck, ParityReport, ParityResult
 
 PLAIN, LEFT, RIGHT = ParityCase(2, 9), ParityCase(2, 9, "left"), ParityCase(3, 9, "right")
@@ -48,3 +49,14 @@ def test_the_node_at_which_a_run_stopped() -> None:
     assert node == "node_x"
     assert cause.name == "did not run"
     assert not_run("no such thing")[0] is None
+
+
+def test_what_the_bits_cost_alone() -> None:
+    def fails(*reasons: str) -> bool:
+        return costs_only(ParityResult("a", SHORT, "logits", Judgement(Verdict.FAIL, reasons)))
+
+    costs = (f"{COST}KL = 1", f"without the adapter: {COST}mean error = 1")
+    assert fails(*costs)
+    assert fails(*costs, f"{ALL_CASES}: the change is another one")
+    assert not fails(f"{ALL_CASES}: the change is another one")
+    assert not fails(*costs, "mean error = 2 is above 3 times PyTorch's")
